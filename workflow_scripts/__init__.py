@@ -1,0 +1,1 @@
+"""The steps of the diffscope workflow, one package per stage."""

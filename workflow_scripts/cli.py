@@ -1,0 +1,71 @@
+"""What every step's command line shares: clear errors, log lines and progress bars."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+class UserError(Exception):
+    """A mistake in the user's input, told in one sentence that names the culprit and the mend."""
+
+
+def log(message: str) -> None:
+    """Print one time-stamped line to standard error (a job's log file)."""
+    print(f"[{time.strftime('%H:%M:%S')}] {message}", file=sys.stderr, flush=True)
+
+
+def progress(
+    iterable: Iterable[T], *, total: int | None = None, desc: str | None = None
+) -> Iterable[T]:
+    """Wrap ``iterable`` in a tqdm bar that stays quiet when standard error is no terminal."""
+    bar: Iterable[T] = tqdm(
+        iterable, total=total, desc=desc, disable=not sys.stderr.isatty(), leave=False
+    )
+    return bar
+
+
+def guarded(step: Callable[[], None]) -> int:
+    """Run ``step``; return 0, or print the sentence of a :class:`UserError` and return 2."""
+    try:
+        step()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    return 0
+
+
+def json_argument(text: str) -> object:
+    """Parse a command-line value that carries a structure as JSON."""
+    value: object = json.loads(text)
+    return value
+
+
+def set_threads(threads: int | None) -> None:
+    """Let torch use ``threads`` threads; with ``None``, as many as the process may use."""
+    import torch
+
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+
+
+def existing_file(text: str) -> Path:
+    """Argparse type of an input file that must exist.
+
+    Raises
+    ------
+    UserError
+        If there is no such file.
+    """
+    path = Path(text)
+    if not path.exists():
+        raise UserError(f"{path} does not exist: check the path, or run the step that makes it")
+    return path
