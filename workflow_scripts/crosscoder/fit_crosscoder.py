@@ -1,0 +1,235 @@
+"""Fit one BatchTopK crosscoder: ``python -m workflow_scripts.crosscoder.fit_crosscoder --help``."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TextIO
+
+import torch
+from torch import Tensor
+
+from workflow_scripts import cli, files
+from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.crosscoder.model import Crosscoder, Weights, initial_weights
+from workflow_scripts.crosscoder.training import LogRow, Trainer, Training, fit
+from workflow_scripts.provenance import provenance
+
+CHECKPOINT_SECONDS = 60.0
+INITIAL_NORM = 0.1
+
+
+def fit_crosscoder(
+    store: ActivationStore,
+    settings: Training,
+    dictionary_size: int,
+    seed: int,
+    calibration_rows: int,
+    folder: Path,
+    checkpoint: Path,
+    facts: Mapping[str, object],
+) -> None:
+    """Fit a crosscoder on split ``fit`` and write it, with its training log, to ``folder``.
+
+    ``checkpoint`` is written every minute and removed at the end; when it exists, the fit goes on
+    from there and ends with the same bytes as an undisturbed one.
+
+    Raises
+    ------
+    UserError
+        If the split is smaller than one batch, or the loss is no longer finite.
+    """
+    available = len(store.rows("fit"))
+    if available < settings.batch:
+        raise cli.UserError(
+            f"the fit split has {available} usable tokens, fewer than one batch of "
+            f"{settings.batch}: raise text.tokens or lower fits.*.batch"
+        )
+    models = len(store.models)
+    trainer = Trainer(
+        initial_weights(dictionary_size, models, store.width, seed, INITIAL_NORM), settings
+    )
+    log_path = checkpoint.with_suffix(".csv")
+    if checkpoint.exists():
+        trainer.restore(checkpoint)
+        cli.log(f"continuing after step {trainer.done}")
+    _train(trainer, store, seed, log_path, checkpoint)
+    threshold = solve_threshold(
+        trainer.weights, _calibration(store, settings.batch, calibration_rows), models, settings.k
+    )
+    mean, scale = store.normalization()
+    Crosscoder(
+        models=list(store.models),
+        weights=trainer.weights,
+        threshold=threshold,
+        mean=torch.from_numpy(mean).float(),
+        scale=torch.from_numpy(scale).float(),
+        k=settings.k,
+        settings={
+            "training": asdict(settings),
+            "seed": seed,
+            "layer": store.layer,
+            "latents": dictionary_size,
+            "width": store.width,
+            "dropped": store.dropped("fit"),
+            "provenance": provenance(**facts),
+        },
+    ).save(folder)
+    files.write_text(folder / "training.csv", log_path.read_text(encoding="utf-8"))
+    log_path.unlink()
+    checkpoint.unlink(missing_ok=True)
+
+
+def _train(
+    trainer: Trainer, store: ActivationStore, seed: int, log_path: Path, checkpoint: Path
+) -> None:
+    """Run the remaining steps, appending to the log and leaving a checkpoint every minute."""
+    settings = trainer.settings
+    batches = (
+        torch.from_numpy(x)
+        for x in store.shuffled("fit", settings.batch, seed=seed, start_batch=trainer.done)
+    )
+    every = max(1, settings.steps // 200)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    with _open_log(log_path, store.models, trainer.done) as file:
+        rows = fit(trainer, batches, len(store.models))
+        saved = time.monotonic()
+        for row in cli.progress(rows, total=settings.steps - trainer.done, desc="crosscoder"):
+            if row.step % every == 0 or row.step == settings.steps:
+                file.write(_line(row))
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                file.flush()
+                trainer.save(checkpoint, {"seed": seed})
+                saved = time.monotonic()
+
+
+def _open_log(path: Path, models: Sequence[str], done: int) -> TextIO:
+    """Open the training log for appending, cut back to the lines of the first ``done`` steps."""
+    header = (
+        ["step", "tokens", "loss", "auxk_loss"]
+        + [f"loss_{name}" for name in models]
+        + [f"fve_{name}" for name in models]
+        + ["l0", "dead_share", "learning_rate"]
+    )
+    kept = [",".join(header)]
+    if done and path.exists():
+        lines = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))[1:]
+        kept += [",".join(line) for line in lines if int(line[0]) <= done]
+    path.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    return path.open("a", encoding="utf-8")
+
+
+def _line(row: LogRow) -> str:
+    values = [
+        row.loss,
+        row.auxk_loss,
+        *row.loss_per_model,
+        *row.fve_per_model,
+        row.l0,
+        row.dead_share,
+        row.learning_rate,
+    ]
+    return ",".join([str(row.step), str(row.tokens), *(f"{v:.7g}" for v in values)]) + "\n"
+
+
+def _calibration(store: ActivationStore, batch: int, limit: int) -> Iterator[Tensor]:
+    seen = 0
+    for rows, x in store.contiguous("calibration", batch):
+        if seen >= limit:
+            return
+        seen += len(rows)
+        yield torch.from_numpy(x)
+
+
+def solve_threshold(weights: Weights, batches: Iterator[Tensor], models: int, k: int) -> float:
+    """Return θ such that on average k scores per token exceed it, over batches [B, M, D].
+
+    Exact, as long as no batch has more than 4·k scores per token above θ: each batch hands on its
+    4·k·B largest scores, and θ is the (k·N)-th largest of all. Falls back to 0 when fewer than k
+    scores per token are positive.
+    """
+    total_norm = weights.norms(models).sum(1)
+    kept: list[Tensor] = []
+    tokens = 0
+    for x in batches:
+        pre = torch.addmm(weights.encoder_bias, x.flatten(1), weights.encoder.T)
+        scores = (pre * total_norm).flatten()
+        kept.append(scores.topk(min(4 * k * x.shape[0], scores.numel())).values)
+        tokens += x.shape[0]
+    if not tokens:
+        raise cli.UserError(
+            "the calibration split holds no usable token: raise text.tokens or "
+            "text.splits.calibration"
+        )
+    scores = torch.cat(kept)
+    if scores.numel() <= k * tokens:
+        return 0.0
+    return max(0.0, float(torch.kthvalue(scores, scores.numel() - k * tokens).values))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and fit."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--activations", type=cli.json_argument, required=True)
+    parser.add_argument("--normalizers", type=cli.json_argument, required=True)
+    parser.add_argument("--layer", type=int, required=True)
+    parser.add_argument("--k", type=int, required=True)
+    parser.add_argument("--dictionary-size", type=int, required=True)
+    parser.add_argument("--tokens", type=int, required=True, help="tokens drawn in all")
+    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--warmup-share", type=float, default=0.05)
+    parser.add_argument("--decay-share", type=float, default=0.2)
+    parser.add_argument("--k-start", type=float, default=0.0, help="0: start at k")
+    parser.add_argument("--clip-norm", type=float, default=1.0)
+    parser.add_argument("--dead-tokens", type=int, default=100_000)
+    parser.add_argument("--k-aux", type=int, default=0, help="0: half the width")
+    parser.add_argument("--auxk-weight", type=float, default=1 / 32)
+    parser.add_argument("--calibration-rows", type=int, default=200_000)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--facts", type=json.loads, default={})
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--output-dir", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+
+    def run() -> None:
+        cli.set_threads(arguments.threads)
+        store = ActivationStore.from_json(
+            arguments.activations, arguments.normalizers, arguments.layer
+        )
+        steps = max(1, arguments.tokens // arguments.batch)
+        settings = Training(
+            steps=steps,
+            k=arguments.k,
+            batch=arguments.batch,
+            learning_rate=arguments.learning_rate,
+            warmup_steps=round(steps * arguments.warmup_share),
+            decay_share=arguments.decay_share,
+            k_start=arguments.k_start or arguments.k,
+            clip_norm=arguments.clip_norm,
+            dead_tokens=arguments.dead_tokens,
+            k_aux=arguments.k_aux or store.width // 2,
+            auxk_weight=arguments.auxk_weight,
+        )
+        fit_crosscoder(
+            store,
+            settings,
+            arguments.dictionary_size,
+            arguments.seed,
+            arguments.calibration_rows,
+            arguments.output_dir,
+            arguments.checkpoint,
+            arguments.facts,
+        )
+
+    return cli.guarded(run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

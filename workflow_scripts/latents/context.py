@@ -1,0 +1,49 @@
+"""What each token of a run is: its document, role, template flag and true category."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workflow_scripts.dataset.shards import TokenShard
+
+
+@dataclass(frozen=True)
+class TokenContext:
+    """Token arrays over all shards in order, [N]; ``row_starts`` [R+1] are offsets of the rows."""
+
+    ids: NDArray[np.int32]
+    document: NDArray[np.int32]
+    position: NDArray[np.int32]
+    role: NDArray[np.uint8]
+    template: NDArray[np.bool_]
+    category: NDArray[np.int16]  # −1 unknown
+    row_starts: NDArray[np.int64]
+    categories: list[str]
+
+    def row_of(self, token: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the row (document) that holds each global token index."""
+        return np.searchsorted(self.row_starts, token, side="right") - 1
+
+
+def read_context(paths: Sequence[Path]) -> TokenContext:
+    """Read the token shards of a run, in order."""
+    shards = [TokenShard.read(path) for path in paths]
+    offsets = np.cumsum([0] + [len(shard.ids) for shard in shards])
+    starts = [
+        shard.row_starts[:-1] + offset for shard, offset in zip(shards, offsets[:-1], strict=True)
+    ]
+    return TokenContext(
+        ids=np.concatenate([shard.ids for shard in shards]),
+        document=np.concatenate([shard.row_document[shard.row_of_token] for shard in shards]),
+        position=np.concatenate([shard.position for shard in shards]),
+        role=np.concatenate([shard.role for shard in shards]),
+        template=np.concatenate([shard.template for shard in shards]),
+        category=np.concatenate([shard.category for shard in shards]),
+        row_starts=np.concatenate([*starts, offsets[-1:]]).astype(np.int64),
+        categories=list(shards[0].categories),
+    )

@@ -1,0 +1,106 @@
+"""Latent scaling: how much of a latent one model needs to explain another [Minder et al. 2025].
+
+For latent j, own model m, target model t and the own direction d_j = d_j^m::
+
+    β_j^t = Σ_i f_ij ⟨y_i^t, d_j⟩ / (Σ_i f_ij² ‖d_j‖²)          ν_j = β_j^other / β_j^own
+
+with y^t the reconstruction (ν^r) or the error plus the latent's own part (ν^ε)::
+
+    y^t = x^t − x̂^t + f_j d_j^t   ⇒   β_j^t = Σ_i f_ij ⟨e_i^t, d_j⟩ / (Σ f_ij² ‖d_j‖²) + ⟨d_j^t, d_j⟩ / ‖d_j‖²
+
+Sums are kept per group of documents, so that the delete-one-group jackknife costs nothing.
+Shapes: G groups, F latents, M models (own, then target).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+Array = NDArray[np.float64]
+
+
+class ScalingSums:
+    """Accumulates the numerators and denominators of latent scaling over document groups."""
+
+    def __init__(self, w_dec: Tensor, groups: int) -> None:
+        latents, models, _ = w_dec.shape
+        self.w_dec = w_dec
+        shape = (groups, latents, models, models)
+        self.reconstruction = torch.zeros(shape, dtype=torch.float64)
+        self.error = torch.zeros(shape, dtype=torch.float64)
+        self.square = torch.zeros((groups, latents), dtype=torch.float64)
+
+    def add(self, group: int, f: Tensor, x: Tensor, reconstruction: Tensor) -> None:
+        """Add a batch of one group: f is [B, F] (sparse CSR), x and reconstruction [B, M, D]."""
+        models = x.shape[1]
+        targets = torch.cat([reconstruction, x - reconstruction], dim=1).flatten(1)
+        transposed = f.to_sparse_csc()
+        sums = torch.sparse_csr_tensor(
+            transposed.ccol_indices(),
+            transposed.row_indices(),
+            transposed.values(),
+            size=(f.shape[1], f.shape[0]),
+        )
+        totals = torch.mm(sums, targets).unflatten(
+            1, (2 * models, -1)
+        )  # Σ_i f_ij y_i^t, [F, 2M, D]
+        products = torch.einsum("fmd,ftd->fmt", self.w_dec, totals).double()
+        self.reconstruction[group] += products[:, :, :models]
+        self.error[group] += products[:, :, models:]
+        self.square[group].index_add_(0, f.col_indices(), f.values().double().square())
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio per latent with its jackknife: value, standard error, degrees of freedom, all [F]."""
+
+    value: Array
+    error: Array
+    own: Array  # β^own, the denominator
+    freedom: Array
+
+    def p_below(self, bound: float) -> Array:
+        """Return one-sided p-values for H0 «ratio ≥ bound» from Student's t, [F]."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            statistic = (self.value - bound) / self.error
+        p: Array = np.asarray(stats.t.cdf(statistic, np.maximum(self.freedom, 1)))
+        return p
+
+
+def latent_scaling(sums: ScalingSums, own: int, other: int) -> tuple[Ratio, Ratio]:
+    """Return ν^r and ν^ε of every latent for the claim «unique to ``own``, not in ``other``»."""
+    d = sums.w_dec.double().numpy()
+    norm = np.square(d[:, own]).sum(1)
+    alignment = np.einsum("fd,fd->f", d[:, other], d[:, own])
+    square = sums.square.numpy()
+    reconstruction, error = sums.reconstruction.numpy(), sums.error.numpy()
+    nu_r = _ratio(
+        reconstruction[:, :, own, other], reconstruction[:, :, own, own], square * norm, square
+    )
+    nu_e = _ratio(
+        error[:, :, own, other] + square * alignment,
+        error[:, :, own, own] + square * norm,
+        square * norm,
+        square,
+    )
+    return nu_r, nu_e
+
+
+def _ratio(numerator: Array, denominator: Array, scale: Array, square: Array) -> Ratio:
+    """Jackknife numerator/denominator [G, F] over the groups in which a latent fires at all."""
+    groups = (square > 0).sum(0).astype(np.float64)
+    n, d = numerator.sum(0), denominator.sum(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = n / d
+        left_out = np.where(square > 0, (n - numerator) / (d - denominator), np.nan)
+        spread = np.nansum(np.square(left_out - np.nansum(left_out, 0) / groups), 0)
+        error = np.sqrt((groups - 1) / groups * spread)
+        own = d / scale.sum(0)
+    error = np.where(groups >= 2, error, np.nan)
+    return Ratio(value, error, own, groups - 1)

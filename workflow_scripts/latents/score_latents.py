@@ -1,0 +1,294 @@
+"""Score every latent of a crosscoder on held-out documents, in one pass.
+
+Leaves one Parquet row per latent; ``COLUMNS.md`` beside this file states every column.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, permutations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+from workflow_scripts import cli, files
+from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.crosscoder.model import Crosscoder
+from workflow_scripts.latents.context import TokenContext, read_context
+from workflow_scripts.latents.scaling import Ratio, ScalingSums, latent_scaling
+
+ROLES = ("plain", "system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The decision region of latent scaling, as far as the test needs it."""
+
+    nu_r: float
+    nu_e: float
+    lower: float  # below it a ratio means a flipped sign, not uniqueness
+    min_documents: int
+    min_beta: float  # share of the median β^own below which ν is undefined
+
+
+class ActivationSums:
+    """Activation statistics per latent, float64 sums; C categories and one for template tokens."""
+
+    def __init__(self, latents: int, categories: int) -> None:
+        self.fired = torch.zeros(latents, dtype=torch.int64)
+        self.documents = torch.zeros(latents, dtype=torch.int64)
+        self.mass = torch.zeros(latents, dtype=torch.float64)
+        self.maximum = torch.zeros(latents)
+        self.category_mass = torch.zeros((latents, categories + 1), dtype=torch.float64)
+        self.category_tokens = torch.zeros(categories + 1, dtype=torch.int64)
+        self.role_mass = torch.zeros((latents, len(ROLES)), dtype=torch.float64)
+        self.template_mass = torch.zeros(latents, dtype=torch.float64)
+        self.rows = 0
+
+    def add(self, rows: NDArray[np.int64], f: Tensor, context: TokenContext) -> None:
+        """Add a batch: global token indices [B] and activations f [B, F] (sparse CSR).
+
+        A document lies within one batch, so that documents are counted once.
+        """
+        latent, values = f.col_indices(), f.values()
+        token = torch.repeat_interleave(torch.arange(len(rows)), f.crow_indices().diff())
+        mass = values.double()
+        self.rows += len(rows)
+        self.fired += torch.bincount(latent, minlength=len(self.fired))
+        self.mass.index_add_(0, latent, mass)
+        self.maximum.scatter_reduce_(0, latent, values, "amax")
+        document = torch.from_numpy(context.document[rows].astype(np.int64))
+        pairs = torch.unique(latent * (int(document.max()) + 1) + document[token])
+        self.documents += torch.bincount(
+            pairs // (int(document.max()) + 1), minlength=len(self.fired)
+        )
+        template = torch.from_numpy(context.template[rows])
+        self.template_mass.index_add_(0, latent, mass * template[token])
+        role = torch.from_numpy(context.role[rows].astype(np.int64))
+        self.role_mass.index_put_((latent, role[token]), mass, accumulate=True)
+        category = torch.from_numpy(context.category[rows].astype(np.int64))
+        category[category < 0] = self.category_mass.shape[1] - 1
+        self.category_mass.index_put_((latent, category[token]), mass, accumulate=True)
+        self.category_tokens += torch.bincount(category, minlength=len(self.category_tokens))
+
+
+def document_groups(
+    store: ActivationStore, split: str, context: TokenContext, groups: int, batch: int
+) -> Iterator[tuple[int, NDArray[np.int64], Tensor]]:
+    """Yield (group, rows [B], x [B, M, D]): whole documents, dealt to groups in order.
+
+    Batches hold about ``batch`` tokens and never cut a document.
+    """
+    rows = store.rows(split)
+    documents = context.row_of(rows)
+    starts = np.flatnonzero(np.diff(documents, prepend=-1))
+    ends = np.append(starts[1:], len(rows))
+    group_of = np.arange(len(starts)) * groups // max(len(starts), 1)
+    first = 0
+    while first < len(starts):
+        last = first
+        while (
+            last + 1 < len(starts)
+            and group_of[last + 1] == group_of[first]
+            and ends[last + 1] - starts[first] <= batch
+        ):
+            last += 1
+        chunk = rows[starts[first] : ends[last]]
+        yield int(group_of[first]), chunk, torch.from_numpy(store.read(chunk))
+        first = last + 1
+
+
+def score_latents(
+    store: ActivationStore,
+    crosscoder: Crosscoder,
+    context: TokenContext,
+    bounds: Bounds,
+    groups: int = 50,
+    split: str = "score",
+    batch: int = 4096,
+) -> pd.DataFrame:
+    """Return one row per latent, scored on ``split``.
+
+    Raises
+    ------
+    UserError
+        If the split holds no usable token.
+    """
+    scaling = ScalingSums(crosscoder.w_dec, groups)
+    activity = ActivationSums(crosscoder.latents, len(context.categories))
+    for group, rows, x in document_groups(store, split, context, groups, batch):
+        f = crosscoder.encode(x).to_sparse_csr()
+        reconstruction = torch.addmm(
+            crosscoder.weights.decoder_bias.expand(len(rows), -1), f, crosscoder.weights.decoder
+        ).unflatten(1, (len(crosscoder.models), -1))
+        scaling.add(group, f, x, reconstruction)
+        activity.add(rows, f, context)
+    if not activity.rows:
+        raise cli.UserError(f"the {split} split holds no usable token: raise text.tokens")
+    table = _activity_columns(activity, context.categories)
+    for name, values in _decoder_columns(crosscoder).items():
+        table[name] = values
+    live = table["live"].to_numpy()
+    documents = table["documents"].to_numpy()
+    for own, other in permutations(range(len(crosscoder.models)), 2):
+        pair = f"{crosscoder.models[own]}_vs_{crosscoder.models[other]}"
+        ratios = latent_scaling(scaling, own, other)
+        for name, values in _claim_columns(*ratios, live, documents, bounds).items():
+            table[f"{name}_{pair}" if not name.endswith("_se") else f"{name[:-3]}_{pair}_se"] = (
+                values
+            )
+    return table
+
+
+def _activity_columns(activity: ActivationSums, categories: list[str]) -> pd.DataFrame:
+    fired = activity.fired.numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        table = pd.DataFrame(
+            {
+                "latent": np.arange(len(fired)),
+                "live": fired > 0,
+                "firing_rate": fired / activity.rows,
+                "documents": activity.documents.numpy(),
+                "activation_mean": activity.mass.numpy() / fired,
+                "activation_max": activity.maximum.numpy().astype(np.float64),
+                "template_share": (activity.template_mass / activity.mass).numpy(),
+            }
+        )
+        for index, role in enumerate(ROLES):
+            table[f"role_share_{role}"] = (activity.role_mass[:, index] / activity.mass).numpy()
+    if categories:
+        names, shares = true_categories(
+            activity.category_mass.numpy(), activity.category_tokens.numpy(), categories
+        )
+        table["true_category"], table["true_share"] = names, shares
+    return table
+
+
+def true_categories(
+    mass: NDArray[np.float64], tokens: NDArray[np.int64], categories: Sequence[str]
+) -> tuple[list[str], NDArray[np.float64]]:
+    """Return the true category of each latent, and its share of normalised activation mass.
+
+    ``mass`` [F, C + 1] is activation mass per category (the last column: tokens of no category,
+    as template tokens are), ``tokens`` [C + 1] the tokens of each. Mass is divided by the
+    category's tokens; a latent has a category when one has at least half of the total, else
+    ``none``.
+    """
+    density = mass / np.maximum(tokens, 1)
+    total = density.sum(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = density / total[:, None]
+    best = np.where(total > 0, np.argmax(density, axis=1), len(categories))
+    top = np.where(total > 0, np.nan_to_num(share).max(1), 0.0)
+    labels = [*categories, "none"]
+    return [labels[b] if s >= 0.5 else "none" for b, s in zip(best, top, strict=True)], top
+
+
+def _decoder_columns(crosscoder: Crosscoder) -> dict[str, NDArray[np.float64]]:
+    """Return decoder norms per model; Δnorm and cosine per pair of models [Minder et al. 2025].
+
+    Δnorm = ½(1 + (‖d^b‖ − ‖d^a‖) / max(‖d^a‖, ‖d^b‖)): 0 = only a, ½ = shared, 1 = only b.
+    """
+    d = crosscoder.w_dec.double().numpy()
+    norms = np.linalg.norm(d, axis=2)
+    columns = {f"decoder_norm_{m}": norms[:, i] for i, m in enumerate(crosscoder.models)}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for a, b in combinations(range(len(crosscoder.models)), 2):
+            pair = f"{crosscoder.models[a]}_{crosscoder.models[b]}"
+            larger = np.maximum(norms[:, a], norms[:, b])
+            columns[f"delta_norm_{pair}"] = 0.5 * (1 + (norms[:, b] - norms[:, a]) / larger)
+            columns[f"cosine_{pair}"] = (d[:, a] * d[:, b]).sum(1) / (norms[:, a] * norms[:, b])
+    return columns
+
+
+def _claim_columns(
+    nu_r: Ratio,
+    nu_e: Ratio,
+    live: NDArray[np.bool_],
+    documents: NDArray[np.int64],
+    bounds: Bounds,
+) -> dict[str, object]:
+    """Return the columns of one claim «unique to own, not in other».
+
+    The test is of H0 «ν^r ≥ bound or ν^ε ≥ bound»: p is the larger of the two one-sided jackknife
+    p-values; q controls the false discovery rate over live latents (Benjamini-Hochberg).
+    """
+    status = np.full(len(live), "ok", dtype=object)
+    median = np.nanmedian(nu_e.own[live]) if live.any() else np.nan
+    median_r = np.nanmedian(nu_r.own[live]) if live.any() else np.nan
+    weak = ~(nu_e.own > bounds.min_beta * median) | ~(nu_r.own > bounds.min_beta * median_r)
+    flipped = (nu_r.value < bounds.lower) | (nu_e.value < bounds.lower)
+    status[flipped] = "sign_flip"
+    status[weak] = "undefined_beta"
+    status[documents < bounds.min_documents] = "few_documents"
+    status[~live] = "dead"
+    defined = np.isin(status.astype(str), ["ok", "sign_flip"])
+    p = np.maximum(nu_r.p_below(bounds.nu_r), nu_e.p_below(bounds.nu_e))
+    p = np.where(defined & np.isfinite(p), p, np.nan)
+    q = np.full(len(p), np.nan)
+    tested = np.isfinite(p)
+    if tested.any():
+        q[tested] = stats.false_discovery_control(p[tested])
+    return {
+        "nu_r": np.where(defined, nu_r.value, np.nan),
+        "nu_e": np.where(defined, nu_e.value, np.nan),
+        "nu_r_se": np.where(defined, nu_r.error, np.nan),
+        "nu_e_se": np.where(defined, nu_e.error, np.nan),
+        "p": p,
+        "q": q,
+        "status": status.astype(str),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and score."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--activations", type=cli.json_argument, required=True)
+    parser.add_argument("--normalizers", type=cli.json_argument, required=True)
+    parser.add_argument("--layer", type=int, required=True)
+    parser.add_argument("--tokens", type=Path, nargs="+", required=True)
+    parser.add_argument("--crosscoder", type=Path, required=True)
+    parser.add_argument("--nu-r", type=float, default=0.5)
+    parser.add_argument("--nu-e", type=float, default=0.2)
+    parser.add_argument("--nu-lower", type=float, default=-0.1)
+    parser.add_argument("--min-documents", type=int, default=10)
+    parser.add_argument("--min-beta", type=float, default=0.05)
+    parser.add_argument("--groups", type=int, default=50)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+
+    def run() -> None:
+        cli.set_threads(arguments.threads)
+        store = ActivationStore.from_json(
+            arguments.activations, arguments.normalizers, arguments.layer
+        )
+        bounds = Bounds(
+            arguments.nu_r,
+            arguments.nu_e,
+            arguments.nu_lower,
+            arguments.min_documents,
+            arguments.min_beta,
+        )
+        with torch.no_grad():
+            table = score_latents(
+                store,
+                Crosscoder.load(arguments.crosscoder),
+                read_context(arguments.tokens),
+                bounds,
+                arguments.groups,
+            )
+        files.write_parquet(arguments.output, table)
+
+    return cli.guarded(run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,143 @@
+"""Apply the decision rule: which live latents are unique to one model.
+
+A latent is unique to its own model, against another, when all of these hold:
+
+1. its status is ``ok`` (enough documents, β^own well defined, no flipped sign);
+2. ν^r and ν^ε lie below their bounds [Minder et al. 2025] and above the lower one;
+3. the test of «ν^r ≥ bound or ν^ε ≥ bound» passes at the false discovery rate;
+4. optionally, Δnorm lies on the own model's side of a bound.
+
+``unique_to`` names the model against which all other models of the fit fail.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from workflow_scripts import cli, files
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The decision rule's settings."""
+
+    nu_r: float
+    nu_e: float
+    fdr: float
+    delta_norm: float | None  # own share of norm that Δnorm must show, 0.5 … 1; None: not asked
+
+
+def decide(table: pd.DataFrame, models: Sequence[str], rule: Rule) -> pd.DataFrame:
+    """Return one row per live latent: a boolean per ordered pair, and ``unique_to``."""
+    live = table[table["live"]]
+    selection = pd.DataFrame({"latent": live["latent"].to_numpy()})
+    for own, other in permutations(models, 2):
+        passed = np.logical_and.reduce(
+            [mask for _, mask in clauses(live, own, other, models, rule)]
+        )
+        selection[f"unique_{own}_vs_{other}"] = passed
+    owner = np.full(len(selection), "", dtype=object)
+    for own in models:
+        against_all = np.logical_and.reduce(
+            [selection[f"unique_{own}_vs_{other}"] for other in models if other != own]
+        )
+        owner[against_all] = own
+    selection.insert(1, "unique_to", owner.astype(str))
+    return selection
+
+
+def clauses(
+    live: pd.DataFrame, own: str, other: str, models: Sequence[str], rule: Rule
+) -> list[tuple[str, NDArray[np.bool_]]]:
+    """Return the rule's clauses in order: name, and which live latents satisfy it."""
+    pair = f"{own}_vs_{other}"
+    result = [
+        ("status", (live[f"status_{pair}"] == "ok").to_numpy()),
+        ("nu_r", (live[f"nu_r_{pair}"] < rule.nu_r).to_numpy()),
+        ("nu_e", (live[f"nu_e_{pair}"] < rule.nu_e).to_numpy()),
+        ("fdr", (live[f"q_{pair}"] <= rule.fdr).to_numpy()),
+    ]
+    if rule.delta_norm is not None:
+        result.append(("delta_norm", own_norm_share(live, own, other, models) >= rule.delta_norm))
+    return result
+
+
+def own_norm_share(
+    live: pd.DataFrame, own: str, other: str, models: Sequence[str]
+) -> NDArray[np.float64]:
+    """Return Δnorm turned so that 1 = only ``own`` and 0 = only ``other``."""
+    first, second = sorted((own, other), key=list(models).index)
+    delta: NDArray[np.float64] = live[f"delta_norm_{first}_{second}"].to_numpy()
+    return delta if own == second else 1 - delta
+
+
+def count_clauses(
+    table: pd.DataFrame, models: Sequence[str], rule: Rule
+) -> dict[str, dict[str, int]]:
+    """Return, for each ordered pair, how many live latents are left after each clause."""
+    live = table[table["live"]]
+    counts: dict[str, dict[str, int]] = {}
+    for own, other in permutations(models, 2):
+        left = np.ones(len(live), dtype=bool)
+        steps = {"live": len(live)}
+        for name, mask in clauses(live, own, other, models, rule):
+            left &= mask
+            steps[name] = int(left.sum())
+        counts[f"{own}_vs_{other}"] = steps
+    return counts
+
+
+def select_latents(
+    latents: Path, models: Sequence[str], rule: Rule, selection: Path, summary: Path
+) -> None:
+    """Write the selection table and the count of latents left by each clause."""
+    table = files.read_parquet(latents)
+    chosen = decide(table, models, rule)
+    files.write_parquet(selection, chosen)
+    files.write_json(
+        summary,
+        {
+            "rule": {
+                "nu_r": rule.nu_r,
+                "nu_e": rule.nu_e,
+                "fdr": rule.fdr,
+                "delta_norm": rule.delta_norm,
+            },
+            "left_after": count_clauses(table, models, rule),
+            "unique_to": {m: int((chosen["unique_to"] == m).sum()) for m in models},
+            "live": len(chosen),
+            "latents": len(table),
+        },
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and select."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--latents", type=Path, required=True)
+    parser.add_argument("--models", nargs="+", required=True)
+    parser.add_argument("--nu-r", type=float, default=0.5)
+    parser.add_argument("--nu-e", type=float, default=0.2)
+    parser.add_argument("--fdr", type=float, default=0.1)
+    parser.add_argument("--delta-norm", type=float, default=None)
+    parser.add_argument("--selection", type=Path, required=True)
+    parser.add_argument("--summary", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    rule = Rule(arguments.nu_r, arguments.nu_e, arguments.fdr, arguments.delta_norm)
+    return cli.guarded(
+        lambda: select_latents(
+            arguments.latents, arguments.models, rule, arguments.selection, arguments.summary
+        )
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
