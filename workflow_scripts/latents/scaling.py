@@ -6,7 +6,8 @@ For latent j, own model m, target model t and the own direction d_j = d_j^m::
 
 with y^t the reconstruction (ν^r) or the error plus the latent's own part (ν^ε)::
 
-    y^t = x^t − x̂^t + f_j d_j^t   ⇒   β_j^t = Σ_i f_ij ⟨e_i^t, d_j⟩ / (Σ f_ij² ‖d_j‖²) + ⟨d_j^t, d_j⟩ / ‖d_j‖²
+    y^t = e^t + f_j d_j^t, e^t = x^t − x̂^t
+    ⇒  β_j^t = Σ_i f_ij ⟨e_i^t, d_j⟩ / (Σ_i f_ij² ‖d_j‖²) + ⟨d_j^t, d_j⟩ / ‖d_j‖²
 
 Sums are kept per group of documents, so that the delete-one-group jackknife costs nothing.
 Shapes: G groups, F latents, M models (own, then target).

@@ -1,0 +1,311 @@
+"""Collect contexts of the unique latents and of a random sample of the other live ones.
+
+Contexts from which an explanation is made come from the ``explain`` split, those on which it is
+scored from the ``verify`` split. Negatives are windows of documents in which the latent never
+fires: half random, half near in wording.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from workflow_scripts import cli, files
+from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.crosscoder.model import Crosscoder
+from workflow_scripts.latents.context import TokenContext, read_context
+from workflow_scripts.latents.windows import (
+    Counts,
+    Pool,
+    negative_windows,
+    positive_windows,
+    spread,
+)
+from workflow_scripts.models.loading import load_tokenizer
+
+EXPLAIN, VERIFY = "explain", "verify"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is collected."""
+
+    shared_latents: int  # live latents beside the unique ones
+    length: int  # tokens per window
+    explain: Counts
+    verify: Counts
+    pool: int  # random windows per split
+    seed: int
+
+
+def choose_latents(selection: pd.DataFrame, shared: int, seed: int) -> pd.DataFrame:
+    """Return the latents to show: ``latent``, ``unique_to``, ``sample_weight``, by latent.
+
+    Every latent that is unique against some model is shown; of the others a random sample, each
+    standing for live/sampled of them.
+    """
+    claims = [name for name in selection.columns if name.startswith("unique_") and "_vs_" in name]
+    unique = selection[claims].any(axis=1)
+    others = selection[~unique]
+    rng = np.random.default_rng([seed, 1])
+    picked = others.iloc[np.sort(rng.permutation(len(others))[:shared])]
+    weight = len(others) / max(len(picked), 1)
+    chosen = pd.concat(
+        [
+            selection[unique][["latent", "unique_to"]].assign(sample_weight=1.0),
+            picked[["latent", "unique_to"]].assign(sample_weight=weight),
+        ]
+    )
+    return chosen.sort_values("latent").reset_index(drop=True)
+
+
+def find_peaks(
+    store: ActivationStore,
+    crosscoder: Crosscoder,
+    context: TokenContext,
+    latents: NDArray[np.int64],
+    split: str,
+    batch: int = 4096,
+) -> pd.DataFrame:
+    """Return, for each chosen latent and document in which it fires, its strongest token.
+
+    Columns ``latent``, ``row``, ``token`` (global index), ``value``.
+    """
+    wanted = torch.zeros(crosscoder.latents, dtype=torch.bool)
+    wanted[torch.from_numpy(latents)] = True
+    parts = []
+    for rows, x in store.contiguous(split, batch):
+        f = crosscoder.encode(torch.from_numpy(x)) * wanted
+        token, latent = torch.nonzero(f, as_tuple=True)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "latent": latent.numpy(),
+                    "token": rows[token.numpy()],
+                    "value": f[token, latent].numpy(),
+                }
+            )
+        )
+    if not parts:
+        raise cli.UserError(f"the {split} split holds no usable token: raise text.tokens")
+    found = pd.concat(parts)
+    found["row"] = context.row_of(found["token"].to_numpy())
+    found = found.sort_values(["latent", "row", "value"], kind="stable")
+    return found.drop_duplicates(["latent", "row"], keep="last").reset_index(drop=True)
+
+
+def window_activations(
+    store: ActivationStore,
+    crosscoder: Crosscoder,
+    kept: NDArray[np.int64],
+    latent: int,
+    index: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Return one latent's activation at the token indices ``index``; 0 where tokens are dropped.
+
+    ``kept`` holds the split's usable tokens, sorted.
+    """
+    usable, inverse = np.unique(index, return_inverse=True)
+    present = np.isin(usable, kept, assume_unique=True)
+    values = np.zeros(len(usable), dtype=np.float32)
+    if present.any():
+        x = torch.from_numpy(store.read(usable[present])).flatten(1)
+        weights = crosscoder.weights
+        pre = (x @ weights.encoder[latent] + weights.encoder_bias[latent]).relu_()
+        norm = weights.decoder[latent].unflatten(0, (len(crosscoder.models), -1)).norm(dim=1).sum()
+        values[present] = (pre * (pre * norm > crosscoder.threshold)).numpy()
+    return values[inverse]
+
+
+def collect_split(
+    store: ActivationStore,
+    crosscoder: Crosscoder,
+    context: TokenContext,
+    chosen: pd.DataFrame,
+    plan: Plan,
+    split: str,
+) -> tuple[pd.DataFrame, NDArray[np.float32], Pool]:
+    """Return the windows of every chosen latent, their activations end to end, and the pool."""
+    counts = plan.explain if split == EXPLAIN else plan.verify
+    code = 0 if split == EXPLAIN else 1
+    kept = store.rows(split)
+    pool = Pool(kept, context, plan.length, plan.pool, np.random.default_rng([plan.seed, 2, code]))
+    latents = chosen["latent"].to_numpy()
+    peaks = dict(
+        tuple(find_peaks(store, crosscoder, context, latents, split).groupby("latent", sort=True))
+    )
+    nothing = pd.DataFrame({"row": [], "token": [], "value": []}, dtype=np.int64)
+    windows, values = [], []
+    for latent, unique_to, weight in cli.progress(
+        list(chosen[["latent", "unique_to", "sample_weight"]].itertuples(index=False)), desc=split
+    ):
+        own = peaks.get(latent, nothing)
+        seed = [plan.seed, 3, code, int(latent)]
+        positive = positive_windows(own, context, plan.length, counts, seed)
+        negative = negative_windows(own, positive, pool, context, counts, seed)
+        both = pd.concat([positive, negative], ignore_index=True)
+        index, _ = spread(both["start"].to_numpy(np.int64), both["end"].to_numpy(np.int64))
+        values.append(window_activations(store, crosscoder, kept, int(latent), index))
+        windows.append(
+            both.assign(
+                latent=latent,
+                unique_to=unique_to,
+                sample_weight=weight,
+                split=split,
+                latent_max=float(own["value"].max()) if len(own) else 0.0,
+            )
+        )
+    return pd.concat(windows, ignore_index=True), np.concatenate(values), pool
+
+
+def token_pieces(tokenizer: object, size: int) -> NDArray[np.object_]:
+    """Return the text of every token id below ``size``, spaces kept, special tokens shown.
+
+    Each id is decoded behind an anchor, because some tokenizers strip a leading space. A token
+    that holds only part of a character shows as U+FFFD.
+    """
+    anchor = tokenizer.encode("a", add_special_tokens=False)[-1:]  # type: ignore[attr-defined]
+    decode = tokenizer.decode  # type: ignore[attr-defined]
+    head = decode(anchor, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    pieces = [
+        decode([*anchor, i], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        for i in range(size)
+    ]
+    return np.array([piece[len(head) :] for piece in pieces], dtype=object)
+
+
+def write_windows(
+    path: Path,
+    windows: pd.DataFrame,
+    values: NDArray[np.float32] | None,
+    context: TokenContext,
+    pieces: NDArray[np.object_],
+) -> None:
+    """Write windows as Parquet, one row each, with a list column per token property."""
+    start, end = windows["start"].to_numpy(np.int64), windows["end"].to_numpy(np.int64)
+    index, _ = spread(start, end)
+    offsets = np.concatenate([[0], np.cumsum(end - start)])
+    table = {name: pa.array(windows[name].to_numpy()) for name in windows.columns if name != "row"}
+    table["document"] = pa.array(context.document[start])
+    vocabulary = pa.array(pieces, type=pa.string())
+    lists = {
+        "pieces": vocabulary.take(pa.array(context.ids[index])),
+        "template": pa.array(context.template[index]),
+        "role": pa.array(context.role[index]),
+    }
+    if values is not None:
+        lists["activations"] = pa.array(values)
+        maxima = np.maximum.reduceat(values, offsets[:-1]) if len(values) else values
+        table["max_activation"] = pa.array(maxima.astype(np.float64))
+        table["peak"] = pa.array(_peaks(values, offsets))
+    for name, flat in lists.items():
+        table[name] = pa.ListArray.from_arrays(pa.array(offsets, type=pa.int32()), flat)
+    with files.atomic_path(path) as temporary:
+        pq.write_table(pa.table(table), temporary, compression="zstd")
+
+
+def _peaks(values: NDArray[np.float32], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.array(
+        [int(values[a:b].argmax()) for a, b in zip(offsets[:-1], offsets[1:], strict=True)],
+        dtype=np.int64,
+    )
+
+
+def collect_examples(
+    store: ActivationStore,
+    crosscoder: Crosscoder,
+    context: TokenContext,
+    selection: pd.DataFrame,
+    tokenizer: object,
+    plan: Plan,
+    examples: Path,
+    background: Path,
+) -> None:
+    """Write ``examples`` and, for reference counts, the explain split's pool as ``background``."""
+    chosen = choose_latents(selection, plan.shared_latents, plan.seed)
+    if chosen.empty:
+        raise cli.UserError("no latent is live: fit on more tokens or lower fits.*.k")
+    pieces = token_pieces(tokenizer, int(context.ids.max()) + 1)
+    windows, values, pool = collect_split(store, crosscoder, context, chosen, plan, EXPLAIN)
+    verify, verify_values, _ = collect_split(store, crosscoder, context, chosen, plan, VERIFY)
+    write_windows(
+        examples,
+        pd.concat([windows, verify], ignore_index=True),
+        np.concatenate([values, verify_values]),
+        context,
+        pieces,
+    )
+    write_windows(
+        background,
+        pd.DataFrame({"row": pool.row, "start": pool.start, "end": pool.end}),
+        None,
+        context,
+        pieces,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and collect."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--activations", type=cli.json_argument, required=True)
+    parser.add_argument("--normalizers", type=cli.json_argument, required=True)
+    parser.add_argument("--layer", type=int, required=True)
+    parser.add_argument("--tokens", type=Path, nargs="+", required=True)
+    parser.add_argument("--crosscoder", type=Path, required=True)
+    parser.add_argument("--selection", type=Path, required=True)
+    parser.add_argument("--tokenizer", type=Path, required=True, help="model.json of a model")
+    parser.add_argument("--shared-latents", type=int, default=300)
+    parser.add_argument("--window", type=int, default=64)
+    for split, numbers in ((EXPLAIN, [10, 10, 10, 10]), (VERIFY, [10, 15, 13, 12])):
+        parser.add_argument(
+            f"--{split}-counts",
+            type=int,
+            nargs=4,
+            default=numbers,
+            metavar=("TOP", "QUANTILE", "RANDOM", "HARD"),
+        )
+    parser.add_argument("--pool", type=int, default=2000)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--examples", type=Path, required=True)
+    parser.add_argument("--background", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+
+    def run() -> None:
+        cli.set_threads(arguments.threads)
+        plan = Plan(
+            arguments.shared_latents,
+            arguments.window,
+            Counts(*arguments.explain_counts),
+            Counts(*arguments.verify_counts),
+            arguments.pool,
+            arguments.seed,
+        )
+        with torch.no_grad():
+            collect_examples(
+                ActivationStore.from_json(
+                    arguments.activations, arguments.normalizers, arguments.layer
+                ),
+                Crosscoder.load(arguments.crosscoder),
+                read_context(arguments.tokens),
+                files.read_parquet(arguments.selection),
+                load_tokenizer(arguments.tokenizer),
+                plan,
+                arguments.examples,
+                arguments.background,
+            )
+
+    return cli.guarded(run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
