@@ -48,7 +48,9 @@ class Weights:
 
     def norms(self, models: int) -> Tensor:
         """Return the decoder norm of every latent in every model, [F, M]."""
-        return self.decoder.unflatten(1, (models, -1)).norm(dim=2)
+        by_model = self.decoder.view(self.decoder.shape[0], models, -1)
+        norms: Tensor = torch.linalg.vector_norm(by_model, dim=2)
+        return norms
 
 
 @dataclass
@@ -79,12 +81,12 @@ class Crosscoder:
     @property
     def w_dec(self) -> Tensor:
         """Decoder directions, [F, M, D]."""
-        return self.weights.decoder.unflatten(1, (len(self.models), self.width))
+        return self.weights.decoder.view(self.latents, len(self.models), self.width)
 
     @property
     def b_dec(self) -> Tensor:
         """Decoder biases, [M, D]."""
-        return self.weights.decoder_bias.unflatten(0, (len(self.models), self.width))
+        return self.weights.decoder_bias.view(len(self.models), self.width)
 
     def decoder_norms(self) -> Tensor:
         """Return ‖d_j^m‖ as [F, M]."""
@@ -106,7 +108,7 @@ class Crosscoder:
     def decode(self, f: Tensor) -> Tensor:
         """Return the reconstruction [B, M, D] of latent activations f [B, F]."""
         flat = torch.addmm(self.weights.decoder_bias, f, self.weights.decoder)
-        return flat.unflatten(1, (len(self.models), self.width))
+        return flat.view(-1, len(self.models), self.width)
 
     def save(self, folder: Path) -> None:
         """Write ``crosscoder.safetensors`` and ``crosscoder.json`` into ``folder``."""

@@ -74,7 +74,8 @@ def sampled_products(left: Tensor, right: Tensor, active: Active) -> Tensor:
     """Return ⟨left_i, right_j⟩ for the active (i, j), [K], of left [B, C] and right [F, C]."""
     shape = (left.shape[0], right.shape[0])
     pattern = _csr(active.rows, active.columns, left.new_zeros(active.rows.numel()), shape)
-    return torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()
+    products: Tensor = torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()
+    return products
 
 
 class _Transposed:

@@ -51,7 +51,6 @@ class LogRow:
     l0: float
     dead_share: float
     learning_rate: float
-    tokens_per_second: float
 
 
 class Trainer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -215,7 +216,7 @@ def write_windows(
 
 def _peaks(values: NDArray[np.float32], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array(
-        [int(values[a:b].argmax()) for a, b in zip(offsets[:-1], offsets[1:], strict=True)],
+        [int(values[a:b].argmax()) for a, b in pairwise(offsets)],
         dtype=np.int64,
     )
 

@@ -51,7 +51,8 @@ class ScalingSums:
         totals = torch.mm(sums, targets).unflatten(
             1, (2 * models, -1)
         )  # Σ_i f_ij y_i^t, [F, 2M, D]
-        products = torch.einsum("fmd,ftd->fmt", self.w_dec, totals).double()
+        # Products and sums by element: equal models then give equal numbers to the last bit.
+        products = (self.w_dec[:, :, None].double() * totals[:, None].double()).sum(-1)
         self.reconstruction[group] += products[:, :, :models]
         self.error[group] += products[:, :, models:]
         self.square[group].index_add_(0, f.col_indices(), f.values().double().square())
@@ -77,8 +78,8 @@ class Ratio:
 def latent_scaling(sums: ScalingSums, own: int, other: int) -> tuple[Ratio, Ratio]:
     """Return ν^r and ν^ε of every latent for the claim «unique to ``own``, not in ``other``»."""
     d = sums.w_dec.double().numpy()
-    norm = np.square(d[:, own]).sum(1)
-    alignment = np.einsum("fd,fd->f", d[:, other], d[:, own])
+    norm = (d[:, own] * d[:, own]).sum(1)
+    alignment = (d[:, other] * d[:, own]).sum(1)
     square = sums.square.numpy()
     reconstruction, error = sums.reconstruction.numpy(), sums.error.numpy()
     nu_r = _ratio(

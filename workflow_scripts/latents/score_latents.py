@@ -140,9 +140,9 @@ def score_latents(
     for own, other in permutations(range(len(crosscoder.models)), 2):
         pair = f"{crosscoder.models[own]}_vs_{crosscoder.models[other]}"
         ratios = latent_scaling(scaling, own, other)
-        for name, values in _claim_columns(*ratios, live, documents, bounds).items():
+        for name, column in _claim_columns(*ratios, live, documents, bounds).items():
             table[f"{name}_{pair}" if not name.endswith("_se") else f"{name[:-3]}_{pair}_se"] = (
-                values
+                column
             )
     return table
 
@@ -214,13 +214,13 @@ def _claim_columns(
     live: NDArray[np.bool_],
     documents: NDArray[np.int64],
     bounds: Bounds,
-) -> dict[str, object]:
+) -> dict[str, NDArray[np.float64] | NDArray[np.str_]]:
     """Return the columns of one claim «unique to own, not in other».
 
     The test is of H0 «ν^r ≥ bound or ν^ε ≥ bound»: p is the larger of the two one-sided jackknife
     p-values; q controls the false discovery rate over live latents (Benjamini-Hochberg).
     """
-    status = np.full(len(live), "ok", dtype=object)
+    status = np.full(len(live), "ok", dtype="<U16")
     median = np.nanmedian(nu_e.own[live]) if live.any() else np.nan
     median_r = np.nanmedian(nu_r.own[live]) if live.any() else np.nan
     weak = ~(nu_e.own > bounds.min_beta * median) | ~(nu_r.own > bounds.min_beta * median_r)
@@ -229,7 +229,7 @@ def _claim_columns(
     status[weak] = "undefined_beta"
     status[documents < bounds.min_documents] = "few_documents"
     status[~live] = "dead"
-    defined = np.isin(status.astype(str), ["ok", "sign_flip"])
+    defined = np.isin(status, ["ok", "sign_flip"])
     p = np.maximum(nu_r.p_below(bounds.nu_r), nu_e.p_below(bounds.nu_e))
     p = np.where(defined & np.isfinite(p), p, np.nan)
     q = np.full(len(p), np.nan)
@@ -243,7 +243,7 @@ def _claim_columns(
         "nu_e_se": np.where(defined, nu_e.error, np.nan),
         "p": p,
         "q": q,
-        "status": status.astype(str),
+        "status": status,
     }
 
 

@@ -1,0 +1,28 @@
+"""The dense reference of a crosscoder step: plain autograd, full products, global top-k."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from workflow_scripts.crosscoder.model import Weights
+
+
+def dense_loss(x: Tensor, weights: Weights, models: int, k: int) -> Tensor:
+    """Return the mean squared residual per coordinate under BatchTopK, differentiable."""
+    pre = torch.addmm(weights.encoder_bias, x, weights.encoder.T).relu()
+    scores = (pre * weights.norms(models).sum(1)).detach()
+    keep = torch.zeros_like(scores, dtype=torch.bool).flatten()
+    keep[scores.flatten().topk(x.shape[0] * k).indices] = True
+    f = pre * keep.view_as(pre)
+    return (torch.addmm(weights.decoder_bias, f, weights.decoder) - x).square().mean()
+
+
+def as_leaves(weights: Weights) -> Weights:
+    """Return a copy whose tensors require gradients."""
+    return Weights(**{k: v.detach().clone().requires_grad_() for k, v in weights.tensors().items()})
+
+
+def as_double(weights: Weights) -> Weights:
+    """Return a float64 copy."""
+    return Weights(**{k: v.double() for k, v in weights.tensors().items()})

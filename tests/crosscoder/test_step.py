@@ -1,0 +1,128 @@
+"""The sparse step against the dense reference."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.crosscoder.dense import as_double, as_leaves, dense_loss
+from workflow_scripts.crosscoder import step
+from workflow_scripts.crosscoder.auxiliary import AuxK, DeadLatents
+from workflow_scripts.crosscoder.model import Weights, initial_weights
+from workflow_scripts.crosscoder.sparsity import Active, BatchTopK
+from workflow_scripts.crosscoder.training import Trainer, Training
+
+B, M, D, F, K = 64, 2, 16, 96, 5
+
+
+def make(seed: int = 0) -> tuple[Tensor, Weights]:
+    """Return a float64 batch and weights that are in general position."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = as_double(initial_weights(F, M, D, seed, 0.5))
+    for tensor in weights.tensors().values():
+        tensor += 0.1 * torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+    return torch.randn(B, M * D, generator=generator, dtype=torch.float64), weights
+
+
+def forward(x: Tensor, weights: Weights) -> tuple[Tensor, step.Forward]:
+    pre = step.encode(x, weights)
+    active = BatchTopK().select(pre * weights.norms(M).sum(1), K)
+    return pre, step.decode(x, pre, active, weights)
+
+
+def test_gradients_equal_autograd() -> None:
+    x, weights = make()
+    _, state = forward(x, weights)
+    leaves = as_leaves(weights)
+    loss = dense_loss(x, leaves, M, K)
+    loss.backward()
+    torch.testing.assert_close(step.reconstruction_loss(state), loss, rtol=1e-12, atol=0)
+    gradients = step.gradients(x, state, weights)
+    for name, leaf in leaves.tensors().items():
+        assert leaf.grad is not None
+        torch.testing.assert_close(gradients.tensors()[name], leaf.grad, rtol=1e-10, atol=1e-14)
+
+
+def test_auxk_gradients_equal_autograd_and_are_not_zero() -> None:
+    x, weights = make(1)
+    pre, state = forward(x, weights)
+    dead = torch.tensor([3, 10, 40, 41, 90])
+    to = Weights(**{k: torch.zeros_like(v) for k, v in weights.tensors().items()})
+    loss = AuxK(3, 1 / 32).add_gradients(x, pre, state.residual, dead, weights, to)
+    leaves = as_leaves(weights)
+    own = torch.addmm(leaves.encoder_bias, x, leaves.encoder.T)[:, dead]
+    top = own.topk(3, dim=1)
+    codes = torch.zeros_like(own).scatter(1, top.indices, top.values)
+    target = -state.residual
+    variance = (target - target.mean(0)).square().mean()
+    expected = (codes @ leaves.decoder[dead] - target).square().mean() / variance / 32
+    expected.backward()
+    torch.testing.assert_close(loss, expected.detach())
+    for name in ("encoder", "encoder_bias", "decoder"):
+        gradient = leaves.tensors()[name].grad
+        assert gradient is not None
+        assert float(gradient.abs().max()) > 0
+        torch.testing.assert_close(to.tensors()[name], gradient, rtol=1e-10, atol=1e-15)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.integers(0, 10_000),
+    st.floats(0, 3),
+)
+def test_batch_topk_is_exact(b: int, f: int, k: int, seed: int, carried: float) -> None:
+    """Against a sort, with ties, negative scores and any carried-over threshold."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = (torch.randn(b, f, generator=generator) * 3).round() / 2
+    rule = BatchTopK()
+    rule.last_threshold = carried
+    active = rule.select(scores, k)
+    chosen = scores[active.rows, active.columns]
+    positive = scores[scores > 0].sort(descending=True).values
+    assert chosen.numel() == min(b * k, positive.numel())
+    assert torch.equal(chosen.sort(descending=True).values, positive[: chosen.numel()])
+    assert len({(int(r), int(c)) for r, c in zip(active.rows, active.columns, strict=True)}) == len(
+        active.rows
+    )
+
+
+def test_loss_curve_equals_the_dense_reference() -> None:
+    """Fifty Adam steps in float64 end within 1e-8 of autograd's."""
+    x, weights = make(2)
+    leaves = as_leaves(weights)
+    optimizer = torch.optim.Adam(list(leaves.tensors().values()), lr=1e-3)
+    trainer = Trainer(
+        weights,
+        Training(
+            steps=50,
+            k=K,
+            batch=B,
+            learning_rate=1e-3,
+            warmup_steps=0,
+            decay_share=0.0,
+            k_start=K,
+            clip_norm=1e9,
+            dead_tokens=10**9,
+            k_aux=4,
+            auxk_weight=1 / 32,
+        ),
+    )
+    for _ in range(49):
+        loss = dense_loss(x, leaves, M, K)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert abs(trainer.step(x, M).loss - loss.item()) < 1e-8
+
+
+def test_dead_latents_are_counted_in_tokens() -> None:
+    dead = DeadLatents(4, patience=100)
+    dead.update(Active(torch.tensor([0, 0]), torch.tensor([1, 2])), tokens=60)
+    assert dead.dead().tolist() == []
+    dead.update(Active(torch.tensor([0]), torch.tensor([1])), tokens=60)
+    assert dead.dead().tolist() == [0, 3]
