@@ -1,0 +1,97 @@
+"""Speed of the crosscoder step, as ratios to the dense reference and to the encoder alone.
+
+``python -m tests.benchmarks.bench_crosscoder`` (part of ``make bench``).
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from tests.benchmarks.report import Figure, at_least, at_most, record
+from tests.crosscoder.dense import as_leaves, dense_loss
+from workflow_scripts.crosscoder import step
+from workflow_scripts.crosscoder.model import initial_weights
+from workflow_scripts.crosscoder.sparsity import BatchTopK
+from workflow_scripts.crosscoder.training import Trainer, Training
+
+B, M, D, F, K = 1024, 2, 512, 16_384, 32
+
+
+def seconds(action: Callable[[], object], repeats: int) -> float:
+    """Return the median time of ``action``, after one call to warm up."""
+    action()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def new_trainer(k_aux: int, dead_tokens: int) -> Trainer:
+    """Return a trainer at the benchmark's size, warmed up."""
+    settings = Training(
+        steps=1000,
+        k=K,
+        batch=B,
+        learning_rate=1e-4,
+        warmup_steps=1,
+        decay_share=0.0,
+        k_start=K,
+        clip_norm=1.0,
+        dead_tokens=dead_tokens,
+        k_aux=k_aux,
+        auxk_weight=1 / 32,
+    )
+    return Trainer(initial_weights(F, M, D, 0, 1.0), settings)
+
+
+def measure() -> list[Figure]:
+    """Return the ratios, all of one run."""
+    torch.manual_seed(0)
+    batches = iter([torch.randn(B, M * D) for _ in range(64)] * 4)
+    trainer = new_trainer(k_aux=D // 2, dead_tokens=10**12)
+    weights, rule = trainer.weights, BatchTopK()
+
+    def forward_backward() -> None:
+        x = next(batches)
+        pre = step.encode(x, weights)
+        active = rule.select(pre * weights.norms(M).sum(1), K)
+        step.gradients(x, step.decode(x, pre, active, weights), weights)
+
+    leaves = as_leaves(weights)
+    optimizer = torch.optim.Adam(list(leaves.tensors().values()), lr=1e-4, fused=True)
+
+    def dense_step() -> None:
+        loss = dense_loss(next(batches), leaves, M, K)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(list(leaves.tensors().values()), 1.0)
+        optimizer.step()
+
+    with torch.no_grad():
+        encoder = seconds(lambda: step.encode(next(batches), weights), 9)
+        ours = seconds(forward_backward, 9)
+        whole = seconds(lambda: trainer.step(next(batches), M), 9)
+        aux = new_trainer(k_aux=D // 2, dead_tokens=1)
+        with_aux = seconds(lambda: aux.step(next(batches), M), 3)
+    dense = seconds(dense_step, 3)
+    name = "crosscoder_step"
+    return [
+        at_least(name, "dense step / our step", dense / whole, "ratio", 4.0),
+        at_most(name, "forward + backward / encoder product", ours / encoder, "ratio", 1.8),
+        Figure(name, "our step with AuxK / without", with_aux / whole, "ratio"),
+        Figure(name, "encoder product", encoder, "s"),
+        Figure(name, "our step", whole, "s"),
+        Figure(name, "dense step", dense, "s"),
+        Figure(name, "tokens per second", B / whole, "1/s"),
+    ]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(torch.get_num_threads())
+    record(measure())
