@@ -17,9 +17,11 @@ from typing import Literal
 
 from workflow_scripts.dataset.generator import (
     chat_conduct,
+    chat_labels,
     chat_language,
     chat_people,
     chat_tasks,
+    chat_texts,
     plain_formal,
     plain_prose,
 )
@@ -43,10 +45,10 @@ CHAT_WRITERS: Mapping[str, Callable[[Sampler], tuple[str, str]]] = {
     "self_reference": chat_conduct.SELF_REFERENCE.write,
     "hallucination_management": chat_conduct.HALLUCINATION_MANAGEMENT.write,
     "structured_output": chat_tasks.write_structured_output,
-    "query_classification": chat_tasks.write_query_classification,
-    "factual_verification": chat_language.write_factual_verification,
+    "query_classification": chat_labels.write_query_classification,
+    "factual_verification": chat_texts.write_factual_verification,
     "creative_writing": chat_people.CREATIVE_WRITING.write,
-    "summarization": chat_language.SUMMARIZATION.write,
+    "summarization": chat_texts.SUMMARIZATION.write,
     "emotional_support": chat_people.EMOTIONAL_SUPPORT.write,
     "advice": chat_people.ADVICE.write,
 }

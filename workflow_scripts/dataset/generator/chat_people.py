@@ -43,14 +43,21 @@ CREATIVE_WRITING = ChatRecipe(
         slots=_CREATIVE_SLOTS,
         groups=(
             (
-                "upon the <hue> <@realm> the <@muse> <shine> [by night|in the light],\nand every <gift> <shine>, silver and [bright|white].",
-                "o <@muse>, <hue> <@muse>, will you <ay>?\nthe <@gift> of the <realm> has [drifted|faded|fluttered] away.",
-                "a <@muse> <shine> softly by the [shore|moor],\nher <gift> forgotten, lost for evermore.",
-                "beneath the <realm> where <hue> waters [flow|glow],\nthe <@muse> <shine> and the embers [blow|are low].",
-                "hush, little <@muse>, the <hue> <gift> <shine>,\nand over the <@realm> a <gift> <shine>.",
-                "who guards the <@gift> in the <hue> [night|twilight]?\na <@muse> whose wings are feathered [white|with light].",
+                "upon the <hue> <@realm> the <@muse> <shine> [by night|in the light],\n"
+                "and every <gift> <shine>, silver and [bright|white].",
+                "o <@muse>, <hue> <@muse>, will you <ay>?\n"
+                "the <@gift> of the <realm> has [drifted|faded|fluttered] away.",
+                "a <@muse> <shine> softly by the [shore|moor],\n"
+                "her <gift> forgotten, lost for evermore.",
+                "beneath the <realm> where <hue> waters [flow|glow],\n"
+                "the <@muse> <shine> and the embers [blow|are low].",
+                "hush, little <@muse>, the <hue> <gift> <shine>,\n"
+                "and over the <@realm> a <gift> <shine>.",
+                "who guards the <@gift> in the <hue> [night|twilight]?\n"
+                "a <@muse> whose wings are feathered [white|with light].",
                 "sing of the <@realm>, sing of the day\nwhen <@muse> and <muse> would <ay>.",
-                "<hue>, so <hue>, the <realm> of [old|gold],\nwhere the <@gift> of the <@muse> was never [sold|cold].",
+                "<hue>, so <hue>, the <realm> of [old|gold],\n"
+                "where the <@gift> of the <@muse> was never [sold|cold].",
             ),
             (
                 "once, in a^ <hue> <@realm>, a <@muse> carried a^ <hue> <@gift>.",

@@ -11,6 +11,7 @@ FIELDS = ("index", "total", "result", "cache", "limit", "offset", "depth", "queu
 TYPES = ("int", "str", "float", "bool", "list", "dict")
 TESTS = ("is None", "== 0", "> limit", "not in cache", "< 0", "in seen", "!= result")
 CALLS = ("append", "add", "remove", "insert", "update", "pop")
+PARITY = ("even", "odd")
 ERRORS = ("ValueError", "KeyError", "TypeError", "IndexError", "RuntimeError")
 
 
@@ -152,7 +153,7 @@ def _compare(sampler: Sampler) -> str:
             f"Half of {2 * a} equals {a}.",
             f"{a % 10 * 10 + 10} percent of {whole} is {(a % 10 * 10 + 10) * whole // 100}.",
             f"The remainder of {a + 10} divided by 7 is {(a + 10) % 7}.",
-            f"{a} is {'even' if a % 2 == 0 else 'odd'} and {b} is {'even' if b % 2 == 0 else 'odd'}.",
+            f"{a} is {PARITY[a % 2]} and {b} is {PARITY[b % 2]}.",
             f"A rectangle of {a} by {b % 9 + 2} has area {a * (b % 9 + 2)}.",
             f"The average of {a} and {a + 2 * (b % 9)} is {a + b % 9}.",
         )

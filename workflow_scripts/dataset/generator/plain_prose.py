@@ -37,7 +37,7 @@ NARRATIVE = Recipe(
     groups=(
         (
             "<when> <@name> <walked> [to|towards|past] the <@place> with a^ <look> <@thing>.",
-            "long ago <@name> lived [beside|behind|near] the <@place> and owned nothing but a <@thing>.",
+            "long ago <@name> lived [beside|behind|near] the <@place> with nothing but a <@thing>.",
             "nobody in the <@place> remembered when <@name> had found the <look> <@thing>.",
             "<@name> had never seen the <@place> <when>, and it made everyone feel <felt>.",
             "it was <when> that <who> knocked at the door of <@name>.",
@@ -110,12 +110,12 @@ ENCYCLOPEDIC = Recipe(
         (
             "the <@adjective> <@family> is a species of <@family> native to <@region>.",
             "the <@adjective> <@family> was first described by <scholar> in <year>.",
-            "found [mainly|chiefly|only] in <@region>, the <@adjective> <@family> inhabits <habitat>.",
-            "<scholar> classified the <@adjective> <@family> in <year> from specimens of <@region>.",
-            "within its genus, the <@adjective> <@family> is the [largest|smallest|rarest] species.",
+            "found [mainly|only] in <@region>, the <@adjective> <@family> inhabits <habitat>.",
+            "<scholar> classified the <@adjective> <@family> in <year> from finds in <@region>.",
+            "in its genus, the <@adjective> <@family> is the [largest|smallest|rarest] species.",
         ),
         (
-            "adults [reach|attain|measure] <size> to <size> <unit> [in length|on average|at maturity].",
+            "adults [reach|attain|measure] <size> to <size> <unit> [in length|on average].",
             "the <part> are <color>, whereas the <part> appear <color>.",
             "it occurs in <habitat> at elevations of up to <size>00 metres.",
             "its diet consists [mainly|largely|partly] of <food> and <food>.",
@@ -130,7 +130,7 @@ ENCYCLOPEDIC = Recipe(
             "populations of <region> differ by <size> percent in the length of the <part>.",
         ),
         (
-            "it is listed as [vulnerable|endangered|of least concern] because of the loss of <habitat>.",
+            "it is listed as [vulnerable|endangered|threatened] by the loss of <habitat>.",
             "the species is protected throughout <region> since <year>.",
             "its conservation status in <region> remains [unclear|stable|poor].",
             "the type specimen is kept in the museum of natural history.",
@@ -177,7 +177,7 @@ NEWS = Recipe(
     groups=(
         (
             "<@city>, <@day>: the <@body> <verb> <@topic> [late|early|unexpectedly] this week.",
-            "the <@body> of <@city> <verb> <@topic> on <@day> after a vote of <number> to <number>.",
+            "the <@body> of <@city> <verb> <@topic> on <@day> by <number> votes to <number>.",
             "thousands of <group> protested in <@city> on <@day> over <@topic>.",
             "<@person> <verb> <@topic> during a press conference in <@city> on <@day>.",
             "shares fell <number> points in <@city> after the <@body> <verb> <@topic>.",
