@@ -1,0 +1,85 @@
+"""Built-in tests of a window's text, named by the taxonomy's lexicons."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+# The commonest function words of six European languages that are no English words.
+_FOREIGN_TEXT = """
+    le les des une est avec dans pour mais nous vous ils elle sont pas sur qui que avez cette
+    el los las una por para pero muy está son como más porque usted también hay
+    der das und ist nicht ein eine mit auf ich wir sie aber auch wie oder für sind haben
+    il gli che è sono della nel con per ma anche questo molto
+    uma não com os mas você muito também ele ela isso
+    het een niet van ook maar zijn wij jij heeft deze goed
+"""
+_FOREIGN = frozenset(_FOREIGN_TEXT.split())
+_WORD = re.compile(r"[^\W\d_]+")
+_CODE = re.compile(
+    r"(\w+\s?\([^()\n]*\)\s?[:;{])|(^\s*(def|class|return|import|for|while|if)\b[^.\n]*[:;{)]\s*$)"
+    r"|([=!<>]=|\+=|-=|=>|->|&&|\|\|)|(\b\w+\s?=\s?[\w\"'\[({]+)|(\w\[\w+\])",
+    re.MULTILINE,
+)
+_JSON = re.compile(
+    r"([\"']\s?[\w ]+\s?[\"']\s*:)|(\{\s*[\"'])|([\]}\"']\s*,\s*[\"'\[{])|(\|[^|\n]+\|)"
+)
+_SUM = re.compile(r"\d+\s*([-+*/×÷=]|plus|minus|times|equals)\s*\d+")
+
+
+def non_latin_script(text: str) -> bool:
+    """Whether at least three letters belong to another script than Latin."""
+    count = 0
+    for character in text:
+        if ord(character) > 0x24F and character.isalpha() and not _is_latin(character):
+            count += 1
+            if count >= 3:
+                return True
+    return False
+
+
+def _is_latin(character: str) -> bool:
+    return unicodedata.name(character, "").startswith(("LATIN", "MODIFIER", "GREEK SMALL LETTER"))
+
+
+def foreign_function_words(text: str) -> bool:
+    """Whether three or more function words of another European language occur."""
+    return sum(word.lower() in _FOREIGN for word in _WORD.findall(text)) >= 3
+
+
+def accented_letters(text: str) -> bool:
+    """Whether two or more Latin letters with accents occur."""
+    return sum("À" <= character <= "ɏ" and character not in "×÷" for character in text) >= 2
+
+
+def code_like(text: str) -> bool:
+    """Whether three or more constructs of a programming language occur."""
+    return sum(1 for _ in _CODE.finditer(text)) >= 3
+
+
+def json_like(text: str) -> bool:
+    """Whether three or more constructs of JSON or of a table occur."""
+    return sum(1 for _ in _JSON.finditer(text)) >= 3
+
+
+def arithmetic_like(text: str) -> bool:
+    """Whether two or more operations on numbers occur."""
+    return sum(1 for _ in _SUM.finditer(text)) >= 2
+
+
+TEXT_DETECTORS: dict[str, Callable[[str], bool]] = {
+    function.__name__: function
+    for function in (
+        non_latin_script,
+        foreign_function_words,
+        accented_letters,
+        code_like,
+        json_like,
+        arithmetic_like,
+    )
+}
+LATENT_DETECTORS = ("peaks_on_template", "explained_by_affix", "explained_by_shape")
+"""Tests of a whole latent: where it fires, and by which kind of term it is explained."""
+
+DETECTORS = frozenset((*TEXT_DETECTORS, *LATENT_DETECTORS))

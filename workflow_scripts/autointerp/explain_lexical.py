@@ -1,0 +1,271 @@
+"""Explain, categorise and score latents without any LLM.
+
+Writes `explanations.parquet`, `labels.parquet`, `scores.parquet` and `summary.json` into a folder;
+every row says `annotator_kind: lexical` and `llm_used: false`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from workflow_scripts import cli, files
+from workflow_scripts.autointerp import lexicon, tables
+from workflow_scripts.autointerp.categorise import (
+    CategoryRule,
+    CategoryScores,
+    latent_evidence,
+    score_categories,
+)
+from workflow_scripts.autointerp.heldout import HeldOutScores, score_held_out
+from workflow_scripts.autointerp.lexical import FOLDS, Design, LexicalResult, explain, render
+from workflow_scripts.autointerp.select_contexts import HARD, OK, POSITIVE, TRAIN, read_table
+from workflow_scripts.autointerp.statistics import Gate, auroc_interval
+from workflow_scripts.autointerp.taxonomy import UNASSIGNED, Taxonomy, load_taxonomy
+from workflow_scripts.autointerp.windows import Windows, join_windows, merge_words, read_windows
+
+ANNOTATOR = "lexical"
+BATCH = 500
+"""Latents worked on together, which bounds memory."""
+BACKGROUND = 4000
+"""Background windows used at most."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What was found out about a batch of latents."""
+
+    latents: NDArray[np.int64]
+    result: LexicalResult
+    categories: CategoryScores
+    scores: HeldOutScores
+
+
+def explain_lexical(
+    contexts: Path,
+    latents: Path,
+    background: Path,
+    taxonomy: Path,
+    output: Path,
+    rule: CategoryRule,
+    gate: Gate,
+    seed: int,
+) -> None:
+    """Write the lexical annotator's three tables and a summary into the folder ``output``.
+
+    Raises
+    ------
+    UserError
+        If an input is missing or the taxonomy is not valid.
+    """
+    cli.log("lexical annotator: no LLM is used")
+    categories = load_taxonomy(taxonomy)
+    status = files.read_parquet(latents)
+    table = read_table(contexts, ("latent", "part", "kind", "document", "activations"))
+    reference = read_windows(read_table(background, ("pieces",)).slice(0, BACKGROUND))
+    usable = status.loc[status["status"] == OK, "latent"].to_numpy()
+    batches = [
+        explain_batch(table, reference, chunk, categories, rule, seed)
+        for chunk in _chunks(usable, BATCH)
+    ]
+    null = np.concatenate([np.zeros(0), *(batch.scores.null.ravel() for batch in batches)])
+    frames = [_batch_frame(batch, categories, gate, null) for batch in batches]
+    frames.append(_missing(status[status["status"] != OK]))
+    frame = pd.concat(frames, ignore_index=True)
+    frame = frame.assign(annotator=ANNOTATOR, annotator_kind="lexical", llm_used=False, replicate=0)
+    for name, columns in (
+        ("explanations", tables.EXPLANATIONS),
+        ("labels", tables.LABELS),
+        ("scores", tables.SCORES),
+    ):
+        tables.write_table(output / f"{name}.parquet", frame, columns)
+    files.write_json(output / "summary.json", _summary(frame, categories, gate, null))
+    cli.log(f"lexical annotator: {len(frame)} latents done, no LLM was used")
+
+
+def explain_batch(
+    table: pa.Table,
+    reference: Windows,
+    latents: NDArray[np.int64],
+    taxonomy: Taxonomy,
+    rule: CategoryRule,
+    seed: int,
+) -> Batch:
+    """Explain, categorise and score the given latents together."""
+    mine = table.filter(pc.is_in(table["latent"], pa.array(latents)))
+    windows = join_windows(reference, read_windows(mine))
+    words = merge_words(windows)
+    design = _design(mine, latents, len(reference))
+    result = explain(words, design, len(reference))
+    learned = design.positive & design.train
+    matches = lexicon.match(windows, words, taxonomy, learned | (design.latent < 0))
+    evidence = lexicon.window_evidence(matches, len(taxonomy.categories), len(reference))
+    peak = np.zeros(len(windows))
+    np.maximum.at(peak, windows.window_of_token, windows.activation)
+    whole = latent_evidence(words, design, result, taxonomy)
+    categories = score_categories(evidence, peak, design, whole, rule)
+    scores = score_held_out(design, result, [seed, int(latents[0])])
+    return Batch(latents, result, categories, scores)
+
+
+def _chunks(latents: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, len(latents), size):
+        yield latents[start : start + size]
+
+
+def _design(table: pa.Table, latents: NDArray[np.int64], background: int) -> Design:
+    frame = table.select(["latent", "part", "kind", "document"]).to_pandas()
+    # A document is wholly in one fold, and each fold gets its share of either kind.
+    positive = (frame["kind"] == POSITIVE).to_numpy()
+    keys = [frame["latent"], frame["part"], pd.Series(positive)]
+    fold = frame.groupby(keys)["document"].rank(method="dense").to_numpy().astype(int) % FOLDS
+    nothing = np.zeros(background, np.bool_)
+    return Design(
+        latent=np.concatenate(
+            [np.full(background, -1), np.searchsorted(latents, frame["latent"].to_numpy())]
+        ),
+        positive=np.concatenate([nothing, positive]),
+        hard=np.concatenate([nothing, (frame["kind"] == HARD).to_numpy()]),
+        train=np.concatenate([nothing, (frame["part"] == TRAIN).to_numpy()]),
+        fold=np.concatenate([np.zeros(background, np.int64), fold]),
+        latents=len(latents),
+    )
+
+
+def _batch_frame(
+    batch: Batch, taxonomy: Taxonomy, gate: Gate, null: NDArray[np.float64]
+) -> pd.DataFrame:
+    """Return a row per latent with the columns of all three tables."""
+    result, found, scores = batch.result, batch.categories, batch.scores
+    low, high = auroc_interval(scores.auroc, scores.positives, scores.negatives)
+    passed = gate.passes(scores.auroc, low, null)
+    named = [taxonomy.ids[i] for i in found.best]
+    ungated = [n if clear else UNASSIGNED for n, clear in zip(named, found.clear, strict=True)]
+    category = [u if ok else UNASSIGNED for u, ok in zip(ungated, passed, strict=True)]
+    return pd.DataFrame(
+        {
+            "latent": batch.latents,
+            "status": OK,
+            "explanation": [
+                render(channel, terms)
+                for channel, terms in zip(result.channel, result.terms, strict=True)
+            ],
+            "terms": [
+                json.dumps({"channel": channel, "terms": [asdict(term) for term in terms]})
+                for channel, terms in zip(result.channel, result.terms, strict=True)
+            ],
+            "category": category,
+            "class": [taxonomy.class_of(c) for c in category],
+            "category_ungated": ungated,
+            "score": found.score,
+            "margin": found.margin,
+            "gate_passed": passed,
+            "balanced_accuracy": scores.balanced_accuracy,
+            "auroc": scores.auroc,
+            "auroc_low": low,
+            "auroc_high": high,
+            "auroc_random": scores.auroc_random,
+            "auroc_hard": scores.auroc_hard,
+            "null_auroc": scores.null.mean(axis=1),
+            "positives": scores.positives,
+            "negatives": scores.negatives,
+        }
+    )
+
+
+def _missing(status: pd.DataFrame) -> pd.DataFrame:
+    """Return rows for latents that cannot be explained; they have a status and nothing else."""
+    return pd.DataFrame(
+        {
+            "latent": status["latent"].to_numpy(),
+            "status": status["status"].to_numpy(),
+            "explanation": "",
+            "terms": "{}",
+            "category": UNASSIGNED,
+            "class": UNASSIGNED,
+            "category_ungated": UNASSIGNED,
+            "positives": 0,
+            "negatives": 0,
+            "gate_passed": False,
+        }
+    )
+
+
+def _summary(
+    frame: pd.DataFrame, taxonomy: Taxonomy, gate: Gate, null: NDArray[np.float64]
+) -> dict[str, object]:
+    done = frame[frame["status"] == OK]
+    assigned = done["category"] != UNASSIGNED
+    known = null[~np.isnan(null)]
+    return {
+        "annotator": ANNOTATOR,
+        "annotator_kind": "lexical",
+        "llm_used": False,
+        "latents": len(frame),
+        "statuses": {str(k): int(v) for k, v in frame["status"].value_counts().items()},
+        "coverage": float(assigned.mean()) if len(done) else 0.0,
+        "gate_passed": float(done["gate_passed"].mean()) if len(done) else 0.0,
+        "null_passed": _null_passed(done, gate, null),
+        "null_bar": gate.null_bar(null),
+        "null_auroc": float(known.mean()) if len(known) else None,
+        "auroc": {q: _quantile(done["auroc"], q) for q in ("0.25", "0.5", "0.75")},
+        "auroc_hard_median": _quantile(done["auroc_hard"], "0.5"),
+        "taxonomy": {"version": taxonomy.version, "sha256_16": taxonomy.digest},
+    }
+
+
+def _null_passed(done: pd.DataFrame, gate: Gate, null: NDArray[np.float64]) -> float | None:
+    """Return the share of latents that the gate would pass with another latent's explanation."""
+    if not len(done) or np.isnan(null).all():
+        return None
+    table = null.reshape(len(done), -1)
+    positives = np.repeat(done["positives"].to_numpy(), table.shape[1])
+    negatives = np.repeat(done["negatives"].to_numpy(), table.shape[1])
+    low, _ = auroc_interval(table.ravel(), positives, negatives)
+    return float(gate.passes(table.ravel(), low, null).mean())
+
+
+def _quantile(values: pd.Series[float], quantile: str) -> float | None:
+    known = values.dropna()
+    return float(known.quantile(float(quantile))) if len(known) else None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and explain."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--contexts", type=Path, required=True)
+    parser.add_argument("--latents", type=Path, required=True)
+    parser.add_argument("--background", type=Path, required=True)
+    parser.add_argument("--taxonomy", type=Path, required=True)
+    parser.add_argument("--least-score", type=float, default=CategoryRule.least_score)
+    parser.add_argument("--least-margin", type=float, default=CategoryRule.least_margin)
+    parser.add_argument("--gate-margin", type=float, default=Gate.margin)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="folder of the tables")
+    a = parser.parse_args(argv)
+    rule = CategoryRule(a.least_score, a.least_margin)
+    return cli.guarded(
+        lambda: explain_lexical(
+            a.contexts,
+            a.latents,
+            a.background,
+            a.taxonomy,
+            a.output,
+            rule,
+            Gate(a.gate_margin),
+            a.seed,
+        )
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,146 @@
+"""What the lexical annotator can name in a window: words, neighbours, and forms of words.
+
+Shapes: W windows, F features of one channel.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from workflow_scripts.autointerp.windows import NEWLINE, Words
+
+CHANNELS = ("word", "context", "form")
+"""The word that activates; any word of the window; a suffix, prefix, shape or place."""
+
+_ROLES = {1: "system turn", 2: "user turn", 3: "assistant turn"}
+_TURN_START_TOKENS = 3
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Features of one channel over all windows."""
+
+    names: list[str]
+    presence: sp.csr_array
+    """[W, F] 1 where the feature occurs in the window."""
+    weight: sp.csr_array
+    """[W, F] same cells: the feature's largest activation (context: the window's)."""
+    background: NDArray[np.float64]
+    """[F] count of the feature in the background windows."""
+
+
+def build_channel(name: str, words: Words, windows: int, background_windows: int) -> Channel:
+    """Return the channel ``name`` over ``windows`` windows, of which the first are background."""
+    if name == "form":
+        occurrence, feature, names = _forms(words)
+    else:
+        lower = sorted(set(words.lower))
+        number = {word: i for i, word in enumerate(lower)}
+        names = lower
+        occurrence = np.arange(len(words.word))
+        feature = np.array([number[word] for word in words.lower], np.int64)[words.word]
+    window = words.window[occurrence]
+    activation = words.activation[occurrence].astype(np.float64)
+    if name == "context":
+        peak = np.zeros(windows)
+        np.maximum.at(peak, words.window, words.activation)
+        activation = peak[window]
+    shape = (windows, len(names))
+    weight = _largest(window, feature, activation, shape)
+    presence = sp.csr_array((np.ones_like(weight.data), weight.indices, weight.indptr), shape=shape)
+    if name == "context":
+        counts = np.asarray(presence[:background_windows].sum(axis=0)).ravel()
+    else:
+        counts = np.bincount(feature[window < background_windows], minlength=len(names))
+    return Channel(names, presence, weight, counts.astype(np.float64))
+
+
+def _largest(
+    row: NDArray[np.int64],
+    column: NDArray[np.int64],
+    value: NDArray[np.float64],
+    shape: tuple[int, int],
+) -> sp.csr_array:
+    """Return the sparse matrix of the largest value per cell, explicit zeros kept."""
+    if not len(row):
+        return sp.csr_array(shape, dtype=np.float64)
+    key = row.astype(np.int64) * shape[1] + column
+    order = np.argsort(key, kind="stable")
+    cells, start = np.unique(key[order], return_index=True)
+    data = np.maximum.reduceat(value[order], start)
+    rows = cells // shape[1]
+    pointer = np.searchsorted(rows, np.arange(shape[0] + 1))
+    return sp.csr_array((data, cells % shape[1], pointer), shape=shape)
+
+
+def _forms(words: Words) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
+    """Return (occurrence, feature) pairs of the form channel, and the features' names."""
+    table = [word_forms(word) for word in words.surface]
+    names: dict[str, int] = {}
+    flat = [names.setdefault(form, len(names)) for forms in table for form in forms]
+    counts = np.array([len(forms) for forms in table], np.int64)
+    start = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    repeats = counts[words.word] if len(words.word) else np.zeros(0, np.int64)
+    occurrence = np.repeat(np.arange(len(words.word)), repeats)
+    within = np.arange(len(occurrence)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+    feature = np.array(flat, np.int64)[start[words.word[occurrence]] + within]
+    for mask, name in _places(words):
+        hits = np.flatnonzero(mask)
+        occurrence = np.concatenate([occurrence, hits])
+        number = names.setdefault(name, len(names))
+        feature = np.concatenate([feature, np.full(len(hits), number, np.int64)])
+    return occurrence, feature, list(names)
+
+
+def _places(words: Words) -> Iterable[tuple[NDArray[np.bool_], str]]:
+    """Yield masks over occurrences: template tokens, roles, the first words of a turn."""
+    yield words.template, "chat template token"
+    for role, name in _ROLES.items():
+        inside = (words.role == role) & ~words.template
+        yield inside, name
+        opened = np.zeros(len(inside), np.bool_)
+        for back in range(1, _TURN_START_TOKENS + 1):
+            opened[back:] |= words.template[:-back] & (words.window[back:] == words.window[:-back])
+        yield inside & opened, f"start of {name}"
+
+
+def word_forms(word: str) -> tuple[str, ...]:
+    """Return the names of the forms of one word as written: affixes, shape, script."""
+    if word == NEWLINE:
+        return ("line break",)
+    if word.isalpha() and word.isascii():
+        return (*_affixes(word.lower()), *_case(word))
+    if word.isdigit():
+        return ("number", f"{min(len(word), 5)}-digit number")
+    if word.isalpha():
+        return (f"{_script(word)} script",)
+    if any(character.isalnum() for character in word):
+        return ("word with digits or signs",)
+    return ("punctuation", f"sign {word[:4]}")
+
+
+def _affixes(word: str) -> Iterable[str]:
+    for size in (2, 3, 4):
+        if len(word) >= size + 3:
+            yield f"-{word[-size:]}"
+    for size in (2, 3):
+        if len(word) >= size + 4:
+            yield f"{word[:size]}-"
+
+
+def _case(word: str) -> Iterable[str]:
+    if len(word) > 1 and word.isupper():
+        yield "word in capitals"
+    elif word[0].isupper():
+        yield "capitalised word"
+
+
+def _script(word: str) -> str:
+    name = unicodedata.name(word[0], "OTHER").split()[0].lower()
+    return "accented latin" if name == "latin" else name

@@ -1,0 +1,237 @@
+"""Choose the contexts that explain a latent and, apart from them, those that score it.
+
+Reads the examples of a fit; writes `contexts.parquet` (a row per latent and context, without any
+model's name) and `latents.parquet` (a row per latent: `latent`, `status`, counts). Training
+contexts come from the explain split, held-out ones from the verify split; a held-out context that
+nearly repeats a training one, or a document that stands on both sides, is dropped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from workflow_scripts import cli, files
+from workflow_scripts.autointerp import duplicates
+from workflow_scripts.autointerp.windows import read_windows
+
+TRAIN, HELD_OUT = "train", "held_out"
+POSITIVE, RANDOM, HARD = "positive", "random_negative", "hard_negative"
+OK, INSUFFICIENT = "ok", "insufficient_examples"
+
+CONTEXT_SCHEMA = pa.schema(
+    [
+        ("latent", pa.int64()),
+        ("context", pa.int64()),
+        ("part", pa.string()),
+        ("kind", pa.string()),
+        ("stratum", pa.string()),
+        ("document", pa.int64()),
+        ("pieces", pa.list_(pa.string())),
+        ("activations", pa.list_(pa.float32())),
+        ("template", pa.list_(pa.bool_())),
+        ("role", pa.list_(pa.uint8())),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many contexts a latent gets, and how few are too few."""
+
+    train_positive: int = 20
+    train_negative: int = 20
+    held_out_positive: int = 50
+    held_out_negative: int = 50
+    least_positive: int = 5
+    """Fewer positives, or fewer negatives, in either part: `insufficient_examples`."""
+    similarity: float = 0.8
+    """Jaccard similarity of word 5-grams from which two contexts count as one."""
+
+
+def select_contexts(
+    examples: Path, contexts: Path, latents: Path, limits: Limits, seed: int
+) -> None:
+    """Write the contexts and the status of every latent in ``examples``.
+
+    Raises
+    ------
+    UserError
+        If a negative context holds an activation, or the table lacks a column.
+    """
+    table = read_table(examples, ("latent", "split", "kind", "document", "pieces", "activations"))
+    rows = _describe(table)
+    _check_negatives(table, rows, examples)
+    kept = _choose(rows, table, limits, seed)
+    chosen = rows.loc[kept].sort_values(
+        ["latent", "part", "kind", "peak_value"],
+        ascending=[True, False, False, False],
+        kind="stable",
+    )
+    chosen["context"] = chosen.groupby("latent").cumcount()
+    with files.atomic_path(contexts) as temporary:
+        pq.write_table(_contexts(table, chosen), temporary, compression="zstd")
+    status = _status(rows, chosen, limits)
+    files.write_parquet(latents, status)
+    short = int((status["status"] == INSUFFICIENT).sum())
+    cli.log(f"{len(status)} latents, {len(chosen)} contexts, {short} latents with too few")
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Read a Parquet table and check that it has ``columns``.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, no Parquet file, or lacks a column.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise cli.UserError(f"{path} does not exist: run the step that makes it") from None
+    except pa.ArrowInvalid as error:
+        raise cli.UserError(f"{path} is not a Parquet file ({error}): make it anew") from None
+    for column in columns:
+        if column not in table.column_names:
+            raise cli.UserError(f"{path} has no column {column!r}: it was made by other code")
+    return table
+
+
+def _describe(table: pa.Table) -> pd.DataFrame:
+    scalars = ["latent", "split", "kind", "document"]
+    rows: pd.DataFrame = table.select(scalars).to_pandas()
+    rows["stratum"] = table["stratum"].to_pandas() if "stratum" in table.column_names else "none"
+    windows = read_windows(table)
+    lengths = np.diff(windows.offsets)
+    peak = np.zeros(len(rows))
+    np.maximum.at(peak, windows.window_of_token, windows.activation)
+    rows["peak_value"] = peak
+    rows["length"] = lengths
+    rows["part"] = np.where(rows["split"] == "verify", HELD_OUT, TRAIN)
+    return rows
+
+
+def _check_negatives(table: pa.Table, rows: pd.DataFrame, path: Path) -> None:
+    active = rows[(rows["kind"] != POSITIVE) & (rows["peak_value"] > 0)]
+    if len(active):
+        latent = int(active["latent"].iloc[0])
+        raise cli.UserError(
+            f"{path}: a negative context of latent {latent} has an activation, "
+            "so it is no negative: collect the examples anew"
+        )
+
+
+def _choose(rows: pd.DataFrame, table: pa.Table, limits: Limits, seed: int) -> NDArray[np.int64]:
+    """Return the indices of the rows to keep."""
+    usable = rows[(rows["length"] > 0) & ((rows["kind"] != POSITIVE) | (rows["peak_value"] > 0))]
+    pair = usable["latent"] * (int(usable["document"].max()) + 1) + usable["document"]
+    seen = pair[usable["part"] == TRAIN].unique()
+    usable = usable[(usable["part"] == TRAIN) | ~pair.isin(seen)]
+    # Training contexts first, so that of two near-duplicates across the parts the held-out goes.
+    order = usable.sort_values(
+        ["latent", "part", "kind", "peak_value"],
+        ascending=[True, False, False, False],
+        kind="stable",
+    )
+    unique = duplicates.drop_near_duplicates(
+        read_windows(table), order.index.to_numpy(), order["latent"].to_numpy(), limits.similarity
+    )
+    left = usable.loc[unique]
+    kept = [
+        _sample(group, _limit(str(part), str(kind), limits), [seed, int(str(latent))])
+        for (latent, part, kind), group in left.groupby(["latent", "part", "kind"], sort=True)
+    ]
+    return np.sort(np.concatenate([np.zeros(0, np.int64), *kept]))
+
+
+def _limit(part: str, kind: str, limits: Limits) -> int:
+    if part == TRAIN:
+        return limits.train_positive if kind == POSITIVE else limits.train_negative // 2
+    return limits.held_out_positive if kind == POSITIVE else limits.held_out_negative // 2
+
+
+def _sample(group: pd.DataFrame, count: int, seed: list[int]) -> NDArray[np.int64]:
+    """Keep at most ``count`` rows: half the strongest, the rest spread over the values."""
+    ordered = group.sort_values("peak_value", ascending=False, kind="stable").index.to_numpy()
+    if len(ordered) <= count:
+        return ordered.astype(np.int64)
+    top = count // 2
+    rest = ordered[top:]
+    edges = np.linspace(0, len(rest), count - top + 1)
+    draw = np.random.default_rng(seed).random(count - top)
+    picks = (edges[:-1] + draw * np.diff(edges)).astype(int)
+    return np.concatenate([ordered[:top], rest[np.minimum(picks, len(rest) - 1)]]).astype(np.int64)
+
+
+def _contexts(table: pa.Table, chosen: pd.DataFrame) -> pa.Table:
+    picked = table.take(pa.array(chosen.index.to_numpy()))
+    columns: dict[str, object] = {
+        name: pa.array(chosen[name].to_numpy(), from_pandas=True)
+        for name in ("latent", "context", "part", "kind", "stratum", "document")
+    }
+    windows = read_windows(picked)
+    strongest = chosen.groupby("latent")["peak_value"].transform("max").to_numpy()
+    scale = np.repeat(np.maximum(strongest, 1e-12), np.diff(windows.offsets))
+    offsets = pa.array(windows.offsets.astype(np.int32))
+    columns["pieces"] = pa.ListArray.from_arrays(
+        offsets, pa.array(windows.vocabulary, pa.string()).take(pa.array(windows.piece))
+    )
+    relative = (windows.activation / scale).astype(np.float32)
+    columns["activations"] = pa.ListArray.from_arrays(offsets, pa.array(relative))
+    columns["template"] = pa.ListArray.from_arrays(offsets, pa.array(windows.template))
+    columns["role"] = pa.ListArray.from_arrays(offsets, pa.array(windows.role))
+    return pa.table(columns).cast(CONTEXT_SCHEMA)
+
+
+def _status(rows: pd.DataFrame, chosen: pd.DataFrame, limits: Limits) -> pd.DataFrame:
+    status = pd.DataFrame({"latent": np.sort(rows["latent"].unique())})
+    for part in (TRAIN, HELD_OUT):
+        for kind in (POSITIVE, RANDOM, HARD):
+            some = chosen[(chosen["part"] == part) & (chosen["kind"] == kind)]
+            count = some.groupby("latent").size()
+            status[f"{part}_{kind}"] = status["latent"].map(count).fillna(0).astype(int)
+    few = pd.Series(False, index=status.index)
+    for part in (TRAIN, HELD_OUT):
+        negatives = status[f"{part}_{RANDOM}"] + status[f"{part}_{HARD}"]
+        few |= status[f"{part}_{POSITIVE}"] < limits.least_positive
+        few |= negatives < limits.least_positive
+    status.insert(1, "status", np.where(few, INSUFFICIENT, OK))
+    return status
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and select."""
+    default = Limits()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--examples", type=Path, required=True)
+    parser.add_argument("--train-positive", type=int, default=default.train_positive)
+    parser.add_argument("--train-negative", type=int, default=default.train_negative)
+    parser.add_argument("--held-out-positive", type=int, default=default.held_out_positive)
+    parser.add_argument("--held-out-negative", type=int, default=default.held_out_negative)
+    parser.add_argument("--least-positive", type=int, default=default.least_positive)
+    parser.add_argument("--similarity", type=float, default=default.similarity)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--contexts", type=Path, required=True)
+    parser.add_argument("--latents", type=Path, required=True)
+    a = parser.parse_args(argv)
+    limits = Limits(
+        a.train_positive,
+        a.train_negative,
+        a.held_out_positive,
+        a.held_out_negative,
+        a.least_positive,
+        a.similarity,
+    )
+    return cli.guarded(lambda: select_contexts(a.examples, a.contexts, a.latents, limits, a.seed))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,184 @@
+"""Windows of tokens as flat arrays, and their words.
+
+Shapes: W windows, T tokens of all windows together, V distinct pieces, U distinct words,
+O word occurrences.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+NEWLINE = "⏎"
+APOSTROPHES = ("'", "’")
+_NO_SPACE_SCRIPTS = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x3040, 0x30FF),  # kana
+    (0x3400, 0x9FFF),  # Han
+    (0x20000, 0x2FFFF),
+)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """W windows with T tokens in all; window w owns tokens ``offsets[w]:offsets[w + 1]``."""
+
+    offsets: NDArray[np.int64]
+    """[W + 1]"""
+    piece: NDArray[np.int32]
+    """[T] index into ``vocabulary``."""
+    vocabulary: list[str]
+    activation: NDArray[np.float32]
+    """[T] relative to the latent's maximum; zero where the latent is silent."""
+    template: NDArray[np.bool_]
+    role: NDArray[np.uint8]
+    """[T] 0 plain, 1 system, 2 user, 3 assistant."""
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @cached_property
+    def window_of_token(self) -> NDArray[np.int64]:
+        """[T] number of the window that each token is in."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    def text(self, window: int) -> str:
+        """Return the text of one window."""
+        start, stop = self.offsets[window], self.offsets[window + 1]
+        return "".join(self.vocabulary[piece] for piece in self.piece[start:stop])
+
+
+def read_windows(table: pa.Table) -> Windows:
+    """Flatten the list columns of a table of contexts; a missing column counts as zeros."""
+    lengths = pc.list_value_length(table["pieces"]).to_numpy().astype(np.int64)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    pieces = _flat(table, "pieces")
+    encoded = pieces.dictionary_encode()
+    total = int(offsets[-1])
+    return Windows(
+        offsets=offsets,
+        piece=encoded.indices.to_numpy(zero_copy_only=False).astype(np.int32),
+        vocabulary=encoded.dictionary.to_pylist(),
+        activation=_numbers(table, "activations", total).astype(np.float32),
+        template=_numbers(table, "template", total).astype(np.bool_),
+        role=_numbers(table, "role", total).astype(np.uint8),
+    )
+
+
+def _flat(table: pa.Table, column: str) -> pa.Array:
+    flat = pc.list_flatten(table[column])
+    return flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat
+
+
+def _numbers(table: pa.Table, column: str, total: int) -> NDArray[np.generic]:
+    if column not in table.column_names:
+        return np.zeros(total)
+    values: NDArray[np.generic] = _flat(table, column).to_numpy(zero_copy_only=False)
+    return values
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of W windows: subword pieces merged into the words that contain them."""
+
+    surface: list[str]
+    """[U] distinct words as written; white space that breaks a line is ``⏎``."""
+    lower: list[str]
+    word: NDArray[np.int64]
+    """[O] index into ``surface``."""
+    window: NDArray[np.int64]
+    activation: NDArray[np.float32]
+    """[O] largest activation of the word's tokens."""
+    template: NDArray[np.bool_]
+    role: NDArray[np.uint8]
+    first_token: NDArray[np.int64]
+
+
+def merge_words(windows: Windows) -> Words:
+    """Merge the pieces of each word; blanks are dropped, each punctuation piece is a word."""
+    starts = np.flatnonzero(_begins_word(windows))
+    if not len(starts):
+        empty = np.zeros(0, np.int64)
+        return Words([], [], empty, empty, *_nothing(), empty)
+    lengths = np.diff(np.append(starts, len(windows.piece)))
+    index_in_word = np.arange(len(windows.piece)) - np.repeat(starts, lengths)
+    digest = np.add.reduceat(_mix(windows.piece, index_in_word), starts)
+    _, first, inverse = np.unique(digest, return_index=True, return_inverse=True)
+    spelling = [
+        _normalise("".join(windows.vocabulary[p] for p in windows.piece[s : s + n]))
+        for s, n in zip(starts[first], lengths[first], strict=True)
+    ]
+    surface = sorted(set(spelling) - {""})
+    number = {word: i for i, word in enumerate(surface)}
+    ids = np.array([number.get(word, -1) for word in spelling])[inverse]
+    keep = ids >= 0
+    return Words(
+        surface=surface,
+        lower=[word.lower() for word in surface],
+        word=ids[keep],
+        window=windows.window_of_token[starts][keep],
+        activation=np.maximum.reduceat(windows.activation, starts)[keep],
+        template=windows.template[starts][keep],
+        role=windows.role[starts][keep],
+        first_token=starts[keep].astype(np.int64),
+    )
+
+
+def _nothing() -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.uint8]]:
+    return np.zeros(0, np.float32), np.zeros(0, np.bool_), np.zeros(0, np.uint8)
+
+
+def _begins_word(windows: Windows) -> NDArray[np.bool_]:
+    opens = np.array([_joins(piece[:1]) for piece in windows.vocabulary], np.bool_)
+    closes = np.array([_joins(piece[-1:]) for piece in windows.vocabulary], np.bool_)
+    begins = np.ones(len(windows.piece), np.bool_)
+    begins[1:] = ~(opens[windows.piece[1:]] & closes[windows.piece[:-1]])
+    begins[1:] |= windows.template[1:] | windows.template[:-1]
+    begins[windows.offsets[:-1][np.diff(windows.offsets) > 0]] = True
+    return begins
+
+
+def _joins(edge: str) -> bool:
+    """Whether a piece with this edge character is glued to its neighbour's letters or digits."""
+    if not edge:
+        return False
+    code = ord(edge)
+    if any(low <= code <= high for low, high in _NO_SPACE_SCRIPTS):
+        return False
+    return edge.isalnum() or edge in "_�" or edge in APOSTROPHES
+
+
+def _mix(piece: NDArray[np.int32], position: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Hash (piece, position in the word) to 64 bits (the finaliser of SplitMix64)."""
+    x = piece.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    x += (position.astype(np.uint64) + np.uint64(1)) * np.uint64(0xD1B54A32D192ED03)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: NDArray[np.uint64] = x ^ (x >> np.uint64(31))
+    return mixed
+
+
+def _normalise(text: str) -> str:
+    stripped = text.strip().replace("’", "'")
+    stripped = stripped.strip("'") or stripped
+    return stripped or (NEWLINE if "\n" in text else "")
+
+
+def join_windows(first: Windows, second: Windows) -> Windows:
+    """Return the windows of both, ``first`` in front."""
+    number = {piece: i for i, piece in enumerate(first.vocabulary)}
+    moved = [number.setdefault(piece, len(number)) for piece in second.vocabulary]
+    table = np.array(moved, np.int32)
+    return Windows(
+        offsets=np.concatenate([first.offsets, second.offsets[1:] + first.offsets[-1]]),
+        piece=np.concatenate([first.piece, table[second.piece]]).astype(np.int32),
+        vocabulary=list(number),
+        activation=np.concatenate([first.activation, second.activation]),
+        template=np.concatenate([first.template, second.template]),
+        role=np.concatenate([first.role, second.role]),
+    )
