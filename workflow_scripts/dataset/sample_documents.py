@@ -1,0 +1,298 @@
+"""Draw the documents that the models read: by seed, mix and token budget, without duplicates.
+
+Documents come from the named sources so that each source's share of tokens follows its weight.
+Tokens are estimated as UTF-8 bytes over ``bytes_per_token``, at most the context length, until
+1.1 times the budget: the tokenizer comes later and takes what it needs. A larger budget begins
+with the documents of a smaller one. A document's split is a function of its content alone.
+
+Writes ``documents.parquet`` (``document``, ``source``, ``kind``, ``category``, ``split``,
+``text``, ``messages`` as a JSON list, ``hash``) and a manifest with the counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from workflow_scripts import cli
+from workflow_scripts.cli import UserError
+from workflow_scripts.dataset.shards import SPLITS
+from workflow_scripts.dataset.sources import Draft, Mixer, Source, parse_sources
+from workflow_scripts.files import atomic_path, write_json
+from workflow_scripts.provenance import provenance
+
+MARGIN = 1.1
+REPEATS = 2000  # a source that repeats itself so often in a row has nothing new
+ROW_GROUP = 10_000
+CHAT_OVERHEAD = 5  # tokens of the template per message, estimated
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much text is drawn: the tokens wanted and how they are estimated."""
+
+    tokens: int
+    context_length: int
+    bytes_per_token: float
+
+    def estimate(self, draft: Draft) -> float:
+        """Return the estimated tokens of a document."""
+        content = len(draft.content.encode()) / self.bytes_per_token
+        return min(self.context_length, 1 + content + CHAT_OVERHEAD * len(draft.messages))
+
+
+@dataclass
+class SourceCount:
+    """What a source gave."""
+
+    kind: str
+    documents: int = 0
+    estimated_tokens: float = 0.0
+    duplicates: int = 0
+    empty: int = 0
+    exhausted: bool = False
+    splits: Counter[str] = field(default_factory=Counter)
+    categories: Counter[str] = field(default_factory=Counter)
+    files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of documents.parquet."""
+
+    document: int
+    source: str
+    kind: str
+    category: str
+    split: str
+    text: str
+    messages: str
+    hash: str
+
+
+def content_hash(draft: Draft) -> str:
+    """Return the SHA-256 of a document's content.
+
+    Unicode is brought to NFC and runs of white space to one blank first, so that documents that
+    differ in nothing else count as one.
+    """
+
+    def normal(text: str) -> str:
+        return " ".join(unicodedata.normalize("NFC", text).split())
+
+    if draft.messages:
+        pairs = [[role, normal(content)] for role, content in draft.messages]
+        canonical = json.dumps(pairs, ensure_ascii=False)
+    else:
+        canonical = normal(draft.text)
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def split_of(digest: str, splits: Mapping[str, float]) -> str:
+    """Return the split of a document with content hash ``digest`` (hex)."""
+    point = int(digest[:13], 16) / 16**13
+    total = 0.0
+    for name in SPLITS:
+        total += splits.get(name, 0.0)
+        if point < total:
+            return name
+    return next(name for name in reversed(SPLITS) if splits.get(name, 0.0) > 0)
+
+
+def parse_splits(settings: object) -> dict[str, float]:
+    """Check the split fractions.
+
+    Raises
+    ------
+    UserError
+        If a name is unknown, a fraction is no number in [0, 1], or they do not sum to 1.
+    """
+    if not isinstance(settings, dict):
+        raise UserError(f"text.splits is no mapping: give fractions of {', '.join(SPLITS)}")
+    for name, fraction in settings.items():
+        if name not in SPLITS:
+            raise UserError(f"text.splits: {name!r} is unknown: use {', '.join(SPLITS)}")
+        number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
+        if not number or not 0 <= fraction <= 1:
+            raise UserError(f"text.splits: {name} is {fraction!r}: give a fraction from 0 to 1")
+    total = sum(settings.values())
+    if abs(total - 1) > 1e-6:
+        raise UserError(f"text.splits sum to {total:g}: make them sum to 1")
+    return {str(name): float(fraction) for name, fraction in settings.items()}
+
+
+def draw_documents(
+    sources: Sequence[Source],
+    budget: Budget,
+    splits: Mapping[str, float],
+    counts: Mapping[str, SourceCount],
+) -> Iterator[Row]:
+    """Yield distinct documents until the budget is met; fill ``counts`` on the way."""
+    mixer = Mixer(
+        {source.name: source.drafts(budget.estimate) for source in sources},
+        {source.name: source.weight for source in sources},
+    )
+    seen: set[bytes] = set()
+    repeats: Counter[str] = Counter()
+    drawn = 0.0
+    while drawn < MARGIN * budget.tokens:
+        try:
+            name, draft = mixer.draw()
+        except LookupError:
+            break
+        digest = content_hash(draft)
+        key = bytes.fromhex(digest)
+        if not draft.content.strip() or key in seen:
+            reason = "duplicates" if key in seen and draft.content.strip() else "empty"
+            setattr(counts[name], reason, getattr(counts[name], reason) + 1)
+            repeats[name] += 1
+            if repeats[name] >= REPEATS:
+                mixer.close(name)
+            continue
+        repeats[name] = 0
+        seen.add(key)
+        tokens = budget.estimate(draft)
+        drawn += tokens
+        mixer.charge(name, tokens)
+        row = _row(len(seen) - 1, name, draft, digest, splits)
+        _count(counts[name], row, tokens)
+        yield row
+    for source in sources:
+        counts[source.name].exhausted = source.name not in mixer.streams
+
+
+def _row(number: int, name: str, draft: Draft, digest: str, splits: Mapping[str, float]) -> Row:
+    messages = [{"role": role, "content": content} for role, content in draft.messages]
+    return Row(
+        document=number,
+        source=name,
+        kind=draft.kind,
+        category=draft.category,
+        split=split_of(digest, splits),
+        text=draft.text,
+        messages=json.dumps(messages, ensure_ascii=False) if messages else "",
+        hash=digest,
+    )
+
+
+def _count(count: SourceCount, row: Row, tokens: float) -> None:
+    count.documents += 1
+    count.estimated_tokens += tokens
+    count.splits[row.split] += 1
+    if row.category:
+        count.categories[row.category] += 1
+
+
+def sample_documents(
+    sources: Sequence[Source],
+    budget: Budget,
+    splits: Mapping[str, float],
+    output: Path,
+    manifest: Path,
+    facts: Mapping[str, object],
+) -> None:
+    """Draw the documents and write them with their manifest.
+
+    Raises
+    ------
+    UserError
+        If the sources hold no document, or a split with a fraction above 0 gets none.
+    """
+    counts = {source.name: SourceCount(source.kind, files=source.digests()) for source in sources}
+    with atomic_path(output) as temporary:
+        _write_rows(temporary, draw_documents(sources, budget, splits, counts))
+        _check_splits(counts, splits)
+    drawn = sum(count.estimated_tokens for count in counts.values())
+    short = drawn < budget.tokens
+    for name, count in counts.items():
+        if count.exhausted:
+            cli.log(f"source {name} has no more than {count.documents} different documents")
+    if short:
+        cli.log(f"the text is short: about {drawn:.0f} tokens of {budget.tokens} wanted")
+    write_json(
+        manifest,
+        {
+            "documents": sum(count.documents for count in counts.values()),
+            "tokens_wanted": budget.tokens,
+            "tokens_estimated": round(drawn),
+            "short": short,
+            "duplicates": sum(count.duplicates for count in counts.values()),
+            "splits": {
+                name: sum(count.splits[name] for count in counts.values()) for name in SPLITS
+            },
+            "sources": {name: vars(count) for name, count in counts.items()},
+            "provenance": provenance(**facts),
+        },
+    )
+
+
+def _check_splits(counts: Mapping[str, SourceCount], splits: Mapping[str, float]) -> None:
+    names = ", ".join(counts)
+    total = sum(count.documents for count in counts.values())
+    if not total:
+        raise UserError(f"the sources ({names}) hold no text: every document is empty")
+    for split, fraction in splits.items():
+        if fraction > 0 and not any(count.splits[split] for count in counts.values()):
+            raise UserError(
+                f"none of the {total} documents of the sources ({names}) fell into the split "
+                f"{split}: give more text or a larger fraction"
+            )
+
+
+def _write_rows(path: Path, rows: Iterator[Row]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = ("source", "kind", "category", "split", "text", "messages", "hash")
+    schema = pa.schema([("document", pa.int64()), *((name, pa.large_string()) for name in names)])
+    group: list[dict[str, object]] = []
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for row in cli.progress(rows, desc="documents"):
+            group.append(vars(row))
+            if len(group) == ROW_GROUP:
+                writer.write_table(pa.Table.from_pylist(group, schema))
+                group = []
+        writer.write_table(pa.Table.from_pylist(group, schema))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and sample."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--sources", type=cli.json_argument, required=True, help="JSON: name to settings"
+    )
+    parser.add_argument("--tokens", type=int, required=True, help="token budget")
+    parser.add_argument("--context-length", type=int, required=True, help="tokens per document")
+    parser.add_argument(
+        "--bytes-per-token", type=float, default=4.0, help="for the estimate of tokens"
+    )
+    parser.add_argument(
+        "--splits", type=cli.json_argument, required=True, help="JSON: split to fraction"
+    )
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--facts", type=json.loads, default={}, help="JSON for the provenance")
+    parser.add_argument("--output", type=Path, required=True, help="documents.parquet")
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest.json")
+    arguments = parser.parse_args(argv)
+
+    def run() -> None:
+        sample_documents(
+            parse_sources(arguments.sources, arguments.seed),
+            Budget(arguments.tokens, arguments.context_length, arguments.bytes_per_token),
+            parse_splits(arguments.splits),
+            arguments.output,
+            arguments.manifest,
+            arguments.facts,
+        )
+
+    return cli.guarded(run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
