@@ -1,0 +1,111 @@
+"""Role and template masks on a real byte-level tokenizer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from tests.dataset.conftest import CHATML, TURNS, chat, trained, wrap
+from workflow_scripts.cli import UserError
+from workflow_scripts.dataset.generator import CHAT_CATEGORIES, generate
+from workflow_scripts.dataset.rendering import Encoded, Renderer, RenderingError, cut
+from workflow_scripts.dataset.shards import ROLES
+
+
+def one(renderer: Renderer, messages: object) -> Encoded:
+    (result,) = renderer.chats([messages])  # type: ignore[list-item]
+    assert isinstance(result, Encoded), result
+    return result
+
+
+def said(renderer: Renderer, row: Encoded, role: str, *, template: bool = False) -> str:
+    chosen = (row.role == ROLES.index(role)) & (row.template == template)
+    return str(renderer.tokenizer.decode(row.ids[chosen].tolist()))
+
+
+def test_masks_of_a_chat(tokenizer: PreTrainedTokenizerFast) -> None:
+    renderer = Renderer(tokenizer)
+    messages = chat("What is a bat?", "  An animal.\nIt flies. ", "model", "end_of_turn user")
+    row = one(renderer, messages)
+    assert row.ids.tolist() == tokenizer.apply_chat_template(messages, return_dict=False)
+    assert said(renderer, row, "user") == "What is a bat?model"
+    assert said(renderer, row, "assistant") == "An animal.\nIt flies.end_of_turn user"
+    assert said(renderer, row, "assistant", template=True) == (
+        "<start_of_turn>model\n<end_of_turn>\n" * 2
+    )
+    assert said(renderer, row, "user", template=True) == (
+        "<bos>" + "<start_of_turn>user\n<end_of_turn>\n" * 2
+    )
+    assert row.template[0]
+    assert (row.ids == tokenizer.bos_token_id).sum() == 1
+
+
+@pytest.mark.parametrize("category", CHAT_CATEGORIES)
+def test_content_is_exactly_the_messages(tokenizer: PreTrainedTokenizerFast, category: str) -> None:
+    renderer = Renderer(tokenizer)
+    for index in range(20):
+        (_, prompt), (_, answer) = generate(category, index, 1).messages
+        row = one(renderer, chat(prompt, answer))
+        assert said(renderer, row, "user") == prompt.strip()
+        assert said(renderer, row, "assistant") == answer.strip()
+
+
+def test_a_template_without_markers_or_bos() -> None:
+    renderer = Renderer(wrap(trained(TURNS), CHATML))
+    row = one(renderer, chat("Hello there", "General reply", system="Be kind"))
+    assert row.ids[0] == renderer.tokenizer.bos_token_id
+    assert said(renderer, row, "system") == "Be kind"
+    assert said(renderer, row, "user") == "Hello there"
+    assert said(renderer, row, "assistant") == "General reply"
+    assert renderer.folded == 0
+
+
+def test_a_system_message_is_folded_where_the_template_has_none(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    renderer = Renderer(tokenizer)
+    row = one(renderer, chat("Hello", "Hi", system="Be kind"))
+    assert said(renderer, row, "user") == "Be kind\n\nHello"
+    assert renderer.folded == 1
+
+
+def test_plain_text_has_one_bos(tokenizer: PreTrainedTokenizerFast) -> None:
+    row, again = Renderer(tokenizer).plain(["Some text", "<bos>Some text"])
+    assert row.ids[0] == tokenizer.bos_token_id
+    assert (row.ids == tokenizer.bos_token_id).sum() == 1
+    assert row.template.tolist() == [True] + [False] * (len(row.ids) - 1)
+    np.testing.assert_array_equal(row.ids, again.ids)
+    np.testing.assert_array_equal(row.template, again.template)
+
+
+def test_refused_and_altered_chats_are_reasons(tokenizer: PreTrainedTokenizerFast) -> None:
+    results = Renderer(tokenizer).chats([chat("a", "b"), chat("a") * 2, chat("c", "d")])
+    assert isinstance(results[0], Encoded)
+    assert isinstance(results[2], Encoded)
+    assert isinstance(results[1], RenderingError)
+    assert "Roles must alternate" in str(results[1])
+    upper = Renderer(wrap(trained(TURNS), CHATML.replace("['content']", "['content'] | upper")))
+    (changed,) = upper.chats([chat("small", "words")])
+    assert str(changed) == "the template changes its content"
+
+
+def test_no_template_anywhere() -> None:
+    renderer = Renderer(wrap(trained(TURNS), None))
+    assert renderer.chats([]) == []
+    with pytest.raises(UserError, match=r"no model's tokenizer has a chat template: set text.temp"):
+        renderer.chats([chat("a", "b")])
+
+
+def test_cutting_never_splits_a_marker(tokenizer: PreTrainedTokenizerFast) -> None:
+    renderer = Renderer(tokenizer)
+    row = one(renderer, chat("What is a bat?", "An animal."))
+    header = np.flatnonzero(row.template & (row.role == ROLES.index("assistant")))[0]
+    trailer = np.flatnonzero(row.template & (row.role == ROLES.index("user")))[-1]
+    for length in range(2, len(row.ids) + 2):
+        short = cut(row, length)
+        assert len(short.ids) <= length
+        if len(short.ids) < len(row.ids) and not short.template.all():
+            assert not short.template[-1] or not row.template[len(short.ids)]
+    assert len(cut(row, int(header) + 1).ids) < trailer
+    assert len(cut(row, 999).ids) == len(row.ids)

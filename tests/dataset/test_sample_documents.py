@@ -1,0 +1,263 @@
+"""Sampling: reproducible, in the mix asked for, without duplicates, and clear about bad input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.dataset.conftest import SPLITS, chat, sample, write_jsonl
+from workflow_scripts.cli import UserError
+from workflow_scripts.dataset import sample_documents as module
+from workflow_scripts.dataset.sample_documents import content_hash, parse_splits, split_of
+from workflow_scripts.dataset.sources import Draft, parse_sources
+
+GENERATOR = {"made": {"kind": "generator"}}
+
+
+def read(path: Path) -> pd.DataFrame:
+    return pd.read_parquet(path)
+
+
+def manifest(path: Path) -> dict[str, object]:
+    value: dict[str, object] = json.loads((path.parent / "manifest.json").read_text())
+    return value
+
+
+def test_sampling_is_reproducible_and_seeded(tmp_path: Path) -> None:
+    first = sample(tmp_path / "a", GENERATOR)
+    second = sample(tmp_path / "b", GENERATOR)
+    third = sample(tmp_path / "c", GENERATOR, seed=1)
+    assert first.read_bytes() == second.read_bytes()
+    assert set(read(first)["hash"]).isdisjoint(read(third)["hash"])
+
+
+def test_a_larger_budget_extends_a_smaller_one(tmp_path: Path) -> None:
+    lines = write_jsonl(tmp_path / "x.jsonl", ({"text": f"line {i} " * 9} for i in range(300)))
+    sources = {**GENERATOR, "own": {"kind": "jsonl", "path": str(lines), "weight": 0.5}}
+    small = read(sample(tmp_path / "a", sources, tokens=5_000))
+    large = read(sample(tmp_path / "b", sources, tokens=15_000))
+    assert len(large) > 2 * len(small)
+    pd.testing.assert_frame_equal(large.head(len(small)), small)
+    assert list(large["document"]) == list(range(len(large)))
+
+
+def test_mix_follows_the_weights_in_tokens(tmp_path: Path) -> None:
+    sources = {
+        "plain": {"kind": "generator", "weight": 3, "categories": {"news": 2, "arithmetic": 1}},
+        "chat": {"kind": "generator", "weight": 1, "categories": ["advice"]},
+    }
+    path = sample(tmp_path, sources, tokens=60_000)
+    table = read(path)
+    size = table.assign(tokens=table["text"].str.len() / 3 + table["messages"].str.len() / 4)
+    share = size.groupby("source")["tokens"].sum() / size["tokens"].sum()
+    assert share["plain"] == pytest.approx(0.75, abs=0.04)
+    plain = size[size["source"] == "plain"].groupby("category")["tokens"].sum()
+    assert plain["news"] / plain["arithmetic"] == pytest.approx(2, rel=0.1)
+
+
+def test_columns_and_manifest_counts(tmp_path: Path) -> None:
+    path = sample(tmp_path, GENERATOR)
+    table, facts = read(path), manifest(path)
+    assert list(table.columns) == [
+        "document", "source", "kind", "category", "split", "text", "messages", "hash",
+    ]  # fmt: skip
+    assert facts["documents"] == len(table)
+    splits = facts["splits"]
+    assert isinstance(splits, dict)
+    assert {k: v for k, v in splits.items() if v} == table["split"].value_counts().to_dict()
+    chats = table[table["kind"] == "chat"]
+    assert (chats["text"] == "").all()
+    assert json.loads(chats.iloc[0]["messages"])[0]["role"] == "user"
+    assert (table[table["kind"] == "plain"]["messages"] == "").all()
+
+
+def test_splits_are_disjoint_by_content_and_near_their_fractions(tmp_path: Path) -> None:
+    table = read(sample(tmp_path, GENERATOR, tokens=150_000))
+    assert table["hash"].is_unique
+    share = table["split"].value_counts(normalize=True)
+    for name, fraction in SPLITS.items():
+        assert share[name] == pytest.approx(fraction, abs=0.05)
+    assert "verify" not in share
+
+
+def test_a_document_keeps_its_split_in_any_sample(tmp_path: Path) -> None:
+    first = read(sample(tmp_path / "a", GENERATOR, seed=3)).set_index("hash")["split"]
+    second = read(sample(tmp_path / "b", {"other": {"kind": "generator", "seed": 3}}))
+    again = second.set_index("hash")["split"]
+    shared = first.index.intersection(again.index)
+    assert len(shared) > 50
+    assert (first[shared] == again[shared]).all()
+
+
+def test_split_of_covers_the_range() -> None:
+    assert split_of("0" * 64, {"fit": 0.5, "score": 0.5}) == "fit"
+    assert split_of("f" * 64, {"fit": 0.5, "score": 0.5}) == "score"
+    assert split_of("f" * 64, {"fit": 1.0, "verify": 0.0}) == "fit"
+
+
+def test_duplicates_are_dropped_and_counted(tmp_path: Path) -> None:
+    texts = [f"text number {i} with some words" for i in range(60)]
+    records = [{"text": text} for text in texts]
+    records += [{"text": f"  {text.replace(' ', '  ')} "} for text in texts[:20]]
+    records += [{"text": "   "}]
+    lines = write_jsonl(tmp_path / "x.jsonl", records)
+    path = sample(tmp_path, {"own": {"kind": "jsonl", "path": str(lines)}})
+    assert len(read(path)) == 60
+    facts = manifest(path)
+    assert facts["duplicates"] == 20
+    assert facts["short"] is True
+    sources = facts["sources"]
+    assert isinstance(sources, dict)
+    assert sources["own"]["empty"] == 1
+    assert sources["own"]["exhausted"] is True
+    assert len(sources["own"]["files"]["x.jsonl"]) == 64
+
+
+def test_hash_ignores_white_space_but_not_roles() -> None:
+    assert content_hash(Draft("a  b\n")) == content_hash(Draft("a b"))
+    assert content_hash(Draft("é")) == content_hash(Draft("é"))
+    user = Draft("", (("user", "a"),))
+    assert content_hash(user) != content_hash(Draft("", (("assistant", "a"),)))
+    assert content_hash(user) != content_hash(Draft("a"))
+
+
+def test_parquet_with_messages_and_named_columns(tmp_path: Path) -> None:
+    rows = [list(chat(f"question {i}?", f"answer {i}.")) for i in range(120)]
+    pd.DataFrame({"talk": rows}).to_parquet(tmp_path / "talk.parquet", row_group_size=30)
+    source = {"kind": "parquet", "path": str(tmp_path / "*.parquet"), "messages_column": "talk"}
+    table = read(sample(tmp_path, {"web": source}))
+    assert len(table) == 120
+    assert set(table["kind"]) == {"chat"}
+    assert json.loads(table["messages"][0])[1]["role"] == "assistant"
+
+
+def test_chat_lines_are_found_by_their_column(tmp_path: Path) -> None:
+    lines = write_jsonl(
+        tmp_path / "x.jsonl", ({"id": i, "messages": chat(f"q {i}", f"a {i}")} for i in range(90))
+    )
+    table = read(sample(tmp_path, {"own": {"kind": "jsonl", "path": str(lines)}}))
+    assert set(table["kind"]) == {"chat"}
+    assert set(table["category"]) == {""}
+
+
+def jsonl_source(folder: Path, *lines: str, **settings: str) -> dict[str, object]:
+    path = folder / "own.jsonl"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return {"own": {"kind": "jsonl", "path": str(path), **settings}}
+
+
+def parquet_source(folder: Path, content: bytes) -> dict[str, object]:
+    (folder / "own.parquet").write_bytes(content)
+    return {"own": {"kind": "parquet", "path": str(folder / "own.parquet")}}
+
+
+TALK = '{"messages": [{"role": "user", "content": "a"}]}'
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no sources": (lambda _: {}, "name at least one source"),
+    "unknown kind": (lambda _: {"a": {"kind": "csv"}}, "source a: kind 'csv' is unknown"),
+    "unknown key": (
+        lambda _: {"a": {"kind": "generator", "path": "x"}},
+        "'path' is no setting of a generator source",
+    ),
+    "unknown category": (
+        lambda _: {"a": {"kind": "generator", "categories": ["cooking"]}},
+        "the generator has no category 'cooking'",
+    ),
+    "weight": (
+        lambda _: {"a": {"kind": "generator", "weight": 0}},
+        "source a: weight is 0: give a number above 0",
+    ),
+    "missing file": (
+        lambda folder: {"a": {"kind": "jsonl", "path": str(folder / "none.jsonl")}},
+        r"source a: .*none\.jsonl does not exist: check its `path`",
+    ),
+    "no path": (lambda _: {"a": {"kind": "jsonl"}}, "source a: no path is given"),
+    "empty file": (lambda folder: jsonl_source(folder), "own.jsonl is empty: it holds no doc"),
+    "only blanks": (lambda folder: jsonl_source(folder, '{"text": " "}'), "hold no text"),
+    "bad line": (
+        lambda folder: jsonl_source(folder, '{"text": "a"}', "", "{oops"),
+        r"own\.jsonl line 3 is not valid JSON",
+    ),
+    "no object": (lambda folder: jsonl_source(folder, "[1]"), "line 1 is no JSON object"),
+    "no column": (
+        lambda folder: jsonl_source(folder, '{"body": "a", "id": 1}'),
+        r"line 1 has no column 'text' \(it has body, id\): set text_column",
+    ),
+    "no text": (lambda folder: jsonl_source(folder, '{"text": 3}'), "line 1 holds int in 'text'"),
+    "two columns": (
+        lambda folder: jsonl_source(folder, text_column="a", messages_column="b"),
+        "give text_column or messages_column, not both",
+    ),
+    "messages text": (
+        lambda folder: jsonl_source(folder, '{"messages": "hello"}'),
+        "line 1 holds text for messages, not a list of",
+    ),
+    "messages form": (
+        lambda folder: jsonl_source(folder, '{"messages": [{"from": "human", "value": "a"}]}'),
+        "line 1 has a message without text content",
+    ),
+    "role": (
+        lambda folder: jsonl_source(folder, TALK.replace("user", "human")),
+        "line 1 has the role 'human'",
+    ),
+    "no user": (
+        lambda folder: jsonl_source(folder, TALK.replace("user", "assistant")),
+        "line 1 has no user message",
+    ),
+    "empty split": (
+        lambda folder: jsonl_source(folder, '{"text": "one document"}'),
+        r"none of the 1 documents of the sources \(own\) fell into the split",
+    ),
+    "no parquet": (lambda folder: parquet_source(folder, b"text"), "is not a Parquet file"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_sources_give_one_sentence(name: str, tmp_path: Path) -> None:
+    make, sentence = BAD[name]
+    with pytest.raises(UserError, match=sentence) as caught:
+        sample(tmp_path, make(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "documents.parquet").exists()
+
+
+def test_missing_parquet_column(tmp_path: Path) -> None:
+    pd.DataFrame({"body": ["a"]}).to_parquet(tmp_path / "own.parquet")
+    source = {"own": {"kind": "parquet", "path": str(tmp_path / "own.parquet")}}
+    with pytest.raises(UserError, match=r"has no column 'text' \(it has body\)"):
+        sample(tmp_path, source)
+
+
+@pytest.mark.parametrize(
+    ("splits", "sentence"),
+    [
+        ({"fit": 0.5}, "text.splits sum to 0.5: make them sum to 1"),
+        ({"train": 1.0}, "'train' is unknown"),
+        ({"fit": "all"}, "fit is 'all': give a fraction"),
+        ([1.0], "no mapping"),
+    ],
+)
+def test_bad_splits(splits: object, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        parse_splits(splits)
+
+
+def test_main_runs_and_reports_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [
+        "--tokens", "3000", "--context-length", "64", "--bytes-per-token", "3", "--seed", "0",
+        "--splits", '{"fit": 0.5, "score": 0.5}', "--output", str(tmp_path / "documents.parquet"),
+        "--manifest", str(tmp_path / "manifest.json"), "--facts", '{"config": "abc"}',
+    ]  # fmt: skip
+    assert module.main(["--sources", json.dumps(GENERATOR), *flags]) == 0
+    assert manifest(tmp_path / "documents.parquet")["provenance"]["config"] == "abc"  # type: ignore[index]
+    assert module.main(["--sources", '{"a": {"kind": "csv"}}', *flags]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: source a: kind 'csv'")
+
+
+def test_sources_keep_their_own_seed() -> None:
+    first, second = parse_sources({"a": {"kind": "generator", "seed": 4}, **GENERATOR}, 9)
+    assert (first.seed, second.seed) == (4, 9)
