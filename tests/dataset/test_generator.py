@@ -21,7 +21,7 @@ from workflow_scripts.dataset.generator.grammar import Sampler
 ALL = PLAIN_CATEGORIES + CHAT_CATEGORIES
 FUNCTION_WORDS = (
     "a an and are as at be but by do for from has have i if in is it its me my no not of on or "
-    "so such than that the there this to was what when who will with would you your can "
+    "so such than that the then there this to was what when who will with would you your can "
     "la le les de en es el un una y è e si il per se et der die das ist für du und sie"
 )
 
