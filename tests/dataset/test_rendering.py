@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tests.dataset.conftest import CHATML, TURNS, chat, trained, wrap
 from workflow_scripts.cli import UserError
 from workflow_scripts.dataset.generator import CHAT_CATEGORIES, generate
-from workflow_scripts.dataset.rendering import Encoded, Renderer, RenderingError, cut
+from workflow_scripts.dataset.rendering import Encoded, Messages, Renderer, RenderingError, cut
 from workflow_scripts.dataset.shards import ROLES
 
 
-def one(renderer: Renderer, messages: object) -> Encoded:
-    (result,) = renderer.chats([messages])  # type: ignore[list-item]
+def one(renderer: Renderer, messages: Messages) -> Encoded:
+    (result,) = renderer.chats([messages])
     assert isinstance(result, Encoded), result
     return result
 
@@ -109,3 +110,24 @@ def test_cutting_never_splits_a_marker(tokenizer: PreTrainedTokenizerFast) -> No
             assert not short.template[-1] or not row.template[len(short.ids)]
     assert len(cut(row, int(header) + 1).ids) < trailer
     assert len(cut(row, 999).ids) == len(row.ids)
+
+
+def test_masks_with_a_sentencepiece_like_tokenizer() -> None:
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    bytes_known = [f"<0x{value:02X}>" for value in range(256)]
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
+    tokenizer.train_from_iterator(
+        ["the bat flies at night\nuser model " * 3] * 4,
+        trainers.BpeTrainer(
+            vocab_size=400, special_tokens=[*special, *bytes_known], show_progress=False
+        ),
+    )
+    renderer = Renderer(wrap(tokenizer.to_str()))
+    row = one(renderer, chat("the bat? 日本", "flies\nat  night é"))
+    assert said(renderer, row, "user") == "the bat? 日本"
+    assert said(renderer, row, "assistant") == "flies\nat  night é"
+    assert said(renderer, row, "assistant", template=True).startswith("<start_of_turn>model\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ from workflow_scripts.cli import UserError
 from workflow_scripts.dataset import sample_documents as module
 from workflow_scripts.dataset.sample_documents import content_hash, parse_splits, split_of
 from workflow_scripts.dataset.sources import Draft, parse_sources
+from workflow_scripts.files import read_json
 
 GENERATOR = {"made": {"kind": "generator"}}
 
@@ -22,9 +24,8 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
-def manifest(path: Path) -> dict[str, object]:
-    value: dict[str, object] = json.loads((path.parent / "manifest.json").read_text())
-    return value
+def manifest(path: Path) -> Any:
+    return read_json(path.parent / "manifest.json")
 
 
 def test_sampling_is_reproducible_and_seeded(tmp_path: Path) -> None:
@@ -67,7 +68,6 @@ def test_columns_and_manifest_counts(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert facts["documents"] == len(table)
     splits = facts["splits"]
-    assert isinstance(splits, dict)
     assert {k: v for k, v in splits.items() if v} == table["split"].value_counts().to_dict()
     chats = table[table["kind"] == "chat"]
     assert (chats["text"] == "").all()
@@ -111,7 +111,6 @@ def test_duplicates_are_dropped_and_counted(tmp_path: Path) -> None:
     assert facts["duplicates"] == 20
     assert facts["short"] is True
     sources = facts["sources"]
-    assert isinstance(sources, dict)
     assert sources["own"]["empty"] == 1
     assert sources["own"]["exhausted"] is True
     assert len(sources["own"]["files"]["x.jsonl"]) == 64
@@ -253,7 +252,7 @@ def test_main_runs_and_reports_errors(tmp_path: Path, capsys: pytest.CaptureFixt
         "--manifest", str(tmp_path / "manifest.json"), "--facts", '{"config": "abc"}',
     ]  # fmt: skip
     assert module.main(["--sources", json.dumps(GENERATOR), *flags]) == 0
-    assert manifest(tmp_path / "documents.parquet")["provenance"]["config"] == "abc"  # type: ignore[index]
+    assert manifest(tmp_path / "documents.parquet")["provenance"]["config"] == "abc"
     assert module.main(["--sources", '{"a": {"kind": "csv"}}', *flags]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: source a: kind 'csv'")
 

@@ -226,7 +226,10 @@ def sample_documents(
             "splits": {
                 name: sum(count.splits[name] for count in counts.values()) for name in SPLITS
             },
-            "sources": {name: vars(count) for name, count in counts.items()},
+            "sources": {
+                name: {**vars(count), "estimated_tokens": round(count.estimated_tokens)}
+                for name, count in counts.items()
+            },
             "provenance": provenance(**facts),
         },
     )

@@ -10,8 +10,8 @@ FRENCH = ChatRecipe(
         "réponds en français : où se trouve la <@lieu> ?",
         "answer in French: what can I see at the <@lieu>?",
         "bonjour, je cherche une <@lieu> pour <@temps>.",
-        "write two French sentences about the <@lieu>.",
-        "translate into French: the <@lieu> opens [soon|late|on Sundays].",
+        "tell me in French about the <@lieu>.",
+        "does the <@lieu> open [soon|late|on Sundays]? French, please.",
     ),
     answer=Recipe(
         slots={
@@ -63,8 +63,8 @@ GERMAN = ChatRecipe(
         "bitte antworte auf Deutsch: wie komme ich zum <@ort>?",
         "answer in German: what is special about the <@ort>?",
         "guten Tag, ich suche einen <@ort> für <@zeit>.",
-        "write two German sentences about the <@ort>.",
-        "translate into German: the <@ort> is open [today|all day|at noon].",
+        "tell me in German about the <@ort>.",
+        "is the <@ort> open [today|all day|at noon]? German, please.",
     ),
     answer=Recipe(
         slots={
@@ -107,7 +107,7 @@ GERMAN = ChatRecipe(
                 "man sollte früh kommen, weil er <art> ist.",
                 "vergessen Sie nicht, <ding> zu <tun>.",
                 "wer will, darf auch <ding> <tun>.",
-                "das Wetter ist <art>, also planen Sie <zeit> ein.",
+                "planen Sie <zeit> ein, denn er ist <art>.",
             ),
         ),
         plans=((0, 1, 1), (0, 1, 1, 1), (0, 1, 1, 1, 1), (0, 0, 1, 1)),
@@ -120,8 +120,8 @@ SPANISH = ChatRecipe(
         "responde en español: ¿dónde está la <@sitio>?",
         "answer in Spanish: when should I visit the <@sitio>?",
         "hola, necesito una <@sitio> para <@cuando>.",
-        "write two Spanish sentences about the <@sitio>.",
-        "translate into Spanish: the <@sitio> is near the river.",
+        "tell me in Spanish about the <@sitio>.",
+        "is the <@sitio> near the river? Spanish, please.",
     ),
     answer=Recipe(
         slots={
@@ -159,8 +159,8 @@ ITALIAN = ChatRecipe(
         "rispondi in italiano: quando apre la <@posto>?",
         "answer in Italian: why do people like the <@posto>?",
         "ciao, vorrei una <@posto> per <@quando>.",
-        "write two Italian sentences about the <@posto>.",
-        "translate into Italian: the <@posto> was built long ago.",
+        "tell me in Italian about the <@posto>.",
+        "was the <@posto> built long ago? Italian, please.",
     ),
     answer=Recipe(
         slots={

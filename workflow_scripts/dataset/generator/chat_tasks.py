@@ -56,6 +56,10 @@ _STATEMENTS = (
     "good <noun> <verb> <adj> habits",
     "<whom> pay for <noun>",
     "watch the <noun>, check the <noun>",
+    "the <noun> of <@subject> is <adj>",
+    "<whom> <often> discuss <@subject>",
+    "in <@subject>, <noun> beats <noun>",
+    "think of <@subject> as <adj>",
 )
 
 
