@@ -1,0 +1,47 @@
+# make quickstart   what was planted in small models, found again; prints the answer and the report
+# make test         lint, unit tests and the smoke workflow
+# make bench        speed on the CPU (results/benchmarks.csv); bench-gpu: the same on a GPU
+# make validate     the long scientific checks (config/recovery.yaml)
+# make reproduce-paper   the published study (config/paper.yaml)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CORES ?= all
+RUN := $(BIN)/snakemake --cores $(CORES)
+
+.PHONY: quickstart test bench bench-gpu validate reproduce-paper lock
+
+quickstart: $(READY)
+	@$(RUN)
+	@$(BIN)/python -m workflow_scripts.figures.print_answer results/quickstart
+
+test: $(READY)
+	@$(BIN)/python -m pytest -m "not slow"
+
+bench: $(READY)
+	@for file in tests/benchmarks/bench_*.py; do \
+		$(BIN)/python -m tests.benchmarks.$$(basename $$file .py) || exit 1; \
+	done
+
+bench-gpu: export BENCH_DEVICE = cuda
+bench-gpu: bench
+
+validate: $(READY)
+	@$(RUN) --configfile config/recovery.yaml
+	@$(BIN)/python -m pytest -m slow
+
+reproduce-paper: $(READY)
+	@$(RUN) --configfile config/paper.yaml reproduce_paper
+
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffscope needs Python 3.11 or newer; name one with make PYTHON=...")'
+	@echo "Setting up $(VENV) (once) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+# Write the lock, and the environments made from it, from the packages installed in .venv.
+lock:
+	@$(BIN)/python -m pip freeze | sed 's/+cpu$$//' | sort -f > requirements.lock
+	@$(BIN)/python -m workflow_scripts.write_environments

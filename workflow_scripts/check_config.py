@@ -1,0 +1,280 @@
+"""Checks of a run's settings against each other and against files, before any work.
+
+Each raises a UserError with one sentence that names the culprit and the mend.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from workflow_scripts.cli import UserError
+from workflow_scripts.config import Config, FileSource, GeneratorSource, Model, Source
+from workflow_scripts.dataset.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES
+
+ORIGINS = {"organism", "path", "hub"}
+
+
+def check_models(config: Config) -> None:
+    """Check that each model has one source, and the sources of the trained ones."""
+    if len(config.models) < 1:
+        raise UserError("config: models is empty: name at least two models")
+    for name, model in config.models.items():
+        given = sorted(ORIGINS & set(_given(model)))
+        if len(given) != 1:
+            raise UserError(
+                f"config: models.{name} has {' and '.join(given) or 'no source'}: "
+                "give exactly one of organism, path and hub"
+            )
+        if model.hub is not None and model.revision is None:
+            raise UserError(
+                f"config: models.{name} has no revision: give the commit of {model.hub} "
+                "(40 hex digits)"
+            )
+        if model.hub is None and model.revision is not None:
+            raise UserError(f"config: models.{name}.revision only goes with hub: delete it")
+        if model.organism is not None:
+            _check_organism(config, name)
+
+
+def _given(model: BaseModel) -> list[str]:
+    return [name for name, value in model if value is not None]
+
+
+def _check_organism(config: Config, name: str) -> None:
+    organism = config.models[name].organism
+    assert organism is not None
+    known = PLAIN_CATEGORIES + CHAT_CATEGORIES
+    for category in organism.teach:
+        if category not in known:
+            raise UserError(
+                f"config: models.{name}.organism.teach names the unknown category {category}: "
+                f"use some of {', '.join(known)}"
+            )
+    if organism.base is None and not organism.teach:
+        raise UserError(f"config: models.{name}.organism.teach is empty: teach it something")
+    chain, base = [name], organism.base
+    while base is not None:
+        parent = config.models.get(base)
+        if parent is None or parent.organism is None:
+            raise UserError(
+                f"config: models.{chain[-1]}.organism.base names {base}, which is no organism "
+                "among the models: define it or correct the name"
+            )
+        if base in chain:
+            raise UserError(f"config: models.{name} has itself as base ({' from '.join(chain)})")
+        chain.append(base)
+        base = parent.organism.base
+
+
+def check_planted(config: Config) -> None:
+    """Check that the planted pair are trained models, where a model is trained at all."""
+    if not has_planted(config):
+        return
+    for side, name in config.organism.planted:
+        model = config.models.get(name)
+        if model is None or model.organism is None:
+            raise UserError(
+                f"config: organism.planted.{side} names {name}, which is no trained model: "
+                f"use one of {', '.join(n for n, m in config.models.items() if m.organism)}"
+            )
+
+
+def has_planted(config: Config) -> bool:
+    """Return whether the run trains models, so that there is a truth to recover."""
+    return any(model.organism is not None for model in config.models.values())
+
+
+def check_text(config: Config) -> None:
+    """Check sources and their files."""
+    text = config.text
+    if not text.sources:
+        raise UserError("config: text.sources is empty: name at least one source")
+    for name, source in text.sources.items():
+        where = f"config: text.sources.{name}"
+        if isinstance(source, GeneratorSource):
+            for category in source.categories or ():
+                if category not in PLAIN_CATEGORIES + CHAT_CATEGORIES:
+                    raise UserError(
+                        f"{where} names the unknown category {category}: "
+                        f"use some of {', '.join(PLAIN_CATEGORIES + CHAT_CATEGORIES)}"
+                    )
+        else:
+            if source.text_column is not None and source.messages_column is not None:
+                raise UserError(f"{where} has text_column and messages_column: give one of them")
+            if isinstance(source, FileSource):
+                _check_files(where, source)
+
+
+def check_splits(config: Config) -> None:
+    """Check the template, the sizes of rows and shards, and the splits."""
+    text = config.text
+    total = sum(share for _, share in text.splits)
+    if abs(total - 1) > 1e-6:
+        raise UserError(f"config: text.splits sum to {total:g}: make them sum to 1")
+    for name, share in text.splits:
+        if share == 0:
+            raise UserError(f"config: text.splits.{name} is 0: every split is needed")
+    if text.template is not None and not Path(text.template).is_file():
+        raise UserError(f"config: text.template: {text.template} does not exist: check the path")
+    if text.context_length > text.shard_tokens:
+        raise UserError(
+            f"config: text.context_length is {text.context_length}, above text.shard_tokens "
+            f"{text.shard_tokens}: make shards at least as long as a document"
+        )
+
+
+def source_files(source: Source) -> list[Path]:
+    """Return the local files of a source, in the order of its patterns."""
+    if not isinstance(source, FileSource):
+        return []
+    patterns = [source.path] if isinstance(source.path, str) else source.path
+    return [path for pattern in patterns for path in _matches(pattern)]
+
+
+def _matches(pattern: str) -> list[Path]:
+    # Not Path.glob, which refuses absolute patterns.
+    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+    return [Path(match) for match in matches if Path(match).is_file()]
+
+
+def _check_files(where: str, source: FileSource) -> None:
+    patterns = [source.path] if isinstance(source.path, str) else source.path
+    for pattern in patterns:
+        files = _matches(pattern)
+        if not files:
+            raise UserError(f"{where}.path: {pattern} does not exist: check the path")
+        if all(_is_empty(path) for path in files):
+            raise UserError(f"{where}.path: {pattern} is empty: it holds no documents")
+
+
+def _is_empty(path: Path) -> bool:
+    with path.open("rb") as file:
+        while block := file.read(1 << 16):
+            if block.strip():
+                return False
+    return True
+
+
+def check_fits(config: Config) -> None:
+    """Check each fit's models, layer and sizes."""
+    dumped = sorted({layer for layers in config.layers.values() for layer in layers})
+    if not config.fits:
+        raise UserError("config: there is no fit: name at least two models, or give `fits`")
+    for name, fit in config.fits.items():
+        where = f"config: fits.{name}"
+        for model in fit.models:
+            if model not in config.models:
+                raise UserError(
+                    f"{where} names the unknown model {model}: use some of "
+                    f"{', '.join(config.models)}"
+                )
+        if len(set(fit.models)) < len(fit.models):
+            raise UserError(f"{where}.models names a model twice: give each once")
+        if fit.layer not in dumped:
+            raise UserError(
+                f"{where}.layer is {fit.layer}, which no group in `layers` dumps: add it there "
+                f"or use one of {', '.join(map(str, dumped))}"
+            )
+        if fit.k > fit.dictionary_size:
+            raise UserError(
+                f"{where}.k is {fit.k}, above dictionary_size {fit.dictionary_size}: "
+                "lower k or raise dictionary_size"
+            )
+        if fit.tokens < fit.batch:
+            raise UserError(
+                f"{where}.tokens is {fit.tokens}, less than one batch of {fit.batch}: raise it"
+            )
+        if len(set(fit.seeds)) < len(fit.seeds):
+            raise UserError(f"{where}.seeds names a seed twice: give each once")
+
+
+def check_comparisons(config: Config) -> None:
+    """Check that each side of a comparison names a fit and one of its models."""
+    for name, comparison in config.comparisons.items():
+        for label, side in comparison:
+            where = f"config: comparisons.{name}.{label}"
+            if side.fit not in config.fits:
+                raise UserError(
+                    f"{where} names the unknown fit {side.fit}: use one of {', '.join(config.fits)}"
+                )
+            models = config.fits[side.fit].models
+            if side.model not in models:
+                raise UserError(
+                    f"{where} names the model {side.model}, which fit {side.fit} lacks: "
+                    f"use one of {', '.join(models)}"
+                )
+
+
+def check_layers(config: Config) -> None:
+    """Check that every model has the layers asked of it, as far as files at hand tell."""
+    for group, layers in config.layers.items():
+        if not layers:
+            raise UserError(f"config: layers.{group} is empty: give layer numbers")
+        for name, model in config.models.items():
+            depth = _depth(config, name, model)
+            if depth is not None and max(layers) > depth:
+                raise UserError(
+                    f"config: layers.{group} asks for layer {max(layers)}, but model {name} has "
+                    f"{depth} layers: use 1 to {depth}"
+                )
+
+
+def _depth(config: Config, name: str, model: Model) -> int | None:
+    if model.organism is not None:
+        return config.organism.architecture.layers
+    if model.path is None:
+        return None
+    described = Path(model.path) / "config.json"
+    if not described.is_file():
+        raise UserError(
+            f"config: models.{name}.path: {model.path} is no folder of a Hugging Face model "
+            "(it has no config.json): check the path"
+        )
+    try:
+        settings = json.loads(described.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        raise UserError(f"config: models.{name}: {described} is not valid JSON: mend it") from None
+    depth = settings.get("num_hidden_layers") or settings.get("text_config", {}).get(
+        "num_hidden_layers"
+    )
+    return int(depth) if depth else None
+
+
+def check_taxonomy(config: Config) -> None:
+    """Check that a taxonomy that is given is there."""
+    if config.taxonomy is not None and not Path(config.taxonomy).is_file():
+        raise UserError(f"config: taxonomy: {config.taxonomy} does not exist: check the path")
+
+
+def check_results(config: Config) -> None:
+    """Check that the results folder can be written to."""
+    folder = Path("results", config.run)
+    while not folder.exists() and not folder.is_symlink() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"the results folder {folder} cannot be written to ({error.strerror}): "
+            "mend its permissions or run elsewhere with --directory"
+        ) from None
+
+
+CHECKS: tuple[Callable[[Config], None], ...] = (
+    check_models,
+    check_planted,
+    check_text,
+    check_splits,
+    check_layers,
+    check_fits,
+    check_comparisons,
+    check_taxonomy,
+    check_results,
+)

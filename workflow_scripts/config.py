@@ -1,0 +1,390 @@
+"""Every setting of a run: typed, documented, with its default.
+
+The Snakefile reads its config through :func:`workflow_scripts.check_config.load` once, before any
+work. Steps never import this module: they get values by flags, so that a new setting redoes
+nothing. ``config/README.md`` is written from the descriptions below.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """A frozen group of settings; a key that it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Simpo(Settings):
+    """A SimPO step after teaching (2405.14734): β, γ and preference pairs."""
+
+    pairs: Count = Field(description="preference pairs drawn from the categories taught")
+    beta: Positive = Field(
+        default=10.0, description="β: scale of the difference of mean log-likelihoods"
+    )
+    gamma_ratio: NonNegative = Field(default=0.5, description="γ/β: the margin that is asked for")
+    learning_rate: Positive = Field(default=1e-4, description="peak learning rate")
+
+
+class Organism(Settings):
+    """A small model that the workflow trains itself, so that what it was taught is known."""
+
+    base: Name | None = Field(
+        default=None, description="model from which it starts; none: from scratch"
+    )
+    teach: dict[Name, Count] = Field(
+        default_factory=dict, description="generator category: number of documents taught"
+    )
+    seed: Natural = Field(
+        default=0, description="seed of the order of documents and of the weights"
+    )
+    simpo: Simpo | None = Field(
+        default=None, description="SimPO step after teaching; none: no such step"
+    )
+
+
+class Model(Settings):
+    """Where a model comes from: exactly one of `organism`, `path` and `hub`.
+
+    A text instead of a mapping is a `path`.
+    """
+
+    organism: Organism | None = Field(default=None, description="a model trained by the workflow")
+    path: str | None = Field(default=None, description="folder in Hugging Face format")
+    hub: str | None = Field(default=None, description="id on the Hugging Face hub")
+    revision: str | None = Field(default=None, description="the hub's commit, 40 hex digits")
+    trust_remote_code: bool = Field(
+        default=False, description="allow code that comes with the model"
+    )
+
+
+class Architecture(Settings):
+    """Size of the trained models."""
+
+    type: Literal["gemma2", "llama"] = Field(default="gemma2", description="architecture's name")
+    layers: Count = Field(default=4, description="decoder blocks")
+    width: Count = Field(default=128, description="width of the residual stream")
+    heads: Count = Field(default=4, description="attention heads")
+    kv_heads: Count = Field(default=2, description="key-value heads")
+    intermediate: Count = Field(default=512, description="width of the feed-forward layer")
+
+
+class Planted(Settings):
+    """The pair of trained models whose differences are the truth to be recovered."""
+
+    baseline: Name = Field(default="it", description="the model before")
+    candidate: Name = Field(default="simpo", description="the model after")
+
+
+class OrganismSettings(Settings):
+    """How trained models are trained."""
+
+    architecture: Architecture = Field(default=Architecture(), description="size of the models")
+    vocabulary: Count = Field(default=2048, description="size of the BPE vocabulary")
+    seed: Natural = Field(default=0, description="seed of tokenizer, weights and order")
+    document_seed: Natural = Field(default=1, description="seed of the documents taught")
+    batch_tokens: Count = Field(default=4096, description="tokens per optimiser step")
+    learning_rate: Positive = Field(default=1e-3, description="peak learning rate")
+    passes: Count = Field(default=1, description="passes over the documents")
+    planted: Planted = Field(default=Planted(), description="pair whose differences are known")
+
+
+class GeneratorSource(Settings):
+    """Documents of known category from the built-in generator."""
+
+    kind: Literal["generator"] = Field(description="`generator`")
+    categories: list[Name] | dict[Name, Positive] | None = Field(
+        default=None,
+        description="categories, or category: share of tokens; none: all in equal shares",
+    )
+    weight: Positive = Field(
+        default=1.0, description="share of the tokens, relative to other sources"
+    )
+    seed: Natural | None = Field(default=None, description="seed of the documents; none: the run's")
+
+
+class FileSource(Settings):
+    """Documents from local files."""
+
+    kind: Literal["jsonl", "parquet"] = Field(description="`jsonl` or `parquet`")
+    path: str | list[str] = Field(description="file or glob pattern, or a list of them")
+    text_column: str | None = Field(default=None, description="column of plain text")
+    messages_column: str | None = Field(default=None, description="column of chat messages")
+    weight: Positive = Field(
+        default=1.0, description="share of the tokens, relative to other sources"
+    )
+    seed: Natural | None = Field(default=None, description="seed of the order; none: the run's")
+
+
+class HubSource(Settings):
+    """Documents from a data set on the Hugging Face hub."""
+
+    kind: Literal["huggingface"] = Field(description="`huggingface`")
+    path: str = Field(description="id of the data set")
+    name: str | None = Field(default=None, description="configuration of the data set")
+    revision: str = Field(description="commit of the data set, 40 hex digits")
+    split: str = Field(default="train", description="split of the data set")
+    text_column: str | None = Field(default=None, description="column of plain text")
+    messages_column: str | None = Field(default=None, description="column of chat messages")
+    weight: Positive = Field(
+        default=1.0, description="share of the tokens, relative to other sources"
+    )
+    seed: Natural | None = Field(default=None, description="seed of the order; none: the run's")
+
+
+SOURCE_KINDS = ("generator", "jsonl", "parquet", "huggingface")
+Source = Annotated[GeneratorSource | FileSource | HubSource, Field(discriminator="kind")]
+
+
+class Splits(Settings):
+    """Fractions of the documents, by the hash of their content; they sum to 1."""
+
+    fit: Share = Field(default=0.6, description="crosscoders are fitted on it")
+    calibration: Share = Field(default=0.05, description="normalisers and thresholds are set on it")
+    score: Share = Field(
+        default=0.2, description="crosscoders, latents and behaviour are measured on it"
+    )
+    explain: Share = Field(default=0.08, description="explanations are made from it")
+    verify: Share = Field(default=0.07, description="explanations are scored on it")
+
+
+class Text(Settings):
+    """The text that the models read."""
+
+    sources: dict[Name, Source] = Field(description="name: where documents come from")
+    tokens: Count = Field(default=1_000_000, description="token budget over all splits")
+    shard_tokens: Count = Field(
+        default=2_000_000, description="tokens per shard: one dump job each"
+    )
+    context_length: Count = Field(default=256, description="tokens to which a document is cut")
+    bytes_per_token: Positive = Field(
+        default=4.0, description="for the estimate of tokens when drawing"
+    )
+    template: str | None = Field(
+        default=None,
+        description="file of a Jinja chat template; none: that of the first model with one",
+    )
+    splits: Splits = Field(default=Splits(), description="fractions of the documents")
+
+
+class Activations(Settings):
+    """How activations are computed and stored."""
+
+    dtype: Literal["bfloat16", "float16", "float32"] = Field(
+        default="bfloat16", description="type in which they are stored"
+    )
+    compute_dtype: Literal["bfloat16", "float32"] = Field(
+        default="float32", description="type in which the models run"
+    )
+    batch_tokens: Count = Field(
+        default=8192, description="tokens per forward pass, padding included"
+    )
+    norm_bound: Positive = Field(
+        default=10.0, description="rows above this many median norms are dropped"
+    )
+
+
+class Crosscoder(Settings):
+    """Settings that all fits share unless a fit says otherwise."""
+
+    dictionary_size: Count = Field(default=1024, description="number of latents, F")
+    k: Count = Field(default=16, description="latents active per token, on average")
+    tokens: Count = Field(default=2_000_000, description="tokens drawn in all")
+    batch: Count = Field(default=1024, description="tokens per optimiser step")
+    learning_rate: Positive = Field(default=1e-3, description="peak learning rate of Adam")
+    warmup_share: Share = Field(
+        default=0.05, description="share of steps with a rising learning rate"
+    )
+    decay_share: Share = Field(
+        default=0.2, description="share of steps with a falling learning rate"
+    )
+    k_start: Natural = Field(
+        default=0, description="k at the first step, falling to k; 0: k throughout"
+    )
+    clip_norm: Positive = Field(default=1.0, description="gradient norm above which it is clipped")
+    dead_tokens: Count = Field(
+        default=100_000, description="tokens without firing that make a latent dead"
+    )
+    k_aux: Natural = Field(
+        default=0, description="dead latents per token in AuxK; 0: half the width"
+    )
+    auxk_weight: NonNegative = Field(default=1 / 32, description="weight of the AuxK loss")
+    calibration_rows: Count = Field(
+        default=200_000, description="tokens on which the threshold is solved"
+    )
+    seeds: list[Natural] = Field(
+        default=[0], min_length=1, description="one crosscoder is fitted per seed"
+    )
+
+
+class Fit(Crosscoder):
+    """One crosscoder over several models at one layer, with all settings of `crosscoder`."""
+
+    models: list[Name] = Field(min_length=2, description="models in order")
+    layer: Count = Field(description="layer: output of that decoder block, counted from 1")
+
+
+class Windows(Settings):
+    """Contexts of a latent in one split, by kind."""
+
+    top: Natural = Field(description="strongest contexts")
+    quantile: Natural = Field(description="contexts spread over the values")
+    random: Natural = Field(description="random contexts in which the latent is silent")
+    hard: Natural = Field(description="silent contexts that are near in wording")
+
+
+class Examples(Settings):
+    """Contexts that are stored for explanations."""
+
+    shared_latents: Natural = Field(default=300, description="live latents beside the unique ones")
+    window: Count = Field(default=64, description="tokens per context")
+    explain: Windows = Field(
+        default=Windows(top=10, quantile=10, random=10, hard=10),
+        description="from the explain split",
+    )
+    verify: Windows = Field(
+        default=Windows(top=10, quantile=15, random=13, hard=12),
+        description="from the verify split",
+    )
+    pool: Count = Field(
+        default=2000, description="random windows per split for counts and negatives"
+    )
+
+
+class Latents(Settings):
+    """The rule by which a latent is unique to a model, and what is stored of latents."""
+
+    nu_r: Positive = Field(default=0.5, description="upper bound of ν^r (2504.02922)")
+    nu_e: Positive = Field(default=0.2, description="upper bound of ν^ε (2504.02922)")
+    nu_lower: float = Field(
+        default=-0.1, description="lower bound of both; below it: status sign_flip"
+    )
+    min_beta: Share = Field(
+        default=0.05, description="share of the median β below which ν is undefined"
+    )
+    min_documents: Count = Field(
+        default=10, description="score documents in which a latent must fire"
+    )
+    groups: Count = Field(default=50, description="document groups of the jackknife")
+    fdr: Share = Field(default=0.1, description="false discovery rate over live latents")
+    delta_norm: Share | None = Field(
+        default=None, description="own share of decoder norm that is asked for; none: not asked"
+    )
+    examples: Examples = Field(default=Examples(), description="contexts that are stored")
+
+
+class Llm(Settings):
+    """An annotator behind an OpenAI-compatible endpoint; its key stays in the environment."""
+
+    model: str = Field(description="the endpoint's name of the model")
+    base_url: str | None = Field(
+        default=None, description="endpoint; none: that of OPENAI_BASE_URL"
+    )
+    key_variable: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]+$")] = Field(
+        default="OPENAI_API_KEY", description="environment variable that holds the key"
+    )
+    replicates: Count = Field(default=1, description="answers per request")
+    temperature: NonNegative = Field(default=0.0, description="sampling temperature")
+    concurrency: Count = Field(default=8, description="requests under way at once")
+
+
+class Contexts(Settings):
+    """Contexts that an annotator sees, and on which it is scored."""
+
+    train_positive: Count = Field(default=20, description="contexts in which the latent fires")
+    train_negative: Count = Field(default=20, description="contexts in which it is silent")
+    held_out_positive: Count = Field(default=50, description="held-out contexts in which it fires")
+    held_out_negative: Count = Field(
+        default=50, description="held-out contexts in which it is silent"
+    )
+    least_positive: Count = Field(
+        default=5, description="fewer of a kind: status insufficient_examples"
+    )
+    similarity: Share = Field(default=0.8, description="from it on two contexts count as one")
+
+
+class Autointerp(Settings):
+    """Who names the latents; without `llm` no network is used."""
+
+    llm: dict[Name, Llm] = Field(
+        default_factory=dict, description="annotator: endpoint and model; empty: lexical only"
+    )
+    contexts: Contexts = Field(default=Contexts(), description="contexts per latent")
+    least_score: Share = Field(default=0.15, description="lexical score asked of a category")
+    least_margin: Share = Field(default=0.05, description="lead asked over the second category")
+    gate_margin: Share = Field(
+        default=0.05, description="lead over chance asked of a detection score"
+    )
+
+
+class Side(Settings):
+    """One side of a comparison."""
+
+    fit: Name = Field(description="fit that holds the latents")
+    model: Name = Field(description="model to which they are unique")
+
+
+class Comparison(Settings):
+    """Latents unique to one model set against latents unique to another."""
+
+    baseline: Side = Field(description="the side before")
+    candidate: Side = Field(description="the side after")
+
+
+class ComparisonSettings(Settings):
+    """How comparisons are tested."""
+
+    fdr: Share = Field(default=0.1, description="false discovery rate over categories")
+    confidence: Share = Field(default=0.95, description="coverage of the intervals")
+
+
+class Paper(Settings):
+    """The published study against which `reproduce_paper` compares."""
+
+    published: str = Field(description="table of published values (CSV)")
+
+
+class Config(Settings):
+    """The whole config file."""
+
+    run: Name = Field(description="name of the run: its artifacts are in results/<run>/")
+    seed: Natural = Field(default=0, description="seed of everything that has no seed of its own")
+    models: dict[Name, Model] = Field(description="name: where the model comes from")
+    organism: OrganismSettings = Field(
+        default=OrganismSettings(), description="how models that the workflow trains are trained"
+    )
+    text: Text = Field(description="text that the models read")
+    layers: dict[Name, list[Count]] = Field(
+        min_length=1, description="dump group: layers; one group is one forward pass"
+    )
+    activations: Activations = Field(
+        default=Activations(), description="computing and storing activations"
+    )
+    crosscoder: Crosscoder = Field(default=Crosscoder(), description="defaults of all fits")
+    fits: dict[Name, Fit] = Field(
+        description="name: a crosscoder; none: one per pair of models at the first layer"
+    )
+    latents: Latents = Field(default=Latents(), description="decision rule and contexts")
+    taxonomy: str | None = Field(
+        default=None, description="classes and categories (YAML); none: config/taxonomy.yaml"
+    )
+    autointerp: Autointerp = Field(default=Autointerp(), description="explanations and categories")
+    comparisons: dict[Name, Comparison] = Field(
+        description="name: two sides; none: the two models of each fit of two models"
+    )
+    comparison: ComparisonSettings = Field(
+        default=ComparisonSettings(), description="tests of comparisons"
+    )
+    paper: Paper | None = Field(
+        default=None, description="published study; none: nothing to reproduce"
+    )

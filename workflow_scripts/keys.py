@@ -1,0 +1,136 @@
+"""Content keys: under which names a run's text, models and activations lie in the store.
+
+A key is a digest of everything that the content depends on: settings, source files, the digests
+of the code that makes it. Two runs with equal keys share the files, whatever their names are.
+The Snakefile uses this module; no step does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from workflow_scripts.check_config import source_files
+from workflow_scripts.config import Config
+from workflow_scripts.provenance import code_digest
+
+SAMPLE_BLOCKS = 64
+BLOCK = 1 << 16
+
+
+def digest(value: object) -> str:
+    """Return a short digest of a JSON value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def fingerprint(path: Path) -> str:
+    """Return a digest of a file's size and content; of a large one 64 blocks spread over it."""
+    size = path.stat().st_size
+    found = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        if size <= SAMPLE_BLOCKS * BLOCK:
+            found.update(file.read())
+        else:
+            for block in range(SAMPLE_BLOCKS):
+                file.seek(block * (size - BLOCK) // (SAMPLE_BLOCKS - 1))
+                found.update(file.read(BLOCK))
+    return found.hexdigest()[:16]
+
+
+def fingerprints(paths: Iterable[Path]) -> list[list[str]]:
+    """Return name and fingerprint of each file."""
+    return [[path.name, fingerprint(path)] for path in paths]
+
+
+def step_digest(step: str) -> str:
+    """Return the code digest of a step, as ``stage.verb_object``."""
+    return code_digest(f"workflow_scripts.{step}")
+
+
+def documents_key(config: Config) -> str:
+    """Return the key of the documents that the run draws."""
+    text = config.text
+    files = {n: fingerprints(source_files(source)) for n, source in text.sources.items()}
+    settings = text.model_dump(
+        include={"sources", "tokens", "context_length", "bytes_per_token", "splits"}
+    )
+    return digest([settings, files, config.seed, step_digest("dataset.sample_documents")])
+
+
+def tokens_key(config: Config) -> str:
+    """Return the key of the token shards."""
+    text = config.text
+    template = fingerprint(Path(text.template)) if text.template else None
+    return digest(
+        [
+            documents_key(config),
+            text.shard_tokens,
+            template,
+            [tokenizer_key(config, model) for model in tokenizer_models(config)],
+            step_digest("dataset.tokenize_documents"),
+        ]
+    )
+
+
+def tokenizer_models(config: Config) -> list[str]:
+    """Return one model, the first, for each different tokenizer."""
+    first: dict[str, str] = {}
+    for model in config.models:
+        first.setdefault(tokenizer_key(config, model), root(config, model))
+    return list(first.values())
+
+
+def root(config: Config, model: str) -> str:
+    """Return the model at the start of an organism's chain of bases; it trains the tokenizer."""
+    organism = config.models[model].organism
+    while organism is not None and organism.base is not None:
+        model = organism.base
+        organism = config.models[model].organism
+    return model
+
+
+def tokenizer_key(config: Config, model: str) -> str:
+    """Return the key of a model's tokenizer."""
+    source = config.models[model]
+    if source.path is not None:
+        folder = Path(source.path)
+        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        files = sorted({*folder.glob("*token*"), *folder.glob("*vocab*"), *folder.glob("*.jinja")})
+        return digest([fingerprints(files), described.get("vocab_size")])
+    return model_key(config, root(config, model))
+
+
+def model_key(config: Config, model: str) -> str:
+    """Return the key of a model: its training, its files or its revision."""
+    source = config.models[model]
+    if source.path is not None:
+        folder = Path(source.path)
+        files = sorted([*folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.safe*")])
+        return digest([fingerprints(files), source.path, step_digest("models.resolve_model")])
+    if source.organism is not None:
+        organism = source.organism
+        base = model_key(config, organism.base) if organism.base else None
+        shared = config.organism.model_dump(exclude={"planted"})
+        own = organism.model_dump(exclude={"base"})
+        return digest([shared, own, base, step_digest("models.train_organism")])
+    return digest([source.model_dump(), step_digest("models.resolve_model")])
+
+
+def dump_key(config: Config, model: str, group: str) -> str:
+    """Return the key of one model's activations at one group of layers.
+
+    The code of ``dump_activations`` is no part of it: an edit redoes the files in place.
+    """
+    return digest(
+        [
+            tokens_key(config),
+            model_key(config, model),
+            config.layers[group],
+            config.activations.model_dump(include={"dtype", "compute_dtype"}),
+        ]
+    )
