@@ -197,7 +197,15 @@ def check_fits(config: Config) -> None:
 def check_comparisons(config: Config) -> None:
     """Check that each side of a comparison names a fit and one of its models."""
     for name, comparison in config.comparisons.items():
-        for label, side in comparison:
+        for label in ("anchored", "placebo"):
+            companion = getattr(comparison, label)
+            if companion is not None and companion not in config.comparisons:
+                raise UserError(
+                    f"config: comparisons.{name}.{label} names the unknown comparison {companion}: "
+                    f"use one of {', '.join(config.comparisons)}"
+                )
+        for label in ("baseline", "candidate"):
+            side = getattr(comparison, label)
             where = f"config: comparisons.{name}.{label}"
             if side.fit not in config.fits:
                 raise UserError(
@@ -236,6 +244,11 @@ def _depth(config: Config, name: str, model: Model) -> int | None:
             f"config: models.{name}.path: {model.path} is no folder of a Hugging Face model "
             "(it has no config.json): check the path"
         )
+    if not any(Path(model.path).glob("*.safetensors")):
+        raise UserError(
+            f"config: models.{name}.path: {model.path} holds no safetensors file, the one format "
+            "of weights that is read: convert the model"
+        )
     try:
         settings = json.loads(described.read_text(encoding="utf-8"))
     except json.JSONDecodeError:
@@ -250,6 +263,15 @@ def check_taxonomy(config: Config) -> None:
     """Check that a taxonomy that is given is there."""
     if config.taxonomy is not None and not Path(config.taxonomy).is_file():
         raise UserError(f"config: taxonomy: {config.taxonomy} does not exist: check the path")
+
+
+def check_annotator(config: Config) -> None:
+    """Check that an LLM that is asked for is described."""
+    if config.autointerp.annotator == "llm" and config.autointerp.llm is None:
+        raise UserError(
+            "config: autointerp.annotator is llm, but autointerp.llm is missing: "
+            "give its base_url and annotators, or use lexical"
+        )
 
 
 def check_results(config: Config) -> None:
@@ -276,5 +298,6 @@ CHECKS: tuple[Callable[[Config], None], ...] = (
     check_fits,
     check_comparisons,
     check_taxonomy,
+    check_annotator,
     check_results,
 )

@@ -283,19 +283,43 @@ class Latents(Settings):
     examples: Examples = Field(default=Examples(), description="contexts that are stored")
 
 
-class Llm(Settings):
-    """An annotator behind an OpenAI-compatible endpoint; its key stays in the environment."""
+class Annotator(Settings):
+    """One way to annotate: a model with a prompt variant and an order of labels."""
 
     model: str = Field(description="the endpoint's name of the model")
-    base_url: str | None = Field(
-        default=None, description="endpoint; none: that of OPENAI_BASE_URL"
+    prompt: Literal["main", "paraphrase"] = Field(default="main", description="prompt variant")
+    label_seed: Natural = Field(default=0, description="seed of the order of labels")
+    temperature: NonNegative | None = Field(
+        default=0.0, description="sampling temperature; none: the endpoint's own"
     )
-    key_variable: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]+$")] = Field(
-        default="OPENAI_API_KEY", description="environment variable that holds the key"
+
+
+class Llm(Settings):
+    """Annotators behind an OpenAI-compatible endpoint; the key stays in the environment."""
+
+    base_url: str = Field(description="address of the endpoint, up to /v1")
+    key_env: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]*$")] = Field(
+        default="OPENAI_API_KEY",
+        description="environment variable that holds the key, never the key; empty: no key needed",
     )
+    annotators: dict[Name, Annotator] = Field(min_length=1, description="name: annotator")
     replicates: Count = Field(default=1, description="answers per request")
-    temperature: NonNegative = Field(default=0.0, description="sampling temperature")
+    mode: Literal["live", "replay"] = Field(
+        default="live", description="`replay` answers from the cache alone and opens no socket"
+    )
+    cache: str = Field(default="results/llm_cache", description="folder of stored answers")
+    items_per_prompt: Count = Field(default=5, description="contexts per scoring request")
+    held_out: Count = Field(default=100, description="held-out contexts scored per latent")
+    null: Natural = Field(default=20, description="the same for permuted explanations")
     concurrency: Count = Field(default=8, description="requests under way at once")
+    attempts: Count = Field(default=5, description="attempts per request")
+    deadline: Positive = Field(default=120.0, description="seconds per attempt")
+    max_requests: Count | None = Field(default=None, description="cap on requests; none: no cap")
+    max_tokens: Count | None = Field(default=None, description="cap on tokens; none: no cap")
+    max_cost: Positive | None = Field(default=None, description="cap on money; none: no cap")
+    prices: dict[str, tuple[NonNegative, NonNegative]] = Field(
+        default_factory=dict, description="model: money per million input and output tokens"
+    )
 
 
 class Contexts(Settings):
@@ -314,17 +338,16 @@ class Contexts(Settings):
 
 
 class Autointerp(Settings):
-    """Who names the latents; without `llm` no network is used."""
+    """Who names the latents; without an LLM no network is used."""
 
-    llm: dict[Name, Llm] = Field(
-        default_factory=dict, description="annotator: endpoint and model; empty: lexical only"
+    annotator: Literal["lexical", "llm"] = Field(
+        default="lexical", description="whose categories are compared; `llm` needs `llm`"
     )
+    llm: Llm | None = Field(default=None, description="endpoint and annotators; none: no LLM")
     contexts: Contexts = Field(default=Contexts(), description="contexts per latent")
     least_score: Share = Field(default=0.15, description="lexical score asked of a category")
     least_margin: Share = Field(default=0.05, description="lead asked over the second category")
-    gate_margin: Share = Field(
-        default=0.05, description="lead over chance asked of a detection score"
-    )
+    gate_margin: Share = Field(default=0.05, description="lead over chance asked of detection")
 
 
 class Side(Settings):
@@ -339,6 +362,12 @@ class Comparison(Settings):
 
     baseline: Side = Field(description="the side before")
     candidate: Side = Field(description="the side after")
+    anchored: Name | None = Field(
+        default=None, description="comparison whose counts vote on the direction of a direct one"
+    )
+    placebo: Name | None = Field(
+        default=None, description="comparison of a model with its placebo: the null beside it"
+    )
 
 
 class ComparisonSettings(Settings):
@@ -346,6 +375,10 @@ class ComparisonSettings(Settings):
 
     fdr: Share = Field(default=0.1, description="false discovery rate over categories")
     confidence: Share = Field(default=0.95, description="coverage of the intervals")
+    reference: Literal["others", "lower_half"] = Field(
+        default="others", description="categories against which a direct share is tested"
+    )
+    least_latents: Count = Field(default=5, description="labelled latents that a test needs")
 
 
 class Paper(Settings):

@@ -19,8 +19,8 @@ PYTHON = "3.11"
 def locked() -> dict[str, str]:
     """Return the version of each package in requirements.lock."""
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    pairs = (line.split("==") for line in lines if "==" in line)
-    return {name: version for name, version in pairs}
+    pairs = (line.partition("==") for line in lines if "==" in line)
+    return {name: version for name, _, version in pairs}
 
 
 def environment(packages: tuple[str, ...]) -> str:

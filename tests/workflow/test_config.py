@@ -1,0 +1,165 @@
+"""Settings: short forms, and one clear sentence for each mistake."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from workflow_scripts.cli import UserError
+from workflow_scripts.document_config import TARGET, document_config
+from workflow_scripts.load_config import load
+from workflow_scripts.provenance import ROOT
+from workflow_scripts.write_environments import write_environments
+
+Raw = dict[str, object]
+SMOKE = ROOT / "config" / "smoke.yaml"
+SHORT = """\
+run: mine
+models:
+  base: models/base
+  tuned: models/tuned
+text:
+  sources:
+    chats: {kind: jsonl, path: chats.jsonl}
+layers:
+  middle: [2]
+"""
+
+
+def smoke() -> Raw:
+    """Return the smoke run's settings as read from YAML."""
+    raw: Raw = yaml.safe_load(SMOKE.read_text(encoding="utf-8"))
+    return raw
+
+
+def put(raw: Raw, place: str, value: object) -> Raw:
+    """Return a copy of ``raw`` with the setting at a dotted place replaced; None deletes it."""
+    changed = copy.deepcopy(raw)
+    *above, last = place.split(".")
+    group: Raw = changed
+    for key in above:
+        below = group.setdefault(key, {})
+        assert isinstance(below, dict)
+        group = below
+    if value is None:
+        del group[last]
+    else:
+        group[last] = value
+    return changed
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two model folders of four layers and a file of chats, in a working directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "tuned"):
+        folder = tmp_path / "models" / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"num_hidden_layers": 4}))
+        (folder / "model.safetensors").write_bytes(b"")
+    (tmp_path / "chats.jsonl").write_text('{"text": "hello"}\n')
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["config", "smoke", "paper"])
+def test_shipped_configs_are_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    load(yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+@pytest.mark.usefixtures("folders")
+def test_two_models_and_a_file_need_few_lines() -> None:
+    assert len(SHORT.splitlines()) <= 15
+    config = load(yaml.safe_load(SHORT))
+    assert config.fits["base_tuned"].models == ["base", "tuned"]
+    assert config.fits["base_tuned"].layer == 2
+    comparison = config.comparisons["base_tuned"]
+    assert (comparison.baseline.model, comparison.candidate.model) == ("base", "tuned")
+
+
+def test_fits_inherit_shared_settings() -> None:
+    config = load(put(put(smoke(), "crosscoder.k", 5), "fits.pt_it.k", 7))
+    assert {name: fit.k for name, fit in config.fits.items()} == {
+        "pt_it": 7,
+        "pt_simpo": 5,
+        "it_simpo": 5,
+    }
+
+
+MISTAKES: list[tuple[str, object, str]] = [
+    ("text.tokns", 3, "text.tokns is no setting: did you mean tokens?"),
+    ("models.pt.organsim", {}, "models.pt.organsim is no setting: did you mean organism?"),
+    ("text.tokens", "many", "text.tokens is 'many': give a whole number"),
+    ("layers", [1], "layers is [1]: give a mapping"),
+    ("layers.mid", ["a"], "layers.mid.0 is 'a': give a whole number"),
+    ("run", None, "run is missing: set it"),
+    ("run", "My run", "run: 'My run' must be of the characters [a-z0-9_] only"),
+    ("text.sources.generated.kind", "csv", "text.sources.generated has no known kind"),
+    ("text.sources.f", {"kind": "jsonl"}, "text.sources.f.path is missing"),
+    ("text.sources.f", {"kind": "jsonl", "path": "no.jsonl"}, "no.jsonl does not exist"),
+    ("text.splits", {"fit": 0.9}, "text.splits sum to 1.3: make them sum to 1"),
+    ("text.sources.generated.categories", ["poetry"], "the unknown category poetry"),
+    ("models.it.organism.teach.poetry", 5, "names the unknown category poetry"),
+    ("models.it.organism.base", "nobody", "base names nobody, which is no organism"),
+    ("models.pt.organism.base", "it", "has itself as base"),
+    ("models.x", {}, "models.x has no source: give exactly one of organism, path and hub"),
+    ("models.x", {"hub": "a/b"}, "models.x has no revision"),
+    ("models.x", "nowhere", "nowhere is no folder of a Hugging Face model"),
+    ("organism.planted.baseline", "nobody", "planted.baseline names nobody"),
+    ("layers.mid", [1, 7], "asks for layer 7, but model pt has 2 layers: use 1 to 2"),
+    ("fits.pt_it.models", ["pt", "nobody"], "fits.pt_it names the unknown model nobody"),
+    ("fits.pt_it.layer", 2, "which no group in `layers` dumps"),
+    ("fits.pt_it.k", 300, "fits.pt_it.k is 300, above dictionary_size 256"),
+    ("comparisons.direct.baseline.fit", "nothing", "names the unknown fit nothing"),
+    ("comparisons.direct.baseline.model", "pt", "which fit it_simpo lacks"),
+    ("taxonomy", "no.yaml", "no.yaml does not exist: check the path"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "told"), MISTAKES)
+def test_mistake_is_one_sentence(place: str, value: object, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(put(smoke(), place, value))
+    text = str(caught.value)
+    assert told in text
+    assert "\n" not in text
+
+
+FILE_MISTAKES: list[tuple[Callable[[Path], object], str]] = [
+    (lambda at: (at / "chats.jsonl").unlink(), "chats.jsonl does not exist"),
+    (lambda at: (at / "chats.jsonl").write_text("\n \n"), "chats.jsonl is empty"),
+    (lambda at: (at / "models/tuned/config.json").unlink(), "models/tuned is no folder of"),
+    (lambda at: (at / "models/tuned/config.json").write_text("{"), "is not valid JSON"),
+    (lambda at: (at / "models/tuned/model.safetensors").unlink(), "holds no safetensors"),
+    (
+        lambda at: (at / "models/tuned/config.json").write_text('{"num_hidden_layers": 1}'),
+        "asks for layer 2, but model tuned has 1 layers",
+    ),
+    (lambda at: (at / "results").write_text(""), "results folder results cannot be written to"),
+]
+
+
+@pytest.mark.parametrize(("harm", "told"), FILE_MISTAKES)
+def test_bad_file_is_one_sentence(harm: Callable[[Path], object], told: str, folders: Path) -> None:
+    harm(folders)
+    with pytest.raises(UserError, match=told):
+        load(yaml.safe_load(SHORT))
+
+
+def test_documentation_follows_the_settings() -> None:
+    assert TARGET.read_text(encoding="utf-8") == document_config(), (
+        "run python -m workflow_scripts.document_config"
+    )
+
+
+def test_environments_follow_the_lock() -> None:
+    for name, text in write_environments().items():
+        assert (ROOT / "envs" / name).read_text(encoding="utf-8") == text, (
+            "run python -m workflow_scripts.write_environments"
+        )
+    assert {path.name for path in (ROOT / "envs").iterdir()} == set(write_environments())
