@@ -47,6 +47,6 @@ SCORES = {
 
 def write_table(path: Path, table: pd.DataFrame, columns: dict[str, str]) -> None:
     """Write ``table`` with exactly ``columns``, sorted by latent, annotator and replicate."""
-    shaped = table.reindex(columns=list(columns)).astype(columns)
+    shaped = table.reset_index(drop=True).reindex(columns=list(columns)).astype(columns)
     ordered = shaped.sort_values(["latent", "annotator", "replicate"], kind="stable")
     files.write_parquet(path, ordered.reset_index(drop=True))

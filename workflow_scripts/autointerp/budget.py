@@ -1,0 +1,119 @@
+"""Caps on what one step may send, and the pace at which it sends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from workflow_scripts.autointerp.plan import Price
+
+
+@dataclass(frozen=True)
+class Caps:
+    """The most that one step may spend; None is no cap."""
+
+    requests: int | None = None
+    tokens: int | None = None
+    cost: float | None = None
+
+
+@dataclass
+class Amount:
+    """Calls, tokens and money, spent or reserved."""
+
+    requests: int = 0
+    input: int = 0
+    output: int = 0
+    cost: float = 0.0
+
+    def add(self, other: Amount, sign: int = 1) -> None:
+        """Add ``sign`` times another amount."""
+        self.requests += sign * other.requests
+        self.input += sign * other.input
+        self.output += sign * other.output
+        self.cost += sign * other.cost
+
+
+class Budget:
+    """Reserves the upper bound of a call before it is sent and settles what it did cost."""
+
+    def __init__(self, caps: Caps) -> None:
+        self.caps = caps
+        self.spent = Amount()
+        self._reserved = Amount()
+        self._changed = asyncio.Condition()
+
+    async def reserve(self, bound: Amount) -> bool:
+        """Reserve ``bound``, if need be after calls in flight; False when it never fits."""
+        async with self._changed:
+            while not self._fits(bound):
+                if not self._reserved.requests:
+                    return False
+                await self._changed.wait()
+            self._reserved.add(bound)
+        return True
+
+    async def settle(self, bound: Amount, actual: Amount) -> None:
+        """Release a reservation and book what was spent."""
+        async with self._changed:
+            self._reserved.add(bound, -1)
+            self.spent.add(actual)
+            self._changed.notify_all()
+
+    def _fits(self, bound: Amount) -> bool:
+        total = Amount()
+        for part in (self.spent, self._reserved, bound):
+            total.add(part)
+        caps = self.caps
+        return (
+            (caps.requests is None or total.requests <= caps.requests)
+            and (caps.tokens is None or total.input + total.output <= caps.tokens)
+            and (caps.cost is None or total.cost <= caps.cost + 1e-12)
+        )
+
+
+def amount(tokens_in: int, tokens_out: int, price: Price | None) -> Amount:
+    """Return one call's amount."""
+    cost = price.cost(tokens_in, tokens_out) if price else 0.0
+    return Amount(1, tokens_in, tokens_out, cost)
+
+
+class Pace:
+    """A pause shared by all workers, and a spacing of calls that grows with each 429.
+
+    After a 429 calls are spaced at 0.9 of the rate that the endpoint has just served; each success
+    narrows the spacing by half a percent.
+    """
+
+    WINDOW = 2.0
+    SHORTEST = 0.1
+    """Seconds over which the served rate is taken, at most and at least."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._free_at = 0.0
+        self._spacing = 0.0
+        self._served: deque[float] = deque(maxlen=4096)
+
+    async def turn(self) -> None:
+        """Wait until this caller may send."""
+        while (wait := self._free_at - self._clock()) > 0:
+            await asyncio.sleep(wait)
+        self._free_at = self._clock() + self._spacing
+
+    def served(self) -> None:
+        """Note a success."""
+        self._served.append(self._clock())
+        self._spacing *= 0.995
+
+    def refused(self, wait: float) -> None:
+        """Note a 429: hold everyone for ``wait`` seconds, then go slower than before."""
+        now = self._clock()
+        recent = [moment for moment in self._served if now - moment <= self.WINDOW]
+        if recent:
+            span = max(now - recent[0], self.SHORTEST)
+            self._spacing = max(self._spacing, span / (0.9 * len(recent)))
+        self._free_at = max(self._free_at, now + wait)

@@ -1,0 +1,186 @@
+"""A content-addressed store of paid responses: one JSON file each, durable at receipt.
+
+The key is the SHA-256 of the canonical JSON of what was asked (address, API, exact body and
+replicate); how it was asked (secret key, time-outs, retries, concurrency, prices) does not count.
+An entry is written to a temporary file, synced and linked into place: the first writer wins, and
+every process reads the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from workflow_scripts.cli import UserError, log
+
+SCHEMA_VERSION = 1
+API = "chat.completions"
+QUARANTINE = "quarantine"
+_COUNTER = itertools.count()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored response with all that is needed to account for it."""
+
+    key: str
+    base_url: str
+    body: dict[str, object]
+    replicate: int
+    response: str
+    """The response's text as received."""
+    status: int
+    headers: dict[str, str]
+    """Allow-listed ones only."""
+    attempts: int
+    received: str
+    """UTC, ISO 8601."""
+    seconds: float
+    sdk: str
+
+
+def canonical(value: object) -> bytes:
+    """Return the one JSON form of a value that digests are taken of."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode()
+
+
+def cache_key(base_url: str, body: dict[str, object], replicate: int) -> str:
+    """Return the key of a request; ``base_url`` must be normalised."""
+    asked = {
+        "schema_version": SCHEMA_VERSION,
+        "base_url": base_url,
+        "api": API,
+        "body": body,
+        "replicate": replicate,
+    }
+    return hashlib.sha256(canonical(asked)).hexdigest()
+
+
+def normalise_url(url: str) -> str:
+    """Return a base URL without user, query and fragment, in lower case where case is void.
+
+    Raises
+    ------
+    UserError
+        If it is no http(s) address.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError:
+        raise UserError("the endpoint's base_url is no valid address") from None
+    if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
+        raise UserError("the endpoint's base_url must start with http:// or https:// and a host")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    default = {"http": 80, "https": 443}[parts.scheme.lower()]
+    where = host if port in (None, default) else f"{host}:{port}"
+    return f"{parts.scheme.lower()}://{where}{parts.path.rstrip('/')}"
+
+
+class ResponseCache:
+    """The store in one folder; safe for several processes at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.quarantined = 0
+
+    def path(self, key: str) -> Path:
+        """Return the file of an entry."""
+        return self.root / key[:2] / f"{key}.json"
+
+    def get(self, key: str) -> Entry | None:
+        """Return an entry, or None; a damaged one is moved to quarantine and counts as absent."""
+        path = self.path(key)
+        try:
+            raw = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        entry = _decode(raw, key)
+        if entry is None:
+            self._quarantine(path)
+        return entry
+
+    def put(self, entry: Entry) -> Entry:
+        """Store an entry durably; return what the store holds now (the first writer's).
+
+        Raises
+        ------
+        UserError
+            If the folder cannot be written; the sentence says why.
+        """
+        path = self.path(entry.key)
+        written = write_once(path, encode_entry(entry))
+        if written:
+            return entry
+        return self.get(entry.key) or self.put(entry)
+
+    def keys(self) -> Iterator[str]:
+        """Yield the keys of all entries, sorted."""
+        for path in sorted(self.root.glob("[0-9a-f][0-9a-f]/*.json")):
+            yield path.stem
+
+    def _quarantine(self, path: Path) -> None:
+        target = self.root / QUARANTINE / f"{path.stem}.{os.getpid()}.{next(_COUNTER)}.json"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.replace(target)
+        except FileNotFoundError:
+            return  # another process has moved it
+        self.quarantined += 1
+        log(f"cache: the entry {path.name} is damaged and was moved to {QUARANTINE}/")
+
+
+def write_once(path: Path, content: bytes) -> bool:
+    """Write a file durably unless it exists; return whether this call wrote it.
+
+    Raises
+    ------
+    UserError
+        If the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_COUNTER)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as out:
+                out.write(content)
+                out.flush()
+                os.fsync(out.fileno())
+            path.hardlink_to(temporary)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise UserError(
+            f"the response cache cannot be written at {path.parent} ({error.strerror}): make room "
+            "or set autointerp.cache to a writable folder; what was stored is kept"
+        ) from None
+    return True
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """Return the bytes of an entry's file, with its checksum."""
+    content = asdict(entry)
+    content["checksum"] = hashlib.sha256(canonical(asdict(entry))).hexdigest()
+    return canonical(content) + b"\n"
+
+
+def _decode(raw: bytes, key: str) -> Entry | None:
+    """Return the entry, or None when it is torn, altered, or not the one of its name."""
+    try:
+        content = json.loads(raw)
+        checksum = content.pop("checksum")
+        entry = Entry(**content)
+        whole = checksum == hashlib.sha256(canonical(asdict(entry))).hexdigest()
+        asked = cache_key(entry.base_url, entry.body, entry.replicate)
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return None
+    return entry if whole and entry.key == key == asked else None

@@ -1,0 +1,259 @@
+"""Send requests to an OpenAI-compatible endpoint; the only step that opens a socket.
+
+Every answer goes into the response cache at receipt, outside this step's outputs; the outputs are
+then written from the cache alone, so that a second run sends nothing and writes the same bytes.
+With `--mode replay` no socket is opened at all. The key comes from the environment variable that
+`--key-env` names. Exit codes: 0 done, 2 stopped with a sentence that says why, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+from workflow_scripts import cli
+from workflow_scripts.autointerp import replay
+from workflow_scripts.autointerp.budget import Amount, Caps
+from workflow_scripts.autointerp.cache import ResponseCache, normalise_url
+from workflow_scripts.autointerp.caller import Caller, Policy, StopRunError, Tally
+from workflow_scripts.autointerp.endpoint import Endpoint
+from workflow_scripts.autointerp.keys import is_loopback, read_key
+from workflow_scripts.autointerp.plan import Price, plan_requests
+from workflow_scripts.autointerp.requests import read_header, read_requests
+
+INTERRUPTED = 130
+GRACE = 20.0
+"""Seconds that calls in flight may still take after an interrupt."""
+LINE_SECONDS = 15.0
+
+
+class InterruptedRunError(Exception):
+    """The user stopped the run."""
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Inputs and outputs of the step."""
+
+    requests: Path
+    cache: Path
+    responses: Path
+    ledger: Path
+    manifest: Path
+
+
+def call_llm(paths: Paths, base_url: str, key_env: str, mode: str, policy: Policy) -> None:
+    """Answer all requests and write responses, ledger and manifest.
+
+    Raises
+    ------
+    UserError
+        If the endpoint refuses, a cap is reached, a key is missing, or a replay lacks answers.
+    InterruptedRunError
+        If the user stopped the run.
+    """
+    url = normalise_url(base_url)
+    cache = ResponseCache(paths.cache)
+    header = read_header(paths.requests)
+    failures: dict[str, str] = {}
+    if mode == "live" and not replay.complete(cache, url, header, paths.requests, policy.form):
+        failures = _send_all(paths, url, key_env, policy)
+    replay.write_outputs(
+        cache,
+        url,
+        header,
+        policy.form,
+        failures if mode == "live" else None,
+        replay.Outputs(paths.requests, paths.responses, paths.ledger, paths.manifest),
+    )
+
+
+def _send_all(paths: Paths, url: str, key_env: str, policy: Policy) -> dict[str, str]:
+    """Send what the cache lacks; return the failures by request id."""
+    key = read_key(key_env)
+    total = count_requests(paths.requests)
+    host = urlsplit(url).netloc
+    cli.log(f"sending text of the study to {host}: up to {total} requests")
+    if url.startswith("http://") and not is_loopback(url):
+        cli.log(f"warning: {host} is reached over plain http, so others can read key and texts")
+    try:
+        caller = asyncio.run(_run(paths, url, key, key_env, policy, total))
+    except StopRunError as stop:
+        raise cli.UserError(str(stop)) from None
+    if caller.tally.usage_missing:
+        cli.log(
+            f"warning: {caller.tally.usage_missing} answers say nothing of their tokens; "
+            "their upper bound was booked"
+        )
+    return caller.failures
+
+
+async def _run(
+    paths: Paths, url: str, key: str, key_env: str, policy: Policy, total: int
+) -> Caller:
+    header = read_header(paths.requests)
+    interrupted = asyncio.Event()
+    async with Endpoint(url, key, policy.deadline, policy.concurrency) as endpoint:
+        caller = Caller(endpoint, ResponseCache(paths.cache), header, policy, key_env)
+
+        def interrupt() -> None:
+            caller.stop("interrupted")
+            interrupted.set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, interrupt)
+        with Progress(total) as progress:
+            job = asyncio.create_task(
+                caller.run(read_requests(paths.requests), total, progress.show)
+            )
+            stopping = asyncio.create_task(interrupted.wait())
+            await asyncio.wait({job, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if interrupted.is_set():
+                await asyncio.wait({job}, timeout=GRACE)
+                job.cancel()
+                await asyncio.gather(job, return_exceptions=True)
+                raise InterruptedRunError(f"{caller.tally.done} of {total} requests are answered")
+            stopping.cancel()
+            await job
+            progress.close(caller.tally, caller.budget.spent)
+    return caller
+
+
+def count_requests(path: Path) -> int:
+    """Return the number of requests in a file."""
+    with path.open("rb") as lines:
+        return sum(1 for _ in lines) - 1
+
+
+class Progress:
+    """A bar on a terminal, a plain line every quarter of a minute elsewhere."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._started = time.monotonic()
+        self._said = self._started
+        self._bar = tqdm(total=total, disable=not sys.stderr.isatty(), desc="requests")
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, tally: Tally, spent: Amount) -> None:
+        """Tell how far the run is."""
+        now = time.monotonic()
+        if not self._bar.disable:
+            self._bar.update(tally.done - self._bar.n)
+            self._bar.set_postfix_str(self._text(tally, spent), refresh=False)
+        elif now - self._said >= LINE_SECONDS:
+            self._said = now
+            rate = tally.done / max(now - self._started, 1e-9)
+            left = (self.total - tally.done) / max(rate, 1e-9)
+            cli.log(
+                f"{tally.done}/{self.total} requests, {rate:.1f}/s, {left:.0f} s left, "
+                + self._text(tally, spent)
+            )
+
+    def close(self, tally: Tally, spent: Amount) -> None:
+        """Tell what the run did."""
+        cli.log(f"{tally.done}/{self.total} requests, {self._text(tally, spent)}")
+
+    def _text(self, tally: Tally, spent: Amount) -> str:
+        money = f", cost {spent.cost:.4f}" if spent.cost else ""
+        return (
+            f"{tally.cached} from the cache, {tally.sent} sent, {tally.retries} retried, "
+            f"{tally.failed} failed, {spent.input} + {spent.output} tokens{money}"
+        )
+
+
+def dry_run(paths: Paths, base_url: str, policy: Policy) -> None:
+    """Print what a run would send and cost; opens no socket."""
+    header = read_header(paths.requests)
+    plan = plan_requests(header, read_requests(paths.requests), policy.prices)
+    stored = replay.count_stored(
+        ResponseCache(paths.cache), normalise_url(base_url), header, paths.requests, policy.form
+    )
+    names = ("calls", "input_tokens", "output_tokens", "input_bound", "output_bound", "cost")
+    print(f"{header.purpose}: nothing is sent")
+    print("annotator".ljust(16) + "".join(name.rjust(15) for name in names))
+    for annotator, row in [*plan["annotators"].items(), ("total", plan["total"])]:
+        cells = "".join(
+            (f"{row[name]:.4f}" if name == "cost" else f"{row[name]:.0f}").rjust(15)
+            for name in names
+        )
+        print(annotator.ljust(16) + cells)
+    print(f"in the cache: {stored}; new: {int(plan['total']['calls']) - stored}")
+    if not plan["priced"]:
+        print("no price is configured, so no cost can be told")
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = Policy()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, required=True, help="folder of the response cache")
+    parser.add_argument("--base-url", required=True)
+    parser.add_argument("--key-env", default="", help="name of the variable that holds the key")
+    parser.add_argument("--mode", choices=("live", "replay"), default="live")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument("--response-format", default=default.form)
+    parser.add_argument("--concurrency", type=int, default=default.concurrency)
+    parser.add_argument("--attempts", type=int, default=default.attempts)
+    parser.add_argument("--deadline", type=float, default=default.deadline, help="seconds")
+    parser.add_argument("--retry-share", type=float, default=default.retry_share)
+    parser.add_argument("--longest-wait", type=float, default=default.longest_wait)
+    parser.add_argument("--first-backoff", type=float, default=default.first_backoff)
+    parser.add_argument("--max-requests", type=int)
+    parser.add_argument("--max-tokens", type=int)
+    parser.add_argument("--max-cost", type=float)
+    parser.add_argument("--prices", default="{}", help="JSON: model to [input, output] per million")
+    parser.add_argument("--responses", type=Path, required=True)
+    parser.add_argument("--ledger", type=Path, required=True)
+    parser.add_argument("--manifest", type=Path, required=True)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and call."""
+    a = _parser().parse_args(argv)
+    paths = Paths(a.requests, a.cache, a.responses, a.ledger, a.manifest)
+
+    def run() -> None:
+        policy = Policy(
+            concurrency=a.concurrency,
+            attempts=a.attempts,
+            deadline=a.deadline,
+            retry_share=a.retry_share,
+            longest_wait=a.longest_wait,
+            first_backoff=a.first_backoff,
+            caps=Caps(a.max_requests, a.max_tokens, a.max_cost),
+            prices=Price.parse(a.prices),
+            form=a.response_format,
+        )
+        if a.dry_run:
+            dry_run(paths, a.base_url, policy)
+        else:
+            call_llm(paths, a.base_url, a.key_env, a.mode, policy)
+
+    try:
+        return cli.guarded(run)
+    except InterruptedRunError as stop:
+        command = json.dumps(["python", "-m", __spec__.name if __spec__ else "", *sys.argv[1:]])
+        cli.log(f"interrupted: {stop}; nothing is lost, resume with the same command: {command}")
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

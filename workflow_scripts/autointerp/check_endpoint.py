@@ -1,0 +1,54 @@
+"""Check, before any work is done, that a configured LLM could be called. Opens no socket."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from workflow_scripts import cli
+from workflow_scripts.autointerp.cache import normalise_url
+from workflow_scripts.autointerp.keys import read_key
+
+
+def check_endpoint(annotator: str, base_url: str, key_env: str, mode: str, cache: Path) -> None:
+    """Do nothing for the lexical annotator; else check address and key, or the archive to replay.
+
+    Raises
+    ------
+    UserError
+        If the config asks for an LLM and something is missing: nothing stands in for it.
+    """
+    if annotator == "lexical":
+        return
+    if annotator != "llm":
+        raise cli.UserError(f"autointerp.annotator is {annotator!r}: choose lexical or llm")
+    if not base_url:
+        raise cli.UserError(
+            "the config asks for an LLM, but autointerp.llm.base_url is empty: "
+            "name an endpoint, or set autointerp.annotator to lexical"
+        )
+    normalise_url(base_url)
+    if mode == "replay":
+        if not cache.is_dir():
+            raise cli.UserError(
+                f"replay needs the response cache {cache}: unpack the archive there"
+            )
+        return
+    read_key(key_env)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and check."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--annotator", required=True, help="lexical or llm")
+    parser.add_argument("--base-url", default="")
+    parser.add_argument("--key-env", default="")
+    parser.add_argument("--mode", choices=("live", "replay"), default="live")
+    parser.add_argument("--cache", type=Path, default=Path("results/llm_cache"))
+    a = parser.parse_args(argv)
+    return cli.guarded(lambda: check_endpoint(a.annotator, a.base_url, a.key_env, a.mode, a.cache))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,263 @@
+"""Turn the answers of one purpose into a table: a row per latent, annotator and replicate.
+
+`explain` gives explanations, `classify` labels, `score` detection scores. A failed answer leaves a
+row with its status and nothing else. Too many failures stop the run; the answers stay in the cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from workflow_scripts import cli, files
+from workflow_scripts.autointerp import tables
+from workflow_scripts.autointerp.answers import GOOD, Answer, Exchange, Outcome, conclude
+from workflow_scripts.autointerp.requests import (
+    Annotator,
+    Header,
+    Request,
+    parse_annotators,
+    read_header,
+    read_requests,
+)
+from workflow_scripts.autointerp.scoring import Item, score_items
+from workflow_scripts.autointerp.select_contexts import OK
+from workflow_scripts.autointerp.statistics import Gate
+from workflow_scripts.autointerp.taxonomy import load_taxonomy
+
+NOT_RUN = "not_run"
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """One request with how it ended."""
+
+    request: Request
+    outcome: Outcome
+
+
+def parse_responses(
+    purpose: str,
+    requests: Path,
+    responses: Path,
+    latents: Path,
+    taxonomy: Path,
+    annotators: Sequence[Annotator],
+    replicates: int,
+    gate: Gate,
+    max_failures: float,
+    output: Path,
+    summary: Path,
+) -> None:
+    """Write the table of one purpose and a summary of statuses.
+
+    Raises
+    ------
+    UserError
+        If more answers failed than ``max_failures`` (a share below 1, else a count), or the two
+        files do not belong together.
+    """
+    header = read_header(requests)
+    if header.purpose != purpose:
+        raise cli.UserError(f"{requests} holds requests to {header.purpose}, not to {purpose}")
+    status = files.read_parquet(latents)
+    frame = _everyone(status, annotators, replicates)
+    statuses: Counter[str] = Counter()
+    parsed = _count(_outcomes(header, requests, responses), statuses)
+    if purpose == "explain":
+        table, columns = _explanations(frame, parsed), tables.EXPLANATIONS
+    elif purpose == "classify":
+        table, columns = _labels(frame, parsed, taxonomy), tables.LABELS
+    else:
+        items = list(_items(parsed))
+        table, columns = score_items(frame, items, gate), tables.SCORES
+    files.write_json(
+        summary,
+        {
+            "purpose": purpose,
+            "requests": statuses.total(),
+            "statuses": dict(sorted(statuses.items())),
+            "rows": {str(k): int(v) for k, v in sorted(table["status"].value_counts().items())},
+        },
+    )
+    check_failures(purpose, statuses, max_failures)
+    tables.write_table(output, table, columns)
+    cli.log(f"{purpose}: {dict(sorted(statuses.items()))}")
+
+
+def check_failures(purpose: str, statuses: Counter[str], limit: float) -> None:
+    """Refuse to go on when more failed than ``limit``, a share below 1 or else a count.
+
+    Raises
+    ------
+    UserError
+        With the number of each status.
+    """
+    total = statuses.total()
+    failed = total - sum(statuses[status] for status in GOOD)
+    allowed = limit * total if limit < 1 else limit
+    if failed > allowed:
+        listed = ", ".join(f"{n} {s}" for s, n in sorted(statuses.items()) if s not in GOOD)
+        raise cli.UserError(
+            f"{purpose}: {failed} of {total} answers failed ({listed}), more than "
+            f"autointerp.llm.max_failures allows: mend the endpoint or the prompt and run again "
+            "(paid answers are kept), or raise the limit"
+        )
+
+
+def _outcomes(header: Header, requests: Path, responses: Path) -> Iterator[Parsed]:
+    """Pair requests with responses; both files are in the same order."""
+    try:
+        lines = responses.open(encoding="utf-8")
+    except FileNotFoundError:
+        raise cli.UserError(f"{responses} does not exist: run call_llm first") from None
+    with lines:
+        for request, line in _together(read_requests(requests), lines, responses):
+            row = json.loads(line)
+            if row["id"] != request.id:
+                raise cli.UserError(f"{responses} does not belong to {requests}: run call_llm anew")
+            yield Parsed(request, _outcome(header, request, row))
+
+
+def _together(
+    requests: Iterator[Request], lines: Iterator[str], path: Path
+) -> Iterator[tuple[Request, str]]:
+    try:
+        yield from zip(requests, lines, strict=True)
+    except ValueError:
+        raise cli.UserError(f"{path} has not one line per request: run call_llm anew") from None
+
+
+def _outcome(header: Header, request: Request, row: dict[str, object]) -> Outcome:
+    exchanges = row["exchanges"]
+    if row["failure"] is not None or not isinstance(exchanges, list) or not exchanges:
+        return Outcome("transport_failed")
+    replies = [Exchange(**exchange) for exchange in exchanges]
+    verdict = conclude(header.expectation(request), replies)
+    return verdict if isinstance(verdict, Outcome) else Outcome("invalid")
+
+
+def _count(parsed: Iterator[Parsed], statuses: Counter[str]) -> Iterator[Parsed]:
+    for one in parsed:
+        statuses[one.outcome.status] += 1
+        yield one
+
+
+def _everyone(
+    status: pd.DataFrame, annotators: Sequence[Annotator], replicates: int
+) -> pd.DataFrame:
+    """Return the rows that must come out, with the status of those that were never asked."""
+    rows = [
+        {
+            "latent": int(latent),
+            "annotator": annotator.name,
+            "annotator_kind": "llm",
+            "llm_used": True,
+            "replicate": replicate,
+            "status": NOT_RUN if known == OK else known,
+        }
+        for latent, known in status[["latent", "status"]].itertuples(index=False)
+        for annotator in annotators
+        for replicate in range(replicates)
+    ]
+    return pd.DataFrame(rows).set_index(["latent", "annotator", "replicate"], drop=False)
+
+
+def _explanations(frame: pd.DataFrame, parsed: Iterator[Parsed]) -> pd.DataFrame:
+    found = {_key(one.request): one.outcome for one in parsed}
+    texts = {key: (o.answer or Answer()).explanation for key, o in found.items()}
+    return _with_status(frame, found).assign(
+        explanation=[texts.get(key, "") for key in frame.index], terms="{}"
+    )
+
+
+def _labels(frame: pd.DataFrame, parsed: Iterator[Parsed], taxonomy: Path) -> pd.DataFrame:
+    """Return labels before the gate, which is applied where scores are known.
+
+    A failed answer has the empty category: it is no judgement.
+    """
+    known = load_taxonomy(taxonomy)
+    found = {_key(one.request): one.outcome for one in parsed}
+    answers = [found[key].answer if key in found else None for key in frame.index]
+    category = [answer.category if answer else "" for answer in answers]
+    return _with_status(frame, found).assign(
+        category=category,
+        category_ungated=category,
+        score=[answer.confidence / 100 if answer else float("nan") for answer in answers],
+        margin=float("nan"),
+        gate_passed=False,
+        **{"class": [known.class_of(c) if c else "" for c in category]},
+    )
+
+
+def _items(parsed: Iterator[Parsed]) -> Iterator[Item]:
+    for one in parsed:
+        request, answer = one.request, one.outcome.answer
+        scores = answer.scores if answer else [None] * len(request.items)
+        for positive, hard, score in zip(request.positives, request.hard, scores, strict=True):
+            yield Item(
+                request.latent,
+                request.annotator,
+                request.replicate,
+                request.owner != request.latent,
+                positive,
+                hard,
+                score,
+                one.outcome.status,
+            )
+
+
+def _with_status(frame: pd.DataFrame, found: dict[tuple[int, str, int], Outcome]) -> pd.DataFrame:
+    status = [
+        found[key].status if key in found else old
+        for key, old in zip(frame.index, frame["status"], strict=True)
+    ]
+    return frame.assign(status=status)
+
+
+def _key(request: Request) -> tuple[int, str, int]:
+    return request.latent, request.annotator, request.replicate
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and parse the responses."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--purpose", choices=("explain", "classify", "score"), required=True)
+    parser.add_argument("--requests", type=Path, required=True)
+    parser.add_argument("--responses", type=Path, required=True)
+    parser.add_argument("--latents", type=Path, required=True)
+    parser.add_argument("--taxonomy", type=Path, required=True)
+    parser.add_argument("--annotators", required=True, help="JSON list of objects")
+    parser.add_argument("--replicates", type=int, default=1)
+    parser.add_argument("--gate-margin", type=float, default=Gate.margin)
+    parser.add_argument(
+        "--max-failures", type=float, default=0.02, help="a share below 1, else a count"
+    )
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--summary", type=Path, required=True)
+    a = parser.parse_args(argv)
+    return cli.guarded(
+        lambda: parse_responses(
+            a.purpose,
+            a.requests,
+            a.responses,
+            a.latents,
+            a.taxonomy,
+            parse_annotators(a.annotators),
+            a.replicates,
+            Gate(a.gate_margin),
+            a.max_failures,
+            a.output,
+            a.summary,
+        )
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
