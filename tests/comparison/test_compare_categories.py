@@ -1,0 +1,201 @@
+"""The comparison of categories on a made-up run whose changes are planted."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.comparison.run_folder import CHAT, GAINED, LOST, Run, make_run
+from workflow_scripts import files
+from workflow_scripts.comparison import compare_categories, score_recovery
+from workflow_scripts.comparison.tables import COLUMNS, change_text, read_csv
+from workflow_scripts.comparison.verdicts import Vote, direction, verdict
+
+COLUMNS_FILE = Path(compare_categories.__file__).with_name("COLUMNS.md")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return make_run(tmp_path_factory.mktemp("run"), seeds=(0, 1))
+
+
+@pytest.fixture(scope="module")
+def table(run: Run) -> pd.DataFrame:
+    output = run.root / "comparison/categories.csv"
+    flags = [*run.compare_flags(output), "--reference", "lower_half"]
+    assert compare_categories.main(flags) == 0
+    return read_csv(output)
+
+
+def rows_of(table: pd.DataFrame, comparison: str, labeller: str = "true") -> pd.DataFrame:
+    mine = table[(table["comparison"] == comparison) & (table["labeller"] == labeller)]
+    mine = mine[(mine["level"] == "category") & (mine["seed"] == 0)]
+    return mine.set_index("name")
+
+
+def test_columns_are_those_documented(table: pd.DataFrame) -> None:
+    text = COLUMNS_FILE.read_text(encoding="utf-8")
+    tables = [re.findall(r"^\| `(\w+)` \|", part, re.M) for part in text.split("## ")[1:]]
+    assert list(table.columns) == list(COLUMNS) == tables[0]
+    assert list(score_recovery.COLUMNS) == tables[1]
+
+
+def test_a_row_per_comparison_seed_labeller_level_and_name(table: pd.DataFrame) -> None:
+    key = ["comparison", "seed", "labeller", "level", "name"]
+    assert not table.duplicated(key).any()
+    assert set(table["labeller"]) == {"true", "lexical"}
+    assert set(table["seed"]) == {0, 1}
+    assert dict(zip(table["comparison"], table["kind"], strict=True)) == {
+        "anchored": "anchored",
+        "direct": "direct",
+    }
+
+
+def test_counts_agree_with_the_artifacts(run: Run, table: pd.DataFrame) -> None:
+    rows = rows_of(table, "anchored")
+    latents = files.read_parquet(run.root / "latents/pt_it/seed0/latents.parquet")
+    selection = files.read_parquet(run.root / "latents/pt_it/seed0/selection.parquet")
+    unique = selection.loc[selection["unique_to"] == "it", "latent"]
+    named = latents.set_index("latent").loc[unique, "true_category"]
+    assert (rows["N_baseline"] == len(unique)).all()
+    for name, row in rows.iterrows():
+        assert row["n_baseline"] == (named == name).sum()
+    assert rows["n_baseline"].sum() == len(unique)
+    assert "none" in rows.index
+    assert not rows.loc["none", "tested"]
+
+
+def test_direct_share_counts_all_live_latents(run: Run, table: pd.DataFrame) -> None:
+    rows = rows_of(table, "direct")
+    selection = files.read_parquet(run.root / "latents/it_simpo/seed0/selection.parquet")
+    assert rows["live"].sum() == len(selection)
+    assert rows["unique"].sum() == (selection["unique_to"] != "").sum()
+    assert rows["unique_share"].to_numpy() == pytest.approx(
+        (rows["unique"] / rows["live"]).to_numpy(), rel=1e-4
+    )
+
+
+def test_sampled_labels_stand_for_all_live_latents(run: Run, table: pd.DataFrame) -> None:
+    rows = rows_of(table, "direct", "lexical")
+    selection = files.read_parquet(run.root / "latents/it_simpo/seed0/selection.parquet")
+    assert rows["live"].sum() == pytest.approx(len(selection), rel=1e-3)
+    assert rows["labelled"].sum() < len(selection)
+    assert "unassigned" in rows.index
+
+
+def test_planted_changes_are_called_with_their_sign(table: pd.DataFrame) -> None:
+    rows = rows_of(table, "direct")
+    assert (rows.loc[list(LOST), "direction"] == -1).all()
+    assert (rows.loc[list(GAINED), "direction"] == 1).all()
+    called = rows["verdict"].isin(["gained", "lost"])
+    assert called[[*LOST, *GAINED]].sum() >= 3
+    assert not called[list(CHAT)].any()
+
+
+def test_seed_level_interval_needs_two_seeds(table: pd.DataFrame) -> None:
+    assert (table.loc[table["labeller"] == "true", "seeds"] == 2).all()
+    assert set(table["robust"].dropna()) <= {"yes", "no"}
+
+
+def test_shuffled_labels_find_nothing(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shuffled = make_run(tmp_path / "shuffled")
+    for path in shuffled.root.glob("latents/*/seed0/latents.parquet"):
+        latents = files.read_parquet(path)
+        latents["true_category"] = rng.permutation(latents["true_category"].to_numpy())
+        files.write_parquet(path, latents)
+    output = tmp_path / "categories.csv"
+    assert compare_categories.main(shuffled.compare_flags(output)) == 0
+    rows = rows_of(read_csv(output), "direct")
+    assert rows["verdict"].isin(["unchanged", "too few latents"])[rows["tested"]].all()
+
+
+def test_order_of_the_models_in_the_fit_does_not_matter(run: Run, tmp_path: Path) -> None:
+    """Baseline and candidate exchanged: every direction turns round."""
+    swapped = Run(run.root, run.taxonomy)
+    sides = run.comparisons["direct"]
+    turned = {"baseline": sides["candidate"], "candidate": sides["baseline"]}
+    swapped.comparisons = {"direct": turned}
+    output = tmp_path / "categories.csv"
+    assert compare_categories.main(swapped.compare_flags(output)) == 0
+    rows = rows_of(read_csv(output), "direct")
+    assert (rows.loc[list(LOST), "delta_norm"] > 0).all()
+    assert (rows.loc[list(GAINED), "likelihood_gap"] < 0).all()
+
+
+def test_placebo_stands_beside(run: Run, tmp_path: Path) -> None:
+    """Here the first fit plays the placebo of the direct comparison."""
+    other = Run(run.root, run.taxonomy)
+    null = {
+        "baseline": {"fit": "pt_it", "model": "pt"},
+        "candidate": {"fit": "pt_it", "model": "it"},
+    }
+    direct_sides = run.comparisons["direct"]
+    other.comparisons = {"null": null, "direct": {**direct_sides, "placebo": "null"}}
+    del other.comparisons["direct"]["anchored"]
+    output = tmp_path / "categories.csv"
+    assert compare_categories.main(other.compare_flags(output)) == 0
+    table = read_csv(output)
+    direct, beside = rows_of(table, "direct"), rows_of(table, "null")
+    assert direct["placebo_share"].tolist() == beside["unique_share"].tolist()
+    assert direct["placebo_p"].between(0, 1).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"baseline": {"fit": "nope", "model": "it"}}, "unknown fit nope"),
+        ({"baseline": {"fit": "pt_it", "model": "simpo"}}, "does not hold"),
+        ({"anchored": "nope"}, "unknown comparison nope"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(
+    run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, object],
+    told: str,
+) -> None:
+    wrong = Run(run.root, run.taxonomy)
+    wrong.comparisons = {**run.comparisons, "direct": {**run.comparisons["direct"], **change}}
+    assert compare_categories.main(wrong.compare_flags(tmp_path / "c.csv")) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_flag_that_is_no_json_is_told(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = run.compare_flags(tmp_path / "c.csv")
+    flags[flags.index("--comparisons") + 1] = json.dumps({"direct": {"baseline": 3}})
+    assert compare_categories.main(flags) == 2
+    assert "--comparisons is not valid at direct.baseline" in capsys.readouterr().err
+
+
+def test_the_rule_of_direction() -> None:
+    up, down, weak_up, weak_down = Vote(1, True), Vote(-1, True), Vote(1, False), Vote(-1, False)
+    nothing = Vote(0, False)
+    assert direction([up, weak_down, weak_down]) == 1
+    assert direction([up, down, weak_up]) == 0
+    assert direction([weak_up, weak_up, weak_down]) == 1
+    assert direction([weak_down, nothing, weak_down]) == -1
+    assert direction([weak_up, nothing, nothing]) == 0
+    assert direction([weak_up, weak_down, nothing]) == 0
+
+
+def test_the_rule_of_the_verdict() -> None:
+    assert verdict(0.01, 0.1, 3, 5, 1) == "too few latents"
+    assert verdict(0.2, 0.1, 30, 5, 1) == "unchanged"
+    assert verdict(float("nan"), 0.1, 30, 5, 1) == "unchanged"
+    assert verdict(0.1, 0.1, 30, 5, 1) == "gained"
+    assert verdict(0.01, 0.1, 30, 5, -1) == "lost"
+    assert verdict(0.01, 0.1, 30, 5, 0) == "changed, direction unclear"
+
+
+def test_change_from_zero_has_no_percentage() -> None:
+    assert change_text(float("nan"), 0, 3) == "n/a (0 → 3)"
+    assert change_text(32.83, 18, 19) == "+32.8 %"

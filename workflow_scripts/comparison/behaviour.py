@@ -1,0 +1,85 @@
+"""The likelihood gap: how much better one model predicts a category's text than the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from workflow_scripts.cli import UserError
+from workflow_scripts.comparison import statistics
+from workflow_scripts.comparison.counts import Level
+from workflow_scripts.comparison.statistics import Interval
+
+COLUMNS = ("model", "category", "documents", "tokens", "nll", "nll_se")
+
+
+def read_behaviour(paths: Sequence[Path]) -> pd.DataFrame:
+    """Return the behaviour tables as one; without paths, an empty one.
+
+    Raises
+    ------
+    UserError
+        If a table is missing or lacks a column.
+    """
+    tables = []
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} does not exist: run the step that makes it")
+        table = pd.read_csv(path, keep_default_na=False, na_values=["", "n/a"])
+        missing = [name for name in COLUMNS if name not in table.columns]
+        if missing:
+            raise UserError(f"{path} lacks the column {missing[0]}: make it anew")
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
+
+
+def likelihood_gaps(
+    behaviour: pd.DataFrame,
+    baseline: str,
+    candidate: str,
+    level: Level,
+    classes: Mapping[str, str],
+    confidence: float,
+) -> dict[str, Interval]:
+    """Return the baseline's minus the candidate's nats per token, relative to the median gap.
+
+    Positive: the candidate predicts the text better. The median over categories is taken off,
+    since a fine-tune shifts the likelihood of everything. The interval takes the two models'
+    errors as independent; both read the same documents, so it is wider than it need be.
+    """
+    if behaviour.empty:
+        return {}
+    rows = behaviour.assign(name=behaviour["category"])
+    if level == "class":
+        rows["name"] = rows["category"].map(lambda c: classes.get(c, c))
+    before = _pooled(rows[rows["model"] == baseline])
+    after = _pooled(rows[rows["model"] == candidate])
+    both = before.join(after, lsuffix="_before", rsuffix="_after", how="inner")
+    if both.empty:
+        return {}
+    gap = both["nll_before"] - both["nll_after"]
+    error = np.hypot(both["nll_se_before"], both["nll_se_after"])
+    relative = gap - float(gap.median())
+    return {
+        str(name): statistics.normal_interval(float(relative[name]), float(error[name]), confidence)
+        for name in both.index
+        if not math.isnan(float(relative[name]))
+    }
+
+
+def _pooled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return mean and standard error per name, over documents of all its categories."""
+    share = rows["documents"] / rows.groupby("name")["documents"].transform("sum")
+    parts = pd.DataFrame(
+        {
+            "name": rows["name"],
+            "nll": share * rows["nll"],
+            "variance": (share * rows["nll_se"]) ** 2,
+        }
+    )
+    sums = parts.groupby("name")[["nll", "variance"]].sum(min_count=1)
+    return pd.DataFrame({"nll": sums["nll"], "nll_se": np.sqrt(sums["variance"])})

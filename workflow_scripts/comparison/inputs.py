@@ -1,0 +1,160 @@
+"""What a comparison is made of: its sides, the files of its fits, and their labelled latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from workflow_scripts import files
+from workflow_scripts.cli import UserError
+
+T = TypeVar("T")
+
+TRUE = "true"
+"""Labeller of latents whose text has known categories."""
+NONE, UNASSIGNED, UNINTERPRETABLE = "none", "unassigned", "uninterpretable"
+RESERVED = (NONE, UNASSIGNED, UNINTERPRETABLE)
+"""Latents without a category: they stay in every denominator and are never tested."""
+ANSWERED = ("ok", "repaired", "reasked")
+"""Statuses of an annotator's answers that hold a category."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: latents of ``fit`` that are unique to ``model``."""
+
+    fit: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sides, with the comparisons that are read beside it."""
+
+    baseline: Side
+    candidate: Side
+    anchored: str | None = None
+    placebo: str | None = None
+
+    @property
+    def direct(self) -> bool:
+        """Say whether both sides lie in one crosscoder."""
+        return self.baseline.fit == self.candidate.fit
+
+
+@dataclass(frozen=True)
+class SeedFiles:
+    """Artifacts of one crosscoder."""
+
+    latents: Path
+    selection: Path
+    examples: Path | None = None
+    labels: list[Path] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class FitFiles:
+    """Artifacts of a fit: its models in order, and the files of each seed."""
+
+    models: list[str]
+    seeds: dict[int, SeedFiles]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One crosscoder's live latents that a labeller has named, in one frame.
+
+    Columns ``latent``, ``category``, ``class``, ``weight`` (live latents for which the row
+    stands), ``unique_to``, ``unique_<own>_vs_<other>`` and all of ``latents.parquet``.
+    """
+
+    models: tuple[str, ...]
+    frame: pd.DataFrame
+
+
+def parse(text: str, kind: type[T], flag: str) -> T:
+    """Parse a flag's JSON into ``kind``.
+
+    Raises
+    ------
+    UserError
+        If it does not have that form.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the top"
+        raise UserError(f"{flag} is not valid at {where}: {first['msg']}") from None
+
+
+def read_classes(taxonomy: Path) -> dict[str, str]:
+    """Return the class of each category of a taxonomy file.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or has no categories with ``id`` and ``class``.
+    """
+    try:
+        content = yaml.safe_load(taxonomy.read_text(encoding="utf-8"))
+        return {str(entry["id"]): str(entry["class"]) for entry in content["categories"]}
+    except FileNotFoundError:
+        raise UserError(f"{taxonomy} does not exist: check the setting `taxonomy`") from None
+    except (yaml.YAMLError, KeyError, TypeError):
+        raise UserError(
+            f"{taxonomy} is no taxonomy: it needs `categories` with `id` and `class`"
+        ) from None
+
+
+def read_labelled(
+    fit: str, seed: int, fits: Mapping[str, FitFiles], classes: Mapping[str, str]
+) -> dict[str, Labelled]:
+    """Return the labelled latents of a crosscoder, by labeller."""
+    source = fits[fit].seeds[seed]
+    models = tuple(fits[fit].models)
+    table = files.read_parquet(source.latents)
+    selection = files.read_parquet(source.selection)
+    live = selection.merge(table, on="latent", how="inner", validate="one_to_one")
+    found: dict[str, Labelled] = {}
+    if "true_category" in live.columns:
+        found[TRUE] = Labelled(models, _classify(live.assign(weight=1.0), "true_category", classes))
+    if source.labels and source.examples is not None:
+        weights = _sample_weights(source.examples)
+        for annotator, labels in _read_labels(source.labels).items():
+            frame = live.merge(weights, on="latent").merge(labels, on="latent", how="left")
+            found[annotator] = Labelled(models, _classify(frame, "category", classes))
+    return found
+
+
+def _classify(frame: pd.DataFrame, column: str, classes: Mapping[str, str]) -> pd.DataFrame:
+    """Return ``frame`` with ``category`` (missing: unassigned) and its ``class``."""
+    category = frame[column].fillna(UNASSIGNED).replace("", UNASSIGNED).astype(str)
+    known = {name: name for name in RESERVED} | dict(classes)
+    return frame.assign(category=category, **{"class": category.map(lambda c: known.get(c, c))})
+
+
+def _sample_weights(examples: Path) -> pd.DataFrame:
+    weights = pd.read_parquet(examples, columns=["latent", "sample_weight"])
+    return weights.drop_duplicates("latent").rename(columns={"sample_weight": "weight"})
+
+
+def _read_labels(paths: list[Path]) -> dict[str, pd.DataFrame]:
+    """Return, by annotator, one category per latent: the most frequent answer of its replicates.
+
+    A tie, or no answer at all, is ``unassigned``.
+    """
+    table = pd.concat([files.read_parquet(path) for path in paths], ignore_index=True)
+    table["category"] = table["category"].where(table["status"].isin(ANSWERED), UNASSIGNED)
+    found = {}
+    for annotator, rows in table.groupby("annotator"):
+        modes = rows.groupby("latent")["category"].agg(lambda c: c.mode().tolist())
+        single = modes.map(lambda m: m[0] if len(m) == 1 else UNASSIGNED)
+        found[str(annotator)] = single.rename("category").reset_index()
+    return found

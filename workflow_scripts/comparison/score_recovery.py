@@ -1,0 +1,209 @@
+"""Set what was found beside what was planted, and say it in one sentence.
+
+Leaves ``recovery.csv``, a row per comparison, seed, labeller, statistic and category (empty where
+nothing was planted), and ``answer.json``, whose ``sentence`` is computed from the categories.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from workflow_scripts import cli, files
+from workflow_scripts.comparison.answers import SIGNS, Fact, answer, choose, planted_fact
+from workflow_scripts.comparison.tables import read_csv, write_csv
+from workflow_scripts.comparison.verdicts import GAINED, LOST, UNCLEAR
+
+PLANTED_COLUMNS = ("category", "class", "baseline_tokens", "candidate_tokens", "planted")
+COLUMNS = (
+    "comparison",
+    "kind",
+    "seed",
+    "labeller",
+    "statistic",
+    "category",
+    "planted",
+    "baseline_tokens",
+    "candidate_tokens",
+    "effect",
+    "low",
+    "high",
+    "q",
+    "called",
+    "sign",
+    "sign_right",
+    "false_call",
+)
+"""Columns of ``recovery.csv``; ``COLUMNS.md`` says what each means."""
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Where ``categories.csv`` holds one statistic: its effect, interval, q value and sign."""
+
+    effect: str
+    low: str
+    high: str
+    q: str | None
+    sign: str | None  # None: the effect's own sign; "": it has none
+
+
+STATISTICS = {
+    "anchored_counts": Statistic("percent_change", "low", "high", "q", "count_sign"),
+    "direct_share": Statistic(
+        "unique_share", "unique_share_low", "unique_share_high", "detection_q", ""
+    ),
+    "direct_share_lower_half": Statistic(
+        "unique_share", "unique_share_low", "unique_share_high", "lower_half_q", ""
+    ),
+    "delta_norm": Statistic("delta_norm", "delta_norm_low", "delta_norm_high", None, None),
+    "likelihood_gap": Statistic(
+        "likelihood_gap", "likelihood_gap_low", "likelihood_gap_high", None, None
+    ),
+    "verdict": Statistic("unique_share", "unique_share_low", "unique_share_high", None, ""),
+}
+
+
+def read_planted(path: Path) -> pd.DataFrame:
+    """Return the planted table.
+
+    Raises
+    ------
+    UserError
+        If it is missing, lacks a column or holds an unknown word in ``planted``.
+    """
+    table = read_csv(path)
+    missing = [name for name in PLANTED_COLUMNS if name not in table.columns]
+    if missing:
+        raise cli.UserError(f"{path} lacks the column {missing[0]}: make it anew")
+    unknown = sorted(set(table["planted"]) - set(SIGNS))
+    if unknown:
+        raise cli.UserError(f"{path}: planted is {unknown[0]!r}: give gained, lost or unchanged")
+    return table
+
+
+def recover(
+    categories: pd.DataFrame, planted: pd.DataFrame | None, pair: tuple[str, str], fdr: float
+) -> pd.DataFrame:
+    """Return the recovery table: every statistic of every comparison of the planted pair."""
+    if planted is None:
+        return pd.DataFrame(columns=list(COLUMNS))
+    truth = planted.set_index("category").to_dict("index")
+    rows = categories[(categories["level"] == "category") & categories["tested"].astype(bool)]
+    rows = rows[(rows["baseline"] == pair[0]) & (rows["candidate"] == pair[1])]
+    found = [
+        record
+        for row in rows.to_dict("records")
+        if (fact := planted_fact(row, truth)) is not None
+        for record in _recovered(row, fact, fdr)
+    ]
+    return pd.DataFrame(found, columns=list(COLUMNS))
+
+
+def _recovered(row: Mapping[object, object], fact: Fact, fdr: float) -> Iterator[dict[str, object]]:
+    truth = SIGNS[str(fact["planted"])]
+    for name, statistic in STATISTICS.items():
+        low, high = _number(row[statistic.low]), _number(row[statistic.high])
+        effect = _number(row[statistic.effect])
+        q = _number(row[statistic.q]) if statistic.q else math.nan
+        if name == "verdict":
+            called = row["verdict"] in (GAINED, LOST, UNCLEAR)
+            sign: float = {GAINED: 1, LOST: -1}.get(str(row["verdict"]), 0)
+        elif math.isnan(effect) and math.isnan(q):
+            continue
+        else:
+            called = q <= fdr if statistic.q else low > 0 or high < 0
+            sign = _sign(row, statistic, effect)
+        yield {
+            **{key: row[key] for key in ("comparison", "kind", "seed", "labeller")},
+            "statistic": name,
+            "category": row["name"],
+            "planted": fact["planted"],
+            "baseline_tokens": fact["baseline_tokens"],
+            "candidate_tokens": fact["candidate_tokens"],
+            "effect": effect,
+            "low": low,
+            "high": high,
+            "q": q,
+            "called": called,
+            "sign": sign,
+            "sign_right": _judged(sign == truth if truth and not math.isnan(sign) else None),
+            "false_call": _judged(bool(called) if truth == 0 else None),
+        }
+
+
+def _sign(row: Mapping[object, object], statistic: Statistic, effect: float) -> float:
+    if statistic.sign == "":
+        return math.nan
+    value = _number(row[statistic.sign]) if statistic.sign else effect
+    return math.nan if math.isnan(value) else float((value > 0) - (value < 0))
+
+
+def _judged(value: bool | None) -> str:
+    return "n/a" if value is None else ("yes" if value else "no")
+
+
+def _number(value: object) -> float:
+    return float(str(value))
+
+
+def score_recovery(
+    categories: Path,
+    planted: Path | None,
+    pair: tuple[str, str] | None,
+    primary: str | None,
+    labeller: str | None,
+    fdr: float,
+    recovery: Path,
+    output: Path,
+) -> None:
+    """Write the recovery table and the answer; ``pair`` is the planted (baseline, candidate)."""
+    table = read_csv(categories)
+    chosen, by = choose(table, primary, labeller)
+    facts = read_planted(planted) if planted else None
+    truth = facts.set_index("category").to_dict("index") if facts is not None else None
+    level = table[table["level"] == "category"]
+    if pair is None:
+        row = level[level["comparison"] == chosen].iloc[0]
+        pair = (str(row["baseline"]), str(row["candidate"]))
+    answers = []
+    for key, rows in level.groupby(["comparison", "seed", "labeller"], sort=False):
+        sides = (str(rows.iloc[0]["baseline"]), str(rows.iloc[0]["candidate"]))
+        answers.append((key, answer(rows, truth if sides == pair else None)))
+    first = next(a for key, a in answers if (key[0], key[2]) == (chosen, by))
+    write_csv(recovery, recover(table, facts, pair, fdr))
+    files.write_json(
+        output, {**asdict(first), "fdr": fdr, "all": [asdict(found) for _, found in answers]}
+    )
+    cli.log(first.sentence)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and score."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--categories", type=Path, required=True)
+    parser.add_argument("--planted", type=Path, default=None, help="planted.csv of organisms")
+    parser.add_argument(
+        "--pair", nargs=2, default=None, metavar=("BASELINE", "CANDIDATE"), help="planted pair"
+    )
+    parser.add_argument("--primary", default=None, help="comparison that answers")
+    parser.add_argument("--labeller", default=None, help="labeller that answers")
+    parser.add_argument("--fdr", type=float, default=0.1)
+    parser.add_argument("--recovery", type=Path, required=True)
+    parser.add_argument("--answer", type=Path, required=True)
+    a = parser.parse_args(argv)
+    pair = (a.pair[0], a.pair[1]) if a.pair else None
+    return cli.guarded(
+        lambda: score_recovery(
+            a.categories, a.planted, pair, a.primary, a.labeller, a.fdr, a.recovery, a.answer
+        )
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
