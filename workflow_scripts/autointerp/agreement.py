@@ -42,8 +42,8 @@ def krippendorff_alpha(table: NDArray[np.int64], draws: int = 1000, seed: int = 
     occur among the pairable labels: agreement beyond chance cannot be told from it.
     """
     size = int(table.max(initial=-1)) + 1
-    counts = np.stack([(table == c).sum(axis=1) for c in range(size)], axis=1).astype(float)
-    counts = counts[counts.sum(axis=1) >= 2] if size else np.zeros((0, 0))
+    counts = (table[:, :, None] == np.arange(size)).sum(axis=1).astype(float)
+    counts = counts[counts.sum(axis=1) >= 2]
     if not len(counts):
         return Interval(np.nan, np.nan, np.nan)
     value = float(_alpha(counts, np.ones((1, len(counts))))[0])

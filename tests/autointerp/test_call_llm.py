@@ -1,0 +1,325 @@
+"""The calling step: paid once, replayed, capped, stopped, killed, and silent about its key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.autointerp.conftest import SENTINEL
+from tests.autointerp.fake_server import Behaviour, FakeServer
+from tests.autointerp.llm_run import ANNOTATORS, KEY_ENV, Run
+
+OUTPUTS = ("responses.jsonl", "ledger.csv", "manifest.json")
+KILLS = 3
+
+
+def _run(contexts: Path, folder: Path, url: str, cache: str = "cache") -> Run:
+    return Run(contexts, folder, url, folder.parent / cache, held_out=20, null=10)
+
+
+def _hashes(run: Run, *purposes: str) -> dict[str, str]:
+    found = {}
+    for purpose in purposes:
+        for name in OUTPUTS:
+            path = run.file(purpose, name)
+            found[f"{purpose}/{name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def _spawn(run: Run, purpose: str, *flags: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "workflow_scripts.autointerp.call_llm"]
+    return subprocess.Popen(
+        [*command, *run.call_flags(purpose), *flags],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def _wait_for(condition: object, seconds: float = 20.0) -> None:
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+def test_a_second_run_sends_nothing_and_writes_the_same_bytes(
+    contexts: Path, tmp_path: Path
+) -> None:
+    with FakeServer(Behaviour(jitter=0.01)) as server:
+        first = _run(contexts, tmp_path / "a", server.url)
+        first.everything()
+        calls, probes = server.counters.calls, server.counters.probes
+        second = _run(contexts, tmp_path / "b", server.url)
+        second.flags = ("--concurrency", "1", "--deadline", "3", "--attempts", "2")
+        second.flags += ("--prices", '{"fake": [1, 2]}')
+        second.everything()
+        assert (server.counters.calls, server.counters.probes) == (calls, probes)
+        assert server.counters.unauthorised == 0
+        assert len(server.counters.key_hashes) == 1
+    purposes = ("explain", "classify", "score")
+    assert _hashes(first, *purposes) == _hashes(second, *purposes)
+    for name in ("explanations", "labels", "scores"):
+        assert first.llm(name).read_bytes() == second.llm(name).read_bytes()
+
+
+def test_a_new_replicate_or_seed_is_a_new_question(contexts: Path, tmp_path: Path) -> None:
+    with FakeServer() as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        assert run.purpose("explain") == 0
+        run.replicates = 2
+        assert run.purpose("explain") == 0
+        assert server.counters.calls == 8
+        run.seed = 1
+        assert run.purpose("explain") == 0
+        assert server.counters.calls == 16
+
+
+def test_replay_needs_no_server_and_no_key(
+    contexts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeServer() as server:
+        first = _run(contexts, tmp_path / "a", server.url)
+        first.everything()
+        url = server.url
+    monkeypatch.delenv(KEY_ENV)
+
+    def no_socket(*_: object) -> None:
+        raise AssertionError("a replay opens a socket")
+
+    monkeypatch.setattr(socket.socket, "connect", no_socket)
+    second = _run(contexts, tmp_path / "b", url)
+    second.flags = ("--mode", "replay")
+    second.everything()
+    assert _hashes(first, "explain", "score") == _hashes(second, "explain", "score")
+
+
+def test_replay_lists_what_is_missing(
+    contexts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeServer() as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        assert run.purpose("explain") == 0
+    entries = sorted(run.cache.glob("[0-9a-f][0-9a-f]/*.json"))
+    entries[0].unlink()
+    run.file("explain", "responses.jsonl").unlink()
+    assert run.call("explain", "--mode", "replay") == 2
+    err = capsys.readouterr().err
+    assert "lacks 1 answers" in err
+    assert entries[0].stem in err
+    assert not run.file("explain", "responses.jsonl").exists()
+
+
+def test_a_damaged_entry_is_fetched_again(contexts: Path, tmp_path: Path) -> None:
+    with FakeServer() as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        assert run.purpose("explain") == 0
+        entry = sorted(run.cache.glob("[0-9a-f][0-9a-f]/*.json"))[0]
+        raw = bytearray(entry.read_bytes())
+        raw[len(raw) // 2] ^= 4
+        entry.write_bytes(raw)
+        assert run.call("explain") == 0
+        assert server.counters.calls == 5
+    assert len(list((run.cache / "quarantine").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "most"),
+    [(("--max-requests", "6"), 6), (("--max-tokens", "30000"), None)],
+)
+def test_caps_are_never_exceeded_and_a_higher_one_resumes(
+    contexts: Path,
+    tmp_path: Path,
+    flags: tuple[str, ...],
+    most: int | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with FakeServer(Behaviour(latency=0.01)) as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        run.held_out, run.null = 40, 40
+        assert run.purpose("explain") == 0
+        assert run.build("score") == 0
+        before = server.counters.calls
+        spent = server.counters.prompt_tokens + server.counters.completion_tokens
+        assert run.call("score", "--concurrency", "32", *flags) == 2
+        assert "cap" in capsys.readouterr().err
+        sent = server.counters.calls - before
+        if most is not None:
+            assert sent == most
+        tokens = server.counters.prompt_tokens + server.counters.completion_tokens - spent
+        assert 0 < tokens <= 30000
+        assert run.call("score") == 0
+        assert server.counters.calls == before + len(_ids(run, "score"))
+
+
+def _ids(run: Run, purpose: str) -> list[str]:
+    lines = run.file(purpose, "requests.jsonl").read_text().splitlines()[1:]
+    return [json.loads(line)["id"] for line in lines]
+
+
+def test_a_price_makes_a_cap_on_cost(contexts: Path, tmp_path: Path) -> None:
+    with FakeServer() as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        assert run.build("explain") == 0
+        prices = ("--prices", '{"fake": [1000, 1000]}')
+        assert run.call("explain", *prices, "--max-cost", "0.5") == 2
+        assert server.counters.calls + server.counters.probes == 1  # the preflight alone fits
+
+
+def test_the_plan_is_near_the_truth_and_opens_no_socket(
+    contexts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with FakeServer() as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        run.annotators = ANNOTATORS
+        for purpose in ("explain", "classify", "score"):
+            assert run.build(purpose) == 0
+            with monkeypatch.context() as patch:
+                patch.setattr(socket, "socket", None)
+                assert run.call(purpose, "--dry-run") == 0
+            total = json.loads(run.file(purpose, "plan.json").read_text())["total"]
+            before = dict(vars(server.counters))
+            assert run.call(purpose) == run.parse(purpose) == 0
+            sent = server.counters.prompt_tokens - before["prompt_tokens"]
+            got = server.counters.completion_tokens - before["completion_tokens"]
+            assert server.counters.calls - before["calls"] == total["calls"]
+            assert total["input_tokens"] == pytest.approx(sent, rel=0.25)
+            assert total["input_tokens"] + total["output_tokens"] == pytest.approx(
+                sent + got, rel=0.25
+            )
+            assert sent <= total["input_bound"]
+    assert "nothing is sent" in capsys.readouterr().out
+
+
+def test_an_interrupt_lets_calls_end_and_a_rerun_sends_the_rest(
+    contexts: Path, tmp_path: Path
+) -> None:
+    with FakeServer(Behaviour(latency=0.05)) as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        run.held_out, run.null = 40, 40
+        assert run.purpose("explain") == 0
+        assert run.build("score") == 0
+        total, before = len(_ids(run, "score")), server.counters.calls
+        process = _spawn(run, "score", "--concurrency", "2")
+        _wait_for(lambda: server.counters.calls >= before + total // 3)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert "resume with the same command" in err
+        assert before + total // 3 <= server.counters.calls < before + total
+        assert run.call("score") == 0
+        assert server.counters.calls == before + total
+    assert run.parse("score") == 0
+
+
+def test_killed_at_random_nothing_is_paid_twice(contexts: Path, tmp_path: Path) -> None:
+    concurrency = 4
+    rng = random.Random(os.getpid())
+    with FakeServer(Behaviour(latency=0.01, jitter=0.02)) as server:
+        undisturbed = _run(contexts, tmp_path / "a", server.url, "other")
+        run = _run(contexts, tmp_path / "b", server.url)
+        for one in (undisturbed, run):
+            one.held_out, one.null = 40, 40
+            assert one.purpose("explain") == 0
+            assert one.build("score") == 0
+        assert undisturbed.call("score") == 0
+        total, before = len(_ids(run, "score")), server.counters.calls
+        for kill in range(1, KILLS + 1):
+            process = _spawn(run, "score", "--concurrency", str(concurrency))
+            target = server.counters.calls + rng.randint(1, total // (KILLS + 1))
+            _wait_for(lambda target=target: server.counters.calls >= target)
+            process.kill()
+            process.communicate(timeout=20)
+            assert server.counters.calls - before <= total + kill * concurrency
+        assert run.call("score") == 0
+        assert server.counters.calls - before <= total + KILLS * concurrency
+    assert _answers(run) == _answers(undisturbed)
+    assert run.parse("score") == undisturbed.parse("score") == 0
+    assert run.llm("scores").read_bytes() == undisturbed.llm("scores").read_bytes()
+    assert not list(run.cache.glob("quarantine/*"))
+
+
+def _answers(run: Run) -> bytes:
+    return run.file("score", "responses.jsonl").read_bytes()
+
+
+def test_two_processes_share_the_work_and_read_the_same(contexts: Path, tmp_path: Path) -> None:
+    with FakeServer(Behaviour(latency=0.01)) as server:
+        runs = [_run(contexts, tmp_path / name, server.url) for name in ("a", "b")]
+        for run in runs:
+            assert run.purpose("explain") == 0
+            assert run.build("score") == 0
+        processes = [_spawn(run, "score") for run in runs]
+        assert [p.wait(20) for p in processes] == [0, 0]
+        for process in processes:
+            process.communicate()
+    assert _hashes(runs[0], "score") == _hashes(runs[1], "score")
+
+
+def test_the_key_is_nowhere(
+    contexts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeServer(Behaviour(latency=0.03, first={3: "500", 5: "prose"})) as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        assert run.build("explain") == 0
+        process = _spawn(run, "explain", "--concurrency", "1")
+        _wait_for(lambda: server.counters.calls >= 1)
+        arguments = subprocess.run(
+            ["ps", "-eo", "args"], capture_output=True, text=True, check=True
+        ).stdout
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 0
+        server.behaviour.from_call = (0, "401")
+        failing = _run(contexts, tmp_path / "b", server.url, "other")
+        assert failing.build("explain") == 0
+        process = _spawn(failing, "explain")
+        _, refused = process.communicate(timeout=20)
+        assert process.returncode == 2
+    assert "call_llm" in arguments
+    for text in (arguments, err, refused):
+        assert SENTINEL not in text
+    paths = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(paths) > 10
+    for path in paths:
+        assert SENTINEL.encode() not in path.read_bytes(), path
+
+
+def test_redirected_logs_hold_no_control_characters(contexts: Path, tmp_path: Path) -> None:
+    with FakeServer() as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        assert run.build("explain") == 0
+        process = _spawn(run, "explain")
+        _, err = process.communicate(timeout=20)
+    assert "127.0.0.1" in err  # where the texts go is told before they go
+    assert err.index("sending text") < err.index("4/4 requests")
+    assert all(c.isprintable() or c == "\n" for c in err)
+
+
+def test_a_full_disk_stops_the_run(
+    contexts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeServer() as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        assert run.build("explain") == 0
+
+        def full(_: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            assert run.call("explain") == 2
+        assert run.call("explain") == 0
