@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from workflow_scripts import cli, files
-from workflow_scripts.autointerp import lexicon, tables
+from workflow_scripts.autointerp import lexicon, select_contexts, tables
 from workflow_scripts.autointerp.categorise import (
     CategoryRule,
     CategoryScores,
     latent_evidence,
     score_categories,
 )
-from workflow_scripts.autointerp.heldout import HeldOutScores, score_held_out
+from workflow_scripts.autointerp.heldout import PERMUTATIONS, HeldOutScores, score_held_out
 from workflow_scripts.autointerp.lexical import FOLDS, Design, LexicalResult, explain, render
 from workflow_scripts.autointerp.select_contexts import HARD, OK, POSITIVE, TRAIN, read_table
 from workflow_scripts.autointerp.statistics import Gate, auroc_interval
@@ -34,8 +33,6 @@ from workflow_scripts.autointerp.taxonomy import UNASSIGNED, Taxonomy, load_taxo
 from workflow_scripts.autointerp.windows import Windows, join_windows, merge_words, read_windows
 
 ANNOTATOR = "lexical"
-BATCH = 500
-"""Latents worked on together, which bounds memory."""
 BACKGROUND = 4000
 """Background windows used at most."""
 
@@ -73,14 +70,14 @@ def explain_lexical(
     table = read_table(contexts, ("latent", "part", "kind", "document", "activations"))
     reference = read_windows(read_table(background, ("pieces",)).slice(0, BACKGROUND))
     usable = status.loc[status["status"] == OK, "latent"].to_numpy()
-    batches = [
-        explain_batch(table, reference, chunk, categories, rule, seed)
-        for chunk in _chunks(usable, BATCH)
-    ]
-    null = np.concatenate([np.zeros(0), *(batch.scores.null.ravel() for batch in batches)])
-    frames = [_batch_frame(batch, categories, gate, null) for batch in batches]
+    frames, nulls = [], [np.zeros((0, PERMUTATIONS))]
+    for part in select_contexts.batches(table, usable):
+        batch = explain_batch(part, reference, categories, rule, seed)
+        frames.append(_batch_frame(batch, categories))
+        nulls.append(batch.scores.null)
+    null = np.concatenate(nulls)
     frames.append(_missing(status[status["status"] != OK]))
-    frame = pd.concat(frames, ignore_index=True)
+    frame = _apply_gate(pd.concat(frames, ignore_index=True), categories, gate, null)
     frame = frame.assign(annotator=ANNOTATOR, annotator_kind="lexical", llm_used=False, replicate=0)
     for name, columns in (
         ("explanations", tables.EXPLANATIONS),
@@ -93,15 +90,14 @@ def explain_lexical(
 
 
 def explain_batch(
-    table: pa.Table,
+    mine: pa.Table,
     reference: Windows,
-    latents: NDArray[np.int64],
     taxonomy: Taxonomy,
     rule: CategoryRule,
     seed: int,
 ) -> Batch:
-    """Explain, categorise and score the given latents together."""
-    mine = table.filter(pc.is_in(table["latent"], pa.array(latents)))
+    """Explain, categorise and score the latents of a table of contexts together."""
+    latents = np.unique(mine["latent"].to_numpy())
     windows = join_windows(reference, read_windows(mine))
     words = merge_words(windows)
     design = _design(mine, latents, len(reference))
@@ -115,11 +111,6 @@ def explain_batch(
     categories = score_categories(evidence, peak, design, whole, rule)
     scores = score_held_out(design, result, [seed, int(latents[0])])
     return Batch(latents, result, categories, scores)
-
-
-def _chunks(latents: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, len(latents), size):
-        yield latents[start : start + size]
 
 
 def _design(table: pa.Table, latents: NDArray[np.int64], background: int) -> Design:
@@ -141,16 +132,12 @@ def _design(table: pa.Table, latents: NDArray[np.int64], background: int) -> Des
     )
 
 
-def _batch_frame(
-    batch: Batch, taxonomy: Taxonomy, gate: Gate, null: NDArray[np.float64]
-) -> pd.DataFrame:
-    """Return a row per latent with the columns of all three tables."""
+def _batch_frame(batch: Batch, taxonomy: Taxonomy) -> pd.DataFrame:
+    """Return a row per latent with the columns of all three tables, the gate's left out."""
     result, found, scores = batch.result, batch.categories, batch.scores
     low, high = auroc_interval(scores.auroc, scores.positives, scores.negatives)
-    passed = gate.passes(scores.auroc, low, null)
     named = [taxonomy.ids[i] for i in found.best]
     ungated = [n if clear else UNASSIGNED for n, clear in zip(named, found.clear, strict=True)]
-    category = [u if ok else UNASSIGNED for u, ok in zip(ungated, passed, strict=True)]
     return pd.DataFrame(
         {
             "latent": batch.latents,
@@ -163,12 +150,9 @@ def _batch_frame(
                 json.dumps({"channel": channel, "terms": [asdict(term) for term in terms]})
                 for channel, terms in zip(result.channel, result.terms, strict=True)
             ],
-            "category": category,
-            "class": [taxonomy.class_of(c) for c in category],
             "category_ungated": ungated,
             "score": found.score,
             "margin": found.margin,
-            "gate_passed": passed,
             "balanced_accuracy": scores.balanced_accuracy,
             "auroc": scores.auroc,
             "auroc_low": low,
@@ -190,14 +174,24 @@ def _missing(status: pd.DataFrame) -> pd.DataFrame:
             "status": status["status"].to_numpy(),
             "explanation": "",
             "terms": "{}",
-            "category": UNASSIGNED,
-            "class": UNASSIGNED,
             "category_ungated": UNASSIGNED,
+            "auroc": np.nan,
+            "auroc_low": np.nan,
             "positives": 0,
             "negatives": 0,
-            "gate_passed": False,
         }
     )
+
+
+def _apply_gate(
+    frame: pd.DataFrame, taxonomy: Taxonomy, gate: Gate, null: NDArray[np.float64]
+) -> pd.DataFrame:
+    """Add `gate_passed`, and the category and class of the latents that pass."""
+    auroc, low = (frame[name].to_numpy(np.float64) for name in ("auroc", "auroc_low"))
+    passed = gate.passes(auroc, low, null)
+    category = frame["category_ungated"].where(passed, UNASSIGNED)
+    classes = [taxonomy.class_of(name) for name in category]
+    return frame.assign(gate_passed=passed, category=category, **{"class": classes})
 
 
 def _summary(
@@ -227,11 +221,10 @@ def _null_passed(done: pd.DataFrame, gate: Gate, null: NDArray[np.float64]) -> f
     """Return the share of latents that the gate would pass with another latent's explanation."""
     if not len(done) or np.isnan(null).all():
         return None
-    table = null.reshape(len(done), -1)
-    positives = np.repeat(done["positives"].to_numpy(), table.shape[1])
-    negatives = np.repeat(done["negatives"].to_numpy(), table.shape[1])
-    low, _ = auroc_interval(table.ravel(), positives, negatives)
-    return float(gate.passes(table.ravel(), low, null).mean())
+    positives = np.repeat(done["positives"].to_numpy(), PERMUTATIONS)
+    negatives = np.repeat(done["negatives"].to_numpy(), PERMUTATIONS)
+    low, _ = auroc_interval(null.ravel(), positives, negatives)
+    return float(gate.passes(null.ravel(), low, null).mean())
 
 
 def _quantile(values: pd.Series[float], quantile: str) -> float | None:

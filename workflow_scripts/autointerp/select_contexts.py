@@ -9,13 +9,14 @@ nearly repeats a training one, or a document that stands on both sides, is dropp
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -68,21 +69,36 @@ def select_contexts(
         If a negative context holds an activation, or the table lacks a column.
     """
     table = read_table(examples, ("latent", "split", "kind", "document", "pieces", "activations"))
-    rows = _describe(table)
-    _check_negatives(table, rows, examples)
-    kept = _choose(rows, table, limits, seed)
-    chosen = rows.loc[kept].sort_values(
-        ["latent", "part", "kind", "peak_value"],
-        ascending=[True, False, False, False],
-        kind="stable",
-    )
-    chosen["context"] = chosen.groupby("latent").cumcount()
-    with files.atomic_path(contexts) as temporary:
-        pq.write_table(_contexts(table, chosen), temporary, compression="zstd")
-    status = _status(rows, chosen, limits)
+    statuses: list[pd.DataFrame] = []
+    total = 0
+    with (
+        files.atomic_path(contexts) as temporary,
+        pq.ParquetWriter(temporary, CONTEXT_SCHEMA, compression="zstd") as out,
+    ):
+        for part in batches(table, np.unique(table["latent"].to_numpy())):
+            rows = _describe(part)
+            _check_negatives(rows, examples)
+            kept = _choose(rows, part, limits, seed)
+            chosen = rows.loc[kept].sort_values(
+                ["latent", "part", "kind", "peak_value"],
+                ascending=[True, False, False, False],
+                kind="stable",
+            )
+            chosen["context"] = chosen.groupby("latent").cumcount()
+            out.write_table(_contexts(part, chosen))
+            statuses.append(_status(rows, chosen, limits))
+            total += len(chosen)
+    status = pd.concat(statuses, ignore_index=True)
     files.write_parquet(latents, status)
     short = int((status["status"] == INSUFFICIENT).sum())
-    cli.log(f"{len(status)} latents, {len(chosen)} contexts, {short} latents with too few")
+    cli.log(f"{len(status)} latents, {total} contexts, {short} latents with too few")
+
+
+def batches(table: pa.Table, latents: NDArray[np.int64], size: int = 500) -> Iterator[pa.Table]:
+    """Yield the rows of at most ``size`` latents at a time, which bounds memory."""
+    for start in range(0, len(latents), size):
+        wanted = pa.array(latents[start : start + size])
+        yield table.filter(pc.is_in(table["latent"], wanted))
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
@@ -94,7 +110,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
         If the file is missing, no Parquet file, or lacks a column.
     """
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, read_dictionary=["pieces.list.element"])
     except FileNotFoundError:
         raise cli.UserError(f"{path} does not exist: run the step that makes it") from None
     except pa.ArrowInvalid as error:
@@ -119,7 +135,7 @@ def _describe(table: pa.Table) -> pd.DataFrame:
     return rows
 
 
-def _check_negatives(table: pa.Table, rows: pd.DataFrame, path: Path) -> None:
+def _check_negatives(rows: pd.DataFrame, path: Path) -> None:
     active = rows[(rows["kind"] != POSITIVE) & (rows["peak_value"] > 0)]
     if len(active):
         latent = int(active["latent"].iloc[0])

@@ -57,8 +57,10 @@ def read_windows(table: pa.Table) -> Windows:
     """Flatten the list columns of a table of contexts; a missing column counts as zeros."""
     lengths = pc.list_value_length(table["pieces"]).to_numpy().astype(np.int64)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    pieces = _flat(table, "pieces")
-    encoded = pieces.dictionary_encode()
+    pieces = pc.list_flatten(table["pieces"])
+    if not pa.types.is_dictionary(pieces.type):
+        pieces = pieces.dictionary_encode()
+    encoded = _single(pieces)
     total = int(offsets[-1])
     return Windows(
         offsets=offsets,
@@ -71,8 +73,13 @@ def read_windows(table: pa.Table) -> Windows:
 
 
 def _flat(table: pa.Table, column: str) -> pa.Array:
-    flat = pc.list_flatten(table[column])
-    return flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat
+    return _single(pc.list_flatten(table[column]))
+
+
+def _single(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+    if not isinstance(array, pa.ChunkedArray):
+        return array
+    return array.unify_dictionaries().combine_chunks()
 
 
 def _numbers(table: pa.Table, column: str, total: int) -> NDArray[np.generic]:
