@@ -196,6 +196,12 @@ def check_fits(config: Config) -> None:
 
 def check_comparisons(config: Config) -> None:
     """Check that each side of a comparison names a fit and one of its models."""
+    primary = config.comparison.primary
+    if primary is not None and primary not in config.comparisons:
+        raise UserError(
+            f"config: comparison.primary names the unknown comparison {primary}: "
+            f"use one of {', '.join(config.comparisons)}"
+        )
     for name, comparison in config.comparisons.items():
         for label in ("anchored", "placebo"):
             companion = getattr(comparison, label)

@@ -371,8 +371,14 @@ class Comparison(Settings):
 
 
 class ComparisonSettings(Settings):
-    """How comparisons are tested."""
+    """How comparisons are tested, and which one answers."""
 
+    primary: Name | None = Field(
+        default=None, description="comparison that answers; none: the first direct one, else any"
+    )
+    labeller: Name | None = Field(
+        default=None, description="labels that answer; none: true ones where known, else any"
+    )
     fdr: Share = Field(default=0.1, description="false discovery rate over categories")
     confidence: Share = Field(default=0.95, description="coverage of the intervals")
     reference: Literal["others", "lower_half"] = Field(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from workflow_scripts.check_config import source_files
 from workflow_scripts.config import Config
-from workflow_scripts.provenance import code_digest
+from workflow_scripts.provenance import PACKAGE, ROOT, code_digest
 
 SAMPLE_BLOCKS = 64
 BLOCK = 1 << 16
@@ -45,6 +45,13 @@ def fingerprint(path: Path) -> str:
 def fingerprints(paths: Iterable[Path]) -> list[list[str]]:
     """Return name and fingerprint of each file."""
     return [[path.name, fingerprint(path)] for path in paths]
+
+
+def steps() -> list[str]:
+    """Return every step of the workflow, as ``stage.verb_object``."""
+    files = sorted((ROOT / PACKAGE).glob("*/*.py"))
+    found = [file for file in files if "\ndef main(" in file.read_text(encoding="utf-8")]
+    return [f"{file.parent.name}.{file.stem}" for file in found]
 
 
 def step_digest(step: str) -> str:

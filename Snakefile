@@ -1,0 +1,49 @@
+"""diffscope: what did fine-tuning change inside this model?
+
+One floor per stage: rules/<stage>.smk, workflow_scripts/<stage>/, results/<run>/<stage>/. Every
+setting is described in config/README.md, every artifact in results/README.md.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+# A config of the user's replaces the quickstart's; it is not merged into it.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+
+
+pathvars:
+    results=f"results/{SETTINGS.run}",
+
+
+include: "rules/dataset.smk"
+include: "rules/models.smk"
+include: "rules/activations.smk"
+include: "rules/crosscoder.smk"
+include: "rules/latents.smk"
+include: "rules/autointerp.smk"
+include: "rules/comparison.smk"
+include: "rules/figures.smk"
+include: "rules/paper.smk"
+
+
+onstart:
+    refuse_at_start()
+
+
+onsuccess:
+    tell_answer()
+
+
+rule all:
+    """Everything up to the report of the run."""
+    default_target: True
+    input:
+        "<results>/report/index.html",
+        "<results>/provenance.json",

@@ -1,0 +1,249 @@
+"""What the rules of all stages share: settings, paths, flags. No rules, no heavy imports."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, workflow.basedir)
+
+from workflow_scripts import keys
+from workflow_scripts.check_config import has_planted, source_files
+from workflow_scripts.cli import UserError
+from workflow_scripts.load_config import load
+
+try:
+    SETTINGS = load(config)
+except UserError as error:
+    raise SystemExit(f"error: {error}") from None
+
+RESULTS = f"results/{SETTINGS.run}"
+DOCUMENTS = f"results/store/{keys.documents_key(SETTINGS)}"
+TOKENS = f"results/store/{keys.tokens_key(SETTINGS)}/tokens"
+SHARDS = [f"shard{n:03d}" for n in range(-(-SETTINGS.text.tokens // SETTINGS.text.shard_tokens))]
+TOKEN_SHARDS = [f"{TOKENS}/{shard}.h5" for shard in SHARDS]
+COMPARED = sorted(
+    {side.fit for c in SETTINGS.comparisons.values() for side in (c.baseline, c.candidate)}
+)
+PURPOSES = {"explanations": "explain", "labels": "classify", "scores": "score"}
+
+
+wildcard_constraints:
+    fit="[a-z0-9_]+",
+    seed="[0-9]+",
+    model="[a-z0-9_]+",
+    purpose="explain|classify|score",
+    table="explanations|labels|scores",
+
+
+# Steps run with this interpreter, from any working directory.
+os.environ |= {
+    "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+    "PYTHONPATH": os.pathsep.join(
+        filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")])
+    ),
+}
+
+# `logged FILE COMMAND…` sends a step's messages to its log, and the last ones of a failed step
+# to the terminal too.
+shell.prefix(
+    'logged() {{ local log="$1"; shift; '
+    '"$@" 2> "$log" || {{ local code=$?; tail -n 5 "$log" >&2; exit $code; }}; }}; '
+)
+
+
+def as_json(value: object) -> str:
+    """Return ``value`` as JSON with sorted keys, for a flag."""
+    return json.dumps(value, sort_keys=True)
+
+
+def facts(step: str, **values: object) -> str:
+    """Return what a step writes into the provenance of its artifacts (JSON)."""
+    return as_json({"code": keys.step_digest(step), **values})
+
+
+def flags(settings: object, *names: str) -> list[str]:
+    """Return settings as flags: ``nu_r`` 0.5 becomes ``--nu-r=0.5``; None gives none.
+
+    Without ``names``, all of them.
+    """
+    values = {name: getattr(settings, name) for name in names or type(settings).model_fields}
+    return [f"--{n.replace('_', '-')}={v}" for n, v in values.items() if v is not None]
+
+
+def text_files() -> list[Path]:
+    """Return the local files from which documents are drawn."""
+    sources = SETTINGS.text.sources.values()
+    return [file for source in sources for file in source_files(source)]
+
+
+def manifest(model: str) -> str:
+    """Return the manifest of a model."""
+    return f"results/store/{keys.model_key(SETTINGS, model)}/{model}/model.json"
+
+
+def base_manifest(organism: str) -> list[str]:
+    """Return the manifest of the model from which an organism starts, if any."""
+    base = SETTINGS.models[organism].organism.base
+    return [manifest(base)] if base else []
+
+
+def dump_files(model: str, layer: int) -> list[str]:
+    """Return the shards that hold a model's activations at a layer, in order."""
+    group = next(name for name, layers in SETTINGS.layers.items() if layer in layers)
+    folder = f"results/store/{keys.dump_key(SETTINGS, model, group)}/{model}/{group}"
+    return [f"{folder}/{shard}.h5" for shard in SHARDS]
+
+
+def normalizer(model: str, layer: int) -> str:
+    """Return the file of a model's normaliser at a layer."""
+    return f"{RESULTS}/activations/{model}/layer{layer}/normalizer.h5"
+
+
+def fit_inputs(name: str) -> dict[str, list[str]]:
+    """Return the files of activations and normalisers that a fit reads."""
+    fit = SETTINGS.fits[name]
+    return {
+        "activations": [file for m in fit.models for file in dump_files(m, fit.layer)],
+        "normalizers": [normalizer(model, fit.layer) for model in fit.models],
+    }
+
+
+def fit_flags(name: str) -> list[str]:
+    """Return the flags by which a step finds the activations of a fit."""
+    fit = SETTINGS.fits[name]
+    activations = {m: dump_files(m, fit.layer) for m in fit.models}
+    normalizers = {m: normalizer(m, fit.layer) for m in fit.models}
+    return [
+        f"--activations={json.dumps(activations)}",
+        f"--normalizers={json.dumps(normalizers)}",
+        f"--layer={fit.layer}",
+    ]
+
+
+def training_flags(name: str) -> list[str]:
+    """Return the flags with the training settings of a fit."""
+    fit = SETTINGS.fits[name]
+    return flags(fit, *(n for n in type(fit).model_fields if n not in ("models", "layer", "seeds")))
+
+
+def checkpoint(name: str, seed: str) -> str:
+    """Return the checkpoint of a fit; its name changes with all on which the fit depends."""
+    depends = [fit_flags(name), training_flags(name), facts("crosscoder.fit_crosscoder")]
+    return f"{RESULTS}/crosscoder/{name}/seed{seed}/checkpoint-{keys.digest(depends)}.safetensors"
+
+
+def fits_and_seeds(names: list[str]) -> list[str]:
+    """Return ``<fit>/seed<S>`` for each seed of the named fits."""
+    return [f"{name}/seed{seed}" for name in names for seed in SETTINGS.fits[name].seeds]
+
+
+def compared_files(names: list[str], *kinds: str) -> dict[str, dict[str, object]]:
+    """Return the artifacts of each compared fit, by seed; ``kinds`` are the annotators' tables."""
+    return {
+        name: {
+            "models": SETTINGS.fits[name].models,
+            "seeds": {seed: seed_files(name, seed, *kinds) for seed in SETTINGS.fits[name].seeds},
+        }
+        for name in names
+    }
+
+
+def seed_files(name: str, seed: int, *kinds: str) -> dict[str, object]:
+    """Return the artifacts of one crosscoder that comparisons and the report read."""
+    latents = f"{RESULTS}/latents/{name}/seed{seed}"
+    tables = f"{RESULTS}/autointerp/{name}/seed{seed}"
+    return {
+        "latents": f"{latents}/latents.parquet",
+        "selection": f"{latents}/selection.parquet",
+        "examples": f"{latents}/examples.parquet",
+        **{kind: [f"{tables}/{kind}.parquet"] for kind in kinds},
+    }
+
+
+def report_fits(names: list[str]) -> dict[str, dict[str, object]]:
+    """Return the artifacts of each fit that the report shows."""
+    fits = compared_files(names, "labels", "explanations", "scores")
+    for name, fit in fits.items():
+        fit["layer"] = SETTINGS.fits[name].layer
+        for seed, files in fit["seeds"].items():
+            files["evaluation"] = f"{RESULTS}/crosscoder/{name}/seed{seed}/evaluation.json"
+    return fits
+
+
+def report_files(names: list[str]) -> Iterator[str]:
+    """Yield the artifacts of the fits that the report shows."""
+    for fit in report_fits(names).values():
+        for files in fit["seeds"].values():
+            for value in files.values():
+                yield from [value] if isinstance(value, str) else value
+
+
+def report_figures() -> list[dict[str, str]]:
+    """Return the figures of the report in order: id, file, caption and section."""
+    found = []
+
+    def add(name: str, section: str, caption: str) -> None:
+        png = f"{RESULTS}/figures/{name}.png"
+        found.append({"id": name, "png": png, "caption": caption, "section": section})
+
+    for name, comparison in SETTINGS.comparisons.items():
+        pair = f"{comparison.baseline.model} and {comparison.candidate.model}"
+        direct = comparison.baseline.fit == comparison.candidate.fit
+        if direct:
+            told = "Share of each category's live latents that belong to one model only"
+            add(f"direct_shares_{name}", "answer", f"{told}: {pair} in one crosscoder ({name}).")
+        told = "Percent change of each category's share of unique latents, with intervals"
+        section = "categories" if direct or len(SETTINGS.comparisons) > 1 else "answer"
+        add(f"category_changes_{name}", section, f"{told}: {pair} ({name}).")
+    for name in COMPARED:
+        fit = SETTINGS.fits[name]
+        of = f"of {' and '.join(fit.models)} at layer {fit.layer}"
+        at = f"{name}_seed{fit.seeds[0]}"
+        add(f"nu_plane_{at}", "latents", f"ν^ε against ν^r of each live latent {of}.")
+        add(f"delta_norm_{at}", "latents", f"Decoder norms {of}: 0.5 is shared.")
+        add(f"firing_rates_{at}", "latents", f"Firing rates of unique and shared latents {of}.")
+        add(f"training_curves_{name}", "training", f"Training of the crosscoder {of}.")
+    return found
+
+
+def run_links() -> dict[str, str]:
+    """Return the links in the run's folder to what lies in the store."""
+    tokens = {f"{RESULTS}/dataset/tokens/{Path(file).name}": file for file in TOKEN_SHARDS}
+    models = {f"{RESULTS}/models/{name}/model.json": manifest(name) for name in SETTINGS.models}
+    return {
+        f"{RESULTS}/dataset/documents.parquet": f"{DOCUMENTS}/documents.parquet",
+        f"{RESULTS}/dataset/manifest.json": f"{DOCUMENTS}/manifest.json",
+        f"{RESULTS}/dataset/tokens/manifest.json": f"{TOKENS}/manifest.json",
+        **tokens,
+        **models,
+    }
+
+
+def purpose_file(wildcards, name: str) -> str:
+    """Return a file of the LLM purpose that the table of ``wildcards`` serves."""
+    folder = f"{RESULTS}/autointerp/{wildcards.fit}/seed{wildcards.seed}"
+    return f"{folder}/{PURPOSES[wildcards.table]}/{name}"
+
+
+def quoted_explanations(wildcards) -> list[str]:
+    """Return the explanations that requests quote; those that ask for them quote none."""
+    folder = f"{RESULTS}/autointerp/{wildcards.fit}/seed{wildcards.seed}"
+    return [] if wildcards.purpose == "explain" else [f"{folder}/llm/explanations.parquet"]
+
+
+def refuse_at_start() -> None:
+    """Stop before any job when the run could not end well."""
+    from workflow_scripts.refuse_early import refuse_early
+
+    try:
+        refuse_early(SETTINGS)
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def tell_answer() -> None:
+    """Print the run's sentence and its report, unless make does so itself."""
+    if Path(RESULTS, "comparison", "answer.json").exists() and "MAKELEVEL" not in os.environ:
+        shell(f"python -m workflow_scripts.figures.print_answer {RESULTS}")

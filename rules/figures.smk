@@ -1,0 +1,198 @@
+"""Show me: figures with the tables behind them, and one self-contained page.
+
+Reads latents, comparisons and training logs; leaves figures as PNG, PDF and CSV, provenance.json
+and report/index.html.
+"""
+
+FIGURES = "<results>/figures"
+PAGE = Path(os.path.relpath(workflow.basedir), "workflow_scripts", "figures")
+
+
+rule plot_nu_plane:
+    """Plot ν^ε against ν^r with the region in which a latent is unique."""
+    input:
+        latents=f"{LATENTS}/latents.parquet",
+        selection=f"{LATENTS}/selection.parquet",
+    output:
+        png=f"{FIGURES}/nu_plane_{{fit}}_seed{{seed}}.png",
+        pdf=f"{FIGURES}/nu_plane_{{fit}}_seed{{seed}}.pdf",
+        table=f"{FIGURES}/nu_plane_{{fit}}_seed{{seed}}.csv",
+    log:
+        "<results>/logs/plot_nu_plane/{fit}_seed{seed}.log",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("figures.plot_nu_plane"),
+        models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
+        rule_=flags(SETTINGS.latents, "nu_r", "nu_e", "nu_lower"),
+    shell:
+        "logged {log:q} python -m workflow_scripts.figures.plot_nu_plane"
+        " --latents {input.latents:q} --selection {input.selection:q}"
+        " --models {params.models:q} {params.rule_:q}"
+        " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
+
+
+rule plot_delta_norm:
+    """Plot the histogram of Δnorm, with the unique latents."""
+    input:
+        latents=f"{LATENTS}/latents.parquet",
+        selection=f"{LATENTS}/selection.parquet",
+    output:
+        png=f"{FIGURES}/delta_norm_{{fit}}_seed{{seed}}.png",
+        pdf=f"{FIGURES}/delta_norm_{{fit}}_seed{{seed}}.pdf",
+        table=f"{FIGURES}/delta_norm_{{fit}}_seed{{seed}}.csv",
+    log:
+        "<results>/logs/plot_delta_norm/{fit}_seed{seed}.log",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("figures.plot_delta_norm"),
+        models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
+    shell:
+        "logged {log:q} python -m workflow_scripts.figures.plot_delta_norm"
+        " --latents {input.latents:q} --selection {input.selection:q}"
+        " --models {params.models:q}"
+        " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
+
+
+rule plot_firing_rates:
+    """Plot how often unique and shared latents fire."""
+    input:
+        latents=f"{LATENTS}/latents.parquet",
+        selection=f"{LATENTS}/selection.parquet",
+    output:
+        png=f"{FIGURES}/firing_rates_{{fit}}_seed{{seed}}.png",
+        pdf=f"{FIGURES}/firing_rates_{{fit}}_seed{{seed}}.pdf",
+        table=f"{FIGURES}/firing_rates_{{fit}}_seed{{seed}}.csv",
+    log:
+        "<results>/logs/plot_firing_rates/{fit}_seed{seed}.log",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("figures.plot_firing_rates"),
+        models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
+    shell:
+        "logged {log:q} python -m workflow_scripts.figures.plot_firing_rates"
+        " --latents {input.latents:q} --selection {input.selection:q}"
+        " --models {params.models:q}"
+        " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
+
+
+rule plot_training_curves:
+    """Plot loss, FVE, L0 and dead share over the steps of a fit, a line per seed."""
+    input:
+        lambda wildcards: [
+            f"{RESULTS}/crosscoder/{at}/training.csv" for at in fits_and_seeds([wildcards.fit])
+        ],
+    output:
+        png=f"{FIGURES}/training_curves_{{fit}}.png",
+        pdf=f"{FIGURES}/training_curves_{{fit}}.pdf",
+        table=f"{FIGURES}/training_curves_{{fit}}.csv",
+    log:
+        "<results>/logs/plot_training_curves/{fit}.log",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("figures.plot_training_curves"),
+        models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
+    shell:
+        "logged {log:q} python -m workflow_scripts.figures.plot_training_curves"
+        " --logs {input:q} --models {params.models:q}"
+        " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
+
+
+rule plot_category_changes:
+    """Plot the percent change of each category's share of unique latents, with intervals."""
+    input:
+        "<results>/comparison/categories.csv",
+    output:
+        png=f"{FIGURES}/category_changes_{{comparison}}.png",
+        pdf=f"{FIGURES}/category_changes_{{comparison}}.pdf",
+        table=f"{FIGURES}/category_changes_{{comparison}}.csv",
+    log:
+        "<results>/logs/plot_category_changes/{comparison}.log",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("figures.plot_category_changes"),
+        rule_=flags(SETTINGS.comparison, "labeller", "fdr"),
+    shell:
+        "logged {log:q} python -m workflow_scripts.figures.plot_category_changes"
+        " --categories {input:q} --comparison {wildcards.comparison} {params.rule_:q}"
+        " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
+
+
+rule plot_direct_shares:
+    """Plot which share of a category's latents belongs to one model only."""
+    input:
+        "<results>/comparison/categories.csv",
+    output:
+        png=f"{FIGURES}/direct_shares_{{comparison}}.png",
+        pdf=f"{FIGURES}/direct_shares_{{comparison}}.pdf",
+        table=f"{FIGURES}/direct_shares_{{comparison}}.csv",
+    log:
+        "<results>/logs/plot_direct_shares/{comparison}.log",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("figures.plot_direct_shares"),
+        rule_=flags(SETTINGS.comparison, "labeller", "fdr"),
+    shell:
+        "logged {log:q} python -m workflow_scripts.figures.plot_direct_shares"
+        " --categories {input:q} --comparison {wildcards.comparison} {params.rule_:q}"
+        " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
+
+
+rule record_run:
+    """Write where the run's artifacts came from, and link the shared ones into its folder."""
+    input:
+        list(run_links().values()),
+    output:
+        "<results>/provenance.json",
+        *run_links(),
+    log:
+        "<results>/logs/record_run.log",
+    localrule: True
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("figures.record_run"),
+        settings=as_json(SETTINGS.model_dump(mode="json")),
+        steps=as_json({step: keys.step_digest(step) for step in keys.steps()}),
+        links=as_json(run_links()),
+        models=as_json({name: manifest(name) for name in SETTINGS.models}),
+    shell:
+        "logged {log:q} python -m workflow_scripts.figures.record_run"
+        " --settings {params.settings:q} --code {params.steps:q} --links {params.links:q}"
+        " --models {params.models:q} --output {output[0]:q}"
+
+
+rule build_report:
+    """Put everything on one page that opens from disk."""
+    input:
+        answer="<results>/comparison/answer.json",
+        categories="<results>/comparison/categories.csv",
+        recovery="<results>/comparison/recovery.csv",
+        provenance="<results>/provenance.json",
+        figures=[figure["png"] for figure in report_figures()],
+        fits=list(report_files(COMPARED)),
+        ledgers=[f"<results>/autointerp/{at}/ledger.csv" for at in fits_and_seeds(COMPARED) if LLM],
+        agreement=[f"<results>/autointerp/{at}/agreement.json" for at in fits_and_seeds(COMPARED)],
+        page=[PAGE / name for name in ("report.html.j2", "report.css", "report.js")],
+    output:
+        "<results>/report/index.html",
+    log:
+        "<results>/logs/build_report.log",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("figures.build_report"),
+        run=SETTINGS.run,
+        figures=as_json(report_figures()),
+        fits=as_json(report_fits(COMPARED)),
+    shell:
+        "logged {log:q} python -m workflow_scripts.figures.build_report --run {params.run}"
+        " --answer {input.answer:q} --categories {input.categories:q}"
+        " --recovery {input.recovery:q} --provenance {input.provenance:q}"
+        " --ledgers {input.ledgers:q} --figures {params.figures:q} --fits {params.fits:q}"
+        " --output {output:q}"

@@ -1,0 +1,91 @@
+"""Latents: their scores, the rule that makes one unique to a model, and their contexts.
+
+Reads crosscoders, activations and tokens; leaves latents.parquet, selection.parquet,
+examples.parquet and background.parquet.
+"""
+
+LATENTS = "<results>/latents/{fit}/seed{seed}"
+
+
+rule score_latents:
+    """Score every latent: decoder norms, latent scaling with errors, activity."""
+    input:
+        unpack(lambda wildcards: fit_inputs(wildcards.fit)),
+        crosscoder=f"{CROSSCODER}/crosscoder.safetensors",
+        tokens=TOKEN_SHARDS,
+    output:
+        f"{LATENTS}/latents.parquet",
+    log:
+        "<results>/logs/score_latents/{fit}_seed{seed}.log",
+    benchmark:
+        "<results>/logs/score_latents/{fit}_seed{seed}.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    params:
+        code=keys.step_digest("latents.score_latents"),
+        inputs=lambda wildcards: fit_flags(wildcards.fit),
+        folder=lambda wildcards, input: str(Path(input.crosscoder).parent),
+        rule_=flags(
+            SETTINGS.latents, "nu_r", "nu_e", "nu_lower", "min_documents", "min_beta", "groups"
+        ),
+    shell:
+        "logged {log:q} python -m workflow_scripts.latents.score_latents"
+        " {params.inputs:q} --tokens {input.tokens:q} --crosscoder {params.folder:q}"
+        " {params.rule_:q} --threads {threads} --output {output:q}"
+
+
+rule select_latents:
+    """Decide which latents are unique to one model."""
+    input:
+        f"{LATENTS}/latents.parquet",
+    output:
+        selection=f"{LATENTS}/selection.parquet",
+        summary=f"{LATENTS}/selection.json",
+    log:
+        "<results>/logs/select_latents/{fit}_seed{seed}.log",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("latents.select_latents"),
+        models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
+        rule_=flags(SETTINGS.latents, "nu_r", "nu_e", "fdr", "delta_norm"),
+    shell:
+        "logged {log:q} python -m workflow_scripts.latents.select_latents"
+        " --latents {input:q} --models {params.models:q} {params.rule_:q}"
+        " --selection {output.selection:q} --summary {output.summary:q}"
+
+
+rule collect_examples:
+    """Collect contexts of the unique latents and of a sample of the others."""
+    input:
+        unpack(lambda wildcards: fit_inputs(wildcards.fit)),
+        crosscoder=f"{CROSSCODER}/crosscoder.safetensors",
+        selection=f"{LATENTS}/selection.parquet",
+        tokens=TOKEN_SHARDS,
+        tokenizer=manifest(keys.tokenizer_models(SETTINGS)[0]),
+    output:
+        examples=f"{LATENTS}/examples.parquet",
+        background=f"{LATENTS}/background.parquet",
+    log:
+        "<results>/logs/collect_examples/{fit}_seed{seed}.log",
+    benchmark:
+        "<results>/logs/collect_examples/{fit}_seed{seed}.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    params:
+        code=keys.step_digest("latents.collect_examples"),
+        inputs=lambda wildcards: fit_flags(wildcards.fit),
+        folder=lambda wildcards, input: str(Path(input.crosscoder).parent),
+        sizes=flags(SETTINGS.latents.examples, "shared_latents", "window", "pool"),
+        explain=list(SETTINGS.latents.examples.explain.model_dump().values()),
+        verify=list(SETTINGS.latents.examples.verify.model_dump().values()),
+        seed=SETTINGS.seed,
+    shell:
+        "logged {log:q} python -m workflow_scripts.latents.collect_examples"
+        " {params.inputs:q} --tokens {input.tokens:q} --crosscoder {params.folder:q}"
+        " --selection {input.selection:q} --tokenizer {input.tokenizer:q} {params.sizes:q}"
+        " --explain-counts {params.explain} --verify-counts {params.verify}"
+        " --seed {params.seed} --threads {threads}"
+        " --examples {output.examples:q} --background {output.background:q}"

@@ -1,0 +1,73 @@
+"""The whole chain on config/smoke.yaml, and what makes which step run again."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.workflow import running
+from tests.workflow.conftest import Run
+
+pytestmark = pytest.mark.workflow
+
+SECONDS = 120
+
+
+@pytest.fixture
+def tree(smoke_run: Run, tmp_path: Path) -> Path:
+    """A copy of the finished run that a test may change."""
+    folder = tmp_path / "tree"
+    shutil.copytree(smoke_run.folder, folder, symlinks=True)
+    return folder
+
+
+def test_run_ends_with_answer_and_report(smoke_run: Run) -> None:
+    results = smoke_run.folder / "results" / "smoke"
+    answer = json.loads((results / "comparison" / "answer.json").read_text(encoding="utf-8"))
+    assert answer["sentence"] in smoke_run.output
+    assert "report: results/smoke/report/index.html" in smoke_run.output
+    assert (results / "report" / "index.html").stat().st_size > 10_000
+    assert smoke_run.seconds < SECONDS
+
+
+def test_report_has_no_external_address(smoke_run: Run) -> None:
+    html = (smoke_run.folder / "results/smoke/report/index.html").read_text(encoding="utf-8")
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", html)
+
+
+def test_shared_artifacts_are_linked(smoke_run: Run) -> None:
+    results = smoke_run.folder / "results" / "smoke"
+    for name in ("dataset/documents.parquet", "dataset/tokens/shard000.h5", "models/pt/model.json"):
+        assert (results / name).is_symlink()
+        assert (results / name).stat().st_size > 0
+
+
+def test_second_run_does_nothing(smoke_run: Run) -> None:
+    assert running.NOTHING in running.smoke(smoke_run.folder)
+
+
+def test_touching_every_source_reruns_nothing(tree: Path) -> None:
+    for part in running.PARTS:
+        for path in [tree / part, *(tree / part).rglob("*")]:
+            path.touch()
+    assert running.NOTHING in running.smoke(tree, "-n")
+
+
+def test_comment_reruns_nothing(tree: Path) -> None:
+    for path in (tree / "workflow_scripts").rglob("*.py"):
+        path.write_text(path.read_text(encoding="utf-8") + "\n# a remark\n", encoding="utf-8")
+    assert running.NOTHING in running.smoke(tree, "-n")
+
+
+def test_other_run_shares_the_store(tree: Path) -> None:
+    config = tree / "config" / "smoke.yaml"
+    text = config.read_text(encoding="utf-8").replace("run: smoke", "run: other")
+    config.write_text(text, encoding="utf-8")
+    rules = running.planned(running.smoke(tree, "-n"))
+    shared = {"sample_documents", "tokenize_documents", "train_organism", "dump_activations"}
+    assert not shared & set(rules)
+    assert "fit_crosscoder" in rules

@@ -1,0 +1,75 @@
+"""Write where a run's artifacts came from, and link the shared ones into the run's folder.
+
+Text, trained models and activations lie in the store, where runs share them. The links give them
+their place under results/<run>/ too: documents, token shards and model manifests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from workflow_scripts import cli, files
+from workflow_scripts.provenance import provenance
+
+
+def link(path: Path, target: Path) -> None:
+    """Make ``path`` a relative symbolic link to ``target``.
+
+    Raises
+    ------
+    UserError
+        If the target does not exist, or something else than a link is in the way.
+    """
+    if not target.exists():
+        raise cli.UserError(f"{target} does not exist: run the step that makes it")
+    if path.exists() and not path.is_symlink():
+        raise cli.UserError(f"{path} is in the way of a link to {target}: remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(os.path.relpath(target, path.parent))
+
+
+def record_run(
+    settings: Mapping[str, object],
+    code: Mapping[str, str],
+    links: Mapping[str, str],
+    models: Mapping[str, Path],
+    output: Path,
+) -> None:
+    """Make the links and write settings, digests of code, models and library versions."""
+    for path, target in links.items():
+        link(Path(path), Path(target))
+    canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    files.write_json(
+        output,
+        provenance(
+            run=settings.get("run"),
+            settings=settings,
+            settings_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
+            code=code,
+            models={name: files.read_json(path) for name, path in models.items()},
+            links=links,
+        ),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", type=json.loads, required=True, help="JSON of all settings")
+    parser.add_argument("--code", type=json.loads, required=True, help="JSON: step to code digest")
+    parser.add_argument("--links", type=json.loads, required=True, help="JSON: link to target")
+    parser.add_argument("--models", type=json.loads, required=True, help="JSON: model to manifest")
+    parser.add_argument("--output", type=Path, required=True)
+    a = parser.parse_args(argv)
+    models = {name: Path(path) for name, path in a.models.items()}
+    return cli.guarded(lambda: record_run(a.settings, a.code, a.links, models, a.output))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
