@@ -119,7 +119,7 @@ def test_order_of_the_models_in_the_fit_does_not_matter(run: Run, tmp_path: Path
     """Baseline and candidate exchanged: every direction turns round."""
     swapped = Run(run.root, run.taxonomy)
     sides = run.comparisons["direct"]
-    turned = {"baseline": sides["candidate"], "candidate": sides["baseline"]}
+    turned: dict[str, object] = {"baseline": sides["candidate"], "candidate": sides["baseline"]}
     swapped.comparisons = {"direct": turned}
     output = tmp_path / "categories.csv"
     assert compare_categories.main(swapped.compare_flags(output)) == 0
@@ -131,11 +131,11 @@ def test_order_of_the_models_in_the_fit_does_not_matter(run: Run, tmp_path: Path
 def test_placebo_stands_beside(run: Run, tmp_path: Path) -> None:
     """Here the first fit plays the placebo of the direct comparison."""
     other = Run(run.root, run.taxonomy)
-    null = {
+    null: dict[str, object] = {
         "baseline": {"fit": "pt_it", "model": "pt"},
         "candidate": {"fit": "pt_it", "model": "it"},
     }
-    direct_sides = run.comparisons["direct"]
+    direct_sides = dict(run.comparisons["direct"])
     other.comparisons = {"null": null, "direct": {**direct_sides, "placebo": "null"}}
     del other.comparisons["direct"]["anchored"]
     output = tmp_path / "categories.csv"

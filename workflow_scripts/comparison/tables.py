@@ -77,6 +77,10 @@ COLUMNS = (
 """Columns of ``categories.csv``; ``COLUMNS.md`` says what each means."""
 
 
+TEXT = ("comparison", "kind", "baseline", "candidate", "labeller", "level", "name", "class")
+"""Columns that are text whatever they hold: a column of ``true`` must not turn into booleans."""
+
+
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV, atomically; what is undefined is written as ``n/a``."""
     with files.atomic_path(path) as temporary:
@@ -92,7 +96,8 @@ def read_csv(path: Path) -> pd.DataFrame:
         If the file is missing or empty.
     """
     try:
-        return pd.read_csv(path, keep_default_na=False, na_values=[MISSING])
+        kinds = dict.fromkeys(TEXT, str)
+        return pd.read_csv(path, keep_default_na=False, na_values=[MISSING], dtype=kinds)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the step that makes it") from None
     except pd.errors.EmptyDataError:

@@ -1,0 +1,117 @@
+"""Every figure: not blank, tidy table beside, same bytes again, mistakes told."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.comparison.run_folder import Run
+from workflow_scripts import files
+
+FIGURES = {
+    "plot_nu_plane": "--latents {l} --selection {s} --models it simpo",
+    "plot_delta_norm": "--latents {l} --selection {s} --models it simpo --null {n}",
+    "plot_firing_rates": "--latents {l} --selection {s} --models it simpo",
+    "plot_training_curves": "--logs {t0} {t1} --models it simpo",
+    "plot_category_changes": "--categories {c} --comparison anchored",
+    "plot_direct_shares": "--categories {c} --comparison direct",
+}
+
+
+def flags_of(run: Run, name: str) -> list[str]:
+    """Return the input flags of a figure."""
+    latents = run.root / "latents/it_simpo/seed0"
+    paths = {
+        "l": latents / "latents.parquet",
+        "s": latents / "selection.parquet",
+        "n": run.root / "latents/pt_it/seed0/latents.parquet",
+        "t0": run.root / "crosscoder/it_simpo/seed0/training.csv",
+        "t1": run.root / "crosscoder/it_simpo/seed1/training.csv",
+        "c": run.root / "comparison/categories.csv",
+        "r": run.root / "comparison/recovery.csv",
+        "b": run.behaviour,
+    }
+    return FIGURES[name].format(**paths).split()
+
+
+def plot(name: str, flags: list[str], folder: Path) -> int:
+    """Run a figure's step."""
+    module = importlib.import_module(f"workflow_scripts.figures.{name}")
+    output = [f"--{kind}={folder / name}.{kind}" for kind in ("png", "pdf")]
+    code: int = module.main([*flags, *output, f"--table={folder / name}.csv"])
+    return code
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_drawn_and_drawn_again_alike(run: Run, tmp_path: Path, name: str) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert plot(name, flags_of(run, name), first) == 0
+    assert plot(name, flags_of(run, name), second) == 0
+    for kind in ("png", "pdf"):
+        one, other = (folder / f"{name}.{kind}" for folder in (first, second))
+        assert one.read_bytes() == other.read_bytes()
+    picture = mpl.image.imread(first / f"{name}.png")[..., :3]
+    inked = (np.abs(picture - 1).max(axis=2) > 0.1).mean()
+    assert inked > 0.01
+    assert len(pd.read_csv(first / f"{name}.csv")) > 5
+    assert b"CreationDate" not in (first / f"{name}.pdf").read_bytes()
+
+
+def test_every_figure_of_the_stage_is_tested() -> None:
+    folder = Path(importlib.import_module("workflow_scripts.figures").__path__[0])
+    assert {path.stem for path in folder.glob("plot_*.py")} == set(FIGURES)
+
+
+def test_many_latents_are_shown_as_a_density(run: Run, tmp_path: Path) -> None:
+    parts = run.root / "latents/it_simpo/seed0"
+    for name in ("latents", "selection"):
+        table = pd.concat([files.read_parquet(parts / f"{name}.parquet")] * 30)
+        step = 220
+        shift = table.groupby("latent").cumcount() * step
+        table["latent"] += shift
+        files.write_parquet(tmp_path / f"{name}.parquet", table)
+    flags = ["--latents", str(tmp_path / "latents.parquet"), "--models", "it", "simpo"]
+    flags += ["--selection", str(tmp_path / "selection.parquet")]
+    assert plot("plot_nu_plane", flags, tmp_path) == 0
+
+
+def test_no_unique_latent_at_all(run: Run, tmp_path: Path) -> None:
+    """A run that finds nothing still has its figures."""
+    table = pd.read_csv(run.root / "comparison/categories.csv", keep_default_na=False)
+    zero = ["n_baseline", "n_candidate", "unique", "unique_share"]
+    table[zero] = 0
+    table.to_csv(tmp_path / "categories.csv", index=False)
+    for name, comparison in (
+        ("plot_category_changes", "anchored"),
+        ("plot_direct_shares", "direct"),
+    ):
+        flags = ["--categories", str(tmp_path / "categories.csv"), "--comparison", comparison]
+        assert plot(name, flags, tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "told"),
+    [
+        ("plot_direct_shares", "--categories {c} --comparison anchored", "no direct share"),
+        ("plot_category_changes", "--categories {c} --comparison nope", "has no row of nope"),
+        ("plot_category_changes", "--categories nope.csv --comparison direct", "does not exist"),
+        ("plot_training_curves", "--logs nope.csv --models it", "does not exist"),
+    ],
+)
+def test_mistakes_are_told(
+    run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    flags: str,
+    told: str,
+) -> None:
+    filled = flags.format(c=run.root / "comparison/categories.csv").split()
+    assert plot(name, filled, tmp_path) == 2
+    assert told in capsys.readouterr().err

@@ -1,0 +1,230 @@
+"""The report: self-contained, safe with hostile text, and working in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.comparison.run_folder import Run, make_run
+from tests.figures.browser import CHROMIUM, Page, browse
+from tests.figures.conftest import compared
+from tests.figures.test_figures import flags_of, plot
+from workflow_scripts import files
+from workflow_scripts.figures import build_report
+from workflow_scripts.figures.report_data import to_json
+
+HOSTILE = (
+    "<script>window.broken = 1</script>",
+    "</script><img src=x onerror='window.broken = 1'>",
+    "\"'`${window.broken = 1}&lt;&amp;",
+    "\u202eright to left\u202c",
+    "zero\u200bwidth",
+    "🦊 emoji 👩\u200d🔬",
+    "\u2028\u2029",
+    "http://example.com/beacon.png",
+    "]]>--><!--",
+)
+
+
+def report_flags(run: Run, figure: Path, output: Path) -> list[str]:
+    """Return the command line of the report."""
+    fits = {}
+    for name, models in run.fits.items():
+        seeds = {}
+        for seed in run.seeds:
+            named = run.root / f"autointerp/{name}/seed{seed}"
+            seeds[str(seed)] = {
+                **run.seed_files(name, seed),
+                "evaluation": str(run.root / f"crosscoder/{name}/seed{seed}/evaluation.json"),
+                "explanations": [str(named / "explanations.parquet")],
+                "scores": [str(named / "scores.parquet")],
+            }
+        fits[name] = {"models": list(models), "layer": 3, "seeds": seeds}
+    picture = {"id": "shares", "png": str(figure), "caption": "Shares.", "section": "answer"}
+    comparison = run.root / "comparison"
+    return [
+        *("--run", "made_up", "--figures", json.dumps([picture]), "--fits", json.dumps(fits)),
+        *("--answer", str(comparison / "answer.json")),
+        *("--categories", str(comparison / "categories.csv")),
+        *("--recovery", str(comparison / "recovery.csv")),
+        *("--provenance", str(run.root / "provenance.json")),
+        *("--output", str(output)),
+    ]
+
+
+def made_report(run: Run, folder: Path) -> Path:
+    """Build the report of a run and return its path."""
+    assert plot("plot_direct_shares", flags_of(run, "plot_direct_shares"), folder) == 0
+    facts = {"config": "digest", "models": {"it": {"revision": "a" * 40}}, "device": "cpu"}
+    files.write_json(run.root / "provenance.json", facts)
+    page = folder / "report/index.html"
+    assert build_report.main(report_flags(run, folder / "plot_direct_shares.png", page)) == 0
+    return page
+
+
+@pytest.fixture(scope="module")
+def page(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_report(run, tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hostile")
+    run = make_run(folder / "run", pieces=HOSTILE, explanation=" ".join(HOSTILE))
+    compared(run)
+    return made_report(run, folder)
+
+
+class Links(HTMLParser):
+    """Collects every attribute that could load something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        loading = ("src", "href", "srcset", "data", "action", "poster")
+        self.found += [value or "" for name, value in attrs if name in loading]
+
+
+def links(path: Path) -> Links:
+    parser = Links()
+    parser.feed(path.read_text(encoding="utf-8"))
+    return parser
+
+
+@pytest.mark.parametrize("which", ["page", "hostile"])
+def test_nothing_is_loaded_from_elsewhere(which: str, request: pytest.FixtureRequest) -> None:
+    path: Path = request.getfixturevalue(which)
+    found = links(path).found
+    assert found
+    assert all(value.startswith(("#", "data:image/png;base64,")) for value in found)
+    text = path.read_text(encoding="utf-8")
+    assert "://" not in text
+    assert not re.search(r"@import|url\(", text)
+    assert "Content-Security-Policy" in text
+
+
+def test_the_answer_stands_first_with_its_picture(run: Run, page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    sentence = files.read_json(run.root / "comparison/answer.json")["sentence"]
+    assert text.index(sentence) < text.index("data:image/png") < text.index('id="evidence"')
+    assert "No LLM was used." in text
+    assert "Planted changes and what each statistic finds" in text
+    assert "a" * 40 in text
+
+
+def test_hostile_text_stays_data(hostile: Path) -> None:
+    text = hostile.read_text(encoding="utf-8")
+    assert "window.broken" in text
+    assert "<script>window.broken" not in text
+    assert links(hostile).tags.count("script") == 2
+    assert "img" in links(hostile).tags
+    assert links(hostile).tags.count("img") == 1
+    raw = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    assert raw is not None
+    data = json.loads(raw.group(1))
+    assert data[0]["pieces"] == list(HOSTILE)
+
+
+def test_json_in_a_page_round_trips() -> None:
+    value = [*HOSTILE, "a://b", {"</script>": "<!--"}]
+    text = to_json(value)
+    assert json.loads(text) == value
+    assert not re.search(r"[<>&\u2028\u2029]|://", text)
+
+
+def test_a_missing_figure_is_told(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = report_flags(run, tmp_path / "nope.png", tmp_path / "index.html")
+    files.write_json(run.root / "provenance.json", {})
+    assert build_report.main(flags) == 2
+    assert "nope.png does not exist" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Page]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    with browse() as page:
+        yield page
+
+
+def rows(browser: Page) -> int:
+    return int(browser.evaluate("document.querySelector('#count').textContent.split(' ')[0]"))
+
+
+def type_into(browser: Page, element: str, value: str) -> None:
+    browser.evaluate(
+        f"(() => {{ const e = document.getElementById({json.dumps(element)});"
+        f" e.value = {json.dumps(value)};"
+        " e.dispatchEvent(new Event('input', {bubbles: true}));"
+        " e.dispatchEvent(new Event('change', {bubbles: true})); })()"
+    )
+
+
+def test_the_browser_searches_filters_and_sorts(browser: Page, page: Path) -> None:
+    browser.open(page.as_uri())
+    everything = rows(browser)
+    assert everything == 210
+    type_into(browser, "search", "safety refusal".replace(" ", "_"))
+    assert 0 < rows(browser) < everything
+    type_into(browser, "search", "")
+    type_into(browser, "fit", "2")
+    type_into(browser, "owner", "simpo")
+    assert 0 < rows(browser) < everything
+    browser.evaluate(
+        "[...document.querySelectorAll('#latents thead button')]"
+        ".find(b => b.textContent.startsWith('Δnorm')).click()"
+    )
+    values = browser.evaluate(
+        "[...document.querySelectorAll('#latents tbody tr')].map(r => r.cells[5].textContent)"
+    )
+    numbers = [float(value) for value in values]
+    assert numbers == sorted(numbers)
+    assert browser.complaints == []
+    assert all(url.startswith(("file:", "data:", "about:")) for url in browser.requests)
+
+
+def test_a_deep_link_lands(browser: Page, run: Run, page: Path) -> None:
+    selection = files.read_parquet(run.root / "latents/it_simpo/seed0/selection.parquet")
+    latent = int(selection.loc[selection["unique_to"] == "simpo", "latent"].iloc[0])
+    browser.open(f"{page.as_uri()}#latent=it_simpo/{latent}")
+    heading = browser.evaluate("document.querySelector('#latent h3').textContent")
+    assert heading.startswith(f"Latent {latent} of it_simpo")
+    assert browser.evaluate("document.activeElement.id") == "latent"
+    shaded = "[...document.querySelectorAll('.context bdi')].filter(e => e.style.background).length"
+    assert browser.evaluate(shaded) > 0
+    assert "U+000A" not in browser.evaluate("document.querySelector('.context p').textContent")
+
+
+def test_hostile_text_is_inert_in_the_browser(browser: Page, hostile: Path) -> None:
+    examples = "Object.keys(JSON.parse(document.getElementById('data').textContent)[0].contexts)[0]"
+    browser.open(hostile.as_uri())
+    latent = browser.evaluate(examples)
+    browser.open(f"{hostile.as_uri()}#latent=pt_it/{latent}")
+    assert browser.evaluate("window.broken === undefined")
+    text = browser.evaluate("document.querySelector('.context p').textContent")
+    for piece in HOSTILE[:3]:
+        assert piece in text
+    assert "U+202E" in text
+    assert "U+200B" in text
+    assert "🦊" in text
+    assert browser.evaluate("document.querySelectorAll('#latent img, #latent script').length") == 0
+    assert browser.complaints == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_sideways_scrolling_and_dark_colours(browser: Page, page: Path, width: int) -> None:
+    browser.open(page.as_uri(), width, 844, dark=True)
+    assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    ground = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == "rgb(18, 22, 27)"

@@ -1,0 +1,192 @@
+"""Build the run's report: one HTML file that opens from disk and needs nothing else.
+
+The page's parts lie beside this module: ``report.html.j2``, ``report.css`` and ``report.js``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from pydantic import TypeAdapter, ValidationError
+
+from workflow_scripts import cli, files
+from workflow_scripts.figures import report_data, report_tables
+from workflow_scripts.figures.category_rows import read_table
+from workflow_scripts.figures.report_data import FitFiles
+from workflow_scripts.figures.report_tables import Table
+from workflow_scripts.figures.style import readable
+
+T = TypeVar("T")
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture of the report."""
+
+    id: str
+    png: Path
+    caption: str
+    section: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A figure as the page holds it."""
+
+    id: str
+    source: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that the report is made from."""
+
+    run: str
+    answer: Path
+    categories: Path
+    recovery: Path | None
+    published: Path | None
+    provenance: Path | None
+    ledgers: Sequence[Path]
+    figures: Sequence[Figure]
+    fits: Mapping[str, FitFiles]
+    contexts: int
+
+
+def parse(text: str, kind: type[T], flag: str) -> T:
+    """Parse a flag's JSON into ``kind``.
+
+    Raises
+    ------
+    UserError
+        If it does not have that form.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the top"
+        raise cli.UserError(f"{flag} is not valid at {where}: {first['msg']}") from None
+
+
+def shown(figure: Figure) -> Shown:
+    """Return a figure with its picture as a data URI.
+
+    Raises
+    ------
+    UserError
+        If the picture is missing.
+    """
+    if not figure.png.exists():
+        raise cli.UserError(f"{figure.png} does not exist: run the step that makes it")
+    data = base64.b64encode(figure.png.read_bytes()).decode()
+    return Shown(figure.id, f"data:image/png;base64,{data}", figure.caption)
+
+
+def render(inputs: Inputs) -> str:
+    """Return the page."""
+    answer = files.read_json(inputs.answer)
+    categories = read_table(inputs.categories)
+    tables = report_tables.category_tables(categories)
+    first = [t for c, by, t in tables if (c, by) == (answer["comparison"], answer["labeller"])]
+    others = [t for c, by, t in tables if (c, by) != (answer["comparison"], answer["labeller"])]
+    recovery = read_table(inputs.recovery) if inputs.recovery else pd.DataFrame()
+    provenance = files.read_json(inputs.provenance) if inputs.provenance else {}
+    sections: dict[str, list[Shown]] = {}
+    for figure in inputs.figures:
+        sections.setdefault(figure.section, []).append(shown(figure))
+    browsers = [
+        report_data.browser(name, fit, inputs.contexts) for name, fit in inputs.fits.items()
+    ]
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters["readable"] = readable
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        run=inputs.run,
+        answer=answer,
+        annotators=report_data.llm_annotators(inputs.fits),
+        lead=sections.pop("answer", []),
+        sections=sections,
+        first_tables=first,
+        other_tables=others,
+        recovery=report_tables.recovery_table(recovery),
+        fits=report_tables.fit_table(inputs.fits),
+        published=report_tables.csv_table(inputs.published, "Published and measured"),
+        provenance=report_tables.flatten(provenance),
+        ledger=ledger_table(inputs.ledgers),
+        style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
+        script=Markup((HERE / "report.js").read_text(encoding="utf-8")),
+        data=Markup(report_data.to_json(browsers)),
+    )
+
+
+def ledger_table(paths: Sequence[Path]) -> Table | None:
+    """Return the totals of all calls to LLMs, by the text columns ``model`` and ``status``."""
+    parts = [pd.read_csv(path) for path in paths]
+    calls = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    if calls.empty:
+        return None
+    keys = [name for name in ("annotator", "model", "purpose", "status") if name in calls.columns]
+    sums = [name for name in calls.columns if "token" in str(name) or "cost" in str(name)]
+    groups = calls.groupby(keys, dropna=False)
+    totals = groups[sums].sum().assign(calls=groups.size()).reset_index()
+    rows = [[str(cell) for cell in row] for row in totals.itertuples(index=False)]
+    header = [readable(str(name)) for name in totals.columns]
+    return Table("Calls to LLMs", header, rows, [""] * len(rows))
+
+
+def build_report(inputs: Inputs, output: Path) -> None:
+    """Write the page to ``output``."""
+    page = render(inputs)
+    files.write_text(output, page)
+    cli.log(f"{output}: {len(page.encode()) / 1e6:.1f} MB")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and build."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--answer", type=Path, required=True)
+    parser.add_argument("--categories", type=Path, required=True)
+    parser.add_argument("--recovery", type=Path, default=None)
+    parser.add_argument("--published", type=Path, default=None)
+    parser.add_argument("--provenance", type=Path, default=None)
+    parser.add_argument("--ledgers", type=Path, nargs="*", default=[])
+    parser.add_argument("--figures", required=True, help="JSON: [{id, png, caption, section}]")
+    parser.add_argument("--fits", required=True, help="JSON: fit: {models, layer, seeds}")
+    parser.add_argument("--contexts", type=int, default=6, help="contexts shown per latent")
+    parser.add_argument("--output", type=Path, required=True)
+    a = parser.parse_args(argv)
+
+    def run() -> None:
+        inputs = Inputs(
+            a.run,
+            a.answer,
+            a.categories,
+            a.recovery,
+            a.published,
+            a.provenance,
+            a.ledgers,
+            parse(a.figures, list[Figure], "--figures"),
+            parse(a.fits, dict[str, FitFiles], "--fits"),
+            a.contexts,
+        )
+        build_report(inputs, a.output)
+
+    return cli.guarded(run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,114 @@
+"""Plot the direct share: which part of a category's latents belongs to one model only."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from workflow_scripts import cli
+from workflow_scripts.figures import category_rows, style
+from workflow_scripts.figures.category_rows import Choice
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMNS = (
+    "name",
+    "class",
+    "unique",
+    "live",
+    "unique_share",
+    "unique_share_low",
+    "unique_share_high",
+    "reference_share",
+    "placebo_share",
+    "detection_p",
+    "detection_q",
+    "verdict",
+)
+
+
+def tidy(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the categories that have latents, by direct share.
+
+    Raises
+    ------
+    UserError
+        If the comparison is not a direct one.
+    """
+    shown = rows.dropna(subset=["unique_share"])
+    if shown.empty:
+        raise cli.UserError("no direct share: both sides of the comparison must lie in one fit")
+    return shown.sort_values(["unique_share", "name"])[list(COLUMNS)]
+
+
+def draw(axes: Axes, table: pd.DataFrame) -> None:
+    """Draw a bar per category with its interval, the reference and the placebo beside."""
+    for y, row in enumerate(category_rows.rows_of(table)):
+        tint = style.VERDICTS[row.text("verdict")]
+        axes.barh(y, 100 * row.number("unique_share"), height=0.7, color=tint, alpha=0.55)
+        ends = [100 * row.number(f"unique_share_{end}") for end in ("low", "high")]
+        axes.plot(ends, [y, y], color=tint, lw=1.6)
+        reference, placebo = row.number("reference_share"), row.number("placebo_share")
+        axes.plot(100 * reference, y, "|", color=style.BLACK, markersize=9, mew=1.2)
+        axes.plot(100 * placebo, y, "x", color=style.BLACK, markersize=4)
+        axes.annotate(
+            f"{row.number('unique'):.0f} of {row.number('live'):.0f}",
+            (1.02, y),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=8,
+        )
+    axes.set_yticks(range(len(table)), [style.readable(n) for n in table["name"]])
+    axes.set(xlim=(0, None), ylim=(-0.7, len(table) - 0.3))
+
+
+def legend(axes: Axes, table: pd.DataFrame) -> None:
+    """Tell verdicts by colour, and the two marks."""
+    handles = [
+        Line2D([], [], color=tint, linewidth=6, alpha=0.6, label=word)
+        for word, tint in style.VERDICTS.items()
+        if word in set(table["verdict"])
+    ]
+    marks = {"|": "reference"}
+    if table["placebo_share"].notna().any():
+        marks["x"] = "placebo"
+    for marker, label in marks.items():
+        handles.append(Line2D([], [], linestyle="", marker=marker, color=style.BLACK, label=label))
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.2, 0.5))
+
+
+def plot_direct_shares(rows: pd.DataFrame, choice: Choice, output: style.Output) -> None:
+    """Write the figure."""
+    table = tidy(rows)
+    base, cand = rows["baseline"].iloc[0], rows["candidate"].iloc[0]
+    with style.styled():
+        figure, axes = plt.subplots(figsize=(style.WIDTH * 0.72, 0.9 + 0.24 * max(len(table), 4)))
+        draw(axes, table)
+        legend(axes, table)
+        axes.set_xlabel(f"live latents unique to {base} or to {cand}, %")
+        style.note(axes, style.labels_note(choice.labeller))
+        style.save(figure, table, output)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and plot."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    category_rows.add_choice(parser)
+    style.add_output(parser)
+    a = parser.parse_args(argv)
+
+    def run() -> None:
+        rows, choice = category_rows.choose(a)
+        plot_direct_shares(rows, choice, style.output_of(a))
+
+    return cli.guarded(run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,71 @@
+"""Plot how often latents fire: unique ones against shared ones."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from workflow_scripts import cli, files
+from workflow_scripts.figures import style
+
+
+def tidy(latents: pd.DataFrame, selection: pd.DataFrame) -> pd.DataFrame:
+    """Return latent, firing rate and owner of every live latent."""
+    live = selection[["latent", "unique_to"]].merge(latents, on="latent")
+    return live[["latent", "unique_to", "firing_rate"]]
+
+
+def plot_firing_rates(
+    latents: Path, selection: Path, models: Sequence[str], output: style.Output
+) -> None:
+    """Write the figure: shares of each group over firing rate, on a logarithmic axis."""
+    everything = files.read_parquet(latents)
+    table = tidy(everything, files.read_parquet(selection))
+    colour = style.model_colours(models)
+    groups = [("", "shared", style.GREY), *((m, f"unique to {m}", colour[m]) for m in models)]
+    rates = np.log10(table["firing_rate"])
+    bins = np.linspace(np.floor(rates.min()), 0, 41).tolist()
+    with style.styled():
+        figure, axes = plt.subplots(figsize=(style.WIDTH, 2.6))
+        for owner, label, tint in groups:
+            mine = rates[table["unique_to"] == owner]
+            if len(mine):
+                axes.hist(
+                    mine,
+                    bins,
+                    weights=np.full(len(mine), 1 / len(mine)),
+                    histtype="stepfilled" if owner == "" else "step",
+                    color=tint,
+                    alpha=0.35 if owner == "" else 1.0,
+                    linewidth=1.4,
+                    label=f"{label} ({len(mine)})",
+                )
+        ticks = np.arange(np.floor(rates.min()), 1)
+        axes.set_xticks(ticks, [f"$10^{{{int(t)}}}$" for t in ticks])
+        axes.set(xlabel="firing rate (share of tokens)", ylabel="share of the group's latents")
+        dead = int((~everything["live"]).sum())
+        axes.legend(title=f"{dead} of {len(everything)} latents never fire", alignment="left")
+        figure.tight_layout()
+        style.save(figure, table, output)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and plot."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--latents", type=Path, required=True)
+    parser.add_argument("--selection", type=Path, required=True)
+    parser.add_argument("--models", nargs="+", required=True)
+    style.add_output(parser)
+    a = parser.parse_args(argv)
+    return cli.guarded(
+        lambda: plot_firing_rates(a.latents, a.selection, a.models, style.output_of(a))
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,237 @@
+"""The report's tables: what is shown in words and figures, formatted for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from workflow_scripts import files
+from workflow_scripts.figures.category_rows import Row, rows_of
+from workflow_scripts.figures.report_data import FitFiles
+from workflow_scripts.figures.style import labels_note, readable
+
+SIGNS = {1: "▲ gained", -1: "▼ lost", 0: "open"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: caption, header, rows of cells, and the class of each row for its colour."""
+
+    caption: str
+    header: list[str]
+    rows: list[list[str]]
+    kinds: list[str]
+
+
+def number(value: float, digits: int = 2, sign: bool = False) -> str:
+    """Return a number for people; n/a where it is undefined, ∞ where it is unbounded."""
+    if math.isnan(value):
+        return "n/a"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
+def probability(value: float) -> str:
+    """Return a p or q value."""
+    if math.isnan(value):
+        return "n/a"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def interval(row: Row, name: str, factor: float = 1, digits: int = 0, sign: bool = False) -> str:
+    """Return the bounds ``name_low`` … ``name_high``."""
+    low, high = (factor * row.number(f"{name}_{end}") for end in ("low", "high"))
+    if math.isnan(low) and math.isnan(high):
+        return ""
+    return f"{number(low, digits, sign)} … {number(high, digits, sign)}"
+
+
+def change(row: Row) -> str:
+    """Return counts and percent change of the anchored statistic."""
+    before, after = row.count("n_baseline"), row.count("n_candidate")
+    if before == 0:
+        return f"n/a ({before} → {after})"
+    return f"{number(row.number('percent_change'), 0, sign=True)} %"
+
+
+def category_tables(categories: pd.DataFrame) -> list[tuple[str, str, Table]]:
+    """Return (comparison, labeller, table) for each, categories of the first seed first."""
+    found = []
+    for (comparison, labeller), block in categories.groupby(["comparison", "labeller"], sort=False):
+        for level in ("category", "class"):
+            rows = block[(block["level"] == level) & (block["seed"] == block["seed"].iloc[0])]
+            if len(rows):
+                table = direct_table if rows["kind"].iloc[0] == "direct" else anchored_table
+                found.append((str(comparison), str(labeller), table(rows, level)))
+    return found
+
+
+def direct_table(rows: pd.DataFrame, level: str) -> Table:
+    """Return the table of a direct comparison: detection, then direction."""
+    ordered = rows.sort_values(["tested", "unique_share"], ascending=False)
+    placebo = ordered["placebo_share"].notna().any()
+    first = rows_of(ordered.head(1))[0]
+    header = [level, "verdict", "direct share", "interval", "reference", "q"]
+    header += ["placebo"] if placebo else []
+    header += ["Δnorm shift", "interval", "anchored change", "likelihood gap", "interval", "votes"]
+    cells = []
+    for row in rows_of(ordered):
+        beside = [f"{number(100 * row.number('placebo_share'), 0)} %"] if placebo else []
+        cells.append(
+            [
+                readable(row.text("name")),
+                _text(row, "verdict"),
+                f"{number(100 * row.number('unique_share'), 0)} %"
+                f" ({number(row.number('unique'), 0)} of {number(row.number('live'), 0)})",
+                f"{interval(row, 'unique_share', 100)} %",
+                f"{number(100 * row.number('reference_share'), 0)} %",
+                probability(row.number("detection_q")),
+                *beside,
+                number(row.number("delta_norm"), 3, sign=True),
+                interval(row, "delta_norm", 1, 3, sign=True),
+                f"{number(row.number('anchored_change'), 0, sign=True)} %"
+                if not math.isnan(row.number("anchored_change"))
+                else {1.0: "from zero", -1.0: "to zero"}.get(row.number("anchored_sign"), "n/a"),
+                number(row.number("likelihood_gap"), 3, sign=True),
+                interval(row, "likelihood_gap", 1, 3, sign=True),
+                _text(row, "votes"),
+            ]
+        )
+    caption = (
+        f"{first.text('comparison')}: latents unique to {first.text('baseline')} or to"
+        f" {first.text('candidate')} in one crosscoder, by {level};"
+        f" {labels_note(first.text('labeller'))}"
+    )
+    return Table(caption, header, cells, [_kind(row) for row in rows_of(ordered)])
+
+
+def anchored_table(rows: pd.DataFrame, level: str) -> Table:
+    """Return the table of an anchored comparison, as published studies count."""
+    keys = pd.DataFrame(
+        {
+            "tested": ~rows["tested"].astype(bool),
+            "ratio": -(rows["share_candidate"] - rows["share_baseline"]),
+        }
+    ).sort_values(["tested", "ratio"])
+    ordered = rows.loc[keys.index]
+    first = rows_of(ordered.head(1))[0]
+    base, cand = first.text("baseline"), first.text("candidate")
+    header = [level, base, cand, "change", "interval", "p", "q", "least callable", "robust"]
+    cells = [
+        [
+            readable(row.text("name")),
+            f"{row.count('n_baseline')} of {row.count('N_baseline')}",
+            f"{row.count('n_candidate')} of {row.count('N_candidate')}",
+            change(row),
+            f"{number(row.number('low'), 0, True)} … {number(row.number('high'), 0, True)} %"
+            if not math.isnan(row.number("low"))
+            else "",
+            probability(row.number("p")),
+            probability(row.number("q")),
+            f"{number(row.number('detectable_down'), 0, True)}"
+            f" / {number(row.number('detectable_up'), 0, True)} %",
+            _text(row, "robust") or "one seed",
+        ]
+        for row in rows_of(ordered)
+    ]
+    caption = (
+        f"{first.text('comparison')}: latents unique to {base} in one crosscoder against latents"
+        f" unique to {cand} in another, by {level}; {labels_note(first.text('labeller'))}"
+    )
+    return Table(caption, header, cells, [_kind(row) for row in rows_of(ordered)])
+
+
+def _text(row: Row, name: str) -> str:
+    value = row.text(name)
+    return "" if value == "nan" else value
+
+
+def _kind(row: Row) -> str:
+    words = {"gained": "gained", "lost": "lost", "changed, direction unclear": "unclear"}
+    return words.get(_text(row, "verdict"), "untested" if not _tested(row) else "")
+
+
+def _tested(row: Row) -> bool:
+    return row.text("tested") == "True"
+
+
+def fit_table(fits: Mapping[str, FitFiles]) -> Table:
+    """Return a row per crosscoder: FVE per model, L0, dead latents, unique latents."""
+    rows = []
+    for name, fit in fits.items():
+        for seed, source in fit.seeds.items():
+            selection = files.read_parquet(source.selection)
+            unique = selection["unique_to"].value_counts()
+            facts = files.read_json(source.evaluation) if source.evaluation else {}
+            fve = facts.get("fve", {})
+            rows.append(
+                [
+                    name,
+                    str(seed),
+                    str(fit.layer),
+                    ", ".join(f"{m} {number(fve.get(m, math.nan), 4)}" for m in fit.models),
+                    f"{number(facts.get('l0_threshold', math.nan), 1)} (k = {facts.get('k', '?')})",
+                    f"{number(100 * facts.get('dead_share', math.nan), 1)} %",
+                    str(len(selection)),
+                    ", ".join(f"{m} {int(unique.get(m, 0))}" for m in fit.models),
+                ]
+            )
+    header = ["fit", "seed", "layer", "held-out FVE", "L0", "dead", "live", "unique to"]
+    return Table("Crosscoders", header, rows, [""] * len(rows))
+
+
+def recovery_table(recovery: pd.DataFrame) -> Table | None:
+    """Return power and false calls per statistic, where something was planted."""
+    if recovery.empty:
+        return None
+    rows = []
+    keys = ["comparison", "labeller", "seed", "statistic"]
+    for (comparison, labeller, seed, statistic), block in recovery.groupby(keys, sort=False):
+        planted = block[block["planted"] != "unchanged"]
+        same = block[block["planted"] == "unchanged"]
+        judged = planted[planted["sign_right"].isin(["yes", "no"])]
+        rows.append(
+            [
+                str(comparison),
+                str(labeller),
+                str(seed),
+                readable(str(statistic)),
+                f"{int(planted['called'].astype(bool).sum())} of {len(planted)}",
+                f"{int((judged['sign_right'] == 'yes').sum())} of {len(judged)}"
+                if len(judged)
+                else "has none",
+                f"{int((same['false_call'] == 'yes').sum())} of {len(same)}",
+            ]
+        )
+    header = ["comparison", "labels", "seed", "statistic", "planted called", "sign right", "false"]
+    return Table("Planted changes and what each statistic finds", header, rows, [""] * len(rows))
+
+
+def csv_table(path: Path | None, caption: str) -> Table | None:
+    """Return a CSV as it is; None without a path."""
+    if path is None:
+        return None
+    table = pd.read_csv(path, keep_default_na=False, dtype=str)
+    header = [readable(str(name)) for name in table.columns]
+    rows = [[str(cell) for cell in row] for row in table.itertuples(index=False)]
+    return Table(caption, header, rows, [""] * len(rows))
+
+
+def flatten(value: object, prefix: str = "") -> list[tuple[str, str]]:
+    """Return a nested JSON value as (path, text) pairs, in order."""
+    if isinstance(value, Mapping):
+        return [
+            pair
+            for key, inner in value.items()
+            for pair in flatten(inner, f"{prefix} / {key}" if prefix else str(key))
+        ]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if all(not isinstance(item, Mapping | list) for item in value):
+            return [(prefix, ", ".join(map(str, value)))]
+        return [pair for i, item in enumerate(value) for pair in flatten(item, f"{prefix} / {i}")]
+    return [(prefix, "" if value is None else str(value))]

@@ -1,0 +1,152 @@
+"""One look for all figures, and how they are written: the same bytes on every run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+
+from workflow_scripts import files
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart with every common kind of colour blindness.
+ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILION, PURPLE, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#000000"
+GREY, LIGHT = "#7F7F7F", "#D9D9D9"
+BASELINE, CANDIDATE = BLUE, VERMILION
+VERDICTS = {
+    "gained": VERMILION,
+    "lost": BLUE,
+    "changed, direction unclear": PURPLE,
+    "unchanged": GREY,
+    "too few latents": LIGHT,
+}
+MODELS = (GREEN, BLUE, VERMILION, PURPLE, ORANGE, SKY)
+CLASSES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, "#8C564B", BLACK, YELLOW, GREY)
+
+WIDTH = 6.8
+"""Width of a figure in inches: a page's text width."""
+SETTINGS = {
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.title_fontsize": 8,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "diffscope",
+}
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a figure goes: two pictures, and the tidy table that it shows."""
+
+    png: Path
+    pdf: Path
+    table: Path | None
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a figure's output."""
+    parser.add_argument("--png", type=Path, required=True)
+    parser.add_argument("--pdf", type=Path, required=True)
+    parser.add_argument("--table", type=Path, default=None, help="tidy CSV of what is shown")
+
+
+def output_of(arguments: argparse.Namespace) -> Output:
+    """Return the output that the flags name."""
+    return Output(arguments.png, arguments.pdf, arguments.table)
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Apply the house style within the block, and close its figures at the end."""
+    with mpl.rc_context():
+        sns.set_theme(style="ticks", rc=SETTINGS)
+        try:
+            yield
+        finally:
+            plt.close("all")
+
+
+def save(figure: Figure, table: pd.DataFrame, output: Output) -> None:
+    """Write the figure as PNG and PDF without dates or version texts, and its table as CSV."""
+    with files.atomic_path(output.png) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None}, bbox_inches="tight")
+    with files.atomic_path(output.pdf) as temporary:
+        nothing = {"CreationDate": None, "Producer": None, "Creator": None}
+        figure.savefig(temporary, format="pdf", metadata=nothing, bbox_inches="tight")
+    if output.table is not None:
+        with files.atomic_path(output.table) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6g")
+
+
+def colours(names: Sequence[str], palette: Sequence[str]) -> Mapping[str, str]:
+    """Return a colour for each name, in order; after the last one they start anew."""
+    return {name: palette[i % len(palette)] for i, name in enumerate(dict.fromkeys(names))}
+
+
+def model_colours(models: Sequence[str]) -> Mapping[str, str]:
+    """Return the colours of models in the order of their fit."""
+    if len(models) == 2:
+        return dict(zip(models, (BASELINE, CANDIDATE), strict=True))
+    return colours(models, MODELS)
+
+
+def readable(name: str) -> str:
+    """Return an identifier as words."""
+    return name.replace("_", " ")
+
+
+def labels_note(labeller: str) -> str:
+    """Say who named the latents, as every figure with categories must."""
+    if labeller == "true":
+        return "labels: true categories of the text"
+    if labeller == "lexical":
+        return "labels: lexical, no LLM was used"
+    return f"labels: LLM {labeller}"
+
+
+def note(axes: Axes, text: str) -> None:
+    """Write a small grey line under the axes, at the right."""
+    axes.annotate(
+        text,
+        (1, 0),
+        (0, -34),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=7,
+        color=GREY,
+    )
+
+
+def empty(axes: Axes, text: str) -> None:
+    """Say why there is nothing to show."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY)
