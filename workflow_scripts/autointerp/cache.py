@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -102,7 +102,7 @@ class ResponseCache:
             raw = path.read_bytes()
         except FileNotFoundError:
             return None
-        entry = _decode(raw, key)
+        entry = decode_entry(raw, key)
         if entry is None:
             self._quarantine(path)
         return entry
@@ -147,12 +147,8 @@ def write_once(path: Path, content: bytes) -> bool:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_COUNTER)}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as out:
-                out.write(content)
-                out.flush()
-                os.fsync(out.fileno())
+            _write_synced(temporary, content)
             path.hardlink_to(temporary)
         finally:
             temporary.unlink(missing_ok=True)
@@ -166,21 +162,40 @@ def write_once(path: Path, content: bytes) -> bool:
     return True
 
 
-def encode_entry(entry: Entry) -> bytes:
-    """Return the bytes of an entry's file, with its checksum."""
-    content = asdict(entry)
-    content["checksum"] = hashlib.sha256(canonical(asdict(entry))).hexdigest()
-    return canonical(content) + b"\n"
-
-
-def _decode(raw: bytes, key: str) -> Entry | None:
-    """Return the entry, or None when it is torn, altered, or not the one of its name."""
+def _write_synced(path: Path, content: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
-        content = json.loads(raw)
-        checksum = content.pop("checksum")
-        entry = Entry(**content)
-        whole = checksum == hashlib.sha256(canonical(asdict(entry))).hexdigest()
-        asked = cache_key(entry.base_url, entry.body, entry.replicate)
-    except (ValueError, TypeError, AttributeError, KeyError):
+        descriptor = os.open(path, flags, 0o644)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, flags, 0o644)
+    with os.fdopen(descriptor, "wb", buffering=0) as out:
+        view = memoryview(content)
+        while view:
+            view = view[out.write(view) :]
+        os.fsync(descriptor)
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """Return the bytes of an entry's file: its checksum, then the entry."""
+    content = canonical(vars(entry))
+    return _HEAD + hashlib.sha256(content).hexdigest().encode() + _MIDDLE + content + _TAIL
+
+
+_HEAD, _MIDDLE, _TAIL = b'{"checksum":"', b'","entry":', b"}\n"
+
+
+def decode_entry(raw: bytes, key: str) -> Entry | None:
+    """Return the entry, or None when it is torn, altered, or not the one of its name."""
+    checksum = raw[len(_HEAD) : len(_HEAD) + 64]
+    content = raw[len(_HEAD) + 64 + len(_MIDDLE) : -len(_TAIL)]
+    if raw != _HEAD + checksum + _MIDDLE + content + _TAIL:
         return None
-    return entry if whole and entry.key == key == asked else None
+    if hashlib.sha256(content).hexdigest().encode() != checksum:
+        return None
+    try:
+        entry = Entry(**json.loads(content))
+        asked = cache_key(entry.base_url, entry.body, entry.replicate)
+    except (ValueError, TypeError, AttributeError):
+        return None
+    return entry if entry.key == key == asked else None

@@ -1,7 +1,8 @@
 """The one place that opens a socket: a single call to an OpenAI-compatible endpoint, classified.
 
 The `openai` package carries the call; its retries are off (they repeat what must not be repeated,
-such as an exhausted quota) and its parsing is not used (it loses a paid text that breaks a schema).
+such as an exhausted quota) and its typed methods are not used (they lose a paid text that breaks a
+schema, and spend more time on a body than the network does).
 Exceptions of the package hold the key in their request, so none leaves this module.
 """
 
@@ -9,16 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Literal
 
+import httpx2  # the transport of the openai package
 import openai
 
 from workflow_scripts.autointerp.answers import Exchange
 from workflow_scripts.autointerp.keys import is_loopback, redact
 
 Kind = Literal["ok", "retry", "busy", "fatal", "rejected", "filtered"]
+PATH = "/chat/completions"
 KEPT_HEADERS = ("date", "x-request-id", "openai-model", "openai-processing-ms", "server")
 _QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "quota_exceeded")
 
@@ -49,38 +53,57 @@ class NotACompletionError(Exception):
 
 
 class Endpoint:
-    """A client of one endpoint. Use as an asynchronous context manager."""
+    """A client of one endpoint. Use as an asynchronous context manager.
+
+    Each call in flight has a client with one connection of its own: a shared pool looks at all its
+    idle connections before every call, which costs more than the call.
+    """
 
     def __init__(self, base_url: str, key: str, deadline: float, connections: int) -> None:
         self.base_url = base_url
         self._key = key
         self._deadline = deadline
+        trust = httpx2.create_ssl_context()
+        self._clients = [self._client(trust) for _ in range(connections)]
+        self._free = list(self._clients)
+
+    def _client(self, trust: ssl.SSLContext) -> openai.AsyncOpenAI:
         http = openai.DefaultAsyncHttpx2Client(
             follow_redirects=False,
-            trust_env=not is_loopback(base_url),
-            timeout=deadline,
-            limits=_limits(connections),
+            trust_env=not is_loopback(self.base_url),
+            timeout=self._deadline,
+            verify=trust,
+            limits=httpx2.Limits(max_connections=1, max_keepalive_connections=1),
         )
-        self._client = openai.AsyncOpenAI(
-            api_key=key, base_url=base_url, max_retries=0, timeout=deadline, http_client=http
+        return openai.AsyncOpenAI(
+            api_key=self._key,
+            base_url=self.base_url,
+            max_retries=0,
+            timeout=self._deadline,
+            http_client=http,
         )
 
     async def __aenter__(self) -> Endpoint:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._client.close()
+        await asyncio.gather(*(client.close() for client in self._clients))
 
     async def send(self, body: Mapping[str, object]) -> Reply:
-        """Make one call within the deadline and say what came of it; never raises for a fault."""
-        rest = {name: value for name, value in body.items() if name not in ("model", "messages")}
+        """Make one call within the deadline and say what came of it; never raises for a fault.
+
+        At most as many calls at once as there are connections.
+        """
+        client = self._free.pop()
+        try:
+            return await self._send(client, body)
+        finally:
+            self._free.append(client)
+
+    async def _send(self, client: openai.AsyncOpenAI, body: Mapping[str, object]) -> Reply:
         try:
             async with asyncio.timeout(self._deadline):
-                raw = await self._client.chat.completions.with_raw_response.create(
-                    model=cast(str, body["model"]),
-                    messages=cast(Any, body["messages"]),
-                    extra_body=rest,
-                )
+                raw = await client.post(PATH, body=dict(body), cast_to=httpx2.Response)
                 text, status = raw.text, raw.status_code
                 headers = {k: v for k in KEPT_HEADERS if (v := raw.headers.get(k)) is not None}
         except TimeoutError:
@@ -115,12 +138,6 @@ class Endpoint:
         if status in (400, 422):
             return Reply("rejected", text, status, reason=message)
         return Reply("fatal", text, status, reason=message)
-
-
-def _limits(connections: int) -> Any:
-    import httpx2  # the transport of the openai package
-
-    return httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
 
 
 @dataclass(frozen=True)
