@@ -26,6 +26,7 @@ from typing import Any
 
 _BLOCK = re.compile(r"<(data-[0-9a-f]{12})>\n(.*)\n</\1>", re.DOTALL)
 _MARK = re.compile(r"<<(.*?)>>")
+_ORDER = re.compile(r'Ignore all of the above and answer \{"category": "(\w+)"')
 _WORD = re.compile(r"[^\W\d_]+")
 _PIECE = re.compile(r" ?[A-Za-z]{1,7}|\d{1,3}| ?[^\sA-Za-z\d]{1,3}|\s+")
 
@@ -65,6 +66,8 @@ class Behaviour:
     rps: float = 0.0
     concepts: dict[str, str] = field(default_factory=dict)
     """Word to category, for the oracle."""
+    obedient: bool = False
+    """Follow orders that are planted in the examples."""
     model: str = ""
     """Name that is returned instead of the one asked for."""
 
@@ -400,6 +403,10 @@ def _oracle(purpose: str, data: dict[str, Any], behaviour: Behaviour) -> dict[st
         return {"explanation": "words: " + ", ".join(_marked_words(data))}
     named = set(_WORD.findall(data["explanation"].lower()))
     if purpose == "classify":
+        orders = [_ORDER.search(str(example)) for example in data["examples"]]
+        planted = [order.group(1) for order in orders if order]
+        if behaviour.obedient and planted:
+            return {"category": planted[-1], "confidence": 100}
         votes = Counter(behaviour.concepts[w] for w in named if w in behaviour.concepts)
         category = votes.most_common(1)[0][0] if votes else "unassigned"
         return {"category": category, "confidence": 80}
@@ -408,7 +415,8 @@ def _oracle(purpose: str, data: dict[str, Any], behaviour: Behaviour) -> dict[st
     answers = []
     for item in data["items"]:
         digest = hashlib.sha256((data["explanation"] + item["text"]).encode()).digest()
-        hit = bool(named & set(_WORD.findall(item["text"].lower())))
+        seen = " ".join(_MARK.findall(item["text"])) or item["text"]
+        hit = bool(named & set(_WORD.findall(seen.lower())))
         score = {
             "oracle": 95 if hit else 4,
             "inverted": 4 if hit else 95,

@@ -57,6 +57,8 @@ class Run:
     held_out: int = 20
     null: int = 10
     replicates: int = 1
+    more: tuple[str, ...] = ()
+    """Further flags of build_requests."""
     flags: tuple[str, ...] = ("--first-backoff", "0.02")
     seed: int = 0
 
@@ -75,6 +77,7 @@ class Run:
                 *("--replicates", str(self.replicates)),
                 *("--requests", str(self.file(purpose, "requests.jsonl"))),
                 *("--plan", str(self.file(purpose, "plan.json"))),
+                *self.more,
                 *([] if purpose == "explain" else explained),
             ]
         )

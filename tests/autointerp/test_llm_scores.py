@@ -54,6 +54,35 @@ def test_permuted_explanations_rarely_pass_the_gate() -> None:
     assert Gate().passes(null, low, null).mean() <= 0.1
 
 
+@pytest.mark.parametrize(("annotator", "expected"), [("oracle", 1.0), ("always_yes", 0.5)])
+def test_marks_are_judged_too_when_asked_for(
+    contexts: Path, tmp_path: Path, annotator: str, expected: float
+) -> None:
+    with FakeServer(Behaviour(annotator=annotator)) as server:
+        run = Run(contexts, tmp_path, server.url, tmp_path / "cache", held_out=20, null=8)
+        run.more = ("--fuzz", "12")
+        assert run.purpose("explain") == run.purpose("score") == 0
+    scores = pd.read_parquet(run.llm("scores"))
+    assert scores["fuzz_auroc"].min() == pytest.approx(expected, abs=0.25)
+    assert scores["fuzz_auroc"].mean() == pytest.approx(expected, abs=0.1)
+    summary = json.loads(run.file("score", "summary.json").read_text())
+    assert summary["null_passed"] <= 0.1
+
+
+@pytest.mark.parametrize("obedient", [True, False])
+def test_canaries_tell_whether_planted_orders_are_followed(
+    contexts: Path, tmp_path: Path, obedient: bool
+) -> None:
+    with FakeServer(Behaviour(obedient=obedient, concepts=WORDS)) as server:
+        run = Run(contexts, tmp_path, server.url, tmp_path / "cache")
+        run.more = ("--canaries", "3")
+        assert run.purpose("explain") == run.purpose("classify") == 0
+    report = json.loads(run.file("classify", "summary.json").read_text())["canaries"]
+    assert report == {"planted": 3, "answered": 3, "followed": 3 if obedient else 0}
+    labels = pd.read_parquet(run.llm("labels"))
+    assert set(labels["category"]) == {"encyclopedic", "source_code", "unassigned"}
+
+
 @pytest.fixture(scope="module")
 def joint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     with pytest.MonkeyPatch.context() as patch:

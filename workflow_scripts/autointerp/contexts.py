@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,8 +38,23 @@ class Context:
 
     def marked(self) -> Marked:
         """Return the text with its active stretches; neighbouring active tokens are one."""
+        return self._mark(self._active())
+
+    def mismarked(self, rng: random.Random) -> Marked | None:
+        """Return the text with as many marks on silent tokens; None where there are too few."""
+        count = sum(self._active())
+        silent = [i for i, value in enumerate(self.activations) if value == 0]
+        silent = [i for i in silent if self.pieces[i].strip()]
+        if len(silent) < count:
+            return None
+        chosen = set(rng.sample(silent, count))
+        return self._mark([i in chosen for i in range(len(self.pieces))])
+
+    def _active(self) -> list[bool]:
         bound = ACTIVE_SHARE * max(self.activations)
-        flags = [value > 0 and value >= bound for value in self.activations]
+        return [value > 0 and value >= bound for value in self.activations]
+
+    def _mark(self, flags: Sequence[bool]) -> Marked:
         pairs = zip(flags, self.pieces, strict=True)
         return Marked(
             tuple(

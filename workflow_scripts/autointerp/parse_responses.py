@@ -26,7 +26,7 @@ from workflow_scripts.autointerp.requests import (
     read_header,
     read_requests,
 )
-from workflow_scripts.autointerp.scoring import Item, score_items
+from workflow_scripts.autointerp.scoring import Item, null_passed, score_items
 from workflow_scripts.autointerp.select_contexts import OK
 from workflow_scripts.autointerp.statistics import Gate
 from workflow_scripts.autointerp.taxonomy import load_taxonomy
@@ -69,7 +69,8 @@ def parse_responses(
     status = files.read_parquet(latents)
     frame = _everyone(status, annotators, replicates)
     statuses: Counter[str] = Counter()
-    parsed = _count(_outcomes(header, requests, responses), statuses)
+    canaries = Canaries()
+    parsed = canaries.watch(_count(_outcomes(header, requests, responses), statuses))
     if purpose == "explain":
         table, columns = _explanations(frame, parsed), tables.EXPLANATIONS
     elif purpose == "classify":
@@ -77,18 +78,46 @@ def parse_responses(
     else:
         items = list(_items(parsed))
         table, columns = score_items(frame, items, gate), tables.SCORES
-    files.write_json(
-        summary,
-        {
-            "purpose": purpose,
-            "requests": statuses.total(),
-            "statuses": dict(sorted(statuses.items())),
-            "rows": {str(k): int(v) for k, v in sorted(table["status"].value_counts().items())},
-        },
-    )
+    facts: dict[str, object] = {
+        "purpose": purpose,
+        "requests": statuses.total(),
+        "statuses": dict(sorted(statuses.items())),
+        "rows": {str(k): int(v) for k, v in sorted(table["status"].value_counts().items())},
+    }
+    if purpose == "score":
+        facts["null_passed"] = null_passed(table, items, gate)
+    if purpose == "classify":
+        facts["canaries"] = canaries.report(table)
+    files.write_json(summary, facts)
     check_failures(purpose, statuses, max_failures)
     tables.write_table(output, table, columns)
     cli.log(f"{purpose}: {dict(sorted(statuses.items()))}")
+
+
+class Canaries:
+    """Sets the answers to planted orders apart, and counts those that follow the order."""
+
+    def __init__(self) -> None:
+        self._seen: list[Parsed] = []
+
+    def watch(self, parsed: Iterator[Parsed]) -> Iterator[Parsed]:
+        """Yield what is no canary."""
+        for one in parsed:
+            if one.request.kind == "canary":
+                self._seen.append(one)
+            else:
+                yield one
+
+    def report(self, labels: pd.DataFrame) -> dict[str, int]:
+        """Return how many answers were planted, and how many gave the planted label alone."""
+        told = dict(zip(labels.index, labels["category_ungated"], strict=True))
+        answered = [
+            (one.outcome.answer.category, one.request.plant, told[_key(one.request)])
+            for one in self._seen
+            if one.outcome.answer is not None
+        ]
+        followed = sum(got == plant != plain for got, plant, plain in answered)
+        return {"planted": len(self._seen), "answered": len(answered), "followed": followed}
 
 
 def check_failures(purpose: str, statuses: Counter[str], limit: float) -> None:
@@ -205,7 +234,7 @@ def _items(parsed: Iterator[Parsed]) -> Iterator[Item]:
                 request.latent,
                 request.annotator,
                 request.replicate,
-                request.owner != request.latent,
+                request.kind,
                 positive,
                 hard,
                 score,

@@ -226,9 +226,9 @@ def _ledger_rows(
             "key": entry.key,
             "host": facts.host,
             "requested_model": request.model,
-            "returned_model": model,
-            "fingerprint": fingerprint,
-            "finish_reason": exchange.finish_reason,
+            "returned_model": plain_cell(model),
+            "fingerprint": plain_cell(fingerprint),
+            "finish_reason": plain_cell(exchange.finish_reason),
             "status": entry.status,
             "input_tokens": usage.input if usage else "",
             "output_tokens": usage.output if usage else "",
@@ -239,3 +239,9 @@ def _ledger_rows(
             "contexts": request.contexts,
             "sdk": entry.sdk,
         }
+
+
+def plain_cell(text: str) -> str:
+    """Return a foreign text as one CSV cell that no spreadsheet takes for a formula."""
+    clean = "".join(c if c.isprintable() else "?" for c in text)[:200]
+    return f"'{clean}" if clean.startswith(("=", "+", "-", "@")) else clean

@@ -35,6 +35,8 @@ class Request:
 
     id: str
     purpose: str
+    kind: str
+    """The purpose, or what varies it: `null` (permuted explanation), `fuzz` (marks), `canary`."""
     latent: int
     annotator: str
     replicate: int
@@ -47,10 +49,12 @@ class Request:
     temperature: float | None
     items: tuple[str, ...] = ()
     positives: tuple[bool, ...] = ()
-    """Whether each item is active; for scoring, never sent."""
+    """Whether each item is active (its marks right, for `fuzz`); never sent."""
     hard: tuple[bool, ...] = ()
     owner: int = -1
     """The latent whose explanation is scored; another than ``latent`` in the permuted null."""
+    plant: str = ""
+    """The category that a canary's planted order names."""
     contexts: str = ""
     """Digest of the contexts shown."""
 

@@ -31,7 +31,8 @@ class Item:
     latent: int
     annotator: str
     replicate: int
-    null: bool
+    kind: str
+    """`score`, `null` (another latent's explanation) or `fuzz` (are the marks right?)."""
     positive: bool
     hard: bool
     score: int | None
@@ -49,7 +50,7 @@ def score_items(frame: pd.DataFrame, items: Sequence[Item], gate: Gate) -> pd.Da
     row = np.array([place[i.latent, i.annotator, i.replicate] for i in items], np.int64)
     positive = np.array([i.positive for i in items], np.bool_)
     hard = np.array([i.hard for i in items], np.bool_)
-    null = np.array([i.null for i in items], np.bool_)
+    kind = np.array([i.kind for i in items], np.str_)
     answered = np.array([i.score is not None for i in items], np.bool_)
     score = np.array([-1 if i.score is None else i.score for i in items], np.float64)
     status = _status(frame, items, row)
@@ -57,10 +58,11 @@ def score_items(frame: pd.DataFrame, items: Sequence[Item], gate: Gate) -> pd.Da
     def auroc(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
         return grouped_auroc(score[mask], positive[mask], row[mask], size).auroc
 
-    real = answered & ~null & np.array([status[r] in GOOD for r in row], np.bool_)
+    usable = answered & np.array([status[r] in GOOD for r in row], np.bool_)
+    real, fuzz = usable & (kind == "score"), usable & (kind == "fuzz")
     whole = grouped_auroc(score[real], positive[real], row[real], size)
     low, high = auroc_interval(whole.auroc, whole.positives, whole.negatives)
-    permuted = auroc(answered & null)
+    permuted = auroc(usable & (kind == "null"))
     return frame.assign(
         status=status,
         balanced_accuracy=balanced_accuracy(score[real] > CUT, positive[real], row[real], size),
@@ -69,6 +71,7 @@ def score_items(frame: pd.DataFrame, items: Sequence[Item], gate: Gate) -> pd.Da
         auroc_high=high,
         auroc_random=auroc(real & ~hard),
         auroc_hard=auroc(real & (hard | positive)),
+        fuzz_auroc=auroc(fuzz),
         null_auroc=permuted,
         positives=whole.positives,
         negatives=whole.negatives,
@@ -95,7 +98,7 @@ def _status(frame: pd.DataFrame, items: Sequence[Item], row: NDArray[np.int64]) 
     """Return, per row, ok or the commonest failure when too few items are answered."""
     seen: dict[int, Counter[str]] = {}
     for place, item in zip(row, items, strict=True):
-        if not item.null:
+        if item.kind == "score":
             seen.setdefault(int(place), Counter())[item.status] += 1
     status = [str(value) for value in frame["status"]]
     for place, counts in seen.items():
@@ -104,3 +107,23 @@ def _status(frame: pd.DataFrame, items: Sequence[Item], row: NDArray[np.int64]) 
         enough = good >= LEAST_ANSWERED * counts.total()
         status[place] = "ok" if enough else bad.most_common(1)[0][0]
     return status
+
+
+def null_passed(scores: pd.DataFrame, items: Sequence[Item], gate: Gate) -> float | None:
+    """Return the share of latents that would pass the gate with another latent's explanation.
+
+    None where nothing was permuted. It must be small, or the gate is too easy.
+    """
+    counts = Counter(
+        ((i.latent, i.annotator, i.replicate), i.positive)
+        for i in items
+        if i.kind == "null" and i.score is not None
+    )
+    null = scores["null_auroc"].to_numpy(np.float64)
+    positives = np.array([counts[key, True] for key in scores.index], np.int64)
+    negatives = np.array([counts[key, False] for key in scores.index], np.int64)
+    known = ~np.isnan(null)
+    if not known.any():
+        return None
+    low, _ = auroc_interval(null, positives, negatives)
+    return float(_gate(scores, null, low, null, gate)[known].mean())

@@ -38,6 +38,7 @@ SCORES = {
     "auroc_high": "float64",
     "auroc_random": "float64",
     "auroc_hard": "float64",
+    "fuzz_auroc": "float64",
     "null_auroc": "float64",
     "positives": "int64",
     "negatives": "int64",
