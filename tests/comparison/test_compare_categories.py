@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def table(run: Run) -> pd.DataFrame:
     output = run.root / "comparison/categories.csv"
-    flags = [*run.compare_flags(output), "--reference", "lower_half"]
+    flags = run.compare_flags(output)
     assert compare_categories.main(flags) == 0
     return read_csv(output)
 

@@ -16,7 +16,7 @@ from workflow_scripts.comparison.tables import read_csv
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     made = make_run(tmp_path_factory.mktemp("run"))
-    flags = [*made.compare_flags(made.root / "categories.csv"), "--reference", "lower_half"]
+    flags = made.compare_flags(made.root / "categories.csv")
     assert compare_categories.main(flags) == 0
     return made
 

@@ -119,7 +119,6 @@ def test_detectable_changes_are_the_first_that_the_test_calls() -> None:
         assert statistics.fisher(count, 89, 18, 112) <= 0.05
         assert statistics.fisher(count + step, 89, 18, 112) > 0.05
     assert math.isnan(statistics.detectable_change(4, 89, 112)[0])
-    assert statistics.detectable_share(30, 10, 300) == pytest.approx(4 / 30)
 
 
 def test_seed_interval() -> None:

@@ -18,7 +18,6 @@ import pandas as pd
 from workflow_scripts import cli
 from workflow_scripts.comparison import statistics, verdicts
 from workflow_scripts.comparison.behaviour import read_behaviour
-from workflow_scripts.comparison.counts import REFERENCES
 from workflow_scripts.comparison.evidence import (
     LEVELS,
     Pair,
@@ -28,6 +27,7 @@ from workflow_scripts.comparison.evidence import (
     weigh,
 )
 from workflow_scripts.comparison.inputs import Comparison, FitFiles, parse, read_classes
+from workflow_scripts.comparison.shares import REFERENCES
 from workflow_scripts.comparison.statistics import Interval
 from workflow_scripts.comparison.tables import COLUMNS, write_csv
 from workflow_scripts.comparison.verdicts import Vote
@@ -69,7 +69,7 @@ def _judge(block: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     block = block.assign(
         q=statistics.adjust(block["p"].where(tested)),
         detection_q=statistics.adjust(block["detection_p"].where(tested & enough)),
-        lower_half_q=statistics.adjust(block["lower_half_p"].where(tested & enough)),
+        others_q=statistics.adjust(block["others_p"].where(tested & enough)),
     )
     signs, words, agreement = [], [], []
     for row, size in zip(block.to_dict("records"), latents, strict=True):
@@ -156,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--confidence", type=float, default=Settings.confidence)
     parser.add_argument("--fdr", type=float, default=Settings.fdr)
     parser.add_argument("--reference", choices=REFERENCES, default=Settings.reference)
+    parser.add_argument("--margin", type=float, default=Settings.margin)
     parser.add_argument("--least-latents", type=int, default=Settings.least_latents)
     parser.add_argument("--output", type=Path, required=True)
     a = parser.parse_args(argv)
@@ -167,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parse(a.comparisons, dict[str, Comparison], "--comparisons"),
             a.behaviour,
             a.taxonomy,
-            Settings(a.confidence, a.fdr, a.reference, a.least_latents),
+            Settings(a.confidence, a.fdr, a.reference, a.margin, a.least_latents),
             a.output,
         )
 

@@ -1,9 +1,8 @@
-"""The first two statistics: anchored counts, and the share of unique latents in one crosscoder."""
+"""The first statistic, anchored counts; and the shift of Δnorm, one of the votes on direction."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,12 +10,10 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.comparison import statistics
-from workflow_scripts.comparison.inputs import RESERVED, Labelled
+from workflow_scripts.comparison.inputs import Labelled
 from workflow_scripts.comparison.statistics import UNDEFINED, Interval
 
 Level = Literal["category", "class"]
-Reference = Literal["others", "lower_half"]
-REFERENCES: tuple[Reference, ...] = ("others", "lower_half")
 
 
 @dataclass(frozen=True)
@@ -69,96 +66,6 @@ def count(
         statistics.percent_change(n_c, N_c, n_b, N_b, confidence),
         statistics.fisher(n_c, N_c, n_b, N_b),
         statistics.detectable_change(n_b, N_c, N_b, 1 - confidence),
-    )
-
-
-@dataclass(frozen=True)
-class Share:
-    """Share of a category's live latents that are unique to either model, and its reference."""
-
-    labelled: int  # latents with this label
-    live: float  # live latents for which they stand
-    unique: int
-    share: Interval
-    reference_live: float
-    reference_share: float
-    p: float
-    detectable: float
-
-    @property
-    def others(self) -> int:
-        """Labelled latents of the category that are not unique."""
-        return self.labelled - self.unique
-
-
-def shares(
-    frame: pd.DataFrame,
-    unique: pd.Series[bool],
-    level: Level,
-    reference: Reference,
-    confidence: float,
-) -> dict[str, Share]:
-    """Return the share unique to either model for each name of ``level``.
-
-    The exact test is one-sided, against the latents of the reference: ``others``, all other live
-    latents, those without category among them; ``lower_half``, those of the half of the
-    categories with the lowest shares, so that many changed categories do not hide each other.
-    Where shared latents are a sample, the test compares the odds among the labelled latents,
-    which do not depend on the sampling rate.
-    """
-    table = pd.DataFrame(
-        {"name": frame[level], "unique": unique.to_numpy(), "weight": frame["weight"].to_numpy()}
-    )
-    tallies = {str(name): _tally(rows) for name, rows in table.groupby("name")}
-    ranked = sorted(
-        (name for name in tallies if name not in RESERVED), key=lambda n: tallies[n].share
-    )
-    result = {}
-    for name, own in tallies.items():
-        names = list(tallies) if reference == "others" else ranked[: max(len(ranked) // 2, 1)]
-        result[name] = _share(own, _total([tallies[n] for n in names if n != name]), confidence)
-    return result
-
-
-@dataclass(frozen=True)
-class _Tally:
-    unique: int
-    others: int
-    live: float
-
-    @property
-    def share(self) -> float:
-        return self.unique / self.live if self.live else math.nan
-
-
-def _tally(rows: pd.DataFrame) -> _Tally:
-    unique = rows["unique"].to_numpy(dtype=bool)
-    return _Tally(int(unique.sum()), int((~unique).sum()), float(rows["weight"].sum()))
-
-
-def _total(tallies: Sequence[_Tally]) -> _Tally:
-    return _Tally(
-        sum(t.unique for t in tallies),
-        sum(t.others for t in tallies),
-        sum(t.live for t in tallies),
-    )
-
-
-def _share(own: _Tally, reference: _Tally, confidence: float) -> Share:
-    size, reference_size = own.unique + own.others, reference.unique + reference.others
-    weight = (own.live - own.unique) / own.others if own.others else 1.0
-    tested = min(size, reference_size) > 0
-    return Share(
-        size,
-        own.live,
-        own.unique,
-        statistics.sampled_share(own.unique, own.others, weight, confidence),
-        reference.live,
-        reference.share,
-        statistics.fisher(own.unique, size, reference.unique, reference_size, "greater")
-        if tested
-        else math.nan,
-        statistics.detectable_share(size, reference.unique, reference_size, 1 - confidence),
     )
 
 

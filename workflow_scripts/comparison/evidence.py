@@ -12,7 +12,7 @@ import pandas as pd
 from workflow_scripts import cli
 from workflow_scripts.comparison import counts, statistics
 from workflow_scripts.comparison.behaviour import likelihood_gaps
-from workflow_scripts.comparison.counts import Counts, Level, Reference, Share
+from workflow_scripts.comparison.counts import Counts, Level
 from workflow_scripts.comparison.inputs import (
     RESERVED,
     Comparison,
@@ -20,6 +20,7 @@ from workflow_scripts.comparison.inputs import (
     Labelled,
     read_labelled,
 )
+from workflow_scripts.comparison.shares import Reference, Share, ShareTest, shares
 from workflow_scripts.comparison.statistics import UNDEFINED, Interval
 
 LEVELS: tuple[Level, ...] = ("category", "class")
@@ -31,8 +32,14 @@ class Settings:
 
     confidence: float = 0.95
     fdr: float = 0.1
-    reference: Reference = "others"
-    least_latents: int = 5
+    reference: Reference = ShareTest.reference
+    margin: float = ShareTest.margin
+    least_latents: int = ShareTest.least_latents
+
+    @property
+    def share_test(self) -> ShareTest:
+        """Return the test of direct shares."""
+        return ShareTest(self.reference, self.margin, self.fdr, self.least_latents, self.confidence)
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,6 @@ class Evidence:
 
     counts: Counts
     share: Share | None
-    robust_share: Share | None
     norm: Interval
 
 
@@ -116,22 +122,18 @@ def weigh(pair: Pair, labeller: str, level: Level, settings: Settings) -> dict[s
     direct = pair.comparison.direct and base != cand
     lost = counts.unique_mask(before, base, cand if direct else None)
     gained = counts.unique_mask(after, cand, base if direct else None)
-    shares: dict[str, Share] = {}
-    robust: dict[str, Share] = {}
+    found: dict[str, Share] = {}
     norms: dict[str, Interval] = {}
     if direct:
-        either, frame = lost | gained, before.frame
-        confidence = settings.confidence
-        shares = counts.shares(frame, either, level, settings.reference, confidence)
-        robust = counts.shares(frame, either, level, "lower_half", confidence)
-        norms = counts.norm_shift(frame, level, candidate_norm(before, base, cand), confidence)
+        frame, toward = before.frame, candidate_norm(before, base, cand)
+        found = shares(frame, lost | gained, level, settings.share_test)
+        norms = counts.norm_shift(frame, level, toward, settings.confidence)
     old, new = before.frame.loc[lost, level], after.frame.loc[gained, level]
     names = sorted(set(before.frame[level]) | set(after.frame[level]))
     return {
         name: Evidence(
             counts.count(old, new, name, settings.confidence),
-            shares.get(name),
-            robust.get(name),
+            found.get(name),
             norms.get(name, UNDEFINED),
         )
         for name in names
@@ -183,7 +185,7 @@ def evidence_rows(
             "class": classes.get(name, name) if level == "category" else name,
             "tested": name not in RESERVED,
             **_count_columns(evidence.counts),
-            **_share_columns(evidence.share, evidence.robust_share),
+            **_share_columns(evidence.share),
             **_placebo_columns(evidence, placebo.get(name)),
             **_interval_columns("delta_norm", evidence.norm),
             **_interval_columns("anchored_change", companion.change if companion else UNDEFINED),
@@ -210,7 +212,7 @@ def _count_columns(c: Counts) -> dict[str, object]:
     }
 
 
-def _share_columns(share: Share | None, robust: Share | None) -> dict[str, object]:
+def _share_columns(share: Share | None) -> dict[str, object]:
     return {
         "labelled": share.labelled if share else math.nan,
         "live": share.live if share else math.nan,
@@ -219,8 +221,7 @@ def _share_columns(share: Share | None, robust: Share | None) -> dict[str, objec
         "reference_live": share.reference_live if share else math.nan,
         "reference_share": share.reference_share if share else math.nan,
         "detection_p": share.p if share else math.nan,
-        "lower_half_share": robust.reference_share if robust else math.nan,
-        "lower_half_p": robust.p if robust else math.nan,
+        "others_p": share.p_others if share else math.nan,
         "detectable_share": share.detectable if share else math.nan,
     }
 

@@ -58,8 +58,8 @@ STATISTICS = {
     "direct_share": Statistic(
         "unique_share", "unique_share_low", "unique_share_high", "detection_q", ""
     ),
-    "direct_share_lower_half": Statistic(
-        "unique_share", "unique_share_low", "unique_share_high", "lower_half_q", ""
+    "direct_share_others": Statistic(
+        "unique_share", "unique_share_low", "unique_share_high", "others_q", ""
     ),
     "delta_norm": Statistic("delta_norm", "delta_norm_low", "delta_norm_high", None, None),
     "likelihood_gap": Statistic(

@@ -203,25 +203,22 @@ def detectable_change(x2: int, n1: int, n2: int, alpha: float = 0.05) -> tuple[f
     if x2 == 0 or n1 == 0:
         return math.nan, math.nan
     expected = x2 * n1 / n2
-    down = next(
-        (x for x in range(math.ceil(expected) - 1, -1, -1) if fisher(x, n1, x2, n2) <= alpha), None
-    )
-    up = next(
-        (x for x in range(math.floor(expected) + 1, n1 + 1) if fisher(x, n1, x2, n2) <= alpha), None
-    )
-    return tuple(  # type: ignore[return-value]
-        math.nan if x is None else 100 * (x / expected - 1) for x in (down, up)
+    below, above = math.ceil(expected) - 1, math.floor(expected) + 1
+    down = first(lambda i: fisher(below - i, n1, x2, n2) <= alpha, below + 1)
+    up = first(lambda i: fisher(above + i, n1, x2, n2) <= alpha, n1 + 1 - above)
+    return (
+        math.nan if down is None else 100 * ((below - down) / expected - 1),
+        math.nan if up is None else 100 * ((above + up) / expected - 1),
     )
 
 
-def detectable_share(n: int, x_other: int, n_other: int, alpha: float = 0.05) -> float:
-    """Return the least share x/n that the one-sided exact test against x_other/n_other calls."""
-    if min(n, n_other) == 0:
-        return math.nan
-    found = next(
-        (x for x in range(n + 1) if fisher(x, n, x_other, n_other, "greater") <= alpha), None
-    )
-    return math.nan if found is None else found / n
+def first(holds: Callable[[int], bool], count: int) -> int | None:
+    """Return the least of 0 … count - 1 for which ``holds``, which stays true once it is."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return low if low < count else None
 
 
 def _check_count(x: int, n: int) -> None:
