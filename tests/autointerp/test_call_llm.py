@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.autointerp.conftest import SENTINEL
-from tests.autointerp.fake_server import Behaviour, FakeServer
+from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import ANNOTATORS, KEY_ENV, Run
+from tests.autointerp.oracle import Behaviour
 
 OUTPUTS = ("responses.jsonl", "ledger.csv", "manifest.json")
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.autointerp.conftest import SENTINEL
-from tests.autointerp.fake_server import Behaviour, FakeServer
+from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import Run
+from tests.autointerp.oracle import Behaviour
 
 FAST = ("--first-backoff", "0.02", "--deadline", "0.4", "--attempts", "3", "--concurrency", "2")
 LATENTS = 4

@@ -12,8 +12,9 @@ import pytest
 
 from tests.autointerp import fixtures
 from tests.autointerp.conftest import SENTINEL
-from tests.autointerp.fake_server import Behaviour, FakeServer
+from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import ANNOTATORS, CONCEPTS, KEY_ENV, Run
+from tests.autointerp.oracle import Behaviour
 from tests.autointerp.test_explain_lexical import annotate
 from workflow_scripts.autointerp.statistics import Gate
 
