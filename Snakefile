@@ -43,7 +43,15 @@ onsuccess:
 
 rule all:
     """Everything up to the report of the run."""
-    default_target: True
+    default_target: not ASKED_FOR_PAPER
     input:
         "<results>/report/index.html",
         "<results>/provenance.json",
+
+
+rule reproduce_paper:
+    """The published study, set beside its publication; needs config/paper.yaml."""
+    default_target: ASKED_FOR_PAPER
+    input:
+        lambda wildcards: paper() and "<results>/report/index.html",
+        "<results>/paper/published.csv",

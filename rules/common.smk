@@ -18,6 +18,9 @@ try:
 except UserError as error:
     raise SystemExit(f"error: {error}") from None
 
+# The file `reproduce_paper` says why it may stand among the config files.
+ASKED_FOR_PAPER = any(path.name == "reproduce_paper" for path in workflow.overwrite_configfiles)
+
 RESULTS = f"results/{SETTINGS.run}"
 DOCUMENTS = f"results/store/{keys.documents_key(SETTINGS)}"
 TOKENS = f"results/store/{keys.tokens_key(SETTINGS)}/tokens"
@@ -231,6 +234,16 @@ def quoted_explanations(wildcards) -> list[str]:
     """Return the explanations that requests quote; those that ask for them quote none."""
     folder = f"{RESULTS}/autointerp/{wildcards.fit}/seed{wildcards.seed}"
     return [] if wildcards.purpose == "explain" else [f"{folder}/llm/explanations.parquet"]
+
+
+def paper():
+    """Return the settings of the published study, or stop where the config has none."""
+    if SETTINGS.paper is None:
+        raise SystemExit(
+            f"error: the config of run {SETTINGS.run} has no published study: "
+            "use snakemake --configfile config/paper.yaml reproduce_paper"
+        )
+    return SETTINGS.paper
 
 
 def refuse_at_start() -> None:

@@ -178,6 +178,7 @@ rule build_report:
         fits=list(report_files(COMPARED)),
         ledgers=[f"<results>/autointerp/{at}/ledger.csv" for at in fits_and_seeds(COMPARED) if LLM],
         agreement=[f"<results>/autointerp/{at}/agreement.json" for at in fits_and_seeds(COMPARED)],
+        published="<results>/paper/published.csv" if SETTINGS.paper else [],
         page=[PAGE / name for name in ("report.html.j2", "report.css", "report.js")],
     output:
         "<results>/report/index.html",
@@ -189,10 +190,13 @@ rule build_report:
         code=keys.step_digest("figures.build_report"),
         run=SETTINGS.run,
         figures=as_json(report_figures()),
+        published=lambda wildcards, input: (
+            [f"--published={input.published}"] if SETTINGS.paper else []
+        ),
         fits=as_json(report_fits(COMPARED)),
     shell:
         "logged {log:q} python -m workflow_scripts.figures.build_report --run {params.run}"
         " --answer {input.answer:q} --categories {input.categories:q}"
         " --recovery {input.recovery:q} --provenance {input.provenance:q}"
-        " --ledgers {input.ledgers:q} --figures {params.figures:q} --fits {params.fits:q}"
+        " {params.published:q} --ledgers {input.ledgers:q} --figures {params.figures:q} --fits {params.fits:q}"
         " --output {output:q}"

@@ -271,6 +271,22 @@ def check_taxonomy(config: Config) -> None:
         raise UserError(f"config: taxonomy: {config.taxonomy} does not exist: check the path")
 
 
+def check_paper(config: Config) -> None:
+    """Check the published table and the comparison beside it, where a study is reproduced."""
+    paper = config.paper
+    if paper is None:
+        return
+    if not Path(paper.published).is_file():
+        raise UserError(
+            f"config: paper.published: {paper.published} does not exist: check the path"
+        )
+    if paper.comparison not in config.comparisons:
+        raise UserError(
+            f"config: paper.comparison names the unknown comparison {paper.comparison}: "
+            f"use one of {', '.join(config.comparisons)}"
+        )
+
+
 def check_annotator(config: Config) -> None:
     """Check that an LLM that is asked for is described."""
     if config.autointerp.annotator == "llm" and config.autointerp.llm is None:
@@ -305,5 +321,6 @@ CHECKS: tuple[Callable[[Config], None], ...] = (
     check_comparisons,
     check_taxonomy,
     check_annotator,
+    check_paper,
     check_results,
 )

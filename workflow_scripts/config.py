@@ -391,6 +391,8 @@ class Paper(Settings):
     """The published study against which `reproduce_paper` compares."""
 
     published: str = Field(description="table of published values (CSV)")
+    comparison: Name = Field(default="anchored", description="comparison that is set beside it")
+    labeller: Name = Field(default="lexical", description="whose labels are counted")
 
 
 class Config(Settings):

@@ -1,174 +1,56 @@
-"""Published against measured: every verdict, no row left out, mistakes told."""
+"""Published against measured changes."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
-from tests.comparison.run_folder import Run, make_run
-from workflow_scripts.comparison import compare_categories
-from workflow_scripts.paper import compare_published
-from workflow_scripts.paper.published import read_study
+from workflow_scripts.paper.compare_published import main, read_published
+from workflow_scripts.provenance import ROOT
 
-PUBLISHED = sorted((Path(__file__).parents[2] / "config/published").glob("*.yaml"))
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    made = make_run(tmp_path_factory.mktemp("paper"))
-    assert compare_categories.main(made.compare_flags(made.root / "categories.csv")) == 0
-    return made
-
-
-def fits_json(run: Run) -> str:
-    """Return the flag ``--fits``, with evaluations and without what the step does not read."""
-    fits = {}
-    for name, models in run.fits.items():
-        found = run.seed_files(name, 0)
-        paths = {key: found[key] for key in ("latents", "selection")}
-        paths["evaluation"] = str(run.root / f"crosscoder/{name}/seed0/evaluation.json")
-        fits[name] = {"models": list(models), "seeds": {"0": paths}}
-    return json.dumps(fits)
+PUBLISHED = """\
+level,name,published,unit,source,statement
+category,advice,30.0,percent,a,abstract
+category,news,-50.0,percent,a,abstract
+category,narrative,10.0,percent,a,abstract
+"""
+CATEGORIES = """\
+comparison,labeller,level,name,percent_change,low,high,q
+anchored,lexical,category,advice,20,-10,60,0.5
+anchored,lexical,category,news,20,-10,60,0.5
+anchored,true,category,narrative,20,-10,60,0.5
+direct,lexical,category,narrative,n/a,n/a,n/a,n/a
+"""
 
 
-def compared(published: Path, folder: Path, *flags: str) -> tuple[int, pd.DataFrame, str]:
-    """Run the step; return its code, table and text."""
-    table, text = folder / "published.csv", folder / "published.md"
-    code = compare_published.main(
-        [
-            *("--published", str(published), "--header", '["one CPU", "seed 0"]'),
-            *("--table", str(table), "--markdown", str(text)),
-            *flags,
-        ]
-    )
-    frame = pd.read_csv(table) if code == 0 else pd.DataFrame()
-    return code, frame, text.read_text() if code == 0 else ""
+def test_verdicts(tmp_path: Path) -> None:
+    (tmp_path / "published.csv").write_text(PUBLISHED)
+    (tmp_path / "categories.csv").write_text(CATEGORIES)
+    flags = [f"--{name}={tmp_path / name}.csv" for name in ("published", "categories")]
+    output = tmp_path / "table.csv"
+    assert main([*flags, "--comparison=anchored", f"--output={output}"]) == 0
+    table = pd.read_csv(output).set_index("name")
+    assert table["verdict"].to_dict() == {"advice": "OK", "news": "differs", "narrative": "NOT RUN"}
 
 
-@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
-def test_without_a_run_every_row_is_not_run(path: Path, tmp_path: Path) -> None:
-    code, frame, text = compared(path, tmp_path)
-    assert code == 0
-    assert list(frame["id"]) == [row.id for row in read_study(path).rows]
-    assert set(frame["verdict"]) == {"NOT RUN"}
-    assert text.count("| NOT RUN |") == len(frame)
-    assert "- one CPU" in text
+def test_missing_column_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "published.csv").write_text("level,name\n")
+    (tmp_path / "categories.csv").write_text(CATEGORIES)
+    flags = [f"--{name}={tmp_path / name}.csv" for name in ("published", "categories")]
+    assert main([*flags, "--comparison=anchored", f"--output={tmp_path / 'out.csv'}"]) == 2
+    assert "lacks the column published" in capsys.readouterr().err
 
 
-def test_the_published_study_has_its_quantities() -> None:
-    study = read_study(next(p for p in PUBLISHED if p.stem == "beyond_the_leaderboard"))
-    abstract = {row.id: row.value for row in study.rows if row.source == "primary"}
-    assert abstract == {
-        "change_safety": 32.8,
-        "change_multilingual": 43.8,
-        "change_instruction_following": 151.7,
-        "change_self_reference": -44.1,
-        "change_hallucination": -68.5,
+def test_shipped_table_names_the_taxonomy() -> None:
+    import yaml
+
+    taxonomy = yaml.safe_load((ROOT / "config" / "taxonomy.yaml").read_text(encoding="utf-8"))
+    names = {
+        "category": {entry["id"] for entry in taxonomy["categories"]},
+        "class": set(taxonomy["classes"]),
     }
-
-
-def written(folder: Path, run: Run, offset: float) -> Path:
-    """Write a study whose values are the run's own, all moved by ``offset``."""
-    categories = pd.read_csv(run.root / "categories.csv", dtype={"labeller": str})
-    rows = categories[(categories["comparison"] == "anchored") & (categories["level"] == "class")]
-    row = rows[(rows["labeller"] == "lexical") & (rows["name"] == "creative")].iloc[0]
-    selection = pd.read_parquet(run.root / "latents/pt_it/seed0/selection.parquet")
-    latents = pd.read_parquet(run.root / "latents/pt_it/seed0/latents.parquet")
-    live = latents.loc[latents["live"], "delta_norm_pt_it"]
-    values = {
-        "change": (
-            float(row["percent_change"]),
-            {
-                "kind": "percent_change",
-                "comparison": "anchored",
-                "level": "class",
-                "name": "creative",
-            },
-        ),
-        "unique": (
-            float((selection["unique_to"] == "it").sum()),
-            {"kind": "unique_latents", "fit": "pt_it", "model": "it"},
-        ),
-        "bin": (
-            float(live.between(0.4, 0.6).sum()),
-            {"kind": "norm_bin", "fit": "pt_it", "low": 0.4, "high": 0.6},
-        ),
-        "fve": (0.975, {"kind": "fve", "fit": "pt_it"}),
-        "fve_it": (0.97, {"kind": "fve", "fit": "pt_it", "model": "it"}),
-    }
-    content = {
-        "study": "made_up",
-        "title": "Made | up",
-        "defaults": {
-            "where": "nowhere",
-            "unit": "percent",
-            "source": "primary",
-            "why": "made up",
-            "tolerance": {"ok": 1, "close": 10},
-        },
-        "rows": [
-            {"id": name, "quantity": name, "value": value + offset, "measured": measured}
-            for name, (value, measured) in values.items()
-        ],
-    }
-    path = folder / "made_up.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-@pytest.mark.parametrize(("offset", "verdict"), [(0, "OK"), (5, "close"), (500, "differs")])
-def test_each_verdict(run: Run, tmp_path: Path, offset: float, verdict: str) -> None:
-    flags = ["--categories", str(run.root / "categories.csv"), "--fits", fits_json(run)]
-    code, frame, text = compared(written(tmp_path, run, offset), tmp_path, *flags)
-    assert code == 0
-    assert set(frame["verdict"]) == {verdict}
-    change = frame.set_index("id").loc["change"]
-    assert change["labeller"] == "lexical"
-    assert change["published_in_interval"] == ("no" if offset == 500 else "yes")
-    assert "Made \\| up" in text
-
-
-def test_a_change_from_zero_is_judged_by_its_interval(run: Run, tmp_path: Path) -> None:
-    categories = pd.read_csv(run.root / "categories.csv", keep_default_na=False)
-    categories["percent_change"] = "n/a"
-    categories["low"], categories["high"] = 100, "inf"
-    categories.to_csv(tmp_path / "categories.csv", index=False)
-    path = next(p for p in PUBLISHED if p.stem == "beyond_the_leaderboard")
-    _, frame, _ = compared(path, tmp_path, "--categories", str(tmp_path / "categories.csv"))
-    rows = frame.set_index("id")
-    assert rows.loc["change_instruction_following", "verdict"] == "close"
-    assert rows.loc["change_safety", "verdict"] == "differs"
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ("kind: percent_chance", "change_safety.measured"),
-        ("kind: [", "not valid YAML"),
-        ("kind: unique_latents", "change_safety.measured"),
-    ],
-)
-def test_a_wrong_file_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, told: str
-) -> None:
-    text = next(p for p in PUBLISHED if p.stem == "beyond_the_leaderboard").read_text()
-    path = tmp_path / "wrong.yaml"
-    path.write_text(text.replace("kind: percent_change", change, 1))
-    assert compared(path, tmp_path)[0] == 2
-    assert told in capsys.readouterr().err
-
-
-def test_an_id_twice_and_a_missing_file_are_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = PUBLISHED[0].read_text()
-    path = tmp_path / "twice.yaml"
-    path.write_text(text.replace("id: change_multilingual", "id: change_safety"))
-    assert compared(path, tmp_path)[0] == 2
-    assert "'change_safety' stands twice" in capsys.readouterr().err
-    assert compared(tmp_path / "nope.yaml", tmp_path)[0] == 2
-    assert "nope.yaml does not exist" in capsys.readouterr().err
+    table = read_published(ROOT / "config" / "published.csv")
+    for level, name in table[["level", "name"]].itertuples(index=False, name=None):
+        assert name in names[level]

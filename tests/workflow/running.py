@@ -13,7 +13,7 @@ from pathlib import Path
 
 from workflow_scripts.provenance import ROOT
 
-PARTS = ("Snakefile", "rules", "workflow_scripts", "config", "profiles", "envs")
+PARTS = ("Snakefile", "rules", "workflow_scripts", "config", "profiles", "envs", "reproduce_paper")
 NOTHING = "Nothing to be done"
 
 

@@ -1,0 +1,220 @@
+"""The checker passes a good run and fails a permuted, a shuffled and an empty one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.workflow import check_run
+from workflow_scripts.comparison import compare_categories, score_recovery
+from workflow_scripts.provenance import ROOT
+
+UNCHANGED = ("advice", "summarization", "multilingual", "structured_output", "creative_writing")
+TRUTH = {
+    "safety_refusal": "gained",
+    "instruction_following": "gained",
+    "hallucination_management": "lost",
+    "self_reference": "lost",
+    **dict.fromkeys(UNCHANGED, "unchanged"),
+}
+COMPARISONS = {
+    "anchored": {
+        "baseline": {"fit": "pt_it", "model": "it"},
+        "candidate": {"fit": "pt_simpo", "model": "simpo"},
+    },
+    "direct": {
+        "anchored": "anchored",
+        "baseline": {"fit": "it_simpo", "model": "it"},
+        "candidate": {"fit": "it_simpo", "model": "simpo"},
+    },
+}
+PER_CATEGORY = 40
+
+
+def latent_tables(models: list[str], rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return latents and selection of a fit in which changed categories have unique latents."""
+    own, other = models
+    rows = []
+    for category, planted in TRUTH.items():
+        for number in range(PER_CATEGORY):
+            if own == "pt":
+                share = {"gained": 0.9, "lost": 0.1}[planted] if planted != "unchanged" else 0.4
+                share = 1 - share if other == "it" and planted != "unchanged" else share
+                owner = other if rng.random() < share else ""
+                delta = 0.5
+            else:
+                unique = planted != "unchanged" and number % 2 == 0
+                side = {"gained": 1, "lost": -1, "unchanged": 0}[planted]
+                owner = (other if side > 0 else own) if unique else ""
+                delta = 0.5 + 0.02 * side + rng.normal(0, 0.005)
+            rows.append((category, owner, delta))
+    latents = pd.DataFrame(
+        {
+            "latent": np.arange(len(rows)),
+            "live": True,
+            "true_category": [row[0] for row in rows],
+            f"delta_norm_{own}_{other}": [row[2] for row in rows],
+        }
+    )
+    owners = pd.Series([row[1] for row in rows])
+    selection = pd.DataFrame({"latent": latents["latent"], "unique_to": owners})
+    selection[f"unique_{own}_vs_{other}"] = owners == own
+    selection[f"unique_{other}_vs_{own}"] = owners == other
+    return latents, selection
+
+
+def compare(results: Path) -> None:
+    """Run the comparison's steps on the artifacts of ``results``."""
+    fits = {}
+    for fit in ("pt_it", "pt_simpo", "it_simpo"):
+        folder = results / "latents" / fit / "seed0"
+        names = ("latents", "selection", "examples")
+        files = {name: str(folder / f"{name}.parquet") for name in names}
+        labels = [str(folder / "labels.parquet")]
+        fits[fit] = {"models": fit.split("_"), "seeds": {"0": {**files, "labels": labels}}}
+    comparison = results / "comparison"
+    taxonomy = ROOT / "config" / "taxonomy.yaml"
+    code = compare_categories.main(
+        [
+            f"--fits={json.dumps(fits)}",
+            f"--comparisons={json.dumps(COMPARISONS)}",
+            f"--taxonomy={taxonomy}",
+            f"--output={comparison / 'categories.csv'}",
+        ]
+    )
+    assert code == 0
+    code = score_recovery.main(
+        [
+            f"--categories={comparison / 'categories.csv'}",
+            f"--planted={results / 'models' / 'planted.csv'}",
+            "--pair",
+            "it",
+            "simpo",
+            f"--recovery={comparison / 'recovery.csv'}",
+            f"--answer={comparison / 'answer.json'}",
+        ]
+    )
+    assert code == 0
+
+
+def draw(path: Path) -> None:
+    """Write a picture with a dark band."""
+    from matplotlib import image
+
+    pixels = np.ones((40, 40, 3))
+    pixels[10:20] = 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.imsave(path, pixels)
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    """Artifacts of a run that is right."""
+    mpl.use("Agg")
+    rng = np.random.default_rng(0)
+    for fit in ("pt_it", "pt_simpo", "it_simpo"):
+        models = fit.split("_")
+        folder = tmp_path / "latents" / fit / "seed0"
+        folder.mkdir(parents=True)
+        latents, selection = latent_tables(models, rng)
+        latents.to_parquet(folder / "latents.parquet")
+        selection.to_parquet(folder / "selection.parquet")
+        pd.DataFrame({"latent": latents["latent"], "sample_weight": 1.0}).to_parquet(
+            folder / "examples.parquet"
+        )
+        pd.DataFrame(
+            {
+                "latent": latents["latent"],
+                "annotator": "lexical",
+                "status": "ok",
+                "category": latents["true_category"],
+            }
+        ).to_parquet(folder / "labels.parquet")
+        fitted = tmp_path / "crosscoder" / fit / "seed0"
+        fitted.mkdir(parents=True)
+        evaluation = {"fve": dict.fromkeys(models, 0.99), "l0_threshold": 12.1, "k": 12}
+        (fitted / "evaluation.json").write_text(json.dumps(evaluation))
+    (tmp_path / "models").mkdir()
+    planted = pd.DataFrame({"category": list(TRUTH), "planted": list(TRUTH.values())})
+    planted["class"], planted["baseline_tokens"], planted["candidate_tokens"] = "x", 1, 1
+    planted.to_csv(tmp_path / "models" / "planted.csv", index=False)
+    (tmp_path / "comparison").mkdir()
+    record = {"settings": {"comparisons": COMPARISONS}}
+    (tmp_path / "provenance.json").write_text(json.dumps(record))
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "index.html").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    for name in check_run.FIGURES:
+        draw(tmp_path / "figures" / f"{name}.png")
+    compare(tmp_path)
+    return tmp_path
+
+
+def failures(results: Path) -> list[str]:
+    """Return what the checker holds against a run."""
+    return [found.told for found in check_run.check_run(results) if not found.passed]
+
+
+def test_good_run_passes(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert failures(good) == []
+    assert check_run.main([str(good)]) == 0
+    printed = capsys.readouterr().out
+    assert "beside it anchored (as published)" in printed
+    assert "lexical labels" in printed
+
+
+def test_permuted_planted_table_fails(good: Path) -> None:
+    path = good / "models" / "planted.csv"
+    table = pd.read_csv(path)
+    table["planted"] = np.roll(table["planted"], 3)
+    table.to_csv(path, index=False)
+    compare(good)
+    assert any("signs of planted changes" in told for told in failures(good))
+    assert check_run.main([str(good)]) == 1
+
+
+def test_shuffled_labels_fail(good: Path) -> None:
+    path = good / "latents" / "it_simpo" / "seed0" / "latents.parquet"
+    table = pd.read_parquet(path)
+    rng = np.random.default_rng(1)
+    table["true_category"] = rng.permutation(table["true_category"].to_numpy())
+    table.to_parquet(path)
+    assert any("counts agree" in told for told in failures(good))
+    compare(good)
+    assert any("planted changes called" in told for told in failures(good))
+    assert check_run.main([str(good)]) == 1
+
+
+def test_no_difference_fails(good: Path) -> None:
+    """``pt`` against ``pt``: nothing is unique to either."""
+    for path in good.glob("latents/*/seed0/selection.parquet"):
+        table = pd.read_parquet(path)
+        table["unique_to"] = ""
+        for name in [column for column in table.columns if "_vs_" in column]:
+            table[name] = False
+        table.to_parquet(path)
+    compare(good)
+    told = failures(good)
+    assert any("0 latents unique to" in line for line in told)
+    assert any("0 of 4 planted changes called" in line for line in told)
+    assert check_run.main([str(good)]) == 1
+
+
+def test_blank_figure_bad_fit_and_outside_address_fail(good: Path) -> None:
+    from matplotlib import image
+
+    image.imsave(good / "figures" / "nu_plane.png", np.ones((40, 40, 3)))
+    path = good / "crosscoder" / "pt_it" / "seed0" / "evaluation.json"
+    path.write_text(json.dumps({"fve": {"pt": 0.99, "it": 0.9}, "l0_threshold": 14, "k": 12}))
+    (good / "report" / "index.html").write_text('<img src="https://example.org/a.png">')
+    told = "\n".join(failures(good))
+    for part in ("nu_plane.png", "held-out FVE pt 0.9900, it 0.9000", "L0 14.00", "example.org"):
+        assert part in told
+
+
+def test_missing_artifact_fails(tmp_path: Path) -> None:
+    assert check_run.main([str(tmp_path)]) == 1
