@@ -21,6 +21,9 @@ FIGURES = {
     "plot_training_curves": "--logs {t0} {t1} --models it simpo",
     "plot_category_changes": "--categories {c} --comparison anchored",
     "plot_direct_shares": "--categories {c} --comparison direct",
+    "plot_category_shares": "--categories {c} --comparison anchored --labeller lexical",
+    "plot_behaviour": "--categories {c} --comparison direct",
+    "plot_recovery": "--recovery {r}",
 }
 
 
@@ -95,10 +98,26 @@ def test_no_unique_latent_at_all(run: Run, tmp_path: Path) -> None:
         assert plot(name, flags, tmp_path) == 0
 
 
+def test_how_scores_and_latents_go_together(run: Run, tmp_path: Path) -> None:
+    assert plot("plot_behaviour", flags_of(run, "plot_behaviour"), tmp_path) == 0
+    reading = pd.read_csv(tmp_path / "plot_behaviour.csv").set_index("name")["reading"]
+    assert reading["safety_refusal"] == "gap with a change of latents"
+    assert reading["advice"] == "within noise"
+
+
+def test_without_anything_planted_there_is_no_recovery(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recovery.csv").write_text("comparison,kind,labeller\n")
+    assert plot("plot_recovery", ["--recovery", str(tmp_path / "recovery.csv")], tmp_path) == 2
+    assert "nothing was planted" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "flags", "told"),
     [
         ("plot_direct_shares", "--categories {c} --comparison anchored", "no direct share"),
+        ("plot_behaviour", "--categories {c} --comparison anchored", "no category has both"),
         ("plot_category_changes", "--categories {c} --comparison nope", "has no row of nope"),
         ("plot_category_changes", "--categories nope.csv --comparison direct", "does not exist"),
         ("plot_training_curves", "--logs nope.csv --models it", "does not exist"),

@@ -1,0 +1,118 @@
+"""Plot what every statistic measures in each category beside what was planted there."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from workflow_scripts import cli
+from workflow_scripts.figures import category_rows, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PLANTED = {"gained": style.VERMILION, "lost": style.BLUE, "unchanged": style.GREY}
+PANELS = {
+    "direct_share": ("direct share, %", 100.0, None),
+    "delta_norm": ("shift of Δnorm", 1.0, None),
+    "likelihood_gap": ("likelihood gap, nats", 1.0, None),
+    "anchored_counts": ("anchored change, %", 1.0, (-110.0, 510.0)),
+}
+"""Statistic: axis label, factor, and limits beyond which a value is drawn at the edge."""
+
+
+def tidy(recovery: pd.DataFrame, labeller: str | None) -> pd.DataFrame:
+    """Return the rows shown: one labeller, the first seed, anchored counts of anchored comparisons.
+
+    Raises
+    ------
+    UserError
+        If nothing was planted.
+    """
+    if recovery.empty:
+        raise cli.UserError("nothing was planted: there is no recovery to plot")
+    names = list(recovery["labeller"].unique())
+    usual = [name for name in ("true", "lexical") if name in names]
+    chosen = labeller or [*usual, *names][0]
+    rows = recovery[recovery["labeller"] == chosen]
+    rows = rows[rows["seed"] == rows["seed"].iloc[0]]
+    anchored = rows["statistic"] == "anchored_counts"
+    has_anchored = (rows["kind"] == "anchored").any()
+    rows = rows[(rows["kind"] == np.where(anchored & has_anchored, "anchored", "direct"))]
+    rows = rows[rows["statistic"].isin(list(PANELS))].copy()
+    rows["dose"] = (rows["candidate_tokens"] - rows["baseline_tokens"]).astype(float)
+    rank = rows["planted"].map({"gained": 1, "unchanged": 0, "lost": -1})
+    ordered = rows.assign(rank=rank).sort_values(["rank", "dose", "category"])
+    shown: pd.DataFrame = ordered.drop(columns="rank")
+    return shown
+
+
+def draw(axes: Axes, rows: pd.DataFrame, place: dict[str, int], statistic: str) -> None:
+    """Draw one statistic: effect and interval of each category."""
+    label, factor, limits = PANELS[statistic]
+    for row in category_rows.rows_of(rows):
+        tint, y = PLANTED[row.text("planted")], place[row.text("category")]
+        low, high, x = (factor * row.number(name) for name in ("low", "high", "effect"))
+        x = high if np.isnan(x) and np.isinf(high) else x
+        if limits:
+            low, high, x = (float(np.clip(v, *limits)) for v in (low, high, x))
+        axes.plot([low, high], [y, y], color=tint, linewidth=1.3)
+        face = tint if row.text("called") == "True" else "white"
+        axes.plot(x, y, "o", color=tint, markerfacecolor=face, markersize=5, clip_on=False)
+    if statistic != "direct_share":
+        axes.axvline(0, color=style.BLACK, linewidth=0.8, zorder=0)
+    if limits:
+        axes.set_xlim(*limits)
+    axes.set_xlabel(label)
+
+
+def plot_recovery(recovery: Path, labeller: str | None, output: style.Output) -> None:
+    """Write the figure: a panel per statistic, a line per category."""
+    table = tidy(category_rows.read_table(recovery), labeller)
+    place = {name: y for y, name in enumerate(dict.fromkeys(table["category"]))}
+    shown = [name for name in PANELS if name in set(table["statistic"])]
+    with style.styled():
+        figure, grid = plt.subplots(
+            1,
+            len(shown),
+            figsize=(style.WIDTH * 1.15, 1.1 + 0.22 * len(place)),
+            sharey=True,
+            squeeze=False,
+        )
+        for axes, statistic in zip(grid.flat, shown, strict=True):
+            draw(axes, table[table["statistic"] == statistic], place, statistic)
+        grid[0, 0].set_yticks(range(len(place)), [style.readable(name) for name in place])
+        grid[0, 0].set_ylim(-0.7, len(place) - 0.3)
+        handles = [
+            Line2D([], [], color=tint, linewidth=2, label=f"planted: {word}")
+            for word, tint in PLANTED.items()
+        ]
+        for told, face in (("called", style.GREY), ("not called", "white")):
+            dot = Line2D([], [], marker="o", linestyle="", color=style.GREY, label=told)
+            dot.set_markerfacecolor(face)
+            handles.append(dot)
+        figure.legend(handles=handles, loc="lower center", ncol=5, bbox_to_anchor=(0.5, 1.0))
+        style.note(grid[0, -1], style.labels_note(str(table["labeller"].iloc[0])))
+        figure.tight_layout()
+        style.save(figure, table, output)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and plot."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recovery", type=Path, required=True)
+    parser.add_argument("--labeller", default=None, help="default: true labels, else lexical")
+    style.add_output(parser)
+    a = parser.parse_args(argv)
+    return cli.guarded(lambda: plot_recovery(a.recovery, a.labeller, style.output_of(a)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
