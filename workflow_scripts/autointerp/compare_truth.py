@@ -1,0 +1,105 @@
+"""Compare annotators' categories with the true ones, where the text's categories are known.
+
+Writes `truth.json`: per annotator its coverage and accuracy with intervals, recall, precision and
+detection AUROC by true category; and `confusion.csv` (annotator, true_category, category, latents).
+A latent without a true category (`none`) counts towards false assignments only.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
+
+from workflow_scripts import cli, files
+from workflow_scripts.autointerp.taxonomy import RESERVED
+
+NONE = "none"
+
+
+def compare_truth(labels: Path, scores: Path, latents: Path, output: Path, confusion: Path) -> None:
+    """Write agreement of every annotator with the true categories.
+
+    Raises
+    ------
+    UserError
+        If the table of latents has no `true_category`.
+    """
+    truth = files.read_parquet(latents)
+    if "true_category" not in truth.columns:
+        raise cli.UserError(
+            f"{latents} has no true categories: the run's text is not the generator's"
+        )
+    key = ["latent", "annotator", "replicate"]
+    table = files.read_parquet(labels).merge(truth[["latent", "true_category"]], on="latent")
+    auroc = files.read_parquet(scores)[[*key, "auroc", "auroc_hard"]]
+    table = table.merge(auroc, on=key, how="left")
+    result = {str(name): _annotator(rows) for name, rows in table.groupby("annotator")}
+    files.write_json(output, {"annotators": result})
+    counts = table.groupby(["annotator", "true_category", "category"]).size()
+    with files.atomic_path(confusion) as temporary:
+        counts.rename("latents").reset_index().to_csv(temporary, index=False)
+
+
+def _annotator(rows: pd.DataFrame) -> dict[str, object]:
+    known = rows[rows["true_category"] != NONE]
+    assigned = known[~known["category"].isin(["", *RESERVED])]
+    hits = int((assigned["category"] == assigned["true_category"]).sum())
+    without = rows[rows["true_category"] == NONE]
+    false = int((~without["category"].isin(["", *RESERVED])).sum())
+    return {
+        "annotator_kind": str(rows["annotator_kind"].iloc[0]),
+        "llm_used": bool(rows["llm_used"].iloc[0]),
+        "latents": len(rows),
+        "with_true_category": len(known),
+        "coverage": _ratio(len(assigned), len(known)),
+        "accuracy": _ratio(hits, len(assigned)),
+        "assigned_without_true_category": _ratio(false, len(without)),
+        "categories": {
+            str(name): _category(mine, rows) for name, mine in known.groupby("true_category")
+        },
+    }
+
+
+def _category(mine: pd.DataFrame, rows: pd.DataFrame) -> dict[str, object]:
+    name = str(mine["true_category"].iloc[0])
+    hits = int((mine["category"] == name).sum())
+    named = rows[rows["category"] == name]
+    right = int((named["true_category"] == name).sum())
+    auroc = mine["auroc"].median()
+    hard = mine["auroc_hard"].median()
+    return {
+        "latents": len(mine),
+        "recall": _ratio(hits, len(mine)),
+        "precision": _ratio(right, len(named)),
+        "auroc_median": None if pd.isna(auroc) else float(auroc),
+        "auroc_hard_median": None if pd.isna(hard) else float(hard),
+    }
+
+
+def _ratio(count: int, total: int) -> dict[str, float | int | None]:
+    """Return a share with its Wilson interval; null where there is nothing to divide by."""
+    if not total:
+        return {"count": count, "of": total, "share": None, "low": None, "high": None}
+    low, high = proportion_confint(count, total, method="wilson")
+    share = count / total
+    return {"count": count, "of": total, "share": share, "low": float(low), "high": float(high)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--labels", type=Path, required=True)
+    parser.add_argument("--scores", type=Path, required=True)
+    parser.add_argument("--latents", type=Path, required=True, help="latents.parquet of the fit")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--confusion", type=Path, required=True)
+    a = parser.parse_args(argv)
+    return cli.guarded(lambda: compare_truth(a.labels, a.scores, a.latents, a.output, a.confusion))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
