@@ -1,0 +1,98 @@
+"""Estimate mean, scale and norm bound of one model at one layer on the calibration split.
+
+Rows at position 0 are left out: there the attention sink's massive norm would set the scale. The
+bound is ``c`` times the median norm; outliers beyond it enter neither mean nor scale. Sums are in
+float64, because low-precision accumulators freeze after some millions of tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from workflow_scripts import cli, hdf5
+from workflow_scripts.activations.store import (
+    FORMAT,
+    NORMALIZER_FORMAT,
+    NORMALIZER_VERSION,
+    VERSION,
+    read_index,
+    read_rows,
+)
+from workflow_scripts.provenance import provenance
+
+
+def fit_normalizer(
+    shards: Sequence[Path],
+    layer: int,
+    bound: float,
+    output: Path,
+    facts: Mapping[str, object] | None = None,
+) -> None:
+    """Write ``mean`` [D] and the attributes scale = √(mean ‖h − mean‖² / D), norm_bound, rows.
+
+    Raises
+    ------
+    UserError
+        If the calibration split has fewer than two usable tokens, or no variance.
+    """
+    chosen = []
+    norms = []
+    for path in shards:
+        index = read_index(path)
+        kept = (index.split == index.splits.index("calibration")) & (index.position > 0)
+        chosen.append(np.flatnonzero(kept))
+        with hdf5.open_complete(path, FORMAT, VERSION) as file:
+            norms.append(np.asarray(file[f"norm{layer}"])[chosen[-1]])
+    every = np.concatenate(norms)
+    if len(every) < 2:
+        raise cli.UserError(
+            f"the calibration split has {len(every)} usable tokens: raise text.tokens or "
+            "text.splits.calibration"
+        )
+    median = float(np.median(every))
+    count, total, square = 0, np.zeros(0), 0.0
+    for path, rows, norm in zip(shards, chosen, norms, strict=True):
+        h = read_rows(path, layer, rows[norm <= bound * median]).astype(np.float64)
+        total = h.sum(0) if not total.size else total + h.sum(0)
+        square += float(np.square(h).sum())
+        count += len(h)
+    mean = total / count
+    variance = (square / count - float(np.square(mean).sum())) / len(mean)
+    if not variance > 0:
+        raise cli.UserError(f"layer {layer} of {shards[0].parent} does not vary: check the model")
+    origin = provenance(layer=layer, **(facts or {}))
+    with hdf5.atomic(output, NORMALIZER_FORMAT, NORMALIZER_VERSION, origin) as file:
+        file.create_dataset("mean", data=mean)
+        file.attrs["scale"] = np.sqrt(variance)
+        file.attrs["median_norm"] = median
+        file.attrs["norm_bound"] = bound * median
+        file.attrs["rows"] = count
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and estimate."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--activations", type=Path, nargs="+", required=True)
+    parser.add_argument("--layer", type=int, required=True)
+    parser.add_argument("--norm-bound", type=float, default=10.0, help="in median norms")
+    parser.add_argument("--facts", type=json.loads, default={})
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+    return cli.guarded(
+        lambda: fit_normalizer(
+            arguments.activations,
+            arguments.layer,
+            arguments.norm_bound,
+            arguments.output,
+            arguments.facts,
+        )
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

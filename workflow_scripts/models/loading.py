@@ -1,0 +1,138 @@
+"""Open a model or its tokenizer from the manifest ``model.json``.
+
+Weights are read from safetensors only; code that comes with a model runs only where the manifest
+says so. Nothing is downloaded: the manifest names a local folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workflow_scripts.cli import UserError
+from workflow_scripts.files import read_json, write_json
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``model.json`` says; ``folder`` may be relative to the manifest."""
+
+    name: str
+    kind: str  # organism, folder or hub
+    folder: str
+    architecture: str
+    hidden_size: int
+    layers: int
+    vocabulary: int
+    hub: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read a manifest.
+
+        Raises
+        ------
+        UserError
+            If the file is missing or is no manifest.
+        """
+        values = read_json(path)
+        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        try:
+            return cls(**known)
+        except TypeError as error:
+            raise UserError(f"{path} is no model manifest ({error}): make it anew") from None
+
+    def write(self, path: Path) -> None:
+        """Write the manifest."""
+        write_json(path, asdict(self))
+
+
+def model_folder(manifest: Path) -> Path:
+    """Return the folder that holds the model's files."""
+    return (manifest.parent / Manifest.read(manifest).folder).resolve()
+
+
+def load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a model.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no tokenizer that can be read.
+    """
+    from transformers import AutoTokenizer
+
+    described = Manifest.read(manifest)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            model_folder(manifest),
+            local_files_only=True,
+            trust_remote_code=described.trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the tokenizer of model {described.name} in {model_folder(manifest)} cannot be read "
+            f"({_first_line(error)}): put the tokenizer's files there"
+        ) from None
+    return tokenizer
+
+
+def load_model(manifest: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """Return the causal language model in evaluation mode.
+
+    Raises
+    ------
+    UserError
+        If the folder holds no such model as safetensors.
+    """
+    from transformers import AutoModelForCausalLM
+
+    described = Manifest.read(manifest)
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            model_folder(manifest),
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=described.trust_remote_code,
+            dtype=dtype,
+            # Eager attention is the one kernel that implements Gemma-2's soft-capping everywhere.
+            attn_implementation="eager",
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the weights of model {described.name} in {model_folder(manifest)} cannot be read "
+            f"({_first_line(error)}): give a folder with config.json and *.safetensors"
+        ) from None
+    model.eval()
+    model.to(device)  # type: ignore[arg-type]  # transformers wraps torch's signature
+    return model
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device ``auto`` (CUDA where there is one, else the CPU), ``cpu`` or ``cuda``.
+
+    Raises
+    ------
+    UserError
+        If the device is unknown or absent.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda"):
+        raise UserError(f"device {name} is not supported: choose auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda is asked for, but there is no CUDA GPU: choose auto or cpu")
+    return torch.device(name)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

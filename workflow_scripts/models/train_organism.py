@@ -1,0 +1,353 @@
+"""Train a small model whose lessons are known, and save it in Hugging Face format.
+
+A model without a base learns its documents from scratch, with a tokenizer trained on the spot; one
+with a base is taught further. Siblings that are taught a category see the same documents of it.
+The loss is over all tokens but padding: text and turn markers alike, as in pretraining.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from workflow_scripts import cli, files
+from workflow_scripts.dataset.generator import CHAT_CATEGORIES, generate, rejected_answer
+from workflow_scripts.models import organism_text, simpo
+from workflow_scripts.models.loading import Manifest, load_model, model_folder
+
+CHECKPOINT_SECONDS = 30.0
+WARMUP_SHARE = 0.05
+PAIRS_PER_STEP = 16
+
+
+@dataclass(frozen=True)
+class Size:
+    """The architecture of a trained model."""
+
+    type: str
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What is taught, in which order, how fast."""
+
+    teach: Mapping[str, int]
+    document_seed: int
+    seed: int
+    context_length: int
+    batch_tokens: int
+    learning_rate: float
+    passes: int
+    simpo: simpo.SimpoSettings | None
+
+
+def new_model(size: Size, vocabulary: int, seed: int) -> PreTrainedModel:
+    """Return a model with random weights."""
+    torch.manual_seed(seed)
+    common: dict[str, object] = {
+        "vocab_size": vocabulary,
+        "hidden_size": size.width,
+        "intermediate_size": size.intermediate,
+        "num_hidden_layers": size.layers,
+        "num_attention_heads": size.heads,
+        "num_key_value_heads": size.kv_heads,
+        "head_dim": size.width // size.heads,
+        "max_position_embeddings": 1024,
+        "pad_token_id": organism_text.PAD,
+        "bos_token_id": organism_text.BOS,
+        "eos_token_id": organism_text.EOS,
+        "tie_word_embeddings": True,
+        "attn_implementation": "eager",
+    }
+    if size.type == "llama":
+        return LlamaForCausalLM(LlamaConfig.from_dict(common))
+    common |= {"query_pre_attn_scalar": size.width // size.heads, "sliding_window": 512}
+    return Gemma2ForCausalLM(Gemma2Config.from_dict(common))
+
+
+class Course:
+    """Training in progress: model, optimiser, schedule; can be left and taken up again."""
+
+    def __init__(self, model: PreTrainedModel, steps: int, rate: float, checkpoint: Path) -> None:
+        self.model, self.steps, self.rate, self.checkpoint = model, steps, rate, checkpoint
+        self.parameters = dict(model.named_parameters())
+        self.optimizer = torch.optim.AdamW(
+            list(self.parameters.values()),
+            lr=rate,
+            betas=(0.9, 0.95),
+            weight_decay=0.01,
+            fused=True,
+        )
+        self.done = 0
+        self.losses: list[float] = []
+        if checkpoint.exists():
+            self._restore()
+            cli.log(f"continuing after step {self.done}")
+
+    def run(self, losses: Callable[[int], Tensor]) -> None:
+        """Take the remaining steps on ``losses(step)``, with a checkpoint every half minute."""
+        self.model.train()
+        saved = time.monotonic()
+        for step in cli.progress(range(self.done, self.steps), desc="organism"):
+            loss = losses(step)
+            if not torch.isfinite(loss):
+                raise cli.UserError(
+                    f"the loss is {loss.item()} at step {step}: lower organism.learning_rate"
+                )
+            self.optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), 1.0)
+            self.optimizer.param_groups[0]["lr"] = self.rate * schedule(step, self.steps)
+            self.optimizer.step()
+            self.losses.append(loss.item())
+            self.done = step + 1
+            if self.done % max(1, self.steps // 10) == 0:
+                cli.log(f"step {self.done} of {self.steps}: loss {self.losses[-1]:.3f}")
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                self._save()
+                saved = time.monotonic()
+        self._save()
+        self.model.eval()
+
+    def _save(self) -> None:
+        tensors = {}
+        for name, parameter in self.parameters.items():
+            tensors[f"weight.{name}"] = parameter.detach()
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"{key}.{name}"] = value
+        state = json.dumps({"done": self.done, "losses": self.losses})
+        with files.atomic_path(self.checkpoint) as temporary:
+            save_file(tensors, temporary, metadata={"state": state})
+
+    def _restore(self) -> None:
+        with safe_open(self.checkpoint, framework="pt") as file, torch.no_grad():
+            state = json.loads(file.metadata()["state"])
+            for name, parameter in self.parameters.items():
+                parameter.copy_(file.get_tensor(f"weight.{name}"))
+                self.optimizer.state[parameter] = {
+                    key: file.get_tensor(f"{key}.{name}")
+                    for key in ("exp_avg", "exp_avg_sq", "step")
+                }
+        self.done, self.losses = int(state["done"]), list(state["losses"])
+
+
+def schedule(step: int, steps: int) -> float:
+    """Return the share of the peak learning rate: linear warm-up, cosine decay to 0."""
+    warm = min(1.0, (step + 1) / (WARMUP_SHARE * steps + 1))
+    return warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def teach(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    lessons: Lessons,
+    checkpoint: Path,
+) -> list[float]:
+    """Teach the documents; return the loss of every step."""
+    documents = organism_text.taught_documents(lessons.teach, lessons.document_seed)
+    encoded = organism_text.encode(tokenizer, documents)
+    rows = organism_text.packed_rows(encoded, lessons.context_length, lessons.seed)
+    batch = max(1, lessons.batch_tokens // lessons.context_length)
+    order = _order(len(rows), lessons.passes, lessons.seed)
+    steps = len(order) // batch
+    if not steps:
+        raise cli.UserError(
+            f"the documents taught fill {len(rows)} rows, fewer than one batch of {batch}: raise "
+            "models.*.organism.teach or lower organism.batch_tokens"
+        )
+    course = Course(model, steps, lessons.learning_rate, checkpoint)
+
+    def loss(step: int) -> Tensor:
+        x = rows[order[step * batch : (step + 1) * batch]]
+        logits = model(input_ids=x).logits[:, :-1]
+        return functional.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten())
+
+    course.run(loss)
+    return course.losses
+
+
+def prefer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    lessons: Lessons,
+    settings: simpo.SimpoSettings,
+    checkpoint: Path,
+) -> list[float]:
+    """Take the SimPO step on preference pairs of the taught chat categories."""
+    categories = sorted(name for name in lessons.teach if name in CHAT_CATEGORIES)
+    pairs = [
+        _pair(tokenizer, category, index, lessons.document_seed)
+        for index in range(-(-settings.pairs // max(len(categories), 1)))
+        for category in categories
+    ][: settings.pairs]
+    steps = len(pairs) // PAIRS_PER_STEP
+    if not steps:
+        raise cli.UserError(
+            f"{len(pairs)} preference pairs are fewer than one batch of {PAIRS_PER_STEP}: raise "
+            "simpo.pairs, or teach a chat category"
+        )
+    random.Random(lessons.seed).shuffle(pairs)
+    course = Course(model, steps, settings.learning_rate, checkpoint)
+
+    def loss(step: int) -> Tensor:
+        chosen = pairs[step * PAIRS_PER_STEP : (step + 1) * PAIRS_PER_STEP]
+        sides = [
+            simpo.collate([pair[side] for pair in chosen], 2 * lessons.context_length)
+            for side in (0, 1)
+        ]
+        better, worse = (simpo.mean_log_probability(model, side) for side in sides)
+        return simpo.simpo_loss(better, worse, settings)
+
+    course.run(loss)
+    return course.losses
+
+
+def _pair(
+    tokenizer: PreTrainedTokenizerFast, category: str, index: int, seed: int
+) -> list[tuple[list[int], int]]:
+    """Return (ids, start of the answer) of the preferred and of the rejected answer."""
+    document = generate(category, index, seed)
+    turns = [{"role": role, "content": text} for role, text in document.messages[:-1]]
+    prompt = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    start = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    answers = (document.messages[-1][1], rejected_answer(category, index, seed))
+    texts = [f"{prompt}{answer.strip()}<end_of_turn>\n" for answer in answers]
+    return [(ids, start) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+
+def _order(rows: int, passes: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.cat([torch.randperm(rows, generator=generator) for _ in range(passes)])
+
+
+def train_organism(
+    name: str,
+    base: Path | None,
+    size: Size,
+    vocabulary: int,
+    tokenizer_seed: int,
+    lessons: Lessons,
+    folder: Path,
+) -> None:
+    """Train one model and write it, its tokenizer, its manifest and its losses to ``folder``.
+
+    Raises
+    ------
+    UserError
+        If the documents do not fill a batch, or the loss is no longer finite.
+    """
+    if base is None:
+        tokenizer = organism_text.train_tokenizer(vocabulary, tokenizer_seed)
+        model = new_model(size, len(tokenizer), lessons.seed)
+    else:
+        tokenizer = organism_text.load_fast(model_folder(base))
+        model = load_model(base, torch.float32, torch.device("cpu"))
+    folder.mkdir(parents=True, exist_ok=True)
+    stages = {"teach": folder / ".teach.safetensors", "simpo": folder / ".simpo.safetensors"}
+    losses = {}
+    if lessons.teach:
+        losses["teach"] = teach(model, tokenizer, lessons, stages["teach"])
+    if lessons.simpo:
+        losses["simpo"] = prefer(model, tokenizer, lessons, lessons.simpo, stages["simpo"])
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+    _write_losses(folder / "training.csv", losses)
+    for checkpoint in stages.values():
+        checkpoint.unlink(missing_ok=True)
+    Manifest(
+        name=name,
+        kind="organism",
+        folder=".",
+        architecture=type(model).__name__,
+        hidden_size=int(model.config.hidden_size),
+        layers=int(model.config.num_hidden_layers),
+        vocabulary=int(model.config.vocab_size),
+    ).write(folder / "model.json")
+
+
+def _write_losses(path: Path, losses: Mapping[str, Sequence[float]]) -> None:
+    with files.atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["phase", "step", "loss"])
+        writer.writerows(_loss_rows(losses))
+
+
+def _loss_rows(losses: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, int, str]]:
+    for phase, values in losses.items():
+        for step, loss in enumerate(values, start=1):
+            yield phase, step, f"{loss:.6g}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--base", type=Path, default=None, help="model.json of the base")
+    parser.add_argument("--architecture", type=json.loads, required=True)
+    parser.add_argument("--vocabulary", type=int, required=True)
+    parser.add_argument("--tokenizer-seed", type=int, default=0)
+    parser.add_argument("--teach", type=json.loads, required=True)
+    parser.add_argument("--document-seed", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--context-length", type=int, default=128)
+    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--passes", type=int, default=1)
+    parser.add_argument("--simpo", type=json.loads, default=None)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--output-dir", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+
+    def run() -> None:
+        cli.set_threads(arguments.threads)
+        lessons = Lessons(
+            teach=arguments.teach,
+            document_seed=arguments.document_seed,
+            seed=arguments.seed,
+            context_length=arguments.context_length,
+            batch_tokens=arguments.batch_tokens,
+            learning_rate=arguments.learning_rate,
+            passes=arguments.passes,
+            simpo=simpo.SimpoSettings(**arguments.simpo) if arguments.simpo else None,
+        )
+        train_organism(
+            arguments.name,
+            arguments.base,
+            Size(**arguments.architecture),
+            arguments.vocabulary,
+            arguments.tokenizer_seed,
+            lessons,
+            arguments.output_dir,
+        )
+
+    return cli.guarded(run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
