@@ -12,7 +12,12 @@ import pytest
 
 from tests.comparison.run_folder import CHAT, GAINED, LOST, Run, make_run
 from workflow_scripts import files
-from workflow_scripts.comparison import compare_categories, score_recovery
+from workflow_scripts.comparison import (
+    compare_categories,
+    score_recovery,
+    vary_decisions,
+    weight_shares,
+)
 from workflow_scripts.comparison.tables import COLUMNS, change_text, read_csv
 from workflow_scripts.comparison.verdicts import Vote, direction, verdict
 
@@ -43,6 +48,8 @@ def test_columns_are_those_documented(table: pd.DataFrame) -> None:
     tables = [re.findall(r"^\| `(\w+)` \|", part, re.M) for part in text.split("## ")[1:]]
     assert list(table.columns) == list(COLUMNS) == tables[0]
     assert list(score_recovery.COLUMNS) == tables[1]
+    assert list(vary_decisions.COLUMNS) == tables[2]
+    assert list(weight_shares.COLUMNS) == tables[3]
 
 
 def test_a_row_per_comparison_seed_labeller_level_and_name(table: pd.DataFrame) -> None:

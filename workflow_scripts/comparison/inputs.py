@@ -146,9 +146,10 @@ def _sample_weights(examples: Path) -> pd.DataFrame:
 
 
 def _read_labels(paths: list[Path]) -> dict[str, pd.DataFrame]:
-    """Return, by annotator, one category per latent: the most frequent answer of its replicates.
+    """Return, by annotator, one category per latent and the mean score of its answers.
 
-    A tie, or no answer at all, is ``unassigned``.
+    The category is the most frequent answer of the replicates; a tie, or no answer at all, is
+    ``unassigned``.
     """
     table = pd.concat([files.read_parquet(path) for path in paths], ignore_index=True)
     table["category"] = table["category"].where(table["status"].isin(ANSWERED), UNASSIGNED)
@@ -156,5 +157,7 @@ def _read_labels(paths: list[Path]) -> dict[str, pd.DataFrame]:
     for annotator, rows in table.groupby("annotator"):
         modes = rows.groupby("latent")["category"].agg(lambda c: c.mode().tolist())
         single = modes.map(lambda m: m[0] if len(m) == 1 else UNASSIGNED)
-        found[str(annotator)] = single.rename("category").reset_index()
+        score = rows.groupby("latent")["score"].mean() if "score" in rows else None
+        named = single.rename("category").to_frame()
+        found[str(annotator)] = (named if score is None else named.join(score)).reset_index()
     return found

@@ -1,0 +1,78 @@
+"""Verdicts under other decisions, and shares under other weightings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.comparison.run_folder import GAINED, LOST, Run, make_run
+from workflow_scripts.comparison import vary_decisions, weight_shares
+from workflow_scripts.comparison.tables import read_csv
+from workflow_scripts.comparison.weight_shares import bootstrap_change
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+def test_each_variant_is_compared(run: Run, tmp_path: Path) -> None:
+    output = tmp_path / "sensitivity.csv"
+    assert vary_decisions.main(run.compare_flags(output)) == 0
+    table = read_csv(output)
+    assert table["variant"].nunique() == 4
+    base = table[table["variant"] == vary_decisions.BASE]
+    assert (base["same_verdict"] == "yes").all()
+    mine = table[(table["comparison"] == "direct") & (table["labeller"] == "true")]
+    counts = mine.groupby("variant")["n_baseline"].sum()
+    assert counts["ν^r < 0.3, ν^ε < 0.1"] < counts["as configured"]
+    assert counts["ν^r < 0.7, ν^ε < 0.3"] >= counts["as configured"]
+    named = mine[mine["name"].isin([*LOST, *GAINED])]
+    assert (named["robust"] == "yes").all()
+
+
+def test_a_flipped_sign_is_not_robust() -> None:
+    table = pd.DataFrame(
+        {
+            "comparison": "a",
+            "name": ["x", "x", "y", "y", "z"],
+            "sign": [1, -1, 1, 0, 0],
+        }
+    )
+    assert list(vary_decisions.robust(table)) == ["no", "no", "yes", "yes", "no"]
+
+
+def test_weighted_shares(run: Run, tmp_path: Path) -> None:
+    output = tmp_path / "weighted.csv"
+    assert weight_shares.main([*run.compare_flags(output), "--draws", "200"]) == 0
+    table = read_csv(output)
+    labellers = table.groupby("weighting")["labeller"].unique()
+    assert set(labellers["latent"]) == {"true", "lexical"}
+    assert set(labellers["label_score"]) == {"lexical"}
+    known = table.dropna(subset=["percent_change", "low"])
+    assert (known["low"] <= known["percent_change"] + 1e-3).mean() > 0.9
+
+
+def test_bootstrap_with_equal_weights_is_the_plain_change() -> None:
+    rng = np.random.default_rng(0)
+    before = (np.arange(100) < 20, np.ones(100))
+    after = (np.arange(200) < 80, np.ones(200))
+    found = bootstrap_change(before, after, 4000, 0.95, rng)
+    assert found[:3] == pytest.approx((0.2, 0.4, 100.0))
+    low, high = found[3:]
+    # The logarithm's standard error is √(1/80 - 1/200 + 1/20 - 1/100).
+    reach = 1.96 * np.sqrt(1 / 80 - 1 / 200 + 1 / 20 - 1 / 100)
+    assert 1 + low / 100 == pytest.approx(2 * np.exp(-reach), rel=0.08)
+    assert 1 + high / 100 == pytest.approx(2 * np.exp(reach), rel=0.08)
+
+
+def test_no_category_before_has_no_percentage() -> None:
+    rng = np.random.default_rng(0)
+    found = bootstrap_change(
+        (np.zeros(10, bool), np.ones(10)), (np.ones(10, bool), np.ones(10)), 50, 0.95, rng
+    )
+    assert np.isnan(found[2])
+    assert found[3] == np.inf

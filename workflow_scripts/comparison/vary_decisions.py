@@ -1,0 +1,173 @@
+"""Ask whether a verdict depends on decisions that could have been made otherwise.
+
+Leaves ``sensitivity.csv``: the comparison made again with tighter and looser ν thresholds and
+without template latents, a row per comparison, labeller, name and variant; first seed, categories.
+A change is ``robust`` when its sign is the same in every variant and by every labeller.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from workflow_scripts import cli
+from workflow_scripts.comparison.evidence import Pair
+from workflow_scripts.comparison.inputs import TRUE, Labelled
+from workflow_scripts.comparison.job import Job, add_flags, read_job
+from workflow_scripts.comparison.judgement import compare
+from workflow_scripts.comparison.tables import write_csv
+
+TEMPLATE_SHARE = 0.5
+"""Share of activation on template tokens from which a latent counts as a template latent."""
+COLUMNS = (
+    "comparison",
+    "kind",
+    "labeller",
+    "name",
+    "variant",
+    "n_baseline",
+    "N_baseline",
+    "n_candidate",
+    "N_candidate",
+    "percent_change",
+    "unique_share",
+    "q",
+    "sign",
+    "verdict",
+    "same_verdict",
+    "robust",
+)
+"""Columns of ``sensitivity.csv``; ``COLUMNS.md`` says what each means."""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Upper bounds of ν^r and ν^ε; ``tested``: the latent must pass the base rule as well."""
+
+    nu_r: float
+    nu_e: float
+    tested: bool
+
+
+BASE = "as configured"
+TIGHT = Thresholds(0.3, 0.1, tested=True)
+LOOSE = Thresholds(0.7, 0.3, tested=False)
+
+
+def rethreshold(labelled: Labelled, bounds: Thresholds) -> Labelled:
+    """Return the latents with uniqueness decided by other thresholds of ν."""
+    frame = labelled.frame.copy()
+    for own, other in permutations(labelled.models, 2):
+        pair = f"{own}_vs_{other}"
+        passed = (frame[f"nu_r_{pair}"] < bounds.nu_r) & (frame[f"nu_e_{pair}"] < bounds.nu_e)
+        old = frame[f"unique_{pair}"].astype(bool)
+        fine = old if bounds.tested else frame[f"status_{pair}"] == "ok"
+        frame[f"unique_{pair}"] = passed & fine
+    owner = pd.Series("", index=frame.index, dtype=object)
+    for own in labelled.models:
+        claims = [frame[f"unique_{own}_vs_{m}"] for m in labelled.models if m != own]
+        owner[np.logical_and.reduce(claims)] = own
+    frame["unique_to"] = owner.astype(str)
+    return replace(labelled, frame=frame)
+
+
+def without_template(labelled: Labelled) -> Labelled:
+    """Return the latents without those that fire mainly on template tokens."""
+    kept = ~(labelled.frame["template_share"] > TEMPLATE_SHARE)
+    return replace(labelled, frame=labelled.frame[kept].reset_index(drop=True))
+
+
+def vary(pair: Pair, change: Callable[[Labelled], Labelled]) -> Pair:
+    """Return a pair with both sides changed."""
+    return replace(
+        pair,
+        baseline={name: change(side) for name, side in pair.baseline.items()},
+        candidate={name: change(side) for name, side in pair.candidate.items()},
+    )
+
+
+def only(pair: Pair, labellers: Sequence[str]) -> Pair:
+    """Return a pair with some labellers only."""
+    return replace(
+        pair,
+        baseline={name: side for name, side in pair.baseline.items() if name in labellers},
+        candidate={name: side for name, side in pair.candidate.items() if name in labellers},
+    )
+
+
+def variants(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+    """Return every variant of the comparisons.
+
+    Looser thresholds only where every live latent is labelled: elsewhere the latents that become
+    unique are a sample, and their counts would not be comparable.
+    """
+    found = {
+        BASE: list(pairs),
+        f"ν^r < {TIGHT.nu_r}, ν^ε < {TIGHT.nu_e}": [
+            vary(pair, lambda side: rethreshold(side, TIGHT)) for pair in pairs
+        ],
+        "without template latents": [vary(pair, without_template) for pair in pairs],
+    }
+    if all(TRUE in pair.labellers for pair in pairs):
+        found[f"ν^r < {LOOSE.nu_r}, ν^ε < {LOOSE.nu_e}"] = [
+            vary(only(pair, [TRUE]), lambda side: rethreshold(side, LOOSE)) for pair in pairs
+        ]
+    return found
+
+
+def sensitivity(job: Job) -> pd.DataFrame:
+    """Return the table of all variants."""
+    firsts = list({pair.name: pair for pair in reversed(job.pairs)}.values())[::-1]
+    parts = []
+    for name, pairs in variants(firsts).items():
+        table = compare(pairs, job.behaviour, job.classes, job.settings)
+        table = table[(table["level"] == "category") & table["tested"].astype(bool)]
+        direct = table["kind"] == "direct"
+        parts.append(
+            table.assign(
+                variant=name,
+                q=table["detection_q"].where(direct, table["q"]),
+                sign=table["direction"],
+            )
+        )
+    table = pd.concat(parts, ignore_index=True)
+    base = table[table["variant"] == BASE].set_index(["comparison", "labeller", "name"])["verdict"]
+    keys = list(zip(table["comparison"], table["labeller"], table["name"], strict=True))
+    same = [word == base.get(key, "") for key, word in zip(keys, table["verdict"], strict=True)]
+    table = table.assign(same_verdict=np.where(same, "yes", "no"))
+    return table.assign(robust=robust(table))[list(COLUMNS)]
+
+
+def robust(table: pd.DataFrame) -> pd.Series[str]:
+    """Return, for each row, whether its name's sign is the same in all variants and labels.
+
+    A sign of 0 agrees with any; a name whose signs are all 0 is not robust.
+    """
+    groups = table.groupby(["comparison", "name"])["sign"]
+    low, high = groups.transform("min"), groups.transform("max")
+    agree = ((low >= 0) & (high > 0)) | ((high <= 0) & (low < 0))
+    return agree.map({True: "yes", False: "no"})
+
+
+def vary_decisions(job: Job, output: Path) -> None:
+    """Write ``sensitivity.csv``."""
+    write_csv(output, sensitivity(job))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and compare again under each variant."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_flags(parser)
+    parser.add_argument("--output", type=Path, required=True)
+    a = parser.parse_args(argv)
+    return cli.guarded(lambda: vary_decisions(read_job(a), a.output))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
