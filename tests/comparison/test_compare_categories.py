@@ -14,6 +14,7 @@ from tests.comparison.run_folder import CHAT, GAINED, LOST, Run, make_run
 from workflow_scripts import files
 from workflow_scripts.comparison import (
     compare_categories,
+    explain_gaps,
     score_recovery,
     vary_decisions,
     weight_shares,
@@ -50,6 +51,7 @@ def test_columns_are_those_documented(table: pd.DataFrame) -> None:
     assert list(score_recovery.COLUMNS) == tables[1]
     assert list(vary_decisions.COLUMNS) == tables[2]
     assert list(weight_shares.COLUMNS) == tables[3]
+    assert list(explain_gaps.COLUMNS) == tables[4]
 
 
 def test_a_row_per_comparison_seed_labeller_level_and_name(table: pd.DataFrame) -> None:

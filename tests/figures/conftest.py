@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.comparison.run_folder import Run, make_run
-from workflow_scripts.comparison import compare_categories, score_recovery
+from workflow_scripts.comparison import (
+    compare_categories,
+    explain_gaps,
+    score_recovery,
+    vary_decisions,
+)
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +32,6 @@ def compared(made: Run) -> None:
         *("--answer", str(folder / "answer.json")),
     ]
     assert score_recovery.main(flags) == 0
+    flags = ["--categories", str(folder / "categories.csv"), "--output", str(folder / "gaps.csv")]
+    assert explain_gaps.main(flags) == 0
+    assert vary_decisions.main(made.compare_flags(folder / "sensitivity.csv")) == 0

@@ -22,7 +22,7 @@ FIGURES = {
     "plot_category_changes": "--categories {c} --comparison anchored",
     "plot_direct_shares": "--categories {c} --comparison direct",
     "plot_category_shares": "--categories {c} --comparison anchored --labeller lexical",
-    "plot_behaviour": "--categories {c} --comparison direct",
+    "plot_behaviour": "--gaps {g} --comparison direct",
     "plot_recovery": "--recovery {r}",
 }
 
@@ -38,7 +38,7 @@ def flags_of(run: Run, name: str) -> list[str]:
         "t1": run.root / "crosscoder/it_simpo/seed1/training.csv",
         "c": run.root / "comparison/categories.csv",
         "r": run.root / "comparison/recovery.csv",
-        "b": run.behaviour,
+        "g": run.root / "comparison/gaps.csv",
     }
     return FIGURES[name].format(**paths).split()
 
@@ -117,7 +117,7 @@ def test_without_anything_planted_there_is_no_recovery(
     ("name", "flags", "told"),
     [
         ("plot_direct_shares", "--categories {c} --comparison anchored", "no direct share"),
-        ("plot_behaviour", "--categories {c} --comparison anchored", "no category has both"),
+        ("plot_behaviour", "--gaps {g} --comparison anchored", "has both a gap in score"),
         ("plot_category_changes", "--categories {c} --comparison nope", "has no row of nope"),
         ("plot_category_changes", "--categories nope.csv --comparison direct", "does not exist"),
         ("plot_training_curves", "--logs nope.csv --models it", "does not exist"),
@@ -131,6 +131,7 @@ def test_mistakes_are_told(
     flags: str,
     told: str,
 ) -> None:
-    filled = flags.format(c=run.root / "comparison/categories.csv").split()
+    folder = run.root / "comparison"
+    filled = flags.format(c=folder / "categories.csv", g=folder / "gaps.csv").split()
     assert plot(name, filled, tmp_path) == 2
     assert told in capsys.readouterr().err

@@ -52,6 +52,8 @@ def report_flags(run: Run, figure: Path, output: Path) -> list[str]:
         *("--answer", str(comparison / "answer.json")),
         *("--categories", str(comparison / "categories.csv")),
         *("--recovery", str(comparison / "recovery.csv")),
+        *("--gaps", str(comparison / "gaps.csv")),
+        *("--sensitivity", str(comparison / "sensitivity.csv")),
         *("--provenance", str(run.root / "provenance.json")),
         *("--output", str(output)),
     ]
@@ -118,6 +120,8 @@ def test_the_answer_stands_first_with_its_picture(run: Run, page: Path) -> None:
     assert text.index(sentence) < text.index("data:image/png") < text.index('id="evidence"')
     assert "No LLM was used." in text
     assert "Planted changes and what each statistic finds" in text
+    assert "Gaps in score and changes of latents" in text
+    assert "Verdicts under other decisions" in text
     assert "a" * 40 in text
 
 

@@ -55,6 +55,8 @@ class Inputs:
     answer: Path
     categories: Path
     recovery: Path | None
+    gaps: Path | None
+    sensitivity: Path | None
     published: Path | None
     provenance: Path | None
     ledgers: Sequence[Path]
@@ -100,7 +102,6 @@ def render(inputs: Inputs) -> str:
     tables = report_tables.category_tables(categories)
     first = [t for c, by, t in tables if (c, by) == (answer["comparison"], answer["labeller"])]
     others = [t for c, by, t in tables if (c, by) != (answer["comparison"], answer["labeller"])]
-    recovery = read_table(inputs.recovery) if inputs.recovery else pd.DataFrame()
     provenance = files.read_json(inputs.provenance) if inputs.provenance else {}
     sections: dict[str, list[Shown]] = {}
     for figure in inputs.figures:
@@ -121,7 +122,9 @@ def render(inputs: Inputs) -> str:
         sections=sections,
         first_tables=first,
         other_tables=others,
-        recovery=report_tables.recovery_table(recovery),
+        recovery=report_tables.recovery_table(_optional(inputs.recovery)),
+        gaps=report_tables.gap_table(_optional(inputs.gaps)),
+        sensitivity=report_tables.sensitivity_table(_optional(inputs.sensitivity)),
         fits=report_tables.fit_table(inputs.fits),
         published=report_tables.csv_table(inputs.published, "Published and measured"),
         provenance=report_tables.flatten(provenance),
@@ -130,6 +133,10 @@ def render(inputs: Inputs) -> str:
         script=Markup((HERE / "report.js").read_text(encoding="utf-8")),
         data=Markup(report_data.to_json(browsers)),
     )
+
+
+def _optional(path: Path | None) -> pd.DataFrame:
+    return read_table(path) if path else pd.DataFrame()
 
 
 def ledger_table(paths: Sequence[Path]) -> Table | None:
@@ -161,6 +168,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--answer", type=Path, required=True)
     parser.add_argument("--categories", type=Path, required=True)
     parser.add_argument("--recovery", type=Path, default=None)
+    parser.add_argument("--gaps", type=Path, default=None)
+    parser.add_argument("--sensitivity", type=Path, default=None)
     parser.add_argument("--published", type=Path, default=None)
     parser.add_argument("--provenance", type=Path, default=None)
     parser.add_argument("--ledgers", type=Path, nargs="*", default=[])
@@ -176,6 +185,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             a.answer,
             a.categories,
             a.recovery,
+            a.gaps,
+            a.sensitivity,
             a.published,
             a.provenance,
             a.ledgers,

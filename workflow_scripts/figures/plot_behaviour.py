@@ -1,13 +1,14 @@
-"""Plot each category's gap in score against the shift of its latents.
+"""Plot each category's gap in score against the shift of its latents, a panel per score.
 
-A score gap that a shift explains lies in the lower left or the upper right; a shift that no score
-shows lies on the vertical line, a gap without a shift on the horizontal one.
+A gap that a change of latents goes with lies in the lower left or the upper right; a change that
+no score shows lies on the vertical line, a gap without a change on the horizontal one.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -16,58 +17,35 @@ from matplotlib.lines import Line2D
 
 from workflow_scripts import cli
 from workflow_scripts.figures import category_rows, style
-from workflow_scripts.figures.category_rows import Choice, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = (
-    "name",
-    "class",
-    "likelihood_gap",
-    "likelihood_gap_low",
-    "likelihood_gap_high",
-    "delta_norm",
-    "delta_norm_low",
-    "delta_norm_high",
-    "verdict",
-)
+SOURCES = {
+    "likelihood": "likelihood gap, nats per token",
+    "score": "gap in score",
+    "score_controlled": "gap in score, style controlled",
+}
 NAME = (150.0, 13.0)
 """Room that a name takes beside its point, in pixels."""
-CHANGED = ("gained", "lost", "changed, direction unclear")
 
 
-def tidy(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the categories with a score and a shift, and how the two go together.
+def tidy(gaps: pd.DataFrame, comparison: str, labeller: str | None) -> pd.DataFrame:
+    """Return the rows of one comparison and labeller that have a gap and a shift.
 
     Raises
     ------
     UserError
         If there is none.
     """
-    shown = rows.dropna(subset=["likelihood_gap", "delta_norm"])
-    if shown.empty:
-        raise cli.UserError("no category has both a likelihood gap and a shift of Δnorm")
-    table = shown[list(COLUMNS)].copy()
-    table["reading"] = [reading(row) for row in category_rows.rows_of(shown)]
-    return table.sort_values("name")
-
-
-def reading(row: Row) -> str:
-    """Say how a category's score gap and its latents' change go together.
-
-    A gap counts when its interval excludes 0, a change when the verdict says so; they agree when
-    the verdict's direction, or where it has none the shift of Δnorm, has the sign of the gap.
-    """
-    gap = row.number("likelihood_gap")
-    clear = row.number("likelihood_gap_low") > 0 or row.number("likelihood_gap_high") < 0
-    word = row.text("verdict")
-    if word not in CHANGED:
-        return "gap without a change of latents" if clear else "within noise"
-    if not clear:
-        return "change of latents that no score shows"
-    sign = {"gained": 1.0, "lost": -1.0}.get(word, row.number("delta_norm"))
-    return "gap with a change of latents" if gap * sign > 0 else "gap and change opposed"
+    rows = gaps[gaps["comparison"] == comparison]
+    names = list(rows["labeller"].unique())
+    usual = [name for name in ("true", "lexical") if name in names]
+    chosen = labeller or next(iter([*usual, *names]), "anybody")
+    rows = rows[rows["labeller"] == chosen].dropna(subset=["gap", "delta_norm"])
+    if rows.empty:
+        raise cli.UserError(f"no category of {comparison} has both a gap in score and a shift")
+    return rows.sort_values(["source", "name"])
 
 
 def draw(axes: Axes, table: pd.DataFrame) -> None:
@@ -76,8 +54,8 @@ def draw(axes: Axes, table: pd.DataFrame) -> None:
     axes.axvline(0, color=style.BLACK, linewidth=0.8, zorder=0)
     for row in category_rows.rows_of(table):
         tint = style.VERDICTS[row.text("verdict")]
-        x, y = row.number("likelihood_gap"), row.number("delta_norm")
-        across = [row.number(f"likelihood_gap_{end}") for end in ("low", "high")]
+        x, y = row.number("gap"), row.number("delta_norm")
+        across = [row.number(f"gap_{end}") for end in ("low", "high")]
         along = [row.number(f"delta_norm_{end}") for end in ("low", "high")]
         axes.plot(across, [y, y], color=tint, linewidth=0.9, alpha=0.7)
         axes.plot([x, x], along, color=tint, linewidth=0.9, alpha=0.7)
@@ -89,7 +67,7 @@ def name_points(axes: Axes, table: pd.DataFrame) -> None:
     """Write the names beside their points, moved up where they would overlap."""
     placed: list[tuple[float, float]] = []
     for row in category_rows.rows_of(table.sort_values("delta_norm")):
-        point = (row.number("likelihood_gap"), row.number("delta_norm"))
+        point = (row.number("gap"), row.number("delta_norm"))
         x, y = axes.transData.transform(point)
         free = y
         for other_x, other_y in placed:
@@ -105,37 +83,39 @@ def name_points(axes: Axes, table: pd.DataFrame) -> None:
         )
 
 
-def plot_behaviour(rows: pd.DataFrame, choice: Choice, output: style.Output) -> None:
+def plot_behaviour(gaps: Path, comparison: str, labeller: str | None, output: style.Output) -> None:
     """Write the figure."""
-    table = tidy(rows)
-    base, cand = rows["baseline"].iloc[0], rows["candidate"].iloc[0]
+    table = tidy(category_rows.read_table(gaps), comparison, labeller)
+    base, cand = table["baseline"].iloc[0], table["candidate"].iloc[0]
+    shown = [name for name in SOURCES if name in set(table["source"])]
     with style.styled():
-        figure, axes = plt.subplots(figsize=(style.WIDTH * 0.8, style.WIDTH * 0.55))
-        draw(axes, table)
-        axes.set_xlabel(f"likelihood gap, nats per token  ({base} better ←  → {cand} better)")
-        axes.set_ylabel(f"shift of Δnorm  ({base} ←  → {cand})")
+        figure, grid = plt.subplots(
+            len(shown), 1, figsize=(style.WIDTH * 0.8, 3.6 * len(shown)), squeeze=False
+        )
+        for axes, source in zip(grid.flat, shown, strict=True):
+            draw(axes, table[table["source"] == source])
+            axes.set_xlabel(f"{SOURCES[source]}  ({base} better ←  → {cand} better)")
+            axes.set_ylabel(f"shift of Δnorm  ({base} ←  → {cand})")
         handles = [
             Line2D([], [], linestyle="", marker="o", color=tint, label=word)
             for word, tint in style.VERDICTS.items()
             if word in set(table["verdict"])
         ]
-        axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5))
-        style.note(axes, style.labels_note(choice.labeller))
+        grid[0, 0].legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5))
+        style.note(grid[-1, 0], style.labels_note(str(table["labeller"].iloc[0])))
+        figure.tight_layout()
         style.save(figure, table, output)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and plot."""
     parser = argparse.ArgumentParser(description=__doc__)
-    category_rows.add_choice(parser)
+    parser.add_argument("--gaps", type=Path, required=True)
+    parser.add_argument("--comparison", required=True)
+    parser.add_argument("--labeller", default=None, help="default: true labels, else lexical")
     style.add_output(parser)
     a = parser.parse_args(argv)
-
-    def run() -> None:
-        rows, choice = category_rows.choose(a)
-        plot_behaviour(rows, choice, style.output_of(a))
-
-    return cli.guarded(run)
+    return cli.guarded(lambda: plot_behaviour(a.gaps, a.comparison, a.labeller, style.output_of(a)))
 
 
 if __name__ == "__main__":

@@ -212,6 +212,59 @@ def recovery_table(recovery: pd.DataFrame) -> Table | None:
     return Table("Planted changes and what each statistic finds", header, rows, [""] * len(rows))
 
 
+def gap_table(gaps: pd.DataFrame) -> Table | None:
+    """Return how gaps in score and changes of latents go together, the telling ones first."""
+    told = [
+        "gap with a change of latents",
+        "gap and change opposed",
+        "gap without a change of latents",
+        "change of latents that no score shows",
+        "within noise",
+    ]
+    if gaps.empty:
+        return None
+    order = gaps["reading"].map({word: i for i, word in enumerate(told)})
+    ordered = gaps.assign(order=order).sort_values(["order", "comparison", "labeller", "name"])
+    rows = [
+        [
+            readable(row.text("name")),
+            row.text("reading"),
+            row.text("source"),
+            number(row.number("gap"), 3, sign=True),
+            interval(row, "gap", 1, 3, sign=True),
+            row.text("verdict"),
+            number(row.number("delta_norm"), 3, sign=True),
+            row.text("comparison"),
+            row.text("labeller"),
+        ]
+        for row in rows_of(ordered)
+    ]
+    header = ["category", "reading", "score", "gap", "interval", "latents", "Δnorm shift"]
+    caption = "Gaps in score and changes of latents, category by category"
+    return Table(caption, [*header, "comparison", "labels"], rows, [""] * len(rows))
+
+
+def sensitivity_table(table: pd.DataFrame) -> Table | None:
+    """Return, for each change that is called anywhere, its verdict under every variant."""
+    if table.empty:
+        return None
+    keys = ["comparison", "labeller", "name"]
+    changed = table["verdict"].isin(["gained", "lost", "changed, direction unclear"])
+    called = set(zip(*(table.loc[changed, key] for key in keys), strict=True))
+    variants = list(table["variant"].unique())
+    rows = []
+    for key, block in table.groupby(keys, sort=False):
+        if key not in called:
+            continue
+        words = block.set_index("variant")["verdict"]
+        robust = str(block["robust"].iloc[0])
+        names = [str(part) for part in key]
+        cells = [str(words.get(variant, "–")) for variant in variants]
+        rows.append([readable(names[2]), names[0], names[1], *cells, robust])
+    header = ["category", "comparison", "labels", *variants, "robust"]
+    return Table("Verdicts under other decisions", header, rows, [""] * len(rows))
+
+
 def csv_table(path: Path | None, caption: str) -> Table | None:
     """Return a CSV as it is; None without a path."""
     if path is None:
