@@ -76,9 +76,9 @@ def direct_table(rows: pd.DataFrame, level: str) -> Table:
     ordered = rows.sort_values(["tested", "unique_share"], ascending=False)
     placebo = ordered["placebo_share"].notna().any()
     first = rows_of(ordered.head(1))[0]
-    header = [level, "verdict", "direct share", "interval", "reference", "q"]
+    header = [level, "verdict", "direct share", "reference", "q"]
     header += ["placebo"] if placebo else []
-    header += ["Δnorm shift", "interval", "anchored change", "likelihood gap", "interval", "votes"]
+    header += ["Δnorm shift", "anchored change", "likelihood gap", "votes"]
     cells = []
     for row in rows_of(ordered):
         beside = [f"{number(100 * row.number('placebo_share'), 0)} %"] if placebo else []
@@ -87,18 +87,16 @@ def direct_table(rows: pd.DataFrame, level: str) -> Table:
                 readable(row.text("name")),
                 _text(row, "verdict"),
                 f"{number(100 * row.number('unique_share'), 0)} %"
-                f" ({number(row.number('unique'), 0)} of {number(row.number('live'), 0)})",
-                f"{interval(row, 'unique_share', 100)} %",
+                f" ({number(row.number('unique'), 0)} of {number(row.number('live'), 0)})"
+                f"\n{interval(row, 'unique_share', 100)} %",
                 f"{number(100 * row.number('reference_share'), 0)} %",
                 probability(row.number("detection_q")),
                 *beside,
-                number(row.number("delta_norm"), 3, sign=True),
-                interval(row, "delta_norm", 1, 3, sign=True),
+                _estimate(row, "delta_norm"),
                 f"{number(row.number('anchored_change'), 0, sign=True)} %"
                 if not math.isnan(row.number("anchored_change"))
                 else {1.0: "from zero", -1.0: "to zero"}.get(row.number("anchored_sign"), "n/a"),
-                number(row.number("likelihood_gap"), 3, sign=True),
-                interval(row, "likelihood_gap", 1, 3, sign=True),
+                _estimate(row, "likelihood_gap"),
                 _text(row, "votes"),
             ]
         )
@@ -144,6 +142,11 @@ def anchored_table(rows: pd.DataFrame, level: str) -> Table:
         f" unique to {cand} in another, by {level}; {labels_note(first.text('labeller'))}"
     )
     return Table(caption, header, cells, [_kind(row) for row in rows_of(ordered)])
+
+
+def _estimate(row: Row, name: str) -> str:
+    """Return an estimate with its interval on a second line."""
+    return f"{number(row.number(name), 3, sign=True)}\n{interval(row, name, 1, 3, sign=True)}"
 
 
 def _text(row: Row, name: str) -> str:
