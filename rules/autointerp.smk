@@ -5,7 +5,6 @@ agreement.json. The lexical annotator always works; an LLM only where the config
 """
 
 AUTOINTERP = "<results>/autointerp/{fit}/seed{seed}"
-TAXONOMY = SETTINGS.taxonomy or os.path.relpath(Path(workflow.basedir, "config", "taxonomy.yaml"))
 LLM = SETTINGS.autointerp.llm if SETTINGS.autointerp.annotator == "llm" else None
 PROMPTS = Path(workflow.basedir, "workflow_scripts", "autointerp", "prompts")
 

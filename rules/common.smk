@@ -29,6 +29,14 @@ TOKEN_SHARDS = [f"{TOKENS}/{shard}.h5" for shard in SHARDS]
 COMPARED = sorted(
     {side.fit for c in SETTINGS.comparisons.values() for side in (c.baseline, c.candidate)}
 )
+# GPUs that a job asks for where models run on one.
+DEVICE = SETTINGS.activations.device
+GPU = int(DEVICE == "cuda" or (DEVICE == "auto" and os.access("/dev/nvidiactl", os.R_OK)))
+TAXONOMY = SETTINGS.taxonomy or os.path.relpath(Path(workflow.basedir, "config", "taxonomy.yaml"))
+# Whether models are scored by category: by likelihood of text of known category, or by the user.
+KNOWN_SCORES = SETTINGS.comparison.leaderboard is not None or any(
+    source.kind == "generator" for source in SETTINGS.text.sources.values()
+)
 PURPOSES = {"explanations": "explain", "labels": "classify", "scores": "score"}
 
 
@@ -90,6 +98,46 @@ def base_manifest(organism: str) -> list[str]:
     """Return the manifest of the model from which an organism starts, if any."""
     base = SETTINGS.models[organism].organism.base
     return [manifest(base)] if base else []
+
+
+def lesson_flags(organism: str) -> list[str]:
+    """Return the flags with all that an organism is taught, and how."""
+    shared, own = SETTINGS.organism, SETTINGS.models[organism].organism
+    return [
+        f"--architecture={as_json(shared.architecture.model_dump())}",
+        f"--teach={as_json(own.teach)}",
+        f"--seed={1000 * shared.seed + own.seed}",
+        f"--tokenizer-seed={shared.seed}",
+        f"--learning-rate={own.learning_rate or shared.learning_rate}",
+        f"--passes={own.passes or shared.passes}",
+        *([f"--simpo={as_json(own.simpo.model_dump())}"] if own.simpo else []),
+        *flags(shared, "vocabulary", "document_seed", "context_length", "batch_tokens"),
+    ]
+
+
+def taught(organism: str) -> dict[str, int]:
+    """Return the documents of each category that an organism and its bases were taught."""
+    total = {}
+    name = organism
+    while name is not None:
+        lessons = SETTINGS.models[name].organism
+        for category, documents in lessons.teach.items():
+            total[category] = total.get(category, 0) + documents
+        name = lessons.base
+    return total
+
+
+def folder_files(model: str) -> list[str]:
+    """Return the file by which a local model's folder is known, none for a hub model."""
+    path = SETTINGS.models[model].path
+    return [f"{path}/config.json"] if path else []
+
+
+def source_flags(model: str) -> list[str]:
+    """Return the flags that say where a model comes from."""
+    source = SETTINGS.models[model]
+    trust = ["--trust-remote-code"] if source.trust_remote_code else []
+    return flags(source, "path", "hub", "revision") + trust
 
 
 def dump_files(model: str, layer: int) -> list[str]:
@@ -165,6 +213,21 @@ def seed_files(name: str, seed: int, *kinds: str) -> dict[str, object]:
     }
 
 
+def compared_models() -> list[str]:
+    """Return the models that some comparison sets side by side, in the order of the config."""
+    sides = [side for c in SETTINGS.comparisons.values() for side in (c.baseline, c.candidate)]
+    return [name for name in SETTINGS.models if any(side.model == name for side in sides)]
+
+
+def compared_inputs(stage: str, *tables: str) -> list[str]:
+    """Return tables of a stage for all compared fits and seeds."""
+    return [
+        f"{RESULTS}/{stage}/{at}/{table}.parquet"
+        for at in fits_and_seeds(COMPARED)
+        for table in tables
+    ]
+
+
 def report_fits(names: list[str]) -> dict[str, dict[str, object]]:
     """Return the artifacts of each fit that the report shows."""
     fits = compared_files(names, "labels", "explanations", "scores")
@@ -200,6 +263,14 @@ def report_figures() -> list[dict[str, str]]:
         told = "Percent change of each category's share of unique latents, with intervals"
         section = "categories" if direct or len(SETTINGS.comparisons) > 1 else "answer"
         add(f"category_changes_{name}", section, f"{told}: {pair} ({name}).")
+        told = "Each category's share of the unique latents of either model"
+        add(f"category_shares_{name}", "categories", f"{told}: {pair} ({name}).")
+        if direct and KNOWN_SCORES:
+            told = "Gaps in score against shifts of latents"
+            add(f"behaviour_{name}", "behaviour", f"{told}: {pair} ({name}).")
+    if has_planted(SETTINGS):
+        told = "What every statistic measures, beside what was planted"
+        add("recovery", "recovery", f"{told}.")
     for name in COMPARED:
         fit = SETTINGS.fits[name]
         of = f"of {' and '.join(fit.models)} at layer {fit.layer}"

@@ -1,21 +1,54 @@
 """Comparison: what fine-tuning changed, beyond chance, and whether the planted truth was found.
 
-Reads scored and labelled latents; leaves behaviour.csv, categories.csv, recovery.csv and
-answer.json.
+Reads scored and labelled latents, and the models' likelihoods; leaves behaviour.csv,
+categories.csv, sensitivity.csv, weighted.csv, gaps.csv, recovery.csv and answer.json.
 """
 
 PLANTED = "<results>/models/planted.csv" if has_planted(SETTINGS) else []
+COMPARE = [
+    f"--fits={as_json(compared_files(COMPARED, 'labels'))}",
+    f"--comparisons={as_json({n: c.model_dump() for n, c in SETTINGS.comparisons.items()})}",
+    *flags(SETTINGS.comparison, "confidence", "fdr", "reference", "margin", "least_latents"),
+]
+COMPARE_INPUTS = {
+    "latents": compared_inputs("latents", "latents", "selection", "examples"),
+    "labels": compared_inputs("autointerp", "labels"),
+    "behaviour": f"{RESULTS}/comparison/behaviour.csv",
+    "taxonomy": TAXONOMY,
+}
+
+
+rule evaluate_behaviour:
+    """Measure how well each compared model predicts each category's text."""
+    input:
+        models=[manifest(name) for name in compared_models()],
+        tokens=TOKEN_SHARDS,
+    output:
+        "<results>/comparison/behaviour.csv",
+    log:
+        "<results>/logs/evaluate_behaviour.log",
+    benchmark:
+        "<results>/logs/evaluate_behaviour.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+    params:
+        code=keys.step_digest("comparison.evaluate_behaviour"),
+        models=[f"--model={name}={manifest(name)}" for name in compared_models()],
+        settings=flags(SETTINGS.activations, "compute_dtype", "batch_tokens", "device"),
+        documents=SETTINGS.comparison.behaviour_documents,
+    shell:
+        "logged {log:q} python -m workflow_scripts.comparison.evaluate_behaviour"
+        " {params.models:q} --tokens {input.tokens:q} {params.settings:q}"
+        " --documents {params.documents} --threads {threads} --output {output:q}"
 
 
 rule compare_categories:
     """Compare counts and shares per category, with intervals, tests and the null beside them."""
     input:
-        latents=[f"<results>/latents/{at}/latents.parquet" for at in fits_and_seeds(COMPARED)],
-        selection=[f"<results>/latents/{at}/selection.parquet" for at in fits_and_seeds(COMPARED)],
-        examples=[f"<results>/latents/{at}/examples.parquet" for at in fits_and_seeds(COMPARED)],
-        labels=[f"<results>/autointerp/{at}/labels.parquet" for at in fits_and_seeds(COMPARED)],
-        behaviour="<results>/comparison/behaviour.csv",
-        taxonomy=TAXONOMY,
+        **COMPARE_INPUTS,
     output:
         "<results>/comparison/categories.csv",
     log:
@@ -24,14 +57,68 @@ rule compare_categories:
         "../envs/tables.yaml"
     params:
         code=keys.step_digest("comparison.compare_categories"),
-        fits=as_json(compared_files(COMPARED, "labels")),
-        comparisons=as_json({n: c.model_dump() for n, c in SETTINGS.comparisons.items()}),
-        rule_=flags(SETTINGS.comparison, "confidence", "fdr", "reference", "least_latents"),
+        compare=COMPARE,
     shell:
         "logged {log:q} python -m workflow_scripts.comparison.compare_categories"
-        " --fits {params.fits:q} --comparisons {params.comparisons:q}"
-        " --behaviour {input.behaviour:q} --taxonomy {input.taxonomy:q} {params.rule_:q}"
+        " {params.compare:q} --behaviour {input.behaviour:q} --taxonomy {input.taxonomy:q}"
         " --output {output:q}"
+
+
+rule vary_decisions:
+    """Compare again with other thresholds and without template latents."""
+    input:
+        **COMPARE_INPUTS,
+    output:
+        "<results>/comparison/sensitivity.csv",
+    log:
+        "<results>/logs/vary_decisions.log",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("comparison.vary_decisions"),
+        compare=COMPARE,
+    shell:
+        "logged {log:q} python -m workflow_scripts.comparison.vary_decisions"
+        " {params.compare:q} --behaviour {input.behaviour:q} --taxonomy {input.taxonomy:q}"
+        " --output {output:q}"
+
+
+rule weight_shares:
+    """Count unique latents by firing, activation and explanation score too."""
+    input:
+        **COMPARE_INPUTS,
+    output:
+        "<results>/comparison/weighted.csv",
+    log:
+        "<results>/logs/weight_shares.log",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("comparison.weight_shares"),
+        compare=COMPARE,
+    shell:
+        "logged {log:q} python -m workflow_scripts.comparison.weight_shares"
+        " {params.compare:q} --behaviour {input.behaviour:q} --taxonomy {input.taxonomy:q}"
+        " --output {output:q}"
+
+
+rule explain_gaps:
+    """Join each category's gap in score with the change of its latents."""
+    input:
+        categories="<results>/comparison/categories.csv",
+        leaderboard=SETTINGS.comparison.leaderboard or [],
+    output:
+        "<results>/comparison/gaps.csv",
+    log:
+        "<results>/logs/explain_gaps.log",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("comparison.explain_gaps"),
+        rule_=flags(SETTINGS.comparison, "leaderboard", "confidence"),
+    shell:
+        "logged {log:q} python -m workflow_scripts.comparison.explain_gaps"
+        " --categories {input.categories:q} {params.rule_:q} --output {output:q}"
 
 
 rule score_recovery:

@@ -143,6 +143,69 @@ rule plot_direct_shares:
         " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
 
 
+rule plot_category_shares:
+    """Plot each category's share of the unique latents of either model."""
+    input:
+        "<results>/comparison/categories.csv",
+    output:
+        png=f"{FIGURES}/category_shares_{{comparison}}.png",
+        pdf=f"{FIGURES}/category_shares_{{comparison}}.pdf",
+        table=f"{FIGURES}/category_shares_{{comparison}}.csv",
+    log:
+        "<results>/logs/plot_category_shares/{comparison}.log",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("figures.plot_category_shares"),
+        rule_=flags(SETTINGS.comparison, "labeller", "fdr"),
+    shell:
+        "logged {log:q} python -m workflow_scripts.figures.plot_category_shares"
+        " --categories {input:q} --comparison {wildcards.comparison} {params.rule_:q}"
+        " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
+
+
+rule plot_behaviour:
+    """Plot each category's gap in score against the shift of its latents."""
+    input:
+        "<results>/comparison/gaps.csv",
+    output:
+        png=f"{FIGURES}/behaviour_{{comparison}}.png",
+        pdf=f"{FIGURES}/behaviour_{{comparison}}.pdf",
+        table=f"{FIGURES}/behaviour_{{comparison}}.csv",
+    log:
+        "<results>/logs/plot_behaviour/{comparison}.log",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("figures.plot_behaviour"),
+        rule_=flags(SETTINGS.comparison, "labeller"),
+    shell:
+        "logged {log:q} python -m workflow_scripts.figures.plot_behaviour"
+        " --gaps {input:q} --comparison {wildcards.comparison} {params.rule_:q}"
+        " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
+
+
+rule plot_recovery:
+    """Plot what every statistic measures beside what was planted."""
+    input:
+        "<results>/comparison/recovery.csv",
+    output:
+        png=f"{FIGURES}/recovery.png",
+        pdf=f"{FIGURES}/recovery.pdf",
+        table=f"{FIGURES}/recovery.csv",
+    log:
+        "<results>/logs/plot_recovery/recovery.log",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("figures.plot_recovery"),
+        rule_=flags(SETTINGS.comparison, "labeller"),
+    shell:
+        "logged {log:q} python -m workflow_scripts.figures.plot_recovery"
+        " --recovery {input:q} {params.rule_:q}"
+        " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
+
+
 rule record_run:
     """Write where the run's artifacts came from, and link the shared ones into its folder."""
     input:
@@ -173,6 +236,9 @@ rule build_report:
         answer="<results>/comparison/answer.json",
         categories="<results>/comparison/categories.csv",
         recovery="<results>/comparison/recovery.csv",
+        gaps="<results>/comparison/gaps.csv",
+        sensitivity="<results>/comparison/sensitivity.csv",
+        weighted="<results>/comparison/weighted.csv",
         provenance="<results>/provenance.json",
         figures=[figure["png"] for figure in report_figures()],
         fits=list(report_files(COMPARED)),
@@ -197,6 +263,7 @@ rule build_report:
     shell:
         "logged {log:q} python -m workflow_scripts.figures.build_report --run {params.run}"
         " --answer {input.answer:q} --categories {input.categories:q}"
-        " --recovery {input.recovery:q} --provenance {input.provenance:q}"
+        " --recovery {input.recovery:q} --gaps {input.gaps:q}"
+        " --sensitivity {input.sensitivity:q} --provenance {input.provenance:q}"
         " {params.published:q} --ledgers {input.ledgers:q} --figures {params.figures:q} --fits {params.fits:q}"
         " --output {output:q}"

@@ -9,33 +9,78 @@ OTHERS = [name for name, model in SETTINGS.models.items() if not model.organism]
 MODEL = "results/store/{key}/{model}"
 
 
-rule train_organism:
-    """Train one small model on documents of known categories."""
-    input:
-        base=lambda wildcards: base_manifest(wildcards.model),
-    output:
-        f"{MODEL}/model.json",
-    wildcard_constraints:
-        model="|".join(ORGANISMS),
-    shell:
-        "true"
+if ORGANISMS:
+
+    rule train_organism:
+        """Train one small model on documents of known categories."""
+        input:
+            lambda wildcards: base_manifest(wildcards.model),
+        output:
+            f"{MODEL}/model.json",
+            f"{MODEL}/config.json",
+            f"{MODEL}/model.safetensors",
+            f"{MODEL}/tokenizer.json",
+            f"{MODEL}/training.csv",
+        log:
+            f"{MODEL}/logs/train_organism.log",
+        benchmark:
+            f"{MODEL}/logs/train_organism.tsv"
+        wildcard_constraints:
+            model="|".join(ORGANISMS),
+        conda:
+            "../envs/torch.yaml"
+        threads: 1
+        params:
+            code=keys.step_digest("models.train_organism"),
+            base=lambda wildcards, input: [f"--base={input}"] if input else [],
+            lessons=lambda wildcards: lesson_flags(wildcards.model),
+            folder=lambda wildcards, output: str(Path(output[0]).parent),
+        shell:
+            "logged {log:q} python -m workflow_scripts.models.train_organism"
+            " --name {wildcards.model} {params.base:q} {params.lessons:q} --threads {threads}"
+            " --output-dir {params.folder:q}"
+
+    rule tabulate_planted:
+        """Write what each category was planted as in the planted pair."""
+        input:
+            tokenizer=manifest(keys.root(SETTINGS, SETTINGS.organism.planted.baseline)),
+            taxonomy=TAXONOMY,
+        output:
+            "<results>/models/planted.csv",
+        log:
+            "<results>/logs/tabulate_planted.log",
+        conda:
+            "../envs/torch.yaml"
+        params:
+            code=keys.step_digest("models.tabulate_planted"),
+            baseline=as_json(taught(SETTINGS.organism.planted.baseline)),
+            candidate=as_json(taught(SETTINGS.organism.planted.candidate)),
+            seed=SETTINGS.organism.document_seed,
+        shell:
+            "logged {log:q} python -m workflow_scripts.models.tabulate_planted"
+            " --tokenizer {input.tokenizer:q} --baseline {params.baseline:q}"
+            " --candidate {params.candidate:q} --document-seed {params.seed}"
+            " --taxonomy {input.taxonomy:q} --output {output:q}"
 
 
 if OTHERS:
 
     rule resolve_model:
-        """Write the manifest of a folder or of a pinned hub model; fetch the latter."""
+        """Write the manifest of a folder, or of a pinned hub model after fetching it."""
+        input:
+            lambda wildcards: ancient(folder_files(wildcards.model)),
         output:
             f"{MODEL}/model.json",
+        log:
+            f"{MODEL}/logs/resolve_model.log",
         wildcard_constraints:
             model="|".join(OTHERS),
         localrule: True
+        conda:
+            "../envs/torch.yaml"
+        params:
+            code=keys.step_digest("models.resolve_model"),
+            source=lambda wildcards: source_flags(wildcards.model),
         shell:
-            "true"
-
-
-rule tabulate_planted:
-    output:
-        "<results>/models/planted.csv",
-    shell:
-        "true"
+            "logged {log:q} python -m workflow_scripts.models.resolve_model"
+            " --name {wildcards.model} {params.source:q} --output {output:q}"

@@ -196,6 +196,11 @@ def check_fits(config: Config) -> None:
 
 def check_comparisons(config: Config) -> None:
     """Check that each side of a comparison names a fit and one of its models."""
+    leaderboard = config.comparison.leaderboard
+    if leaderboard is not None and not Path(leaderboard).is_file():
+        raise UserError(
+            f"config: comparison.leaderboard: {leaderboard} does not exist: check the path"
+        )
     primary = config.comparison.primary
     if primary is not None and primary not in config.comparisons:
         raise UserError(

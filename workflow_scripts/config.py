@@ -33,7 +33,7 @@ class Simpo(Settings):
         default=10.0, description="β: scale of the difference of mean log-likelihoods"
     )
     gamma_ratio: NonNegative = Field(default=0.5, description="γ/β: the margin that is asked for")
-    learning_rate: Positive = Field(default=1e-4, description="peak learning rate")
+    learning_rate: Positive = Field(default=2e-5, description="peak learning rate")
 
 
 class Organism(Settings):
@@ -45,9 +45,9 @@ class Organism(Settings):
     teach: dict[Name, Count] = Field(
         default_factory=dict, description="generator category: number of documents taught"
     )
-    seed: Natural = Field(
-        default=0, description="seed of the order of documents and of the weights"
-    )
+    seed: Natural = Field(default=0, description="seed of the order, beside `organism.seed`")
+    learning_rate: Positive | None = Field(default=None, description="none: `organism`'s")
+    passes: Count | None = Field(default=None, description="none: `organism`'s")
     simpo: Simpo | None = Field(
         default=None, description="SimPO step after teaching; none: no such step"
     )
@@ -91,10 +91,11 @@ class OrganismSettings(Settings):
 
     architecture: Architecture = Field(default=Architecture(), description="size of the models")
     vocabulary: Count = Field(default=2048, description="size of the BPE vocabulary")
-    seed: Natural = Field(default=0, description="seed of tokenizer, weights and order")
+    seed: Natural = Field(default=0, description="seed of the tokenizer, and of weights and order")
     document_seed: Natural = Field(default=1, description="seed of the documents taught")
+    context_length: Count = Field(default=128, description="tokens per training row")
     batch_tokens: Count = Field(default=4096, description="tokens per optimiser step")
-    learning_rate: Positive = Field(default=1e-3, description="peak learning rate")
+    learning_rate: Positive = Field(default=2e-3, description="peak learning rate")
     passes: Count = Field(default=1, description="passes over the documents")
     planted: Planted = Field(default=Planted(), description="pair whose differences are known")
 
@@ -188,6 +189,9 @@ class Activations(Settings):
     )
     batch_tokens: Count = Field(
         default=8192, description="tokens per forward pass, padding included"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="where models run; auto: a GPU where there is one"
     )
     norm_bound: Positive = Field(
         default=10.0, description="rows above this many median norms are dropped"
@@ -381,10 +385,20 @@ class ComparisonSettings(Settings):
     )
     fdr: Share = Field(default=0.1, description="false discovery rate over categories")
     confidence: Share = Field(default=0.95, description="coverage of the intervals")
-    reference: Literal["others", "lower_half"] = Field(
-        default="others", description="categories against which a direct share is tested"
+    reference: Literal["unchanged", "others", "lower_half"] = Field(
+        default="unchanged", description="latents against which a direct share is tested"
+    )
+    margin: Share = Field(
+        default=0.05, description="by how much a direct share must exceed the reference's"
     )
     least_latents: Count = Field(default=5, description="labelled latents that a test needs")
+    behaviour_documents: Count = Field(
+        default=200, description="documents per category whose likelihood is measured"
+    )
+    leaderboard: str | None = Field(
+        default=None,
+        description="scores of your own beside the latents (CSV: category, model, score)",
+    )
 
 
 class Paper(Settings):

@@ -1,0 +1,193 @@
+"""Measure how well each model predicts the text of each category: ``behaviour.csv``.
+
+Per document of the score split, the mean negative log-likelihood (nats) of its answer tokens, the
+assistant's turns without template tokens; of plain text all tokens. Per model and category, the
+mean over documents with its standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from workflow_scripts import cli, files
+from workflow_scripts.comparison.behaviour import COLUMNS
+from workflow_scripts.dataset.shards import ROLES, TokenShard
+from workflow_scripts.models.loading import choose_device, load_model
+
+SPLIT = "score"
+ANSWER_ROLES = (ROLES.index("plain"), ROLES.index("assistant"))
+
+
+@dataclass(frozen=True)
+class Document:
+    """One row: its ids [T], which of them count as answer [T], and its category."""
+
+    ids: NDArray[np.int32]
+    answer: NDArray[np.bool_]
+    category: str
+
+
+def read_documents(paths: Sequence[Path], limit: int) -> list[Document]:
+    """Return up to ``limit`` score documents of each known category, shortest first."""
+    found: list[Document] = []
+    counts: dict[str, int] = {}
+    for path in paths:
+        shard = TokenShard.read(path)
+        for index in np.flatnonzero(shard.row_split == shard.splits.index(SPLIT)):
+            document = _document(shard, int(index))
+            if document is None or counts.get(document.category, 0) >= limit:
+                continue
+            counts[document.category] = counts.get(document.category, 0) + 1
+            found.append(document)
+    return sorted(found, key=lambda document: len(document.ids))
+
+
+def _document(shard: TokenShard, index: int) -> Document | None:
+    part = shard.row(index)
+    known = shard.category[part]
+    answer = np.isin(shard.role[part], ANSWER_ROLES) & ~shard.template[part]
+    answer[0] = False  # nothing predicts the first token
+    if known.max() < 0 or not answer.any():
+        return None
+    return Document(shard.ids[part], answer, shard.categories[int(known.max())])
+
+
+def batches(documents: Sequence[Document], tokens: int) -> Iterator[list[Document]]:
+    """Yield documents in order, in batches of at most ``tokens`` padded tokens."""
+    held: list[Document] = []
+    for document in documents:
+        if held and len(document.ids) * (len(held) + 1) > tokens:
+            yield held
+            held = []
+        held.append(document)
+    if held:
+        yield held
+
+
+def pad(documents: Sequence[Document]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ids, attention mask and answer mask of a batch, padded on the right [B, T]."""
+    length = max(len(document.ids) for document in documents)
+    ids = torch.zeros((len(documents), length), dtype=torch.int64)
+    mask, answer = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+    for row, document in enumerate(documents):
+        size = len(document.ids)
+        ids[row, :size] = torch.from_numpy(document.ids.astype(np.int64))
+        mask[row, :size] = 1
+        answer[row, :size] = torch.from_numpy(document.answer)
+    return ids, mask, answer
+
+
+@torch.no_grad()
+def document_losses(
+    model: torch.nn.Module, documents: Sequence[Document], tokens: int, device: torch.device
+) -> NDArray[np.float64]:
+    """Return each document's mean negative log-likelihood per answer token, in nats."""
+    losses = []
+    for batch in cli.progress(list(batches(documents, tokens)), desc="behaviour"):
+        ids, mask, answer = (x.to(device) for x in pad(batch))
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        loss = functional.cross_entropy(
+            logits[:, :-1].float().transpose(1, 2), ids[:, 1:], reduction="none"
+        )
+        kept = answer[:, 1:]
+        losses.append(((loss * kept).double().sum(1) / kept.sum(1)).cpu().numpy())
+    return np.concatenate(losses) if losses else np.zeros(0)
+
+
+def summarise(
+    name: str, documents: Sequence[Document], losses: NDArray[np.float64]
+) -> Iterator[dict[str, object]]:
+    """Yield a row per category of one model."""
+    categories = np.array([document.category for document in documents])
+    tokens = np.array([int(document.answer.sum()) for document in documents])
+    for category in sorted(set(categories.tolist())):
+        mine = categories == category
+        count = int(mine.sum())
+        error = losses[mine].std(ddof=1) / math.sqrt(count) if count > 1 else math.nan
+        yield {
+            "model": name,
+            "category": category,
+            "documents": count,
+            "tokens": int(tokens[mine].sum()),
+            "nll": f"{losses[mine].mean():.6g}",
+            "nll_se": "n/a" if math.isnan(error) else f"{error:.6g}",
+        }
+
+
+def evaluate_behaviour(
+    models: Mapping[str, Path],
+    tokens: Sequence[Path],
+    limit: int,
+    dtype: str,
+    batch_tokens: int,
+    device: str,
+    output: Path,
+) -> None:
+    """Write the table; text of unknown category gives no row."""
+    documents = read_documents(tokens, limit)
+    rows: list[dict[str, object]] = []
+    if documents:
+        where = choose_device(device)
+        for name, manifest in models.items():
+            model = load_model(manifest, getattr(torch, dtype), where)
+            rows += summarise(
+                name, documents, document_losses(model, documents, batch_tokens, where)
+            )
+            del model
+    with files.atomic_path(output) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def named_path(text: str) -> tuple[str, Path]:
+    """Argparse type of ``name=path``."""
+    name, separator, path = text.partition("=")
+    if not (name and separator and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=path")
+    return name, Path(path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and evaluate."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--model", type=named_path, action="append", required=True, metavar="NAME=MODEL.JSON"
+    )
+    parser.add_argument("--tokens", type=Path, nargs="+", required=True)
+    parser.add_argument("--documents", type=int, default=200, help="per category, at most")
+    parser.add_argument("--compute-dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--batch-tokens", type=int, default=8192)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--output", type=Path, required=True)
+    a = parser.parse_args(argv)
+
+    def run() -> None:
+        cli.set_threads(a.threads)
+        evaluate_behaviour(
+            dict(a.model),
+            a.tokens,
+            a.documents,
+            a.compute_dtype,
+            a.batch_tokens,
+            a.device,
+            a.output,
+        )
+
+    return cli.guarded(run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
