@@ -24,9 +24,10 @@ class ShareTest:
     """Against what a direct share is tested.
 
     ``reference``: ``others``, all other live latents, those without category among them;
-    ``unchanged``, the same without the categories that are themselves called, so that many changes
-    do not hide each other (at most half of the categories are left out); ``lower_half``, the half
-    of the categories with the lowest shares. ``margin``: by how much a share must exceed the
+    ``unchanged``, the latents of the other categories without those that are themselves called, so
+    that many changes do not hide each other (at most half of the categories are left out; latents
+    without a category fire on changed and unchanged text alike, so they are no reference);
+    ``lower_half``, the half of the categories with the lowest shares. ``margin``: by how much a share must exceed the
     reference's, because unchanged categories differ among themselves by more than chance.
     """
 
@@ -94,16 +95,16 @@ def reference_names(tallies: Mapping[str, Tally], test: ShareTest) -> set[str]:
     if test.reference == "lower_half":
         ranked = sorted(categories, key=lambda name: tallies[name].share)
         return set(ranked[: max(len(ranked) // 2, 1)])
-    kept = set(tallies)
     if test.reference == "others":
-        return kept
+        return set(tallies)
+    kept = set(categories)
     out: list[str] = []
     for _ in categories:
         found = [name for name in called_names(tallies, kept, test) if name not in out]
         if not found:
             break
         out = [*out, *found][: len(categories) // 2]
-        kept = set(tallies) - set(out)
+        kept = set(categories) - set(out)
     return kept
 
 
