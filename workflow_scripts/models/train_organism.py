@@ -21,7 +21,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -35,6 +34,7 @@ from workflow_scripts import cli, files
 from workflow_scripts.dataset.generator import CHAT_CATEGORIES, generate, rejected_answer
 from workflow_scripts.models import organism_text, simpo
 from workflow_scripts.models.loading import Manifest, load_model, model_folder
+from workflow_scripts.models.loss import next_token_loss
 
 CHECKPOINT_SECONDS = 30.0
 WARMUP_SHARE = 0.05
@@ -87,6 +87,8 @@ def new_model(size: Size, vocabulary: int, seed: int) -> PreTrainedModel:
     }
     if size.type == "llama":
         return LlamaForCausalLM(LlamaConfig.from_dict(common))
+    # The loss takes the output layer apart, so the final soft-cap is off; attention keeps its own.
+    common |= {"final_logit_softcapping": None}
     common |= {"query_pre_attn_scalar": size.width // size.heads, "sliding_window": 512}
     return Gemma2ForCausalLM(Gemma2Config.from_dict(common))
 
@@ -185,8 +187,8 @@ def teach(
 
     def loss(step: int) -> Tensor:
         x = rows[order[step * batch : (step + 1) * batch]]
-        logits = model(input_ids=x).logits[:, :-1]
-        return functional.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten())
+        hidden = model.base_model(input_ids=x, use_cache=False).last_hidden_state
+        return next_token_loss(hidden, model.get_output_embeddings().weight, x)
 
     course.run(loss)
     return course.losses
