@@ -210,6 +210,12 @@ rule record_run:
     """Write where the run's artifacts came from, and link the shared ones into its folder."""
     input:
         list(run_links().values()),
+        [figure["png"] for figure in report_figures()],
+        [f"<results>/autointerp/{at}/agreement.json" for at in fits_and_seeds(COMPARED)],
+        [
+            f"<results>/comparison/{name}"
+            for name in ("answer.json", "sensitivity.csv", "weighted.csv")
+        ],
     output:
         "<results>/provenance.json",
         *run_links(),
@@ -221,12 +227,12 @@ rule record_run:
     params:
         code=keys.step_digest("figures.record_run"),
         settings=as_json(SETTINGS.model_dump(mode="json")),
-        steps=as_json({step: keys.step_digest(step) for step in keys.steps()}),
+        steps=keys.steps(),
         links=as_json(run_links()),
         models=as_json({name: manifest(name) for name in SETTINGS.models}),
     shell:
         "logged {log:q} python -m workflow_scripts.figures.record_run"
-        " --settings {params.settings:q} --code {params.steps:q} --links {params.links:q}"
+        " --settings {params.settings:q} --steps {params.steps:q} --links {params.links:q}"
         " --models {params.models:q} --output {output[0]:q}"
 
 
@@ -238,12 +244,10 @@ rule build_report:
         recovery="<results>/comparison/recovery.csv",
         gaps="<results>/comparison/gaps.csv",
         sensitivity="<results>/comparison/sensitivity.csv",
-        weighted="<results>/comparison/weighted.csv",
         provenance="<results>/provenance.json",
         figures=[figure["png"] for figure in report_figures()],
         fits=list(report_files(COMPARED)),
         ledgers=[f"<results>/autointerp/{at}/ledger.csv" for at in fits_and_seeds(COMPARED) if LLM],
-        agreement=[f"<results>/autointerp/{at}/agreement.json" for at in fits_and_seeds(COMPARED)],
         published="<results>/paper/published.csv" if SETTINGS.paper else [],
         page=[PAGE / name for name in ("report.html.j2", "report.css", "report.js")],
     output:

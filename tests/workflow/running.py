@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from workflow_scripts.provenance import ROOT
@@ -19,6 +19,7 @@ NOTHING = "Nothing to be done"
 
 def copy_tree(folder: Path) -> Path:
     """Copy what a run needs, without results, and return the copy."""
+    folder.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
         source = ROOT / part
         if source.is_dir():
@@ -60,17 +61,25 @@ def smoke(folder: Path, *arguments: str) -> str:
     return snakemake(folder, "--cores", "2", "--configfile", "config/smoke.yaml", *arguments)
 
 
-def planned(output: str) -> dict[str, set[str]]:
-    """Return, from a dry run's output, each rule that would run with the reasons it gives."""
-    rules: dict[str, set[str]] = {}
-    rule = ""
-    for line in output.splitlines():
-        if found := re.match(r"\s*(?:local)?(?:rule|checkpoint) (\w+):", line):
-            rule = found[1]
-            rules.setdefault(rule, set())
-        elif found := re.match(r"\s+reason: (.*)", line):
-            rules[rule].add(re.split(r"[:;]", found[1])[0].strip())
-    return rules
+def planned(output: str) -> set[str]:
+    """Return the rules that would run, from a dry run's output."""
+    found = set(re.findall(r"^\s*(?:local)?(?:rule|checkpoint) (\w+):", output, re.MULTILINE))
+    return found - {"all"}
+
+
+def rule_edges(folder: Path) -> list[tuple[str, str]]:
+    """Return which rule's files which other rule needs."""
+    graph = smoke(folder, "--rulegraph", "dot")
+    names = dict(re.findall(r'^\s*(\d+)\[label = "(\w+)"', graph, re.MULTILINE))
+    return [(names[a], names[b]) for a, b in re.findall(r"(\d+) -> (\d+)", graph)]
+
+
+def downstream(edges: Iterable[tuple[str, str]], rules: Iterable[str]) -> set[str]:
+    """Return ``rules`` with all rules that need what they make."""
+    found = set(rules)
+    while more := {b for a, b in edges if a in found} - found:
+        found |= more
+    return found - {"all"}
 
 
 def artifacts(results: Path) -> Iterator[Path]:

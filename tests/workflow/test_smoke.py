@@ -14,7 +14,7 @@ from tests.workflow.conftest import Run
 
 pytestmark = pytest.mark.workflow
 
-SECONDS = 120
+CORES, SECONDS = 2, 120
 
 
 @pytest.fixture
@@ -31,7 +31,11 @@ def test_run_ends_with_answer_and_report(smoke_run: Run) -> None:
     assert answer["sentence"] in smoke_run.output
     assert "report: results/smoke/report/index.html" in smoke_run.output
     assert (results / "report" / "index.html").stat().st_size > 10_000
-    assert smoke_run.seconds < SECONDS
+
+
+def test_run_takes_less_than_two_minutes_on_two_cores(smoke_run: Run) -> None:
+    # By CPU time, which other work on the machine does not change.
+    assert smoke_run.cpu / CORES < SECONDS
 
 
 def test_report_has_no_external_address(smoke_run: Run) -> None:
@@ -69,5 +73,5 @@ def test_other_run_shares_the_store(tree: Path) -> None:
     config.write_text(text, encoding="utf-8")
     rules = running.planned(running.smoke(tree, "-n"))
     shared = {"sample_documents", "tokenize_documents", "train_organism", "dump_activations"}
-    assert not shared & set(rules)
+    assert not shared & rules
     assert "fit_crosscoder" in rules

@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from workflow_scripts import cli, files
-from workflow_scripts.provenance import provenance
+from workflow_scripts.provenance import PACKAGE, code_digest, provenance
+
+MANIFEST = "model.json"
 
 
 def link(path: Path, target: Path) -> None:
@@ -34,9 +36,17 @@ def link(path: Path, target: Path) -> None:
     path.symlink_to(os.path.relpath(target, path.parent))
 
 
+def link_model(path: Path, manifest: Path) -> None:
+    """Link what lies beside a manifest that calls its own folder the model's."""
+    if files.read_json(manifest)["folder"] == ".":
+        for file in manifest.parent.iterdir():
+            if file.is_file() and file != manifest:
+                link(path.with_name(file.name), file)
+
+
 def record_run(
     settings: Mapping[str, object],
-    code: Mapping[str, str],
+    steps: Sequence[str],
     links: Mapping[str, str],
     models: Mapping[str, Path],
     output: Path,
@@ -44,6 +54,8 @@ def record_run(
     """Make the links and write settings, digests of code, models and library versions."""
     for path, target in links.items():
         link(Path(path), Path(target))
+        if Path(target).name == MANIFEST:
+            link_model(Path(path), Path(target))
     canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     files.write_json(
         output,
@@ -51,7 +63,7 @@ def record_run(
             run=settings.get("run"),
             settings=settings,
             settings_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
-            code=code,
+            code={step: code_digest(f"{PACKAGE}.{step}") for step in steps},
             models={name: files.read_json(path) for name, path in models.items()},
             links=links,
         ),
@@ -62,13 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--settings", type=json.loads, required=True, help="JSON of all settings")
-    parser.add_argument("--code", type=json.loads, required=True, help="JSON: step to code digest")
+    parser.add_argument("--steps", nargs="+", required=True, help="stage.verb_object of each step")
     parser.add_argument("--links", type=json.loads, required=True, help="JSON: link to target")
     parser.add_argument("--models", type=json.loads, required=True, help="JSON: model to manifest")
     parser.add_argument("--output", type=Path, required=True)
     a = parser.parse_args(argv)
     models = {name: Path(path) for name, path in a.models.items()}
-    return cli.guarded(lambda: record_run(a.settings, a.code, a.links, models, a.output))
+    return cli.guarded(lambda: record_run(a.settings, a.steps, a.links, models, a.output))
 
 
 if __name__ == "__main__":

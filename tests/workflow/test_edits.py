@@ -1,0 +1,97 @@
+"""Editing a helper reruns exactly the steps that import it, and what follows from them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.workflow import running
+from tests.workflow.conftest import Run
+from workflow_scripts import keys
+from workflow_scripts.provenance import PACKAGE, closure
+
+pytestmark = pytest.mark.workflow
+
+PLOTS = {
+    "plot_behaviour",
+    "plot_category_changes",
+    "plot_category_shares",
+    "plot_delta_norm",
+    "plot_direct_shares",
+    "plot_firing_rates",
+    "plot_nu_plane",
+    "plot_recovery",
+    "plot_training_curves",
+}
+COMPARISONS = {"compare_categories", "vary_decisions", "weight_shares"}
+# Helper → steps that import it.
+IMPORTERS = {
+    "dataset/rendering.py": {"tokenize_documents"},
+    "models/simpo.py": {"train_organism"},
+    "activations/blocks.py": {"dump_activations"},
+    "activations/store.py": {
+        "collect_examples",
+        "dump_activations",
+        "evaluate_crosscoder",
+        "fit_crosscoder",
+        "fit_normalizer",
+        "score_latents",
+    },
+    "crosscoder/model.py": {
+        "collect_examples",
+        "evaluate_crosscoder",
+        "fit_crosscoder",
+        "score_latents",
+    },
+    "crosscoder/threshold.py": {"fit_crosscoder"},
+    "latents/scaling.py": {"score_latents"},
+    "latents/windows.py": {"collect_examples"},
+    "autointerp/lexicon.py": {"explain_lexical"},
+    "comparison/shares.py": COMPARISONS,
+    "comparison/answers.py": {"score_recovery"},
+    "figures/style.py": PLOTS | {"build_report"},
+    "figures/report_data.py": {"build_report"},
+    "check_config.py": set(),
+}
+
+
+@pytest.fixture(scope="module")
+def tree(smoke_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished run in which files are edited."""
+    folder = tmp_path_factory.mktemp("edits") / "tree"
+    shutil.copytree(smoke_run.folder, folder, symlinks=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def edges(tree: Path) -> list[tuple[str, str]]:
+    """The rule graph."""
+    return running.rule_edges(tree)
+
+
+def planned_with(tree: Path, file: str, addition: str) -> set[str]:
+    """Return the rules that would run with ``addition`` at the end of ``file``."""
+    path = tree / file
+    before = path.read_text(encoding="utf-8")
+    path.write_text(before + addition, encoding="utf-8")
+    try:
+        return running.planned(running.smoke(tree, "-n"))
+    finally:
+        path.write_text(before, encoding="utf-8")
+
+
+@pytest.mark.parametrize("helper", IMPORTERS)
+def test_edit_reruns_importers(tree: Path, edges: list[tuple[str, str]], helper: str) -> None:
+    module = f"{PACKAGE}.{helper.removesuffix('.py').replace('/', '.')}"
+    importers = {s.split(".")[1] for s in keys.steps() if module in closure(f"{PACKAGE}.{s}")}
+    assert importers == IMPORTERS[helper]
+    rules = planned_with(tree, f"{PACKAGE}/{helper}", "\nEDITED = True\n")
+    assert rules == running.downstream(edges, importers)
+
+
+def test_setting_reruns_what_it_touches(tree: Path, edges: list[tuple[str, str]]) -> None:
+    (tree / "scores.csv").write_text("category,model,score\n", encoding="utf-8")
+    rules = planned_with(tree, "config/smoke.yaml", "\ncomparison: {leaderboard: scores.csv}\n")
+    assert rules == running.downstream(edges, {"explain_gaps"}) | {"record_run"}
