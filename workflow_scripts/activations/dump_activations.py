@@ -22,6 +22,7 @@ from workflow_scripts.provenance import provenance
 
 CHUNK_BYTES = 1 << 20
 STORED = {"bfloat16": np.uint16, "float16": np.float16, "float32": np.float32}
+LARGEST = {name: torch.finfo(getattr(torch, name)).max for name in STORED}
 
 
 def length_batches(lengths: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
@@ -62,7 +63,7 @@ def dump_activations(
     Raises
     ------
     UserError
-        If the model lacks a layer or leaves a value that is not finite.
+        If the model lacks a layer, or leaves a value that is not finite or too large to store.
     """
     described = Manifest.read(manifest)
     check_layers(layers, described.layers, described.name)
@@ -87,7 +88,10 @@ def dump_activations(
                 index = np.concatenate([np.r_[shard.row(int(row))] for row in rows])
                 for layer in layers:
                     h = captured.outputs[layer][mask.bool().to(device)].float().cpu().numpy()
-                    _check_finite(h, described.name, layer, shard, index)
+                    outside = ~(np.abs(h) <= LARGEST[store_dtype]).all(axis=1)  # NaN too
+                    if outside.any():
+                        where = f"model {described.name} at layer {layer}"
+                        raise _refusal(where, store_dtype, shard, index[outside])
                     norms[layer][index] = np.linalg.norm(h, axis=1)
                     values[layer][index] = encode(h, store_dtype)
         for layer in layers:
@@ -118,17 +122,13 @@ def _create(file: h5py.File, layer: int, rows: int, width: int, dtype: str) -> h
     return dataset
 
 
-def _check_finite(
-    h: NDArray[np.float32], model: str, layer: int, shard: TokenShard, index: NDArray[np.int64]
-) -> None:
-    bad = ~np.isfinite(h).all(axis=1)
-    if bad.any():
-        token = index[np.flatnonzero(bad)[0]]
-        document = shard.row_document[shard.row_of_token[token]]
-        raise cli.UserError(
-            f"model {model} has {int(bad.sum())} activations that are not finite at layer {layer}, "
-            f"first in document {document}: use activations.compute_dtype float32 or bfloat16"
-        )
+def _refusal(where: str, dtype: str, shard: TokenShard, tokens: NDArray[np.int64]) -> cli.UserError:
+    document = shard.row_document[shard.row_of_token[tokens[0]]]
+    return cli.UserError(
+        f"{where} has activations that are not finite or too large for {dtype} at {len(tokens)} "
+        f"tokens of a batch, first in document {document}: use activations.dtype bfloat16 or "
+        "float32 and compute_dtype float32, or check the weights"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

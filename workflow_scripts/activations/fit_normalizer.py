@@ -16,11 +16,10 @@ import numpy as np
 
 from workflow_scripts import cli, hdf5
 from workflow_scripts.activations.store import (
-    FORMAT,
     NORMALIZER_FORMAT,
     NORMALIZER_VERSION,
-    VERSION,
     read_index,
+    read_norms,
     read_rows,
 )
 from workflow_scripts.provenance import provenance
@@ -46,8 +45,7 @@ def fit_normalizer(
         index = read_index(path)
         kept = (index.split == index.splits.index("calibration")) & (index.position > 0)
         chosen.append(np.flatnonzero(kept))
-        with hdf5.open_complete(path, FORMAT, VERSION) as file:
-            norms.append(np.asarray(file[f"norm{layer}"])[chosen[-1]])
+        norms.append(read_norms(path, layer)[chosen[-1]])
     every = np.concatenate(norms)
     if len(every) < 2:
         raise cli.UserError(

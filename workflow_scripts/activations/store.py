@@ -26,7 +26,7 @@ VERSION = 1
 NORMALIZER_FORMAT = "diffscope-normalizer"
 NORMALIZER_VERSION = 1
 BLOCK = 256  # usable tokens that are read together when shuffling
-BUFFER = 1 << 20  # usable tokens that are shuffled together in memory
+MEMORY = 1 << 30  # bytes of usable tokens, as float32 of all models, shuffled together
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,23 @@ def read_rows(path: Path, layer: int, rows: slice | NDArray[np.int64]) -> NDArra
         If the file lacks the layer or is damaged.
     """
     with hdf5.open_complete(path, FORMAT, VERSION) as file:
-        name = f"layer{layer}"
-        if name not in file:
-            raise UserError(f"{path} holds no layer {layer}: dump it, or change the fit's layer")
-        dataset = file[name]
+        dataset = _dataset(file, path, "layer", layer)
         values = dataset[rows] if isinstance(rows, slice) else _gather(dataset, rows)
         if dataset.attrs["encoding"] == "bfloat16":
             return hdf5.from_bfloat16_bits(np.asarray(values, dtype=np.uint16))
         return np.asarray(values, dtype=np.float32)
+
+
+def read_norms(path: Path, layer: int) -> NDArray[np.float32]:
+    """Return the norms of all rows of one layer of a shard, [N]."""
+    with hdf5.open_complete(path, FORMAT, VERSION) as file:
+        return np.asarray(_dataset(file, path, "norm", layer))
+
+
+def _dataset(file: h5py.File, path: Path, kind: str, layer: int) -> h5py.Dataset:
+    if f"{kind}{layer}" not in file:
+        raise UserError(f"{path} holds no layer {layer}: dump it, or change the fit's layer")
+    return file[f"{kind}{layer}"]
 
 
 def _gather(dataset: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[np.generic]:
@@ -108,12 +117,11 @@ class ActivationStore:
         files: Mapping[str, Sequence[Path]],
         layer: int,
         normalizers: Mapping[str, Path],
-        buffer: int = BUFFER,
+        memory: int = MEMORY,
     ) -> None:
         self.files = {model: list(paths) for model, paths in files.items()}
         self.models = list(files)
         self.layer = layer
-        self.buffer = buffer
         self.normalizers = {model: Normalizer.read(normalizers[model]) for model in self.models}
         widths = {model: len(n.mean) for model, n in self.normalizers.items()}
         if len(set(widths.values())) != 1:
@@ -121,7 +129,11 @@ class ActivationStore:
                 f"the models of a fit have different widths ({widths}): a crosscoder needs equal "
                 "ones"
             )
+        counts = {model: len(paths) for model, paths in self.files.items()}
+        if len(set(counts.values())) != 1:
+            raise UserError(f"the models differ in their number of shards ({counts}): dump all")
         self.width = next(iter(widths.values()))
+        self.buffer = max(BLOCK, memory // (4 * len(self.models) * self.width))  # tokens
         self._cache: dict[str, NDArray[np.float32]] = {}
 
     @classmethod
@@ -162,11 +174,8 @@ class ActivationStore:
         """Why tokens are dropped: ``position`` 0, or a model's norm bound."""
         reasons = {"position": self._index.position == 0}
         for model in self.models:
-            norms = []
-            for path in self.files[model]:
-                with hdf5.open_complete(path, FORMAT, VERSION) as file:
-                    norms.append(np.asarray(file[f"norm{self.layer}"]))
-            reasons[f"norm_{model}"] = np.concatenate(norms) > self.normalizers[model].norm_bound
+            norms = np.concatenate([read_norms(path, self.layer) for path in self.files[model]])
+            reasons[f"norm_{model}"] = norms > self.normalizers[model].norm_bound
         return reasons
 
     def _in_split(self, split: str) -> NDArray[np.bool_]:
@@ -216,7 +225,7 @@ class ActivationStore:
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield (rows [n], x [n, M, D]) over a split in order, n ≤ batch."""
         rows = self.rows(split)
-        step = max(batch, BUFFER // 8 // batch * batch)
+        step = max(batch, self.buffer // 8 // batch * batch)
         for first in range(0, len(rows), step):
             part = rows[first : first + step]
             x = self.read(part)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workflow_scripts.cli import UserError
 from workflow_scripts.files import read_json, write_json
@@ -79,7 +79,7 @@ def load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
     except (OSError, ValueError) as error:
         raise UserError(
             f"the tokenizer of model {described.name} in {model_folder(manifest)} cannot be read "
-            f"({_first_line(error)}): put the tokenizer's files there"
+            f"({first_line(error)}): put the tokenizer's files there"
         ) from None
     return tokenizer
 
@@ -90,13 +90,14 @@ def load_model(manifest: Path, dtype: torch.dtype, device: torch.device) -> PreT
     Raises
     ------
     UserError
-        If the folder holds no such model as safetensors.
+        If the folder holds no such model as safetensors, or not all of its weights.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     described = Manifest.read(manifest)
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             model_folder(manifest),
             local_files_only=True,
             use_safetensors=True,
@@ -104,12 +105,21 @@ def load_model(manifest: Path, dtype: torch.dtype, device: torch.device) -> PreT
             dtype=dtype,
             # Eager attention is the one kernel that implements Gemma-2's soft-capping everywhere.
             attn_implementation="eager",
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
             f"the weights of model {described.name} in {model_folder(manifest)} cannot be read "
-            f"({_first_line(error)}): give a folder with config.json and *.safetensors"
+            f"({first_line(error)}): give a folder with config.json and *.safetensors"
         ) from None
+    model: PreTrainedModel
+    model, report = loaded
+    # transformers fills what is missing with random numbers.
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"the weights of model {described.name} in {model_folder(manifest)} lack {missing[0]}"
+            f"{f' and {len(missing) - 1} more' if missing[1:] else ''}: fetch or save them again"
+        )
     model.eval()
     model.to(device)  # type: ignore[arg-type]  # transformers wraps torch's signature
     return model
@@ -134,5 +144,6 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

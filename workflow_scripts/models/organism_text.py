@@ -27,6 +27,9 @@ PAD, BOS, EOS = 0, 1, 2
 DOCUMENTS_PER_CATEGORY = 150
 TEMPLATE = (
     "{{ bos_token }}"
+    "{% if messages[0]['role'] == 'system' %}"
+    "{{ raise_exception('System role not supported') }}"
+    "{% endif %}"
     "{% for message in messages %}"
     "{{ '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) }}"
     "{{ '\n' + message['content'] | trim + '<end_of_turn>\n' }}"

@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workflow_scripts import cli, files
-from workflow_scripts.models.loading import Manifest
+from workflow_scripts.models.loading import Manifest, first_line
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+INDEX = "model.safetensors.index.json"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 
@@ -38,11 +40,37 @@ def fetch(hub: str, revision: str, trust_remote_code: bool) -> Path:
     try:
         return Path(snapshot_download(hub, revision=revision, allow_patterns=wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
         raise cli.UserError(
-            f"{hub} at {revision} cannot be fetched ({reason}): check the id, the commit, your "
-            "access to it (HF_TOKEN) and the network"
+            f"{hub} at {revision} cannot be fetched ({first_line(error)}): check the id, "
+            "the commit, your access to it (HF_TOKEN) and the network"
         ) from None
+
+
+def check_files(name: str, folder: Path) -> None:
+    """Check that a folder holds a model's configuration, safetensors and tokenizer.
+
+    Raises
+    ------
+    UserError
+        Naming the first thing that is missing.
+    """
+    if not (folder / "config.json").is_file():
+        raise cli.UserError(
+            f"model {name}: {folder} has no config.json: give a folder in Hugging Face format"
+        )
+    weights = {path.name for path in folder.glob("*.safetensors")}
+    if not weights:
+        pickled = any(folder.glob("*.bin"))
+        told = "only pickled weights (*.bin), which may run code" if pickled else "no weights"
+        raise cli.UserError(f"model {name}: {folder} has {told}: save them as safetensors")
+    index = folder / INDEX
+    wanted = set(files.read_json(index)["weight_map"].values()) if index.exists() else set()
+    if missing := sorted(wanted - weights):
+        raise cli.UserError(f"model {name}: {folder} lacks {missing[0]}: fetch it again")
+    if not any((folder / file).exists() for file in TOKENIZERS):
+        raise cli.UserError(
+            f"model {name}: {folder} has no tokenizer: put the tokenizer's files there"
+        )
 
 
 def describe(
@@ -53,23 +81,27 @@ def describe(
     Raises
     ------
     UserError
-        If the folder has no config.json, or it lacks a size.
+        If files are missing, or transformers does not know the architecture.
     """
-    config = files.read_json(folder / "config.json")
-    sizes = {**config, **config.get("text_config", {})}
-    missing = [n for n in ("hidden_size", "num_hidden_layers", "vocab_size") if n not in sizes]
-    if missing:
+    check_files(name, folder)
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
+    except (OSError, ValueError, KeyError) as error:
         raise cli.UserError(
-            f"{folder / 'config.json'} does not say {missing[0]}: it is no causal language model"
-        )
+            f"model {name}: {folder / 'config.json'} cannot be read ({first_line(error)}): check "
+            "the architecture, or set trust_remote_code if its code can be trusted"
+        ) from None
+    sizes = config.get_text_config()
     return Manifest(
         name=name,
         kind="hub" if hub else "folder",
         folder=os.path.relpath(folder.resolve(), output.parent.resolve()),
-        architecture=(config.get("architectures") or ["unknown"])[0],
-        hidden_size=int(sizes["hidden_size"]),
-        layers=int(sizes["num_hidden_layers"]),
-        vocabulary=int(sizes["vocab_size"]),
+        architecture=(config.architectures or ["unknown"])[0],
+        hidden_size=int(sizes.hidden_size),
+        layers=int(sizes.num_hidden_layers),
+        vocabulary=int(sizes.vocab_size),
         hub=hub,
         revision=revision,
         trust_remote_code=trust,

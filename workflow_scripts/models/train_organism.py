@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import math
 import random
@@ -94,9 +95,15 @@ def new_model(size: Size, vocabulary: int, seed: int) -> PreTrainedModel:
 
 
 class Course:
-    """Training in progress: model, optimiser, schedule; can be left and taken up again."""
+    """Training in progress: model, optimiser, schedule; can be left and taken up again.
 
-    def __init__(self, model: PreTrainedModel, steps: int, rate: float, checkpoint: Path) -> None:
+    ``examples`` is what the steps learn from, in order: a checkpoint that was left with others, or
+    with another start, is not taken up.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, steps: int, rate: float, examples: bytes, checkpoint: Path
+    ) -> None:
         self.model, self.steps, self.rate, self.checkpoint = model, steps, rate, checkpoint
         self.parameters = dict(model.named_parameters())
         self.optimizer = torch.optim.AdamW(
@@ -108,8 +115,8 @@ class Course:
         )
         self.done = 0
         self.losses: list[float] = []
-        if checkpoint.exists():
-            self._restore()
+        self.course = self._digest(examples)
+        if checkpoint.exists() and self._restore():
             cli.log(f"continuing after step {self.done}")
 
     def run(self, losses: Callable[[int], Tensor]) -> None:
@@ -137,19 +144,29 @@ class Course:
         self._save()
         self.model.eval()
 
+    def _digest(self, examples: bytes) -> str:
+        """Return the digest of all that decides the final weights."""
+        digest = hashlib.sha256(f"{self.steps} {self.rate!r}".encode())
+        digest.update(examples)
+        for name, parameter in self.parameters.items():
+            digest.update(name.encode() + parameter.detach().numpy().tobytes())
+        return digest.hexdigest()
+
     def _save(self) -> None:
         tensors = {}
         for name, parameter in self.parameters.items():
             tensors[f"weight.{name}"] = parameter.detach()
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"{key}.{name}"] = value
-        state = json.dumps({"done": self.done, "losses": self.losses})
+        state = json.dumps({"course": self.course, "done": self.done, "losses": self.losses})
         with files.atomic_path(self.checkpoint) as temporary:
             save_file(tensors, temporary, metadata={"state": state})
 
-    def _restore(self) -> None:
+    def _restore(self) -> bool:
         with safe_open(self.checkpoint, framework="pt") as file, torch.no_grad():
             state = json.loads(file.metadata()["state"])
+            if state["course"] != self.course:
+                return False
             for name, parameter in self.parameters.items():
                 parameter.copy_(file.get_tensor(f"weight.{name}"))
                 self.optimizer.state[parameter] = {
@@ -157,6 +174,7 @@ class Course:
                     for key in ("exp_avg", "exp_avg_sq", "step")
                 }
         self.done, self.losses = int(state["done"]), list(state["losses"])
+        return True
 
 
 def schedule(step: int, steps: int) -> float:
@@ -183,7 +201,8 @@ def teach(
             f"the documents taught fill {len(rows)} rows, fewer than one batch of {batch}: raise "
             "models.*.organism.teach or lower organism.batch_tokens"
         )
-    course = Course(model, steps, lessons.learning_rate, checkpoint)
+    examples = rows[order].numpy().tobytes()
+    course = Course(model, steps, lessons.learning_rate, examples, checkpoint)
 
     def loss(step: int) -> Tensor:
         x = rows[order[step * batch : (step + 1) * batch]]
@@ -215,7 +234,8 @@ def prefer(
             "simpo.pairs, or teach a chat category"
         )
     random.Random(lessons.seed).shuffle(pairs)
-    course = Course(model, steps, settings.learning_rate, checkpoint)
+    examples = repr((settings, pairs)).encode()
+    course = Course(model, steps, settings.learning_rate, examples, checkpoint)
 
     def loss(step: int) -> Tensor:
         chosen = pairs[step * PAIRS_PER_STEP : (step + 1) * PAIRS_PER_STEP]
