@@ -19,7 +19,9 @@ class Choice:
     comparison: str
     labeller: str
     level: str
-    seed: int | None  # None: the first
+    seed: int
+    baseline: str
+    candidate: str
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def choose(arguments: argparse.Namespace) -> tuple[pd.DataFrame, Choice]:
-    """Return the tested rows that the flags choose, and what was chosen.
+    """Return the tested rows that the flags choose, maybe none, and what was chosen.
 
     Raises
     ------
@@ -92,6 +94,7 @@ def choose(arguments: argparse.Namespace) -> tuple[pd.DataFrame, Choice]:
             f"{arguments.categories} has no row of {arguments.comparison} labelled by {labeller}"
         )
     seed = int(rows["seed"].iloc[0]) if arguments.seed is None else arguments.seed
+    sides = str(rows["baseline"].iloc[0]), str(rows["candidate"].iloc[0])
+    choice = Choice(arguments.comparison, str(labeller), arguments.level, seed, *sides)
     rows = rows[(rows["seed"] == seed) & rows["tested"].astype(bool)]
-    choice = Choice(arguments.comparison, str(labeller), arguments.level, seed)
     return rows.reset_index(drop=True), choice

@@ -31,20 +31,12 @@ NAME = (150.0, 13.0)
 
 
 def tidy(gaps: pd.DataFrame, comparison: str, labeller: str | None) -> pd.DataFrame:
-    """Return the rows of one comparison and labeller that have a gap and a shift.
-
-    Raises
-    ------
-    UserError
-        If there is none.
-    """
+    """Return the rows of one comparison and labeller that have a gap and a shift."""
     rows = gaps[gaps["comparison"] == comparison]
     names = list(rows["labeller"].unique())
     usual = [name for name in ("true", "lexical") if name in names]
     chosen = labeller or next(iter([*usual, *names]), "anybody")
     rows = rows[rows["labeller"] == chosen].dropna(subset=["gap", "delta_norm"])
-    if rows.empty:
-        raise cli.UserError(f"no category of {comparison} has both a gap in score and a shift")
     return rows.sort_values(["source", "name"])
 
 
@@ -86,6 +78,9 @@ def name_points(axes: Axes, table: pd.DataFrame) -> None:
 def plot_behaviour(gaps: Path, comparison: str, labeller: str | None, output: style.Output) -> None:
     """Write the figure."""
     table = tidy(category_rows.read_table(gaps), comparison, labeller)
+    if table.empty:
+        style.save_empty("no category has both a gap in score and a shift", table, output)
+        return
     base, cand = table["baseline"].iloc[0], table["candidate"].iloc[0]
     shown = [name for name in SOURCES if name in set(table["source"])]
     with style.styled():

@@ -110,7 +110,7 @@ def plot_category_changes(
 ) -> None:
     """Write the figure."""
     table = tidy(rows, fdr)
-    base, cand = rows["baseline"].iloc[0], rows["candidate"].iloc[0]
+    base, cand = choice.baseline, choice.candidate
     colour = style.colours(sorted(rows["class"].unique()), style.CLASSES)
     with style.styled():
         height = 0.9 + 0.24 * max(len(table), 4)

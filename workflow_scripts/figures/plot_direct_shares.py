@@ -42,7 +42,7 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
         If the comparison is not a direct one.
     """
     shown = rows.dropna(subset=["unique_share"])
-    if shown.empty:
+    if len(rows) and (rows["kind"] != "direct").all():
         raise cli.UserError("no direct share: both sides of the comparison must lie in one fit")
     return shown.sort_values(["unique_share", "name"])[list(COLUMNS)]
 
@@ -86,7 +86,10 @@ def legend(axes: Axes, table: pd.DataFrame) -> None:
 def plot_direct_shares(rows: pd.DataFrame, choice: Choice, output: style.Output) -> None:
     """Write the figure."""
     table = tidy(rows)
-    base, cand = rows["baseline"].iloc[0], rows["candidate"].iloc[0]
+    base, cand = choice.baseline, choice.candidate
+    if table.empty:
+        style.save_empty("no live latent has a category", table, output)
+        return
     with style.styled():
         figure, axes = plt.subplots(figsize=(style.WIDTH * 0.72, 0.9 + 0.24 * max(len(table), 4)))
         draw(axes, table)

@@ -29,15 +29,9 @@ PANELS = {
 
 
 def tidy(recovery: pd.DataFrame, labeller: str | None) -> pd.DataFrame:
-    """Return the rows shown: one labeller, the first seed, anchored counts of anchored comparisons.
-
-    Raises
-    ------
-    UserError
-        If nothing was planted.
-    """
+    """Return the rows shown: one labeller, first seed, anchored counts of anchored comparisons."""
     if recovery.empty:
-        raise cli.UserError("nothing was planted: there is no recovery to plot")
+        return recovery
     names = list(recovery["labeller"].unique())
     usual = [name for name in ("true", "lexical") if name in names]
     chosen = labeller or [*usual, *names][0]
@@ -76,6 +70,9 @@ def draw(axes: Axes, rows: pd.DataFrame, place: dict[str, int], statistic: str) 
 def plot_recovery(recovery: Path, labeller: str | None, output: style.Output) -> None:
     """Write the figure: a panel per statistic, a line per category."""
     table = tidy(category_rows.read_table(recovery), labeller)
+    if table.empty:
+        style.save_empty("no category of the planted pair was compared", table, output)
+        return
     place = {name: y for y, name in enumerate(dict.fromkeys(table["category"]))}
     shown = [name for name in PANELS if name in set(table["statistic"])]
     with style.styled():

@@ -147,6 +147,15 @@ def note(axes: Axes, text: str) -> None:
     )
 
 
+def save_empty(text: str, table: pd.DataFrame, output: Output) -> None:
+    """Write a figure that says why there is nothing to show."""
+    with styled():
+        figure, axes = plt.subplots(figsize=(WIDTH * 0.72, 1.2))
+        axes.set_axis_off()
+        empty(axes, text)
+        save(figure, table, output)
+
+
 def empty(axes: Axes, text: str) -> None:
     """Say why there is nothing to show."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY)
