@@ -1,0 +1,110 @@
+"""Two model folders of another architecture, a JSONL file and a short config, to the report."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.workflow import running
+
+pytestmark = pytest.mark.workflow
+
+CONFIG = """\
+run: mine
+models:
+  base: models/base
+  tuned: models/tuned
+text:
+  sources:
+    notes: {kind: jsonl, path: notes.jsonl}
+  tokens: 40000
+layers:
+  middle: [2]
+crosscoder: {dictionary_size: 128, k: 8, tokens: 30000, batch: 256}
+"""
+WORDS = (
+    "river",
+    "stone",
+    "lamp",
+    "paper",
+    "garden",
+    "engine",
+    "letter",
+    "window",
+    "winter",
+    "bread",
+    "music",
+    "teacher",
+    "harbour",
+    "copper",
+    "ladder",
+    "market",
+    "forest",
+    "signal",
+    "bridge",
+    "thread",
+    "mirror",
+    "castle",
+    "pepper",
+    "tunnel",
+    "rocket",
+)
+
+
+def write_notes(path: Path) -> list[str]:
+    """Write documents of random words, one JSON object per line, and return their texts."""
+    rng = random.Random(0)
+    texts = [" ".join(rng.choices(WORDS, k=rng.randint(20, 60))) + "." for _ in range(1200)]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return texts
+
+
+def write_models(folder: Path, texts: list[str]) -> None:
+    """Write two small Llama models with a tokenizer of their own; one is the other, changed."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    special = ["<s>", "</s>"]
+    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=400, special_tokens=special))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+        )
+    )
+    for name in ("base", "tuned"):
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.3 * float(parameter.std()))
+
+
+def test_report_of_two_llama_folders(tmp_path: Path) -> None:
+    folder = running.copy_tree(tmp_path / "tree")
+    write_models(folder / "models", write_notes(folder / "notes.jsonl"))
+    (folder / "mine.yaml").write_text(CONFIG)
+    assert len(CONFIG.splitlines()) <= 15
+    printed = running.snakemake(folder, "--cores", "2", "--configfile", "mine.yaml")
+    results = folder / "results" / "mine"
+    answer = json.loads((results / "comparison" / "answer.json").read_text(encoding="utf-8"))
+    assert answer["sentence"] in printed
+    assert "base" in answer["sentence"]
+    assert answer["labeller"] == "lexical"
+    assert (results / "report" / "index.html").stat().st_size > 10_000
+    manifest = json.loads((results / "models" / "tuned" / "model.json").read_text())
+    assert manifest["architecture"] == "LlamaForCausalLM"
+    assert running.NOTHING in running.snakemake(folder, "-n", "--configfile", "mine.yaml")
