@@ -1,0 +1,137 @@
+"""Scores of a whole crosscoder on activations whose truth is known, and their contract."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from workflow_scripts.crosscoder.model import Crosscoder, Weights
+from workflow_scripts.latents.context import TokenContext
+from workflow_scripts.latents.score_latents import Bounds, score_latents, true_categories
+from workflow_scripts.latents.select_latents import Rule, count_clauses, decide
+
+DOCUMENTS, LENGTH, D = 200, 10, 8
+COLUMNS = Path("workflow_scripts/latents/COLUMNS.md")
+
+
+@dataclass
+class MemoryStore:
+    """The part of an activation store that scoring needs."""
+
+    x: NDArray[np.float32]
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        return np.arange(len(self.x)) if split == "score" else np.zeros(0, dtype=np.int64)
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self.x[rows]
+
+    def contiguous(
+        self, split: str, batch: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        rows = self.rows(split)
+        for first in range(0, len(rows), batch):
+            yield rows[first : first + batch], self.x[rows[first : first + batch]]
+
+
+def planted() -> tuple[MemoryStore, Crosscoder, TokenContext]:
+    """Latents: 0 shared, 1 only in a, 2 only in b, 3 three times as strong in b, 4 dead."""
+    rng = np.random.default_rng(0)
+    tokens = DOCUMENTS * LENGTH
+    f = rng.gamma(2.0, 1.0, (tokens, 4)) * (rng.random((tokens, 4)) < 0.25)
+    directions = np.eye(D)[:4]
+    strength = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 3.0]])
+    x = np.einsum("nj,jm,jd->nmd", f, strength, directions)
+    x += 0.02 * rng.standard_normal(x.shape)
+    decoder = np.zeros((5, 2, D), dtype=np.float32)
+    decoder[:4] = np.einsum("jm,jd->jmd", strength, directions)
+    decoder[4, :, 7] = 1.0
+    encoder = np.zeros((5, 2, D), dtype=np.float32)
+    own = [0, 0, 1, 0]
+    encoder[np.arange(4), own] = directions
+    weights = Weights(
+        torch.from_numpy(encoder).flatten(1),
+        torch.tensor([0.0, 0.0, 0.0, 0.0, -1.0]),
+        torch.from_numpy(decoder).flatten(1),
+        torch.zeros(2 * D),
+    )
+    crosscoder = Crosscoder(["a", "b"], weights, 0.2, torch.zeros(2, D), torch.ones(2), 1, {})
+    category = (np.arange(tokens) // LENGTH % 2).astype(np.int16)
+    context = TokenContext(
+        ids=np.zeros(tokens, dtype=np.int32),
+        document=np.repeat(np.arange(DOCUMENTS), LENGTH).astype(np.int32),
+        position=np.tile(np.arange(LENGTH), DOCUMENTS).astype(np.int32),
+        role=np.zeros(tokens, dtype=np.uint8),
+        template=np.zeros(tokens, dtype=bool),
+        category=category,
+        row_starts=np.arange(0, tokens + 1, LENGTH),
+        categories=["even", "odd"],
+    )
+    return MemoryStore(x.astype(np.float32)), crosscoder, context
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    store, crosscoder, context = planted()
+    bounds = Bounds(nu_r=0.5, nu_e=0.2, lower=-0.1, min_documents=10, min_beta=0.05)
+    return score_latents(store, crosscoder, context, bounds, groups=20)  # type: ignore[arg-type]
+
+
+def test_planted_ratios_come_back(table: pd.DataFrame) -> None:
+    nu = table["nu_e_a_vs_b"].to_numpy()
+    np.testing.assert_allclose(nu[[0, 1]], [1.0, 0.0], atol=0.02)
+    np.testing.assert_allclose(nu[3], 3.0, atol=0.05)
+    np.testing.assert_allclose(table["nu_e_b_vs_a"].to_numpy()[[0, 2, 3]], [1, 0, 1 / 3], atol=0.02)
+
+
+def test_only_exclusive_latents_are_unique(table: pd.DataFrame) -> None:
+    """The rescaled latent is shared, though its norms differ by three."""
+    rule = Rule(nu_r=0.5, nu_e=0.2, fdr=0.1, delta_norm=None)
+    chosen = decide(table, ["a", "b"], rule)
+    assert chosen["unique_to"].tolist() == ["", "a", "b", ""]
+    counts = count_clauses(table, ["a", "b"], rule)
+    assert counts["a_vs_b"]["live"] == 4
+    assert counts["a_vs_b"]["fdr"] == 1
+    strict = decide(table, ["a", "b"], Rule(0.5, 0.2, 0.1, delta_norm=0.9))
+    assert strict["unique_to"].tolist() == ["", "a", "b", ""]
+
+
+def test_undefined_stays_undefined(table: pd.DataFrame) -> None:
+    """A dead latent, and one whose own direction is zero, have a status and no number."""
+    assert table["status_a_vs_b"].tolist()[4] == "dead"
+    assert np.isnan(table["nu_e_a_vs_b"][4])
+    assert table["status_a_vs_b"][2] == "undefined_beta"
+    assert np.isnan(table["p_a_vs_b"][2])
+
+
+def test_true_category_needs_half_of_the_normalised_mass() -> None:
+    mass = np.array([[9.0, 1.0, 0.0], [5.0, 5.0, 5.0], [0.0, 0.0, 0.0]])
+    names, shares = true_categories(mass, np.array([100, 10, 10]), ["x", "y"])
+    assert names == ["y", "none", "none"]
+    np.testing.assert_allclose(shares[:2], [0.1 / 0.19, 0.5 / 1.05], rtol=1e-9)
+    names, _ = true_categories(mass, np.array([10, 10, 1000]), ["x", "y"])
+    assert names == ["x", "x", "none"]
+
+
+def test_columns_are_documented(table: pd.DataFrame) -> None:
+    """Every column of the table stands in COLUMNS.md, and every column there exists."""
+    told = {
+        name
+        for line in COLUMNS.read_text(encoding="utf-8").splitlines()
+        if line.startswith("| `")
+        for name in re.findall(r"`([^`]+)`", line.split("|")[1])
+    }
+    generic = {
+        re.sub(r"_(a|b)_vs_(a|b)", "_<own>_vs_<other>", column).replace("_a_b", "_<a>_<b>")
+        for column in table.columns
+    }
+    generic = {re.sub(r"^decoder_norm_[ab]$", "decoder_norm_<m>", name) for name in generic}
+    assert told == generic
