@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CORES ?= all
-RUN := $(BIN)/snakemake --cores $(CORES)
+RUN := $(BIN)/snakemake --cores $(CORES) --quiet host reason rules
 
 .PHONY: quickstart test bench bench-gpu validate reproduce-paper lock
 
@@ -33,7 +33,7 @@ validate: $(READY)
 	@$(BIN)/python -m pytest -m slow
 
 reproduce-paper: $(READY)
-	@$(RUN) --configfile config/paper.yaml reproduce_paper
+	@$(RUN) --configfile config/paper.yaml -- reproduce_paper
 
 $(READY): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffscope needs Python 3.11 or newer; name one with make PYTHON=...")'
