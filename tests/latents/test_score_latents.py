@@ -118,7 +118,7 @@ def test_true_category_needs_half_of_the_normalised_mass() -> None:
     assert names == ["y", "none", "none"]
     np.testing.assert_allclose(shares[:2], [0.1 / 0.19, 0.5 / 1.05], rtol=1e-9)
     names, _ = true_categories(mass, np.array([10, 10, 1000]), ["x", "y"])
-    assert names == ["x", "x", "none"]
+    assert names == ["x", "none", "none"]
 
 
 def test_columns_are_documented(table: pd.DataFrame) -> None:
