@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from tests.activations.synthetic import token_shard, write_tokens
 from tests.models.random_models import ARCHITECTURES, LAYERS, write_model
 from workflow_scripts import hdf5
+from workflow_scripts.activations import dump_activations as step
 from workflow_scripts.activations.blocks import capture, decoder_blocks, forward_to
 from workflow_scripts.activations.dump_activations import dump_activations, length_batches, pad
 from workflow_scripts.activations.store import FORMAT, VERSION, read_norms, read_rows
@@ -187,3 +188,27 @@ def test_batches_hold_every_row_once_within_the_budget() -> None:
     assert sorted(np.concatenate(batches).tolist()) == list(range(6))
     for rows in batches:
         assert len(rows) == 1 or lengths[rows].max() * len(rows) <= 21
+
+
+def test_a_shard_beyond_the_memory_is_written_in_stretches(
+    model_of: Callable[[str], Path], tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = tmp_path / "whole.h5", tmp_path / "parts.h5"
+    manifest = model_of("gemma2")
+    dump_activations(manifest, tokens, EVERY, whole, "float32", batch_tokens=1)
+    width = everything(whole, 1).shape[1]
+    monkeypatch.setattr(step, "HELD_BYTES", 24 * 4 * len(EVERY) * width)
+    dump_activations(manifest, tokens, EVERY, parts, "float32", batch_tokens=1)
+    for layer in EVERY:
+        np.testing.assert_array_equal(everything(parts, layer), everything(whole, layer))
+        np.testing.assert_array_equal(read_norms(parts, layer), read_norms(whole, layer))
+
+
+def test_stretches_hold_every_row_in_order_within_the_budget() -> None:
+    lengths = np.random.default_rng(0).integers(1, 40, 200)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    found = list(step.stretches(starts, 50))
+    np.testing.assert_array_equal(np.concatenate(found), np.arange(200))
+    assert all(lengths[rows].sum() <= 50 for rows in found)
+    assert [rows.tolist() for rows in step.stretches(np.array([0, 9, 11, 13]), 4)] == [[0], [1, 2]]
+    assert not list(step.stretches(np.array([0]), 4))

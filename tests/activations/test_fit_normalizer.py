@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tests.activations.synthetic import token_shard, write_dump
 from workflow_scripts import hdf5
+from workflow_scripts.activations import fit_normalizer as step
 from workflow_scripts.activations.fit_normalizer import fit_normalizer, main
 from workflow_scripts.activations.store import (
     NORMALIZER_FORMAT,
@@ -83,3 +84,15 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(flags) == 2
     assert "flat.h5 holds no layer 4" in capsys.readouterr().err
     assert not (tmp_path / "n.h5").exists()
+
+
+def test_rows_beyond_the_memory_give_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, _ = two_shards(tmp_path)
+    fit_normalizer(paths, 2, 10.0, tmp_path / "whole.h5")
+    monkeypatch.setattr(step, "ROWS", 37)
+    fit_normalizer(paths, 2, 10.0, tmp_path / "parts.h5")
+    whole, parts = (Normalizer.read(tmp_path / f"{name}.h5") for name in ("whole", "parts"))
+    np.testing.assert_allclose(parts.mean, whole.mean, rtol=1e-12, atol=1e-14)
+    assert parts.scale == pytest.approx(whole.scale, rel=1e-12)

@@ -21,6 +21,7 @@ from workflow_scripts.models.loading import Manifest, choose_device, load_model
 from workflow_scripts.provenance import provenance
 
 CHUNK_BYTES = 1 << 20
+HELD_BYTES = 1 << 28  # float32 values of all layers, held before they are written
 STORED = {"bfloat16": np.uint16, "float16": np.float16, "float32": np.float32}
 LARGEST = {name: torch.finfo(getattr(torch, name)).max for name in STORED}
 
@@ -34,6 +35,16 @@ def length_batches(lengths: NDArray[np.int64], tokens: int) -> Iterator[NDArray[
         while last < len(order) and lengths[order[last]] * (last + 1 - first) <= tokens:
             last += 1
         yield order[first:last]
+        first = last
+
+
+def stretches(starts: NDArray[np.int64], tokens: int) -> Iterator[NDArray[np.int64]]:
+    """Yield neighbouring rows in order, at most ``tokens`` tokens at a time, but at least a row."""
+    first = 0
+    while first < len(starts) - 1:
+        last = int(np.searchsorted(starts, starts[first] + tokens, side="right")) - 1
+        last = max(last, first + 1)
+        yield np.arange(first, last)
         first = last
 
 
@@ -71,32 +82,31 @@ def dump_activations(
     device = choose_device(device_name)
     model = load_model(manifest, getattr(torch, compute_dtype), device)
     width = int(model.config.get_text_config().hidden_size)
-    lengths = np.diff(shard.row_starts)
+    parts = list(stretches(shard.row_starts, HELD_BYTES // (4 * len(layers) * width)))
     origin = provenance(model=described.name, device=str(device), **(facts or {}))
     with hdf5.atomic(output, FORMAT, VERSION, origin) as file:
         write_index(file, shard)
-        arrays = {layer: _create(file, layer, shard.tokens, width, store_dtype) for layer in layers}
-        norms = {layer: np.zeros(shard.tokens, dtype=np.float32) for layer in layers}
-        values = {
-            layer: np.zeros((shard.tokens, width), dtype=STORED[store_dtype]) for layer in layers
-        }
-        batches = list(length_batches(lengths, batch_tokens))
+        for layer in layers:
+            _create(file, layer, shard.tokens, width, store_dtype)
         with capture(decoder_blocks(model), layers) as captured:
-            for rows in cli.progress(batches, desc=f"{described.name} {tokens.stem}"):
-                ids, mask = pad(shard, rows)
-                forward_to(model, ids.to(device), mask.to(device))
-                index = np.concatenate([np.r_[shard.row(int(row))] for row in rows])
-                for layer in layers:
-                    h = captured.outputs[layer][mask.bool().to(device)].float().cpu().numpy()
+            for rows in cli.progress(parts, desc=f"{described.name} {tokens.stem}"):
+                first, last = shard.row_starts[rows[0]], shard.row_starts[rows[-1] + 1]
+                values = {layer: np.empty((last - first, width), np.float32) for layer in layers}
+                for batch in length_batches(np.diff(shard.row_starts)[rows], batch_tokens):
+                    ids, mask = pad(shard, rows[batch])
+                    forward_to(model, ids.to(device), mask.to(device))
+                    index = np.concatenate([np.r_[shard.row(int(row))] for row in rows[batch]])
+                    for layer, h in values.items():
+                        kept = captured.outputs[layer][mask.bool().to(device)]
+                        h[index - first] = kept.float().cpu().numpy()
+                for layer, h in values.items():
                     outside = ~(np.abs(h) <= LARGEST[store_dtype]).all(axis=1)  # NaN too
                     if outside.any():
                         where = f"model {described.name} at layer {layer}"
-                        raise _refusal(where, store_dtype, shard, index[outside])
-                    norms[layer][index] = np.linalg.norm(h, axis=1)
-                    values[layer][index] = encode(h, store_dtype)
-        for layer in layers:
-            arrays[layer][...] = values[layer]
-            file.create_dataset(f"norm{layer}", data=norms[layer])
+                        found = first + np.flatnonzero(outside)
+                        raise _refusal(where, store_dtype, shard, found)
+                    file[f"layer{layer}"][first:last] = encode(h, store_dtype)
+                    file[f"norm{layer}"][first:last] = np.linalg.norm(h, axis=1)
 
 
 def encode(h: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
@@ -112,21 +122,22 @@ def write_index(file: h5py.File, shard: TokenShard) -> None:
     file.attrs["splits"] = json.dumps(shard.splits)
 
 
-def _create(file: h5py.File, layer: int, rows: int, width: int, dtype: str) -> h5py.Dataset:
+def _create(file: h5py.File, layer: int, rows: int, width: int, dtype: str) -> None:
+    """Create the datasets of a layer, to be filled."""
     kind = np.dtype(STORED[dtype])
     chunk = max(1, min(max(rows, 1), CHUNK_BYTES // (width * kind.itemsize)))
     dataset = file.create_dataset(
         f"layer{layer}", (rows, width), kind, chunks=(chunk, width), maxshape=(None, width)
     )
     dataset.attrs["encoding"] = dtype
-    return dataset
+    file.create_dataset(f"norm{layer}", (rows,), np.float32)
 
 
 def _refusal(where: str, dtype: str, shard: TokenShard, tokens: NDArray[np.int64]) -> cli.UserError:
     document = shard.row_document[shard.row_of_token[tokens[0]]]
     return cli.UserError(
         f"{where} has activations that are not finite or too large for {dtype} at {len(tokens)} "
-        f"tokens of a batch, first in document {document}: use activations.dtype bfloat16 or "
+        f"tokens or more, first in document {document}: use activations.dtype bfloat16 or "
         "float32 and compute_dtype float32, or check the weights"
     )
 

@@ -24,6 +24,8 @@ from workflow_scripts.activations.store import (
 )
 from workflow_scripts.provenance import provenance
 
+ROWS = 1 << 14  # rows that are read at one time
+
 
 def fit_normalizer(
     shards: Sequence[Path],
@@ -55,10 +57,12 @@ def fit_normalizer(
     median = float(np.median(every))
     count, total, square = 0, np.zeros(0), 0.0
     for path, rows, norm in zip(shards, chosen, norms, strict=True):
-        h = read_rows(path, layer, rows[norm <= bound * median]).astype(np.float64)
-        total = h.sum(0) if not total.size else total + h.sum(0)
-        square += float(np.square(h).sum())
-        count += len(h)
+        usable = rows[norm <= bound * median]
+        for start in range(0, len(usable), ROWS):
+            h = read_rows(path, layer, usable[start : start + ROWS]).astype(np.float64)
+            total = h.sum(0) if not total.size else total + h.sum(0)
+            square += float(np.square(h).sum())
+            count += len(h)
     mean = total / count
     variance = (square / count - float(np.square(mean).sum())) / len(mean)
     if not variance > 0:
