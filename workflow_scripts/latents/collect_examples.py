@@ -34,6 +34,7 @@ from workflow_scripts.latents.windows import (
 from workflow_scripts.models.loading import load_tokenizer
 
 EXPLAIN, VERIFY = "explain", "verify"
+IN_MEMORY = 1 << 30  # bytes of a split's activations that are kept while windows are read
 
 
 @dataclass(frozen=True)
@@ -104,22 +105,32 @@ def find_peaks(
     return found.drop_duplicates(["latent", "row"], keep="last").reset_index(drop=True)
 
 
-def window_activations(
-    store: ActivationStore,
-    crosscoder: Crosscoder,
-    kept: NDArray[np.int64],
-    latent: int,
-    index: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """Return one latent's activation at the token indices ``index``; 0 where tokens are dropped.
+class SplitReader:
+    """The usable tokens of a split and their activations, held in memory when they are few."""
 
-    ``kept`` holds the split's usable tokens, sorted.
-    """
+    def __init__(self, store: ActivationStore, split: str) -> None:
+        self.store = store
+        self.kept = store.rows(split)
+        size = 4 * len(self.kept) * len(store.models) * store.width
+        self._x = store.read(self.kept) if size <= IN_MEMORY else None
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the activations of sorted usable tokens, [n, M, D]."""
+        if self._x is None:
+            return self.store.read(rows)
+        x: NDArray[np.float32] = self._x[np.searchsorted(self.kept, rows)]
+        return x
+
+
+def window_activations(
+    reader: SplitReader, crosscoder: Crosscoder, latent: int, index: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return one latent's activation at the token indices ``index``; 0 where tokens are dropped."""
     usable, inverse = np.unique(index, return_inverse=True)
-    present = np.isin(usable, kept, assume_unique=True)
+    present = np.isin(usable, reader.kept, assume_unique=True)
     values = np.zeros(len(usable), dtype=np.float32)
     if present.any():
-        x = torch.from_numpy(store.read(usable[present])).flatten(1)
+        x = torch.from_numpy(reader.read(usable[present])).flatten(1)
         weights = crosscoder.weights
         pre = (x @ weights.encoder[latent] + weights.encoder_bias[latent]).relu_()
         norm = weights.decoder[latent].unflatten(0, (len(crosscoder.models), -1)).norm(dim=1).sum()
@@ -138,8 +149,10 @@ def collect_split(
     """Return the windows of every chosen latent, their activations end to end, and the pool."""
     counts = plan.explain if split == EXPLAIN else plan.verify
     code = 0 if split == EXPLAIN else 1
-    kept = store.rows(split)
-    pool = Pool(kept, context, plan.length, plan.pool, np.random.default_rng([plan.seed, 2, code]))
+    reader = SplitReader(store, split)
+    pool = Pool(
+        reader.kept, context, plan.length, plan.pool, np.random.default_rng([plan.seed, 2, code])
+    )
     latents = chosen["latent"].to_numpy()
     peaks = dict(
         tuple(find_peaks(store, crosscoder, context, latents, split).groupby("latent", sort=True))
@@ -155,7 +168,7 @@ def collect_split(
         negative = negative_windows(own, positive, pool, context, counts, seed)
         both = pd.concat([positive, negative], ignore_index=True)
         index, _ = spread(both["start"].to_numpy(np.int64), both["end"].to_numpy(np.int64))
-        values.append(window_activations(store, crosscoder, kept, int(latent), index))
+        values.append(window_activations(reader, crosscoder, int(latent), index))
         windows.append(
             both.assign(
                 latent=latent,
