@@ -27,8 +27,9 @@ class ShareTest:
     ``unchanged``, the latents of the other categories without those that are themselves called, so
     that many changes do not hide each other (at most half of the categories are left out; latents
     without a category fire on changed and unchanged text alike, so they are no reference);
-    ``lower_half``, the half of the categories with the lowest shares. ``margin``: by how much a share must exceed the
-    reference's, because unchanged categories differ among themselves by more than chance.
+    ``lower_half``, the half of the categories with the lowest shares. ``margin``: by how much a
+    share must exceed the reference's, because unchanged categories differ among themselves by more
+    than chance.
     """
 
     reference: Reference = "unchanged"
