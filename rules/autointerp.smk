@@ -174,6 +174,7 @@ rule collect_annotations:
     output:
         tables=expand(f"{AUTOINTERP}/{{table}}.parquet", table=PURPOSES, allow_missing=True),
         summary=f"{AUTOINTERP}/summary.json",
+        ledger=[f"{AUTOINTERP}/ledger.csv"] if LLM else [],
     log:
         "<results>/logs/collect_annotations/{fit}_seed{seed}.log",
     conda:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ COMPARED = sorted(
 )
 # GPUs that a job asks for where models run on one.
 DEVICE = SETTINGS.activations.device
-GPU = int(DEVICE == "cuda" or (DEVICE == "auto" and os.access("/dev/nvidiactl", os.R_OK)))
+GPU = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))
 TAXONOMY = SETTINGS.taxonomy or os.path.relpath(Path(workflow.basedir, "config", "taxonomy.yaml"))
 # Whether models are scored by category: by likelihood of text of known category, or by the user.
 KNOWN_SCORES = SETTINGS.comparison.leaderboard is not None or any(

@@ -217,8 +217,8 @@ rule record_run:
             for name in ("answer.json", "sensitivity.csv", "weighted.csv")
         ],
     output:
-        "<results>/provenance.json",
-        *run_links(),
+        record="<results>/provenance.json",
+        links=list(run_links()),
     log:
         "<results>/logs/record_run.log",
     localrule: True
@@ -233,7 +233,7 @@ rule record_run:
     shell:
         "logged {log:q} python -m workflow_scripts.figures.record_run"
         " --settings {params.settings:q} --steps {params.steps:q} --links {params.links:q}"
-        " --models {params.models:q} --output {output[0]:q}"
+        " --models {params.models:q} --output {output.record:q}"
 
 
 rule build_report:

@@ -17,11 +17,11 @@ PARTS = ("Snakefile", "rules", "workflow_scripts", "config", "profiles", "envs",
 NOTHING = "Nothing to be done"
 
 
-def copy_tree(folder: Path) -> Path:
-    """Copy what a run needs, without results, and return the copy."""
+def copy_tree(folder: Path, origin: Path = ROOT) -> Path:
+    """Copy what a run needs from ``origin``, without results, and return the copy."""
     folder.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
-        source = ROOT / part
+        source = origin / part
         if source.is_dir():
             ignored = shutil.ignore_patterns("__pycache__", ".snakemake")
             shutil.copytree(source, folder / part, ignore=ignored)

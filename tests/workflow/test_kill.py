@@ -61,7 +61,7 @@ def wait_for(process: subprocess.Popen[bytes], step: str) -> None:
 
 
 def test_kill_in_each_long_step(smoke_run: Run, tmp_path: Path) -> None:
-    folder = running.copy_tree(tmp_path / "tree")
+    folder = running.copy_tree(tmp_path / "tree", smoke_run.folder)
     stages = {name.split(".")[1]: name for name in keys.steps()}
     for step in LONG_STEPS:
         kill_in(folder, f"workflow_scripts.{stages[step]}")
