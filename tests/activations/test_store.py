@@ -193,10 +193,15 @@ def reopened_with(store: ActivationStore, memory: int) -> ActivationStore:
     return ActivationStore(store.files, LAYER, normalizers, memory)
 
 
-def test_batches_span_many_documents(store: ActivationStore) -> None:
+@pytest.mark.parametrize("memory", [1 << 20, 512 * 4 * 2 * D])
+def test_batches_span_many_documents_in_no_order(memory: int, tmp_path: Path) -> None:
+    store = write_store(tmp_path, memory)
     _, _, document = index()
     for x in islice(store.shuffled("fit", BATCH, seed=0), 10):
-        assert len(set(document[numbers(x)].tolist())) >= BATCH // 4
+        rows = numbers(x)
+        assert len(set(document[rows].tolist())) >= BATCH // 4
+        rising = float((np.diff(rows) > 0).mean())
+        assert 0.2 < rising < 0.8
 
 
 def test_memory_bounds_what_is_read_at_once(
