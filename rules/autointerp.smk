@@ -207,3 +207,24 @@ rule measure_agreement:
     shell:
         "logged {log:q} python -m workflow_scripts.autointerp.measure_agreement"
         " --labels {input:q} --seed {params.seed} --output {output:q}"
+
+
+rule compare_truth:
+    """Compare annotators' categories with the true ones of generated text."""
+    input:
+        labels=f"{AUTOINTERP}/labels.parquet",
+        scores=f"{AUTOINTERP}/scores.parquet",
+        latents=f"{LATENTS}/latents.parquet",
+    output:
+        truth=f"{AUTOINTERP}/truth.json",
+        confusion=f"{AUTOINTERP}/confusion.csv",
+    log:
+        "<results>/logs/compare_truth/{fit}_seed{seed}.log",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("autointerp.compare_truth"),
+    shell:
+        "logged {log:q} python -m workflow_scripts.autointerp.compare_truth"
+        " --labels {input.labels:q} --scores {input.scores:q} --latents {input.latents:q}"
+        " --output {output.truth:q} --confusion {output.confusion:q}"

@@ -34,10 +34,9 @@ COMPARED = sorted(
 DEVICE = SETTINGS.activations.device
 GPU = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))
 TAXONOMY = SETTINGS.taxonomy or os.path.relpath(Path(workflow.basedir, "config", "taxonomy.yaml"))
-# Whether models are scored by category: by likelihood of text of known category, or by the user.
-KNOWN_SCORES = SETTINGS.comparison.leaderboard is not None or any(
-    source.kind == "generator" for source in SETTINGS.text.sources.values()
-)
+# Whether some text has a known category, and whether models are scored by category.
+KNOWN_TEXT = any(source.kind == "generator" for source in SETTINGS.text.sources.values())
+KNOWN_SCORES = KNOWN_TEXT or SETTINGS.comparison.leaderboard is not None
 PURPOSES = {"explanations": "explain", "labels": "classify", "scores": "score"}
 
 

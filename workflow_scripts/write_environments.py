@@ -7,11 +7,22 @@ from __future__ import annotations
 
 from workflow_scripts.provenance import ROOT
 
-COMMON = ("numpy", "pandas", "pyarrow", "h5py", "tqdm", "scipy", "PyYAML")
+COMMON = (
+    "h5py",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "PyYAML",
+    "scikit-learn",
+    "scipy",
+    "statsmodels",
+    "tqdm",
+)
 ENVIRONMENTS = {
-    "tables": ("statsmodels", "scikit-learn", "matplotlib", "seaborn", "Jinja2", "datasets"),
-    "torch": ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "Jinja2"),
-    "llm": ("openai", "pydantic"),
+    "tables": ("datasets", "Jinja2", "MarkupSafe", "matplotlib", "seaborn"),
+    "torch": ("huggingface_hub", "Jinja2", "safetensors", "tokenizers", "torch", "transformers"),
+    "llm": ("httpx2", "openai"),
 }
 PYTHON = "3.11"
 

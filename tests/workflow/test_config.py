@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import json
+import re
+import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
 
+from workflow_scripts import keys
 from workflow_scripts.cli import UserError
 from workflow_scripts.document_config import TARGET, document_config
 from workflow_scripts.load_config import load
-from workflow_scripts.provenance import ROOT
-from workflow_scripts.write_environments import write_environments
+from workflow_scripts.provenance import PACKAGE, ROOT, closure
+from workflow_scripts.write_environments import COMMON, ENVIRONMENTS, write_environments
 
 Raw = dict[str, object]
+NOT_RULES = {"autointerp.check_endpoint", "autointerp.pack_cache", "figures.print_answer"}
+"""Steps that no rule runs."""
 SMOKE = ROOT / "config" / "smoke.yaml"
 SHORT = """\
 run: mine
@@ -163,3 +170,33 @@ def test_environments_follow_the_lock() -> None:
             "run python -m workflow_scripts.write_environments"
         )
     assert {path.name for path in (ROOT / "envs").iterdir()} == set(write_environments())
+
+
+def third_party(step: str) -> set[str]:
+    """Return the packages, by import name, that a step needs to start.
+
+    Imports within functions are left out: not every step comes there.
+    """
+    found: set[str] = set()
+    for module in closure(f"{PACKAGE}.{step}"):
+        path = ROOT.joinpath(*module.split("."))
+        source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        for node in ast.parse(source.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                found.update(alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {PACKAGE}
+
+
+def test_environments_hold_what_their_steps_import() -> None:
+    packages = metadata.packages_distributions()
+    rules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
+    pairs = re.findall(
+        r"envs/(\w+)\.yaml(?:(?!envs/).)*?-m workflow_scripts\.([\w.]+)", rules, re.DOTALL
+    )
+    assert {step for _, step in pairs} == set(keys.steps()) - NOT_RULES
+    for environment, step in pairs:
+        known = {name.lower() for name in COMMON + ENVIRONMENTS[environment]}
+        for name in third_party(step):
+            assert {d.lower() for d in packages[name]} & known, f"{step} imports {name}"

@@ -108,3 +108,22 @@ def test_report_of_two_llama_folders(tmp_path: Path) -> None:
     manifest = json.loads((results / "models" / "tuned" / "model.json").read_text())
     assert manifest["architecture"] == "LlamaForCausalLM"
     assert running.NOTHING in running.snakemake(folder, "-n", "--configfile", "mine.yaml")
+
+
+def test_tokenizers_in_conflict_are_refused_before_work(tmp_path: Path) -> None:
+    folder = running.copy_tree(tmp_path / "tree")
+    texts = write_notes(folder / "notes.jsonl")
+    write_models(folder / "models", texts)
+    path = folder / "models" / "tuned" / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    first, second = list(vocabulary)[-2:]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    (folder / "mine.yaml").write_text(CONFIG)
+    printed = running.snakemake(folder, "-c1", "--configfile", "mine.yaml", good=False)
+    told = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1
+    assert "the tokenizers of base and tuned conflict" in told[0]
+    assert "Traceback" not in printed
+    assert not (folder / "results").exists()
