@@ -18,10 +18,11 @@ def refuse_early(config: Config) -> None:
     Raises
     ------
     UserError
-        If a hub revision is no commit, an annotator's endpoint or key is missing, or local models
+        If a hub revision is no commit, a source is not at hand, an annotator's endpoint or key is missing, or local models
         have tokenizers in conflict.
     """
     check_pins(config)
+    check_sources(config)
     llm = config.autointerp.llm
     if config.autointerp.annotator == "llm" and llm is not None:
         check_endpoint("llm", llm.base_url, llm.key_env, llm.mode, Path(llm.cache))
@@ -39,6 +40,16 @@ def check_pins(config: Config) -> None:
             raise UserError(
                 f"config: {place}.revision is {revision}, which may change: put the commit of "
                 f"{hub} (40 hex digits) in its place"
+            )
+
+
+def check_sources(config: Config) -> None:
+    """Check that the documents can be read: data sets of a hub can be planned with only."""
+    for name, source in config.text.sources.items():
+        if isinstance(source, HubSource):
+            raise UserError(
+                f"config: text.sources.{name} is the hub's {source.path}, which this version plans "
+                "with but does not fetch: export it to JSONL or Parquet and name the file"
             )
 
 

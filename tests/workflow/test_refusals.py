@@ -55,6 +55,13 @@ def test_branch_of_a_hub_plans_but_does_not_run(tree: Path) -> None:
     running.snakemake(tree, "-n", "--configfile", "bad.yaml")
 
 
+def test_hub_data_sets_plan_but_are_not_fetched(tree: Path) -> None:
+    commit = "0" * 40
+    source = {"kind": "huggingface", "path": "owner/data", "revision": commit}
+    raw = put(smoke(), "text.sources.hub", source)
+    assert "owner/data, which this version plans with but does not fetch" in refusal(tree, raw)
+
+
 def test_llm_without_key(tree: Path) -> None:
     raw = put(smoke(), "autointerp", LLM)
     assert "OPENAI_API_KEY holds no key" in refusal(tree, raw)
