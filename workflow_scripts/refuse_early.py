@@ -18,8 +18,8 @@ def refuse_early(config: Config) -> None:
     Raises
     ------
     UserError
-        If a hub revision is no commit, a source is not at hand, an annotator's endpoint or key is missing, or local models
-        have tokenizers in conflict.
+        If a hub revision is no commit, a source is not at hand, an annotator's endpoint or key is
+        missing, or local models have tokenizers in conflict.
     """
     check_pins(config)
     check_sources(config)
