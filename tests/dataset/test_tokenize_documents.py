@@ -170,7 +170,6 @@ def test_main_from_model_manifests(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pytest.importorskip("workflow_scripts.models.loading")
     tokenizer.save_pretrained(tmp_path / "model")
     manifest = tmp_path / "model.json"
     manifest.write_text(
@@ -178,7 +177,7 @@ def test_main_from_model_manifests(
             {
                 "name": "pt",
                 "kind": "folder",
-                "path": str(tmp_path / "model"),
+                "folder": str(tmp_path / "model"),
                 "architecture": "LlamaForCausalLM",
                 "hidden_size": 8,
                 "layers": 1,
