@@ -42,7 +42,9 @@ def test_annotators_score_as_they_must(
     contexts: Path, tmp_path: Path, annotator: str, low: float, high: float
 ) -> None:
     scores = _scores(contexts, tmp_path, annotator)
-    assert scores["auroc"].between(low, high).all()
+    # A blind annotator is right by chance: single latents stray from 0.5, their mean does not.
+    aurocs = scores["auroc"] if annotator != "blind" else pd.Series([scores["auroc"].mean()])
+    assert aurocs.between(low, high).all()
     assert scores["balanced_accuracy"].mean() == pytest.approx((low + high) / 2, abs=0.2)
     assert scores["gate_passed"].all() == (annotator == "oracle")
     assert (scores["positives"] >= 10).all()
