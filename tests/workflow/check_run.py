@@ -238,7 +238,7 @@ def print_tables(results: Path) -> None:
         columns = ["unique", "live", "unique_share", "detection_q", "direction", "verdict"]
         beside = run.rows(published, labeller).set_index("name")
         counts = beside[["n_baseline", "n_candidate", "percent_change", "q"]]
-        shown = table[["seed", *columns]].join(counts, rsuffix="_anchored")
+        shown = table[["seed", *columns]].join(counts.rename(columns={"q": "q_anchored"}))
         shown.insert(0, "planted", truth.reindex(shown.index).fillna("-"))
         print(f"\n{labeller} labels: {primary} (primary), beside it {published} (as published)")
         print(shown.to_string(float_format=lambda v: f"{v:.3g}"))

@@ -97,11 +97,13 @@ def document_losses(
     for batch in cli.progress(list(batches(documents, tokens)), desc="behaviour"):
         ids, mask, answer = (x.to(device) for x in pad(batch))
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        loss = functional.cross_entropy(
-            logits[:, :-1].float().transpose(1, 2), ids[:, 1:], reduction="none"
-        )
         kept = answer[:, 1:]
-        losses.append(((loss * kept).double().sum(1) / kept.sum(1)).cpu().numpy())
+        loss = functional.cross_entropy(
+            logits[:, :-1][kept].float(), ids[:, 1:][kept], reduction="none"
+        )
+        sums = torch.zeros(len(batch), dtype=torch.float64, device=device)
+        sums.index_add_(0, kept.nonzero()[:, 0], loss.double())
+        losses.append((sums / kept.sum(1)).cpu().numpy())
     return np.concatenate(losses) if losses else np.zeros(0)
 
 
