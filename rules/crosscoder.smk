@@ -21,8 +21,6 @@ rule fit_crosscoder:
     conda:
         "../envs/torch.yaml"
     threads: 1
-    resources:
-        gpu=0,
     params:
         inputs=lambda wildcards: fit_flags(wildcards.fit),
         settings=lambda wildcards: training_flags(wildcards.fit),
