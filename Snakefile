@@ -54,4 +54,4 @@ rule reproduce_paper:
     default_target: ASKED_FOR_PAPER
     input:
         lambda wildcards: paper() and "<results>/report/index.html",
-        "<results>/paper/published.csv",
+        "<results>/paper/published.md",

@@ -317,6 +317,25 @@ def paper():
     return SETTINGS.paper
 
 
+def measured_fits() -> dict[str, dict[str, object]]:
+    """Return the artifacts of each compared crosscoder that published quantities are set beside."""
+    return {
+        name: {
+            "models": SETTINGS.fits[name].models,
+            "seeds": {
+                seed: {
+                    "latents": f"{RESULTS}/latents/{name}/seed{seed}/latents.parquet",
+                    "selection": f"{RESULTS}/latents/{name}/seed{seed}/selection.parquet",
+                    "evaluation": f"{RESULTS}/crosscoder/{name}/seed{seed}/evaluation.json",
+                    "crosscoder": f"{RESULTS}/crosscoder/{name}/seed{seed}/crosscoder.json",
+                }
+                for seed in SETTINGS.fits[name].seeds
+            },
+        }
+        for name in COMPARED
+    }
+
+
 def refuse_at_start() -> None:
     """Stop before any job when the run could not end well."""
     from workflow_scripts.refuse_early import refuse_early

@@ -6,6 +6,7 @@ and report/index.html.
 
 FIGURES = "<results>/figures"
 PAGE = Path(os.path.relpath(workflow.basedir), "workflow_scripts", "figures")
+PUBLISHED = [f"{RESULTS}/paper/published.{e}" for e in ("csv", "json")] if SETTINGS.paper else []
 
 
 rule plot_nu_plane:
@@ -249,7 +250,7 @@ rule build_report:
         figures=[figure["png"] for figure in report_figures()],
         fits=list(report_files(COMPARED)),
         ledgers=[f"<results>/autointerp/{at}/ledger.csv" for at in fits_and_seeds(COMPARED) if LLM],
-        published="<results>/paper/published.csv" if SETTINGS.paper else [],
+        published=PUBLISHED,
         page=[PAGE / name for name in ("report.html.j2", "report.css", "report.js")],
     output:
         "<results>/report/index.html",
@@ -261,9 +262,7 @@ rule build_report:
         code=keys.step_digest("figures.build_report"),
         run=SETTINGS.run,
         figures=as_json(report_figures()),
-        published=lambda wildcards, input: (
-            [f"--published={input.published}"] if SETTINGS.paper else []
-        ),
+        published=["--published", *PUBLISHED] if SETTINGS.paper else [],
         fits=as_json(report_fits(COMPARED)),
     shell:
         "logged {log:q} python -m workflow_scripts.figures.build_report --run {params.run}"

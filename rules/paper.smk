@@ -1,21 +1,35 @@
-"""Does it agree with the publication? Reads the comparison; needs a config with `paper`."""
+"""Does it agree with the publication? Reads the comparison; needs a config with `paper`.
+
+Leaves the table of published and measured quantities, for programs (CSV) and people (Markdown).
+"""
 
 
 rule compare_published:
-    """Set the published changes beside the measured ones: OK, differs or NOT RUN."""
+    """Set published quantities beside the measured ones: OK, close, differs or NOT RUN."""
     input:
         categories="<results>/comparison/categories.csv",
+        fits=[
+            file
+            for fit in measured_fits().values()
+            for files in fit["seeds"].values()
+            for file in files.values()
+        ],
         published=lambda wildcards: paper().published,
     output:
-        "<results>/paper/published.csv",
+        table="<results>/paper/published.csv",
+        text="<results>/paper/published.md",
+        facts="<results>/paper/published.json",
     log:
         "<results>/logs/compare_published.log",
     conda:
         "../envs/tables.yaml"
     params:
         code=keys.step_digest("paper.compare_published"),
-        choice=lambda wildcards: flags(paper(), "comparison", "labeller"),
+        run=SETTINGS.run,
+        fits=as_json(measured_fits()),
+        choice=lambda wildcards: flags(paper(), "labeller"),
     shell:
-        "logged {log:q} python -m workflow_scripts.paper.compare_published"
+        "logged {log:q} python -m workflow_scripts.paper.compare_published --run {params.run}"
         " --categories {input.categories:q} --published {input.published:q}"
-        " {params.choice:q} --output {output:q}"
+        " --fits {params.fits:q} {params.choice:q}"
+        " --table {output.table:q} --markdown {output.text:q} --facts {output.facts:q}"

@@ -404,9 +404,12 @@ class ComparisonSettings(Settings):
 class Paper(Settings):
     """The published study against which `reproduce_paper` compares."""
 
-    published: str = Field(description="table of published values (CSV)")
-    comparison: Name = Field(default="anchored", description="comparison that is set beside it")
-    labeller: Name = Field(default="lexical", description="whose labels are counted")
+    published: list[str] = Field(
+        min_length=1, description="files of published quantities (YAML), one per study"
+    )
+    labeller: Name | None = Field(
+        default=None, description="whose labels are counted; none: an LLM's, else lexical ones"
+    )
 
 
 class Config(Settings):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import platform
+import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -15,8 +17,28 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "h5py", "pandas", "
 
 
 def provenance(**facts: object) -> dict[str, object]:
-    """Return library versions and platform, with the step's own ``facts`` (JSON values)."""
-    return {"libraries": library_versions(), "platform": platform.machine(), **facts}
+    """Return libraries, platform and hardware, with the step's own ``facts`` (JSON values)."""
+    return {
+        "libraries": library_versions(),
+        "platform": platform.machine(),
+        "hardware": hardware(),
+        **facts,
+    }
+
+
+@cache
+def hardware() -> dict[str, object]:
+    """Return the processor, its cores, and the GPUs that torch sees where the step uses it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    torch = sys.modules.get("torch")
+    gpus = range(torch.cuda.device_count()) if torch is not None else ()
+    return {
+        "cpu": next(iter(names), platform.processor() or platform.machine()),
+        "cores": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in gpus] if torch is not None else [],
+    }
 
 
 @cache

@@ -57,7 +57,7 @@ class Inputs:
     recovery: Path | None
     gaps: Path | None
     sensitivity: Path | None
-    published: Path | None
+    published: tuple[Path, Path] | None
     provenance: Path | None
     ledgers: Sequence[Path]
     figures: Sequence[Figure]
@@ -126,7 +126,8 @@ def render(inputs: Inputs) -> str:
         gaps=report_tables.gap_table(_optional(inputs.gaps)),
         sensitivity=report_tables.sensitivity_table(_optional(inputs.sensitivity)),
         fits=report_tables.fit_table(inputs.fits),
-        published=report_tables.csv_table(inputs.published, "Published and measured"),
+        published=report_tables.published_table(inputs.published[0]) if inputs.published else None,
+        measured_with=files.read_json(inputs.published[1]) if inputs.published else [],
         provenance=report_tables.flatten(provenance),
         ledger=ledger_table(inputs.ledgers),
         style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
@@ -170,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--recovery", type=Path, default=None)
     parser.add_argument("--gaps", type=Path, default=None)
     parser.add_argument("--sensitivity", type=Path, default=None)
-    parser.add_argument("--published", type=Path, default=None)
+    parser.add_argument("--published", type=Path, nargs=2, default=None, help="table, header")
     parser.add_argument("--provenance", type=Path, default=None)
     parser.add_argument("--ledgers", type=Path, nargs="*", default=[])
     parser.add_argument("--figures", required=True, help="JSON: [{id, png, caption, section}]")
@@ -187,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             a.recovery,
             a.gaps,
             a.sensitivity,
-            a.published,
+            (a.published[0], a.published[1]) if a.published else None,
             a.provenance,
             a.ledgers,
             parse(a.figures, list[Figure], "--figures"),

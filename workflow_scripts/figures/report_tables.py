@@ -268,14 +268,32 @@ def sensitivity_table(table: pd.DataFrame) -> Table | None:
     return Table("Verdicts under other decisions", header, rows, [""] * len(rows))
 
 
-def csv_table(path: Path | None, caption: str) -> Table | None:
-    """Return a CSV as it is; None without a path."""
-    if path is None:
-        return None
-    table = pd.read_csv(path, keep_default_na=False, dtype=str)
-    header = [readable(str(name)) for name in table.columns]
-    rows = [[str(cell) for cell in row] for row in table.itertuples(index=False)]
-    return Table(caption, header, rows, [""] * len(rows))
+def published_table(path: Path) -> Table:
+    """Return every published quantity beside what was measured, with the verdict."""
+    table = pd.read_csv(path, keep_default_na=False, na_values=["n/a"])
+    rows = []
+    for row in rows_of(table):
+        low, high = row.number("low"), row.number("high")
+        bounds = "" if math.isnan(low) else f"\n{number(low, 1, True)} … {number(high, 1, True)}"
+        rows.append(
+            [
+                row.text("quantity"),
+                f"{row.text('source')}, {row.text('where')}",
+                f"{row.number('published'):g}".replace("-", "−"),
+                (
+                    "n/a" if math.isnan(row.number("measured")) else f"{row.number('measured'):.4g}"
+                ).replace("-", "−")
+                + bounds,
+                row.text("unit"),
+                row.text("verdict"),
+                _text(row, "published_in_interval"),
+                _text(row, "differs_from_no_change"),
+                _text(row, "missing"),
+            ]
+        )
+    header = ["quantity", "source", "published", "measured", "unit", "verdict"]
+    header += ["published value in our interval", "ours differs from no change", "missing"]
+    return Table("Published and measured", header, rows, [""] * len(rows))
 
 
 def flatten(value: object, prefix: str = "") -> list[tuple[str, str]]:

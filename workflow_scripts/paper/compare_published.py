@@ -1,85 +1,372 @@
-"""Set the published changes beside the measured ones: OK, differs or NOT RUN.
+"""Set measured quantities beside published ones: OK, close, differs or NOT RUN.
 
-OK: the measured interval holds the published value; differs: it does not; NOT RUN: the run has no
-such row, or no interval. Layer, dictionary, k, tokens, thresholds and annotator of the publication
-are not known to us, so that «differs» says nothing against it.
+No published row is ever left out. For category changes the table also says whether the published
+value lies in our interval, and whether ours can be told from no change. The header says on which
+hardware and with which seeds the crosscoders were fitted.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import pandas as pd
+from pydantic import TypeAdapter, ValidationError
 
 from workflow_scripts import cli, files
+from workflow_scripts.paper.published import (
+    ExplainedVariance,
+    NormBin,
+    PercentChange,
+    Published,
+    Study,
+    TemplateShare,
+    UniqueLatents,
+    read_study,
+)
 
-COLUMNS = ("level", "name", "published", "unit", "source", "statement")
-MEASURED = ("percent_change", "low", "high", "q")
-OK, DIFFERS, NOT_RUN = "OK", "differs", "NOT RUN"
+OK, CLOSE, DIFFERS, NOT_RUN = "OK", "close", "differs", "NOT RUN"
+TEXT = ("comparison", "labeller", "level", "name")
+LEGEND = (
+    "OK and close: within the smaller and the larger tolerance of the published value; differs: "
+    "beyond; NOT RUN: this run has no such quantity. A change from zero has no value: it is close "
+    "where its interval holds the published one, else it differs.",
+)
 
 
-def read_published(path: Path) -> pd.DataFrame:
-    """Return the published values.
+@dataclass(frozen=True)
+class SeedFiles:
+    """Artifacts of one crosscoder from which quantities are measured."""
+
+    latents: Path
+    selection: Path
+    evaluation: Path
+    crosscoder: Path
+
+
+@dataclass(frozen=True)
+class FitFiles:
+    """A fit: its models in order and the files of each seed; the first seed is measured."""
+
+    models: list[str]
+    seeds: dict[int, SeedFiles]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measured value with its interval; ``missing`` says why there is none."""
+
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    missing: str = ""
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the comparison."""
+
+    study: str
+    id: str
+    quantity: str
+    where: str
+    source: str
+    unit: str
+    published: float
+    measured: float
+    low: float
+    high: float
+    verdict: str
+    published_in_interval: str
+    differs_from_no_change: str
+    labeller: str
+    tolerance_ok: float
+    tolerance_close: float
+    why: str
+    missing: str
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files that the step writes."""
+
+    table: Path
+    text: Path
+    facts: Path
+
+
+@dataclass
+class Run:
+    """The run's artifacts, read once."""
+
+    categories: pd.DataFrame
+    fits: Mapping[str, FitFiles]
+    labeller: str | None
+    tables: dict[Path, pd.DataFrame] = field(default_factory=dict)
+
+    def table(self, path: Path) -> pd.DataFrame:
+        """Return a Parquet table."""
+        if path not in self.tables:
+            self.tables[path] = files.read_parquet(path)
+        return self.tables[path]
+
+    def seed(self, fit: str) -> SeedFiles | None:
+        """Return the first seed's files, or None where the run has no such fit."""
+        return next(iter(self.fits[fit].seeds.values())) if fit in self.fits else None
+
+
+def measure(wanted: Published, run: Run) -> Measurement:
+    """Return the run's value of a published quantity."""
+    what = wanted.measured
+    if isinstance(what, PercentChange):
+        return _category_change(what, run)
+    source = run.seed(what.fit)
+    if source is None:
+        return Measurement(missing=f"the run has no fit {what.fit}")
+    model = None if isinstance(what, NormBin) else what.model
+    if model is not None and model not in run.fits[what.fit].models:
+        return Measurement(missing=f"the fit {what.fit} has no model {model}")
+    if isinstance(what, UniqueLatents):
+        return Measurement(float((run.table(source.selection)["unique_to"] == what.model).sum()))
+    if isinstance(what, NormBin):
+        return _norm_bin(what, run.fits[what.fit].models, run.table(source.latents))
+    if isinstance(what, TemplateShare):
+        return _template_share(what, run, source)
+    return _explained_variance(what, source)
+
+
+def _category_change(what: PercentChange, run: Run) -> Measurement:
+    rows = run.categories
+    rows = rows[(rows["comparison"] == what.comparison) & (rows["level"] == what.level)]
+    if rows.empty:
+        return Measurement(missing=f"the run has no comparison {what.comparison}")
+    labeller = run.labeller or usual_labeller(list(rows["labeller"].unique()))
+    rows = rows[(rows["labeller"] == labeller) & (rows["name"] == what.name)]
+    if rows.empty:
+        return Measurement(missing=f"no latent is labelled {what.name}", by=labeller)
+    row = rows.iloc[0]
+    value = float(row["percent_change"])
+    missing = (
+        f"no {what.name} before: from zero there is no percentage" if math.isnan(value) else ""
+    )
+    return Measurement(value, float(row["low"]), float(row["high"]), missing, labeller)
+
+
+def usual_labeller(names: Sequence[str]) -> str:
+    """Return whose labels are counted: an LLM's, as in published studies, else the best at hand."""
+    last = ("lexical", "true")
+    return min(names, key=lambda name: last.index(name) if name in last else -1)
+
+
+def _norm_bin(what: NormBin, models: Sequence[str], latents: pd.DataFrame) -> Measurement:
+    first, second = models[:2]
+    live = latents.loc[latents["live"], f"delta_norm_{first}_{second}"]
+    return Measurement(float(live.between(what.low, what.high).sum()))
+
+
+def _template_share(what: TemplateShare, run: Run, source: SeedFiles) -> Measurement:
+    selection = run.table(source.selection)
+    own = selection.loc[selection["unique_to"] == what.model, "latent"]
+    shares = run.table(source.latents).set_index("latent").loc[own, "template_share"]
+    if shares.empty:
+        return Measurement(missing=f"no latent is unique to {what.model}")
+    return Measurement(float((shares > 0.5).mean()))
+
+
+def _explained_variance(what: ExplainedVariance, source: SeedFiles) -> Measurement:
+    fve = files.read_json(source.evaluation)["fve"]
+    if what.model is None:
+        return Measurement(sum(fve.values()) / len(fve))
+    return Measurement(fve[what.model])
+
+
+def header(run: str, fits: Mapping[str, FitFiles]) -> list[str]:
+    """Return what the table was measured with: a line per crosscoder fit."""
+    lines = [f"run {run}"]
+    for name, fit in fits.items():
+        first = files.read_json(next(iter(fit.seeds.values())).crosscoder)
+        seeds = ", ".join(map(str, fit.seeds))
+        lines.append(
+            f"crosscoder {name} of {' and '.join(fit.models)}: layer {first['layer']}, "
+            f"{first['latents']} latents, k = {first['k']}, "
+            f"{'seeds' if len(fit.seeds) > 1 else 'seed'} {seeds}"
+            f"{' (the first is measured)' if len(fit.seeds) > 1 else ''}, "
+            f"fitted on {told_hardware(first['provenance'].get('hardware', {}))}"
+        )
+    return lines
+
+
+def told_hardware(hardware: Mapping[str, object]) -> str:
+    """Return hardware, as provenance records it, in words."""
+    gpus = hardware.get("gpus")
+    found = [str(gpu) for gpu in gpus] if isinstance(gpus, list) else []
+    if "cpu" in hardware:
+        found.append(f"{hardware['cpu']} ({hardware['cores']} cores)")
+    return ", ".join(found) or "unknown hardware"
+
+
+def judge(published: Published, found: Measurement) -> str:
+    """Return the verdict on one row.
+
+    A change from zero has no value but an interval: it is ``close`` when that holds the published
+    value, else it ``differs``.
+    """
+    if math.isnan(found.value):
+        if math.isnan(found.low):
+            return NOT_RUN
+        return CLOSE if found.low <= published.value <= found.high else DIFFERS
+    distance = abs(found.value - published.value)
+    if distance <= published.tolerance.ok:
+        return OK
+    return CLOSE if distance <= published.tolerance.close else DIFFERS
+
+
+def compare(studies: Sequence[Study], run: Run) -> list[Result]:
+    """Return a row for each published quantity, in order."""
+    return [_result(study, row, measure(row, run)) for study in studies for row in study.rows]
+
+
+def _result(study: Study, row: Published, found: Measurement) -> Result:
+    known = not math.isnan(found.low)
+    return Result(
+        study=study.study,
+        id=row.id,
+        quantity=row.quantity,
+        where=row.where,
+        source=row.source,
+        unit=row.unit,
+        published=row.value,
+        measured=found.value,
+        low=found.low,
+        high=found.high,
+        verdict=judge(row, found),
+        published_in_interval=_yes(found.low <= row.value <= found.high) if known else "n/a",
+        differs_from_no_change=_yes(found.low > 0 or found.high < 0) if known else "n/a",
+        labeller=found.by,
+        tolerance_ok=row.tolerance.ok,
+        tolerance_close=row.tolerance.close,
+        why=row.why,
+        missing=found.missing,
+    )
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def markdown(studies: Sequence[Study], results: Sequence[Result], facts: Sequence[str]) -> str:
+    """Return the table for people, with the run's facts above it."""
+    counts = {v: sum(r.verdict == v for r in results) for v in (OK, CLOSE, DIFFERS, NOT_RUN)}
+    lines = ["# Published and measured", ""]
+    lines += [f"- {_cell(fact)}" for fact in facts]
+    lines += ["", ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) + "."]
+    lines += ["", *LEGEND, ""]
+    for study in studies:
+        lines += [f"## {_cell(study.title)}", ""]
+        lines += ["| quantity | published | source | measured | verdict | notes |"]
+        lines += ["|---|---|---|---|---|---|"]
+        for row in results:
+            if row.study == study.study:
+                lines.append("| " + " | ".join(map(_cell, _cells(row))) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cells(row: Result) -> Iterator[str]:
+    yield row.quantity
+    yield _number(row.published, row.unit)
+    yield f"{row.source}, {row.where}"
+    bounds = f" ({_number(row.low, row.unit)} … {_number(row.high, row.unit)})"
+    yield _number(row.measured, row.unit) + ("" if math.isnan(row.low) else bounds)
+    yield row.verdict
+    notes = [row.missing] if row.missing else []
+    if row.published_in_interval != "n/a":
+        inside = "lies in" if row.published_in_interval == "yes" else "lies outside"
+        told = "differs" if row.differs_from_no_change == "yes" else "cannot be told"
+        notes.append(f"the published value {inside} our interval; ours {told} from no change")
+    if row.labeller:
+        notes.append(f"labels by {row.labeller}")
+    yield "; ".join(notes)
+
+
+def _number(value: float, unit: str) -> str:
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if unit == "percent":
+        return f"{value:+.1f} %"
+    return f"{value:.3f}" if unit == "fraction" else f"{value:.0f}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def compare_published(
+    published: Sequence[Path],
+    categories: Path,
+    fits: Mapping[str, FitFiles],
+    name: str,
+    labeller: str | None,
+    outputs: Outputs,
+) -> None:
+    """Write the comparison as CSV and as Markdown, and its header as JSON."""
+    studies = [read_study(path) for path in published]
+    facts = header(name, fits)
+    results = compare(studies, Run(read_categories(categories), fits, labeller))
+    frame = pd.DataFrame([asdict(r) for r in results], columns=[f.name for f in fields(Result)])
+    with files.atomic_path(outputs.table) as temporary:
+        frame.to_csv(temporary, index=False, na_rep="n/a", float_format="%.6g")
+    files.write_text(outputs.text, markdown(studies, results, facts))
+    files.write_json(outputs.facts, facts)
+    for row in results:
+        cli.log(f"{row.verdict:8} {row.id}")
+
+
+def read_categories(path: Path) -> pd.DataFrame:
+    """Read ``categories.csv``."""
+    if not path.exists():
+        raise cli.UserError(f"{path} does not exist: run the step that makes it")
+    kinds = dict.fromkeys(TEXT, str)
+    return pd.read_csv(path, keep_default_na=False, na_values=["n/a"], dtype=kinds)
+
+
+def parse_fits(text: str) -> dict[str, FitFiles]:
+    """Parse the flag ``--fits``.
 
     Raises
     ------
     UserError
-        If the table is missing or lacks a column.
+        If it does not have the form {fit: {models, seeds: {S: files}}}.
     """
-    if not path.exists():
-        raise cli.UserError(f"{path} does not exist: check the setting paper.published")
-    table = pd.read_csv(path)
-    missing = [name for name in COLUMNS if name not in table.columns]
-    if missing:
-        raise cli.UserError(f"{path} lacks the column {missing[0]}: it needs {', '.join(COLUMNS)}")
-    return table[list(COLUMNS)]
-
-
-def judge(published: float, low: float, high: float) -> str:
-    """Return whether the interval holds the published value."""
-    if math.isnan(low) or math.isnan(high):
-        return NOT_RUN
-    return OK if low <= published <= high else DIFFERS
-
-
-def compare(published: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the published rows with what was measured, and the verdict."""
-    joined = published.merge(
-        measured[["level", "name", *MEASURED]], on=["level", "name"], how="left"
-    )
-    verdicts = [
-        judge(*values)
-        for values in joined[["published", "low", "high"]].itertuples(index=False, name=None)
-    ]
-    return joined.assign(verdict=verdicts)
-
-
-def compare_published(
-    categories: Path, published: Path, comparison: str, labeller: str, output: Path
-) -> None:
-    """Write the table of published and measured changes."""
-    table = pd.read_csv(categories, na_values=["n/a"])
-    chosen = (table["comparison"] == comparison) & (table["labeller"] == labeller)
-    rows = table[chosen].drop_duplicates(["level", "name"])
-    result = compare(read_published(published), rows)
-    files.write_text(output, result.to_csv(index=False, na_rep="n/a", lineterminator="\n"))
-    cli.log(f"published changes: {result['verdict'].value_counts().to_dict()}")
+    try:
+        return TypeAdapter(dict[str, FitFiles]).validate_json(text)
+    except ValidationError as error:
+        raise cli.UserError(f"--fits is not valid: {error.errors()[0]['msg']}") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and compare."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--published", type=Path, nargs="+", required=True, help="YAML per study")
     parser.add_argument("--categories", type=Path, required=True)
-    parser.add_argument("--published", type=Path, required=True)
-    parser.add_argument("--comparison", required=True, help="the anchored comparison")
-    parser.add_argument("--labeller", default="lexical")
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--fits", required=True, help="JSON: fit: {models, seeds: {S: files}}")
+    parser.add_argument("--run", required=True, help="name of the run")
+    parser.add_argument("--labeller", default=None, help="default: an LLM, else lexical, else true")
+    parser.add_argument("--table", type=Path, required=True, help="CSV")
+    parser.add_argument("--markdown", type=Path, required=True)
+    parser.add_argument("--facts", type=Path, required=True, help="JSON: lines of the header")
     a = parser.parse_args(argv)
+    outputs = Outputs(a.table, a.markdown, a.facts)
     return cli.guarded(
-        lambda: compare_published(a.categories, a.published, a.comparison, a.labeller, a.output)
+        lambda: compare_published(
+            a.published, a.categories, parse_fits(a.fits), a.run, a.labeller, outputs
+        )
     )
 
 
