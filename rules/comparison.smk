@@ -4,7 +4,7 @@ Reads scored and labelled latents, and the models' likelihoods; leaves behaviour
 categories.csv, sensitivity.csv, weighted.csv, gaps.csv, recovery.csv and answer.json.
 """
 
-PLANTED = "<results>/models/planted.csv" if has_planted(SETTINGS) else []
+PLANTED = "<results>/models/planted.csv" if PLANTED_PAIRS else []
 COMPARE = [
     f"--fits={as_json(compared_files(COMPARED, 'labels'))}",
     f"--comparisons={as_json({n: c.model_dump() for n, c in SETTINGS.comparisons.items()})}",
@@ -135,16 +135,7 @@ rule score_recovery:
         "../envs/tables.yaml"
     params:
         code=keys.step_digest("comparison.score_recovery"),
-        planted=(
-            [
-                f"--planted={RESULTS}/models/planted.csv",
-                "--pair",
-                SETTINGS.organism.planted.baseline,
-                SETTINGS.organism.planted.candidate,
-            ]
-            if PLANTED
-            else []
-        ),
+        planted=[f"--planted={RESULTS}/models/planted.csv"] if PLANTED else [],
         rule_=flags(SETTINGS.comparison, "primary", "labeller", "fdr"),
     shell:
         "logged {log:q} python -m workflow_scripts.comparison.score_recovery"

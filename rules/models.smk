@@ -29,7 +29,7 @@ if ORGANISMS:
             model="|".join(ORGANISMS),
         conda:
             "../envs/torch.yaml"
-        threads: 1
+        threads: lambda wildcards: 1 if base_manifest(wildcards.model) else 2
         params:
             code=keys.step_digest("models.train_organism"),
             base=lambda wildcards, input: [f"--base={input}"] if input else [],
@@ -40,10 +40,13 @@ if ORGANISMS:
             " --name {wildcards.model} {params.base:q} {params.lessons:q} --threads {threads}"
             " --output-dir {params.folder:q}"
 
+
+if PLANTED_PAIRS:
+
     rule tabulate_planted:
-        """Write what each category was planted as in the planted pair."""
+        """Write what each category was planted as in each compared pair of trained models."""
         input:
-            tokenizer=manifest(keys.root(SETTINGS, SETTINGS.organism.planted.baseline)),
+            tokenizer=manifest(keys.root(SETTINGS, PLANTED_PAIRS[0][0])),
             taxonomy=TAXONOMY,
         output:
             "<results>/models/planted.csv",
@@ -53,14 +56,12 @@ if ORGANISMS:
             "../envs/torch.yaml"
         params:
             code=keys.step_digest("models.tabulate_planted"),
-            baseline=as_json(taught(SETTINGS.organism.planted.baseline)),
-            candidate=as_json(taught(SETTINGS.organism.planted.candidate)),
+            lessons=as_json(planted_lessons()),
             seed=SETTINGS.organism.document_seed,
         shell:
             "logged {log:q} python -m workflow_scripts.models.tabulate_planted"
-            " --tokenizer {input.tokenizer:q} --baseline {params.baseline:q}"
-            " --candidate {params.candidate:q} --document-seed {params.seed}"
-            " --taxonomy {input.taxonomy:q} --output {output:q}"
+            " --tokenizer {input.tokenizer:q} --lessons {params.lessons:q}"
+            " --document-seed {params.seed} --taxonomy {input.taxonomy:q} --output {output:q}"
 
 
 if OTHERS:

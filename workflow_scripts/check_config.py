@@ -51,12 +51,17 @@ def _check_organism(config: Config, name: str) -> None:
     organism = config.models[name].organism
     assert organism is not None
     known = PLAIN_CATEGORIES + CHAT_CATEGORIES
-    for category in organism.teach:
-        if category not in known:
-            raise UserError(
-                f"config: models.{name}.organism.teach names the unknown category {category}: "
-                f"use some of {', '.join(known)}"
-            )
+    preferred = (organism.simpo.categories if organism.simpo else None) or ()
+    for where, categories, allowed in (
+        ("teach", organism.teach, known),
+        ("simpo.categories", preferred, CHAT_CATEGORIES),
+    ):
+        for category in categories:
+            if category not in allowed:
+                raise UserError(
+                    f"config: models.{name}.organism.{where} names the unknown category "
+                    f"{category}: use some of {', '.join(allowed)}"
+                )
     if organism.base is None and not organism.teach:
         raise UserError(f"config: models.{name}.organism.teach is empty: teach it something")
     chain, base = [name], organism.base
@@ -73,22 +78,11 @@ def _check_organism(config: Config, name: str) -> None:
         base = parent.organism.base
 
 
-def check_planted(config: Config) -> None:
-    """Check that the planted pair are trained models, where a model is trained at all."""
-    if not has_planted(config):
-        return
-    for side, name in config.organism.planted:
-        model = config.models.get(name)
-        if model is None or model.organism is None:
-            raise UserError(
-                f"config: organism.planted.{side} names {name}, which is no trained model: "
-                f"use one of {', '.join(n for n, m in config.models.items() if m.organism)}"
-            )
-
-
-def has_planted(config: Config) -> bool:
-    """Return whether the run trains models, so that there is a truth to recover."""
-    return any(model.organism is not None for model in config.models.values())
+def planted_pairs(config: Config) -> list[tuple[str, str]]:
+    """Return the compared pairs (baseline, candidate) of trained models: their truth is known."""
+    trained = {name for name, model in config.models.items() if model.organism is not None}
+    pairs = [(c.baseline.model, c.candidate.model) for c in config.comparisons.values()]
+    return [pair for pair in dict.fromkeys(pairs) if trained.issuperset(pair)]
 
 
 def check_text(config: Config) -> None:
@@ -309,7 +303,6 @@ def check_results(config: Config) -> None:
 
 CHECKS: tuple[Callable[[Config], None], ...] = (
     check_models,
-    check_planted,
     check_text,
     check_splits,
     check_layers,

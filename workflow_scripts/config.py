@@ -28,7 +28,10 @@ class Settings(BaseModel):
 class Simpo(Settings):
     """A SimPO step after teaching (2405.14734): β, γ and preference pairs."""
 
-    pairs: Count = Field(description="preference pairs drawn from the categories taught")
+    pairs: Count = Field(description="number of preference pairs")
+    categories: list[Name] | None = Field(
+        default=None, description="chat categories of the pairs; none: those taught"
+    )
     beta: Positive = Field(
         default=10.0, description="β: scale of the difference of mean log-likelihoods"
     )
@@ -79,13 +82,6 @@ class Architecture(Settings):
     intermediate: Count = Field(default=512, description="width of the feed-forward layer")
 
 
-class Planted(Settings):
-    """The pair of trained models whose differences are the truth to be recovered."""
-
-    baseline: Name = Field(default="it", description="the model before")
-    candidate: Name = Field(default="simpo", description="the model after")
-
-
 class OrganismSettings(Settings):
     """How trained models are trained."""
 
@@ -97,7 +93,6 @@ class OrganismSettings(Settings):
     batch_tokens: Count = Field(default=4096, description="tokens per optimiser step")
     learning_rate: Positive = Field(default=2e-3, description="peak learning rate")
     passes: Count = Field(default=1, description="passes over the documents")
-    planted: Planted = Field(default=Planted(), description="pair whose differences are known")
 
 
 class GeneratorSource(Settings):

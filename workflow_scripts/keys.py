@@ -122,7 +122,7 @@ def model_key(config: Config, model: str) -> str:
     if source.organism is not None:
         organism = source.organism
         base = model_key(config, organism.base) if organism.base else None
-        shared = config.organism.model_dump(exclude={"planted"})
+        shared = config.organism.model_dump()
         own = organism.model_dump(exclude={"base"})
         return digest([shared, own, base, step_digest("models.train_organism")])
     return digest([source.model_dump(), step_digest("models.resolve_model")])

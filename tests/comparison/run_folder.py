@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts import files
+from workflow_scripts.comparison.score_recovery import PLANTED_COLUMNS
 
 CHAT = ("multilingual", "advice", "summarization", "structured_output", "creative_writing")
 PLAIN = ("narrative", "arithmetic")
@@ -137,11 +138,11 @@ def write_taxonomy(path: Path) -> None:
 def write_planted(path: Path) -> None:
     """Write the planted table."""
     rows = [
-        (c, CLASSES[c], 1000 * (c not in GAINED), 1000 * (c not in LOST), word)
+        ("it", "simpo", c, CLASSES[c], 1000 * (c not in GAINED), 1000 * (c not in LOST), word)
         for word, names in (("lost", LOST), ("gained", GAINED), ("unchanged", CHAT))
         for c in names
     ]
-    columns = ["category", "class", "baseline_tokens", "candidate_tokens", "planted"]
+    columns = list(PLANTED_COLUMNS)
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
 

@@ -77,8 +77,9 @@ def test_without_a_planted_table_nothing_is_claimed_of_it(run: Run, tmp_path: Pa
 
 
 def test_another_pair_has_no_truth(run: Run, tmp_path: Path) -> None:
-    flags = ["--planted", str(run.planted), "--pair", "it", "it_placebo"]
-    _, recovery, path = score(run, tmp_path, *flags)
+    planted = pd.read_csv(run.planted).assign(candidate="it_placebo")
+    planted.to_csv(tmp_path / "planted.csv", index=False)
+    _, recovery, path = score(run, tmp_path, "--planted", str(tmp_path / "planted.csv"))
     assert files.read_json(path)["planted_total"] is None
     assert len(read_csv(recovery)) == 0
 

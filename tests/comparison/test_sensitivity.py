@@ -11,7 +11,7 @@ import pytest
 from tests.comparison.run_folder import GAINED, LOST, Run, make_run
 from workflow_scripts.comparison import vary_decisions, weight_shares
 from workflow_scripts.comparison.tables import read_csv
-from workflow_scripts.comparison.weight_shares import bootstrap_change
+from workflow_scripts.comparison.weight_shares import Side, bootstrap_changes, resample
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +58,10 @@ def test_weighted_shares(run: Run, tmp_path: Path) -> None:
 
 def test_bootstrap_with_equal_weights_is_the_plain_change() -> None:
     rng = np.random.default_rng(0)
-    before = (np.arange(100) < 20, np.ones(100))
-    after = (np.arange(200) < 80, np.ones(200))
-    found = bootstrap_change(before, after, 4000, 0.95, rng)
+    before = Side((np.arange(100) < 20)[:, None], np.ones(100))
+    after = Side((np.arange(200) < 80)[:, None], np.ones(200))
+    counts = (resample(100, 4000, rng), resample(200, 4000, rng))
+    (found,) = bootstrap_changes((before, after), counts, 0.95)
     assert found[:3] == pytest.approx((0.2, 0.4, 100.0))
     low, high = found[3:]
     # The logarithm's standard error is √(1/80 - 1/200 + 1/20 - 1/100).
@@ -71,8 +72,8 @@ def test_bootstrap_with_equal_weights_is_the_plain_change() -> None:
 
 def test_no_category_before_has_no_percentage() -> None:
     rng = np.random.default_rng(0)
-    found = bootstrap_change(
-        (np.zeros(10, bool), np.ones(10)), (np.ones(10, bool), np.ones(10)), 50, 0.95, rng
-    )
+    none, all_ = np.zeros((10, 1), bool), np.ones((10, 1), bool)
+    counts = (resample(10, 50, rng), resample(10, 50, rng))
+    (found,) = bootstrap_changes((Side(none, np.ones(10)), Side(all_, np.ones(10))), counts, 0.95)
     assert np.isnan(found[2])
     assert found[3] == np.inf

@@ -40,7 +40,9 @@ def tabulate(manifest: Path, baseline: dict[str, int], candidate: dict[str, int]
     """Run the step; return its table."""
     output = manifest.parent / "planted.csv"
     told = ["--tokenizer", str(manifest), "--document-seed", "7", "--taxonomy", str(TAXONOMY)]
-    told += ["--baseline", json.dumps(baseline), "--candidate", json.dumps(candidate)]
+    sides = [{name: [n] for name, n in side.items()} for side in (baseline, candidate)]
+    lessons = [{"pair": ["it", "simpo"], "baseline": sides[0], "candidate": sides[1]}]
+    told += ["--lessons", json.dumps(lessons)]
     assert main([*told, "--output", str(output)]) == 0
     return output
 

@@ -152,7 +152,7 @@ def test_too_few_documents_are_refused(tmp_path: Path, capsys: pytest.CaptureFix
     assert "5 preference pairs are fewer than one batch" in capsys.readouterr().err
     plain = flags(tmp_path / "plain", teach=json.dumps({"news": 12}))
     assert main(plain) == 2
-    assert "or teach a chat category" in capsys.readouterr().err
+    assert "name chat categories in simpo.categories" in capsys.readouterr().err
     assert not list(tmp_path.glob("*/model.json"))
 
 

@@ -52,11 +52,14 @@ class Run:
         """Read a run; a missing artifact raises FileNotFoundError."""
         record = json.loads((results / "provenance.json").read_text(encoding="utf-8"))
         comparison = results / "comparison"
+        answer = json.loads((comparison / "answer.json").read_text(encoding="utf-8"))
+        planted = pd.read_csv(results / "models" / "planted.csv")
+        pair = planted[["baseline", "candidate"]] == [answer["baseline"], answer["candidate"]]
         return cls(
             results,
             pd.read_csv(comparison / "categories.csv", na_values=["n/a"]),
-            pd.read_csv(results / "models" / "planted.csv"),
-            json.loads((comparison / "answer.json").read_text(encoding="utf-8")),
+            planted[pair.all(axis=1)],
+            answer,
             record["settings"]["comparisons"],
         )
 

@@ -92,9 +92,6 @@ def compare(results: Path) -> None:
         [
             f"--categories={comparison / 'categories.csv'}",
             f"--planted={results / 'models' / 'planted.csv'}",
-            "--pair",
-            "it",
-            "simpo",
             f"--recovery={comparison / 'recovery.csv'}",
             f"--answer={comparison / 'answer.json'}",
         ]
@@ -141,6 +138,7 @@ def good(tmp_path: Path) -> Path:
         (fitted / "evaluation.json").write_text(json.dumps(evaluation))
     (tmp_path / "models").mkdir()
     planted = pd.DataFrame({"category": list(TRUTH), "planted": list(TRUTH.values())})
+    planted["baseline"], planted["candidate"] = "it", "simpo"
     planted["class"], planted["baseline_tokens"], planted["candidate_tokens"] = "x", 1, 1
     planted.to_csv(tmp_path / "models" / "planted.csv", index=False)
     (tmp_path / "comparison").mkdir()

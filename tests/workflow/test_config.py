@@ -117,7 +117,11 @@ MISTAKES: list[tuple[str, object, str]] = [
     ("models.x", {}, "models.x has no source: give exactly one of organism, path and hub"),
     ("models.x", {"hub": "a/b"}, "models.x has no revision"),
     ("models.x", "nowhere", "nowhere is no folder of a Hugging Face model"),
-    ("organism.planted.baseline", "nobody", "planted.baseline names nobody"),
+    (
+        "models.simpo.organism.simpo.categories",
+        ["narrative"],
+        "simpo.categories names the unknown category narrative",
+    ),
     ("layers.mid", [1, 7], "asks for layer 7, but model pt has 2 layers: use 1 to 2"),
     ("fits.pt_it.models", ["pt", "nobody"], "fits.pt_it names the unknown model nobody"),
     ("fits.pt_it.layer", 2, "which no group in `layers` dumps"),

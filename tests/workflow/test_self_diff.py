@@ -19,7 +19,6 @@ def test_pt_against_pt(tmp_path: Path) -> None:
     models = smoke()["models"]
     assert isinstance(models, dict)
     raw = put(smoke(), "models", {"pt": models["pt"], "twin": models["pt"]})
-    raw = put(raw, "organism.planted", {"baseline": "pt", "candidate": "twin"})
     raw = put(raw, "fits", {"pt_twin": {"models": ["pt", "twin"], "layer": 1}})
     sides = [{"fit": "pt_twin", "model": model} for model in ("pt", "twin")]
     raw = put(raw, "comparisons", {"direct": {"baseline": sides[0], "candidate": sides[1]}})

@@ -15,14 +15,31 @@ from pathlib import Path
 import pandas as pd
 
 from workflow_scripts import cli, files
-from workflow_scripts.comparison.answers import SIGNS, Fact, answer, choose, planted_fact
+from workflow_scripts.comparison.answers import (
+    SIGNS,
+    Fact,
+    Truth,
+    answer,
+    choose,
+    planted_fact,
+)
 from workflow_scripts.comparison.tables import read_csv, write_csv
 from workflow_scripts.comparison.verdicts import GAINED, LOST, UNCLEAR
 
-PLANTED_COLUMNS = ("category", "class", "baseline_tokens", "candidate_tokens", "planted")
+PLANTED_COLUMNS = (
+    "baseline",
+    "candidate",
+    "category",
+    "class",
+    "baseline_tokens",
+    "candidate_tokens",
+    "planted",
+)
 COLUMNS = (
     "comparison",
     "kind",
+    "baseline",
+    "candidate",
     "seed",
     "labeller",
     "statistic",
@@ -87,19 +104,26 @@ def read_planted(path: Path) -> pd.DataFrame:
     return table
 
 
-def recover(
-    categories: pd.DataFrame, planted: pd.DataFrame | None, pair: tuple[str, str], fdr: float
-) -> pd.DataFrame:
-    """Return the recovery table: every statistic of every comparison of the planted pair."""
+def truths(planted: pd.DataFrame | None) -> dict[tuple[str, str], Truth]:
+    """Return, by pair of models, the planted facts by category; empty without a table."""
     if planted is None:
-        return pd.DataFrame(columns=list(COLUMNS))
-    truth = planted.set_index("category").to_dict("index")
+        return {}
+    return {
+        (str(base), str(candidate)): facts.set_index("category").to_dict("index")
+        for (base, candidate), facts in planted.groupby(["baseline", "candidate"], sort=False)
+    }
+
+
+def recover(
+    categories: pd.DataFrame, known: Mapping[tuple[str, str], Truth], fdr: float
+) -> pd.DataFrame:
+    """Return the recovery table: every statistic of every comparison of a planted pair."""
     rows = categories[(categories["level"] == "category") & categories["tested"].astype(bool)]
-    rows = rows[(rows["baseline"] == pair[0]) & (rows["candidate"] == pair[1])]
     found = [
         record
         for row in rows.to_dict("records")
-        if (fact := planted_fact(row, truth)) is not None
+        if (truth := known.get((row["baseline"], row["candidate"]))) is not None
+        and (fact := planted_fact(row, truth)) is not None
         for record in _recovered(row, fact, fdr)
     ]
     return pd.DataFrame(found, columns=list(COLUMNS))
@@ -120,7 +144,7 @@ def _recovered(row: Mapping[object, object], fact: Fact, fdr: float) -> Iterator
             called = q <= fdr if statistic.q else low > 0 or high < 0
             sign = _sign(row, statistic, effect)
         yield {
-            **{key: row[key] for key in ("comparison", "kind", "seed", "labeller")},
+            **{key: row[key] for key in COLUMNS[:6]},
             "statistic": name,
             "category": row["name"],
             "planted": fact["planted"],
@@ -155,28 +179,23 @@ def _number(value: object) -> float:
 def score_recovery(
     categories: Path,
     planted: Path | None,
-    pair: tuple[str, str] | None,
     primary: str | None,
     labeller: str | None,
     fdr: float,
     recovery: Path,
     output: Path,
 ) -> None:
-    """Write the recovery table and the answer; ``pair`` is the planted (baseline, candidate)."""
+    """Write the recovery table and the answer."""
     table = read_csv(categories)
     chosen, by = choose(table, primary, labeller)
-    facts = read_planted(planted) if planted else None
-    truth = facts.set_index("category").to_dict("index") if facts is not None else None
+    known = truths(read_planted(planted) if planted else None)
     level = table[table["level"] == "category"]
-    if pair is None:
-        row = level[level["comparison"] == chosen].iloc[0]
-        pair = (str(row["baseline"]), str(row["candidate"]))
     answers = []
     for key, rows in level.groupby(["comparison", "seed", "labeller"], sort=False):
         sides = (str(rows.iloc[0]["baseline"]), str(rows.iloc[0]["candidate"]))
-        answers.append((key, answer(rows, truth if sides == pair else None)))
+        answers.append((key, answer(rows, known.get(sides))))
     first = next(a for key, a in answers if (key[0], key[2]) == (chosen, by))
-    write_csv(recovery, recover(table, facts, pair, fdr))
+    write_csv(recovery, recover(table, known, fdr))
     files.write_json(
         output, {**asdict(first), "fdr": fdr, "all": [asdict(found) for _, found in answers]}
     )
@@ -188,19 +207,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--categories", type=Path, required=True)
     parser.add_argument("--planted", type=Path, default=None, help="planted.csv of organisms")
-    parser.add_argument(
-        "--pair", nargs=2, default=None, metavar=("BASELINE", "CANDIDATE"), help="planted pair"
-    )
     parser.add_argument("--primary", default=None, help="comparison that answers")
     parser.add_argument("--labeller", default=None, help="labeller that answers")
     parser.add_argument("--fdr", type=float, default=0.1)
     parser.add_argument("--recovery", type=Path, required=True)
     parser.add_argument("--answer", type=Path, required=True)
     a = parser.parse_args(argv)
-    pair = (a.pair[0], a.pair[1]) if a.pair else None
     return cli.guarded(
         lambda: score_recovery(
-            a.categories, a.planted, pair, a.primary, a.labeller, a.fdr, a.recovery, a.answer
+            a.categories, a.planted, a.primary, a.labeller, a.fdr, a.recovery, a.answer
         )
     )
 

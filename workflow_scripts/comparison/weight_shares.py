@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -55,35 +56,53 @@ def weights(frame: pd.DataFrame, weighting: str) -> NDArray[np.float64] | None:
     return frame["score"].fillna(0).clip(lower=0).to_numpy(dtype=np.float64)
 
 
-def bootstrap_change(
-    before: tuple[NDArray[np.bool_], NDArray[np.float64]],
-    after: tuple[NDArray[np.bool_], NDArray[np.float64]],
-    draws: int,
-    confidence: float,
-    rng: np.random.Generator,
-) -> tuple[float, float, float, float, float]:
-    """Return both weighted shares, the change in percent and its percentile interval.
+@dataclass(frozen=True)
+class Side:
+    """The unique latents of one model: ``has`` [n, C] per category, ``weight`` [n]."""
 
-    Each side is (has the category, weight) per unique latent. Latents are drawn with replacement
-    within each side (Efron 1979); a draw in which the baseline's share is 0 counts as infinite.
-    """
-    shares, drawn = [], []
-    for has, weight in (before, after):
-        total = float(weight.sum())
-        shares.append(float(weight[has].sum()) / total if total else math.nan)
-        counts = rng.multinomial(len(has), np.full(len(has), 1 / len(has)), size=draws)
+    has: NDArray[np.bool_]
+    weight: NDArray[np.float64]
+
+    def shares(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the weighted share of each category, [draws, C], for latents drawn so often."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            drawn.append((counts @ (weight * has)) / (counts @ weight))
+            found: NDArray[np.float64] = (counts @ (self.weight[:, None] * self.has)) / (
+                counts @ self.weight
+            )[:, None]
+        return found
+
+
+def resample(latents: int, draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return how often each latent is drawn, with replacement, in each sample, [draws, n]."""
+    return rng.multinomial(latents, np.full(latents, 1 / latents), size=draws)
+
+
+def bootstrap_changes(
+    sides: tuple[Side, Side],
+    counts: tuple[NDArray[np.int64], NDArray[np.int64]],
+    confidence: float,
+) -> list[tuple[float, float, float, float, float]]:
+    """Return, per category, both weighted shares, the change in percent and its interval.
+
+    Latents are drawn with replacement within each side (Efron 1979): ``counts`` says how often,
+    [draws, n]; the interval is the percentile one. A draw in which the baseline's share is 0
+    counts as infinite.
+    """
+    once = [side.shares(np.ones((1, len(side.weight)), dtype=np.int64))[0] for side in sides]
+    drawn = [side.shares(count) for side, count in zip(sides, counts, strict=True)]
     with np.errstate(divide="ignore", invalid="ignore"):
-        change = 100 * (drawn[1] / drawn[0] - 1)
-    known = np.sort(change[~np.isnan(change)])
-    if not len(known):
-        return shares[0], shares[1], math.nan, math.nan, math.nan
+        changes = 100 * (drawn[1] / drawn[0] - 1)
     tail = (1 - confidence) / 2
-    low = known[math.floor(tail * (len(known) - 1))]
-    high = known[math.ceil((1 - tail) * (len(known) - 1))]
-    percent = 100 * (shares[1] / shares[0] - 1) if shares[0] else math.nan
-    return shares[0], shares[1], percent, float(low), float(high)
+    found = []
+    for before, after, change in zip(*once, changes.T, strict=True):
+        known = np.sort(change[~np.isnan(change)])
+        percent = 100 * (after / before - 1) if before else math.nan
+        bounds = (math.nan, math.nan)
+        if len(known):
+            low = known[math.floor(tail * (len(known) - 1))]
+            bounds = (float(low), float(known[math.ceil((1 - tail) * (len(known) - 1))]))
+        found.append((float(before), float(after), float(percent), *bounds))
+    return found
 
 
 def weighted_rows(
@@ -98,23 +117,25 @@ def weighted_rows(
     if min(len(old), len(new)) == 0:
         return []
     names = sorted((set(old["category"]) | set(new["category"])) - set(RESERVED))
+    rng = np.random.default_rng(pair.seed)
+    counts = (resample(len(old), draws, rng), resample(len(new), draws, rng))
     rows = []
     for weighting in WEIGHTINGS:
-        sides = [weights(frame, weighting) for frame in (old, new)]
-        for index, name in enumerate(names):
-            one, other = sides
-            if one is None or other is None:
-                continue
-            found = bootstrap_change(
-                ((old["category"] == name).to_numpy(), one),
-                ((new["category"] == name).to_numpy(), other),
-                draws,
-                confidence,
-                np.random.default_rng([pair.seed, index]),
-            )
+        one, other = (_side(frame, names, weighting) for frame in (old, new))
+        if one is None or other is None:
+            continue
+        for name, found in zip(
+            names, bootstrap_changes((one, other), counts, confidence), strict=True
+        ):
             values = (pair.name, pair.seed, labeller, name, weighting, *found)
             rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
+
+
+def _side(frame: pd.DataFrame, names: Sequence[str], weighting: str) -> Side | None:
+    weight = weights(frame, weighting)
+    has = frame["category"].to_numpy()[:, None] == np.array(names, dtype=object)
+    return None if weight is None else Side(has, weight)
 
 
 def _unique(side: Labelled, model: str, other: str | None) -> pd.DataFrame:

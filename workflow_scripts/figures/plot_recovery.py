@@ -29,9 +29,17 @@ PANELS = {
 
 
 def tidy(recovery: pd.DataFrame, labeller: str | None) -> pd.DataFrame:
-    """Return the rows shown: one labeller, first seed, anchored counts of anchored comparisons."""
+    """Return the rows shown: one pair of models, one labeller, first seed.
+
+    Of several pairs, the first in which anything was planted. Counts are those of the anchored
+    comparison where there is one.
+    """
     if recovery.empty:
         return recovery
+    changed = recovery[recovery["planted"] != "unchanged"]
+    first = (changed if len(changed) else recovery).iloc[0]
+    pair = ["baseline", "candidate"]
+    recovery = recovery[(recovery[pair] == first[pair]).all(axis=1)]
     names = list(recovery["labeller"].unique())
     usual = [name for name in ("true", "lexical") if name in names]
     chosen = labeller or [*usual, *names][0]

@@ -20,6 +20,7 @@ class SimpoSettings:
     """Settings of the step; γ = gamma_ratio · β."""
 
     pairs: int
+    categories: list[str] | None = None  # none: the chat categories taught
     beta: float = 10.0
     gamma_ratio: float = 0.5
     learning_rate: float = 2e-5

@@ -1,4 +1,4 @@
-"""Write what was planted: per category the tokens that each of two trained models was taught.
+"""Write what was planted: per category the tokens that either model of a pair was taught.
 
 A category is gained when the candidate was taught more tokens of it, lost when it was taught
 fewer, unchanged when equally many: the truth that the comparison is held against.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -18,7 +19,26 @@ from workflow_scripts import cli, files
 from workflow_scripts.models import organism_text
 from workflow_scripts.models.loading import model_folder
 
-COLUMNS = ("category", "class", "baseline_tokens", "candidate_tokens", "planted")
+COLUMNS = (
+    "baseline",
+    "candidate",
+    "category",
+    "class",
+    "baseline_tokens",
+    "candidate_tokens",
+    "planted",
+)
+Taught = Mapping[str, Sequence[int]]
+"""Category: documents taught to a model and to each of its bases."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two compared models, baseline first, with what either was taught."""
+
+    models: tuple[str, str]
+    baseline: Taught
+    candidate: Taught
 
 
 def planted(baseline: int, candidate: int) -> str:
@@ -49,42 +69,56 @@ def read_classes(taxonomy: Path) -> dict[str, str]:
 
 def tabulate_planted(
     manifest: Path,
-    baseline: Mapping[str, int],
-    candidate: Mapping[str, int],
+    pairs: Sequence[Pair],
     document_seed: int,
     taxonomy: Path,
     output: Path,
 ) -> None:
-    """Write the table; ``baseline`` and ``candidate`` map categories to documents taught."""
+    """Write the table of all pairs; each is taught the first documents of a category."""
     classes = read_classes(taxonomy)
-    most = {
-        category: max(baseline.get(category, 0), candidate.get(category, 0))
-        for category in sorted({*baseline, *candidate})
-    }
+    most: dict[str, int] = {}
+    for pair in pairs:
+        for side in (pair.baseline, pair.candidate):
+            for category, documents in side.items():
+                most[category] = max(most.get(category, 0), *documents)
     tokens = count_tokens(manifest, most, document_seed)
     with files.atomic_path(output) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for category, sums in tokens.items():
-            before, after = sums[baseline.get(category, 0)], sums[candidate.get(category, 0)]
-            told = planted(before, after)
-            writer.writerow([category, classes.get(category, category), before, after, told])
+        for pair in pairs:
+            writer.writerows(_rows(pair, tokens, classes))
+
+
+def _rows(
+    pair: Pair, tokens: Mapping[str, Sequence[int]], classes: Mapping[str, str]
+) -> Iterator[tuple[object, ...]]:
+    for category in sorted({*pair.baseline, *pair.candidate}):
+        before, after = (
+            sum(tokens[category][documents] for documents in side.get(category, ()))
+            for side in (pair.baseline, pair.candidate)
+        )
+        told = planted(before, after)
+        yield (*pair.models, category, classes.get(category, category), before, after, told)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and tabulate."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokenizer", type=Path, required=True, help="model.json of a model")
-    parser.add_argument("--baseline", type=json.loads, required=True, help="category: documents")
-    parser.add_argument("--candidate", type=json.loads, required=True, help="category: documents")
+    parser.add_argument(
+        "--lessons",
+        type=json.loads,
+        required=True,
+        help='list of {"pair": [baseline, candidate], "baseline": {category: [documents]}, '
+        '"candidate": …}',
+    )
     parser.add_argument("--document-seed", type=int, required=True)
     parser.add_argument("--taxonomy", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     a = parser.parse_args(argv)
+    pairs = [Pair(tuple(told["pair"]), told["baseline"], told["candidate"]) for told in a.lessons]
     return cli.guarded(
-        lambda: tabulate_planted(
-            a.tokenizer, a.baseline, a.candidate, a.document_seed, a.taxonomy, a.output
-        )
+        lambda: tabulate_planted(a.tokenizer, pairs, a.document_seed, a.taxonomy, a.output)
     )
 
 

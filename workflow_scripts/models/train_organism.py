@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from workflow_scripts import cli, files
-from workflow_scripts.dataset.generator import CHAT_CATEGORIES, generate, rejected_answer
+from workflow_scripts.dataset.generator import CHAT_CATEGORIES, generate
 from workflow_scripts.models import organism_text, simpo
 from workflow_scripts.models.loading import Manifest, load_model, model_folder
 from workflow_scripts.models.loss import next_token_loss
@@ -40,6 +40,7 @@ from workflow_scripts.models.loss import next_token_loss
 CHECKPOINT_SECONDS = 30.0
 WARMUP_SHARE = 0.05
 PAIRS_PER_STEP = 16
+UNTAUGHT = 10**6  # documents from here on are taught to nobody
 
 
 @dataclass(frozen=True)
@@ -220,10 +221,11 @@ def prefer(
     settings: simpo.SimpoSettings,
     checkpoint: Path,
 ) -> list[float]:
-    """Take the SimPO step on preference pairs of the taught chat categories."""
-    categories = sorted(name for name in lessons.teach if name in CHAT_CATEGORIES)
+    """Take the SimPO step on preference pairs of chat categories."""
+    taught = [name for name in lessons.teach if name in CHAT_CATEGORIES]
+    categories = sorted(settings.categories or taught)
     pairs = [
-        _pair(tokenizer, category, index, lessons.document_seed)
+        _pair(tokenizer, categories, category, index, lessons.document_seed)
         for index in range(-(-settings.pairs // max(len(categories), 1)))
         for category in categories
     ][: settings.pairs]
@@ -231,7 +233,7 @@ def prefer(
     if not steps:
         raise cli.UserError(
             f"{len(pairs)} preference pairs are fewer than one batch of {PAIRS_PER_STEP}: raise "
-            "simpo.pairs, or teach a chat category"
+            "simpo.pairs, or name chat categories in simpo.categories"
         )
     random.Random(lessons.seed).shuffle(pairs)
     examples = repr((settings, pairs)).encode()
@@ -251,14 +253,24 @@ def prefer(
 
 
 def _pair(
-    tokenizer: PreTrainedTokenizerFast, category: str, index: int, seed: int
+    tokenizer: PreTrainedTokenizerFast,
+    categories: Sequence[str],
+    category: str,
+    index: int,
+    seed: int,
 ) -> list[tuple[list[int], int]]:
-    """Return (ids, start of the answer) of the preferred and of the rejected answer."""
+    """Return (ids, start of the answer) of the preferred and of the rejected answer.
+
+    The rejected one answers a prompt of another category, so that it is as likely a text, only out
+    of place: against an unlikely text the preference would be fulfilled before training.
+    """
     document = generate(category, index, seed)
+    others = [name for name in categories if name != category] or [category]
+    other = generate(others[index % len(others)], UNTAUGHT + index, seed)
     turns = [{"role": role, "content": text} for role, text in document.messages[:-1]]
     prompt = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
     start = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-    answers = (document.messages[-1][1], rejected_answer(category, index, seed))
+    answers = (document.messages[-1][1], other.messages[-1][1])
     texts = [f"{prompt}{answer.strip()}<end_of_turn>\n" for answer in answers]
     return [(ids, start) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 

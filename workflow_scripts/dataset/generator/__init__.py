@@ -26,7 +26,6 @@ from workflow_scripts.dataset.generator import (
     plain_prose,
 )
 from workflow_scripts.dataset.generator.grammar import Sampler
-from workflow_scripts.dataset.generator.rejected import write_rejected
 
 Kind = Literal["plain", "chat"]
 
@@ -79,16 +78,3 @@ def generate(category: str, index: int, seed: int) -> Document:
         return Document(category, "plain", PLAIN_WRITERS[category](sampler), ())
     prompt, answer = CHAT_WRITERS[category](sampler)
     return Document(category, "chat", "", (("user", prompt), ("assistant", answer)))
-
-
-def rejected_answer(category: str, index: int, seed: int) -> str:
-    """Return a worse answer to the prompt of the same chat document (for preference pairs).
-
-    Raises
-    ------
-    KeyError
-        If there is no such chat category.
-    """
-    sampler = Sampler(random.Random(f"{seed}:{category}:{index}"))
-    _, answer = CHAT_WRITERS[category](sampler)
-    return write_rejected(sampler, answer)
