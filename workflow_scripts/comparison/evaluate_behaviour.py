@@ -11,81 +11,19 @@ import argparse
 import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn import functional
 
 from workflow_scripts import cli, files
 from workflow_scripts.comparison.behaviour import COLUMNS
-from workflow_scripts.dataset.shards import ROLES, TokenShard
+from workflow_scripts.dataset.answers import Document, batches, pad, read_documents
 from workflow_scripts.models.loading import choose_device, load_model
 
 SPLIT = "score"
-ANSWER_ROLES = (ROLES.index("plain"), ROLES.index("assistant"))
-
-
-@dataclass(frozen=True)
-class Document:
-    """One row: its ids [T], which of them count as answer [T], and its category."""
-
-    ids: NDArray[np.int32]
-    answer: NDArray[np.bool_]
-    category: str
-
-
-def read_documents(paths: Sequence[Path], limit: int) -> list[Document]:
-    """Return up to ``limit`` score documents of each known category, shortest first."""
-    found: list[Document] = []
-    counts: dict[str, int] = {}
-    for path in paths:
-        shard = TokenShard.read(path)
-        for index in np.flatnonzero(shard.row_split == shard.splits.index(SPLIT)):
-            document = _document(shard, int(index))
-            if document is None or counts.get(document.category, 0) >= limit:
-                continue
-            counts[document.category] = counts.get(document.category, 0) + 1
-            found.append(document)
-    return sorted(found, key=lambda document: len(document.ids))
-
-
-def _document(shard: TokenShard, index: int) -> Document | None:
-    part = shard.row(index)
-    known = shard.category[part]
-    answer = np.isin(shard.role[part], ANSWER_ROLES) & ~shard.template[part]
-    answer[0] = False  # nothing predicts the first token
-    if known.max() < 0 or not answer.any():
-        return None
-    return Document(shard.ids[part], answer, shard.categories[int(known.max())])
-
-
-def batches(documents: Sequence[Document], tokens: int) -> Iterator[list[Document]]:
-    """Yield documents in order, in batches of at most ``tokens`` padded tokens."""
-    held: list[Document] = []
-    for document in documents:
-        if held and len(document.ids) * (len(held) + 1) > tokens:
-            yield held
-            held = []
-        held.append(document)
-    if held:
-        yield held
-
-
-def pad(documents: Sequence[Document]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ids, attention mask and answer mask of a batch, padded on the right [B, T]."""
-    length = max(len(document.ids) for document in documents)
-    ids = torch.zeros((len(documents), length), dtype=torch.int64)
-    mask, answer = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
-    for row, document in enumerate(documents):
-        size = len(document.ids)
-        ids[row, :size] = torch.from_numpy(document.ids.astype(np.int64))
-        mask[row, :size] = 1
-        answer[row, :size] = torch.from_numpy(document.answer)
-    return ids, mask, answer
 
 
 @torch.no_grad()
@@ -111,7 +49,7 @@ def summarise(
     name: str, documents: Sequence[Document], losses: NDArray[np.float64]
 ) -> Iterator[dict[str, object]]:
     """Yield a row per category of one model."""
-    categories = np.array([document.category for document in documents])
+    categories = np.array([str(document.category) for document in documents])
     tokens = np.array([int(document.answer.sum()) for document in documents])
     for category in sorted(set(categories.tolist())):
         mine = categories == category
@@ -137,7 +75,7 @@ def evaluate_behaviour(
     output: Path,
 ) -> None:
     """Write the table; text of unknown category gives no row."""
-    documents = read_documents(tokens, limit)
+    documents = [d for d in read_documents(tokens, SPLIT, limit) if d.category is not None]
     rows: list[dict[str, object]] = []
     if documents:
         where = choose_device(device)
