@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -48,6 +49,14 @@ def json_argument(text: str) -> object:
     """Parse a command-line value that carries a structure as JSON."""
     value: object = json.loads(text)
     return value
+
+
+def named_path(text: str) -> tuple[str, Path]:
+    """Argparse type of ``name=path``."""
+    name, separator, path = text.partition("=")
+    if not (name and separator and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=path")
+    return name, Path(path)
 
 
 def set_threads(threads: int | None) -> None:

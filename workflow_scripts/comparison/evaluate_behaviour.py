@@ -91,19 +91,11 @@ def evaluate_behaviour(
         writer.writerows(rows)
 
 
-def named_path(text: str) -> tuple[str, Path]:
-    """Argparse type of ``name=path``."""
-    name, separator, path = text.partition("=")
-    if not (name and separator and path):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=path")
-    return name, Path(path)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and evaluate."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--model", type=named_path, action="append", required=True, metavar="NAME=MODEL.JSON"
+        "--model", type=cli.named_path, action="append", required=True, metavar="NAME=MODEL.JSON"
     )
     parser.add_argument("--tokens", type=Path, nargs="+", required=True)
     parser.add_argument("--documents", type=int, default=200, help="per category, at most")

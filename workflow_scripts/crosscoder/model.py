@@ -12,7 +12,7 @@ Activations are in normalised space: x^m = (h^m − mean^m) / scale^m.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -91,6 +91,13 @@ class Crosscoder:
     def decoder_norms(self) -> Tensor:
         """Return ‖d_j^m‖ as [F, M]."""
         return self.weights.norms(len(self.models))
+
+    def to(self, device: torch.device) -> Crosscoder:
+        """Return the same crosscoder with its tensors on ``device``."""
+        weights = Weights(**{name: t.to(device) for name, t in self.weights.tensors().items()})
+        return replace(
+            self, weights=weights, mean=self.mean.to(device), scale=self.scale.to(device)
+        )
 
     def normalize(self, h: Tensor) -> Tensor:
         """Map raw activations [B, M, D] to normalised space."""
