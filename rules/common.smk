@@ -368,3 +368,5 @@ def tell_answer() -> None:
     """Print the run's sentence and its report, unless make does so itself."""
     if Path(RESULTS, "comparison", "answer.json").exists() and "MAKELEVEL" not in os.environ:
         shell(f"python -m workflow_scripts.figures.print_answer {RESULTS}")
+    if ASKED_FOR_PAPER:
+        print(f"published and measured: {RESULTS}/paper/published.md")

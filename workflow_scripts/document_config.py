@@ -26,7 +26,8 @@ Written from `workflow_scripts/config.py` by `python -m workflow_scripts.documen
 
 - `config.yaml`: the offline quickstart, used when no other config is named.
 - `smoke.yaml`: the tests' run. `recovery.yaml`: the long scientific checks (`make validate`).
-- `paper.yaml`: the published study. `taxonomy.yaml`: classes and categories of latents.
+- `paper.yaml`, `minder.yaml`: published studies, with their numbers in `published/`.
+  `paper_smoke.yaml`: the first one at small size. `taxonomy.yaml`: classes and categories.
 
 Another config replaces the quickstart's as a whole: `snakemake --cores all --configfile my.yaml`.
 Two models of your own need little:

@@ -39,7 +39,8 @@ def check_pins(config: Config) -> None:
         if not COMMIT.fullmatch(revision or ""):
             raise UserError(
                 f"config: {place}.revision is {revision}, which may change: put the commit of "
-                f"{hub} (40 hex digits) in its place"
+                f"{hub} (40 hex digits) in its place, by python -m "
+                "workflow_scripts.models.pin_revisions and the config's path"
             )
 
 

@@ -22,7 +22,12 @@ from workflow_scripts.provenance import PACKAGE, ROOT, closure
 from workflow_scripts.write_environments import COMMON, ENVIRONMENTS, write_environments
 
 Raw = dict[str, object]
-NOT_RULES = {"autointerp.check_endpoint", "autointerp.pack_cache", "figures.print_answer"}
+NOT_RULES = {
+    "autointerp.check_endpoint",
+    "autointerp.pack_cache",
+    "figures.print_answer",
+    "models.pin_revisions",
+}
 """Steps that no rule runs."""
 SMOKE = ROOT / "config" / "smoke.yaml"
 SHORT = """\
