@@ -22,13 +22,15 @@ rule dump_activations:
         "../envs/torch.yaml"
     threads: 1
     resources:
+        mem_mb=asked("dump_activations", "mem_mb"),
+        runtime=asked("dump_activations", "runtime"),
         gpu=GPU,
     params:
         layers=lambda wildcards: SETTINGS.layers[wildcards.group],
         settings=flags(SETTINGS.activations, "dtype", "compute_dtype", "batch_tokens", "device"),
         facts=facts("activations.dump_activations"),
     shell:
-        "logged {log:q} python -m workflow_scripts.activations.dump_activations"
+        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.activations.dump_activations"
         " --model {input.model:q} --tokens {input.tokens:q} --layers {params.layers}"
         " {params.settings:q} --threads {threads} --facts {params.facts:q} --output {output:q}"
 
@@ -45,6 +47,9 @@ rule fit_normalizer:
         layer="[0-9]+",
     conda:
         "../envs/torch.yaml"
+    resources:
+        mem_mb=asked("fit_normalizer", "mem_mb"),
+        runtime=asked("fit_normalizer", "runtime"),
     params:
         bound=SETTINGS.activations.norm_bound,
         facts=facts("activations.fit_normalizer"),

@@ -20,6 +20,9 @@ rule select_contexts:
         "<results>/logs/select_contexts/{fit}_seed{seed}.log",
     conda:
         "../envs/tables.yaml"
+    resources:
+        mem_mb=asked("select_contexts", "mem_mb"),
+        runtime=asked("select_contexts", "runtime"),
     params:
         code=keys.step_digest("autointerp.select_contexts"),
         limits=flags(SETTINGS.autointerp.contexts),
@@ -45,6 +48,9 @@ rule explain_lexical:
         "<results>/logs/explain_lexical/{fit}_seed{seed}.tsv"
     conda:
         "../envs/tables.yaml"
+    resources:
+        mem_mb=asked("explain_lexical", "mem_mb"),
+        runtime=asked("explain_lexical", "runtime"),
     params:
         code=keys.step_digest("autointerp.explain_lexical"),
         rule_=flags(SETTINGS.autointerp, "least_score", "least_margin", "gate_margin"),

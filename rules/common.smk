@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
-from workflow_scripts import keys
+from workflow_scripts import keys, resources
 from workflow_scripts.check_config import planted_pairs, source_files
 from workflow_scripts.cli import UserError
 from workflow_scripts.load_config import load
@@ -66,6 +66,32 @@ os.environ |= {
     "MALLOC_TOP_PAD_": str(1 << 26),
 }
 
+
+# Steps that open no model and take seconds: on a cluster they are not worth a place in the queue.
+localrules:
+    select_latents,
+    measure_agreement,
+    collect_annotations,
+    compare_truth,
+    compare_categories,
+    vary_decisions,
+    weight_shares,
+    explain_gaps,
+    score_recovery,
+    compare_published,
+    plot_nu_plane,
+    plot_delta_norm,
+    plot_firing_rates,
+    plot_training_curves,
+    plot_category_changes,
+    plot_category_shares,
+    plot_direct_shares,
+    plot_behaviour,
+    plot_recovery,
+    plot_cause,
+    build_report,
+
+
 # `logged FILE COMMAND…` sends a step's messages to its log, and the last ones of a failed step
 # to the terminal too.
 shell.prefix(
@@ -91,6 +117,12 @@ def flags(settings: object, *names: str) -> list[str]:
     """
     values = {name: getattr(settings, name) for name in names or type(settings).model_fields}
     return [f"--{n.replace('_', '-')}={v}" for n, v in values.items() if v is not None]
+
+
+def asked(step: str, name: str):
+    """Return what a job of ``step`` asks a cluster for: twice as much on every attempt."""
+    first = getattr(resources.request(SETTINGS, step), name)
+    return lambda wildcards, attempt: first * 2 ** (attempt - 1)
 
 
 def text_files() -> list[Path]:
@@ -231,6 +263,66 @@ def seed_files(name: str, seed: int, *kinds: str) -> dict[str, object]:
     }
 
 
+def direct_comparisons() -> dict[str, object]:
+    """Return the comparisons of two models in one crosscoder."""
+    pairs = SETTINGS.comparisons.items()
+    return {
+        name: c
+        for name, c in pairs
+        if c.baseline.fit == c.candidate.fit and c.baseline.model != c.candidate.model
+    }
+
+
+def comparison_seed(name: str) -> str:
+    """Return ``<fit>/seed<S>`` of a direct comparison's first crosscoder."""
+    fit = SETTINGS.comparisons[name].baseline.fit
+    return f"{fit}/seed{SETTINGS.fits[fit].seeds[0]}"
+
+
+def cause_inputs(name: str) -> dict[str, object]:
+    """Return what the steps read that patch a direct comparison's models."""
+    comparison = SETTINGS.comparisons[name]
+    fit, at = SETTINGS.fits[comparison.baseline.fit], comparison_seed(name)
+    return {
+        "models": [manifest(model) for model in fit.models],
+        "crosscoder": f"{RESULTS}/crosscoder/{at}/crosscoder.safetensors",
+        "normalizers": [normalizer(model, fit.layer) for model in fit.models],
+        "tokens": TOKEN_SHARDS,
+    }
+
+
+def named_models(name: str) -> list[str]:
+    """Return the flags with the models of the fit of a direct comparison."""
+    models = SETTINGS.fits[SETTINGS.comparisons[name].baseline.fit].models
+    return [f"--model={model}={manifest(model)}" for model in models]
+
+
+def patched_models(name: str) -> list[str]:
+    """Return the flags with the two models of a direct comparison, source first."""
+    comparison = SETTINGS.comparisons[name]
+    sides = {"source": comparison.baseline.model, "target": comparison.candidate.model}
+    return [f"--{side}={model}={manifest(model)}" for side, model in sides.items()]
+
+
+def scored(name: str, table: str) -> str:
+    """Return a table of the latents stage of a direct comparison's first crosscoder."""
+    return f"{RESULTS}/latents/{comparison_seed(name)}/{table}.parquet"
+
+
+def cause_flags(name: str) -> list[str]:
+    """Return the flags of the steps that patch a direct comparison's models."""
+    comparison = SETTINGS.comparisons[name]
+    fit = SETTINGS.fits[comparison.baseline.fit]
+    normalizers = {model: normalizer(model, fit.layer) for model in fit.models}
+    return [
+        f"--crosscoder={RESULTS}/crosscoder/{comparison_seed(name)}",
+        f"--normalizers={as_json(normalizers)}",
+        f"--layer={fit.layer}",
+        f"--documents={SETTINGS.comparison.cause_documents}",
+        *flags(SETTINGS.activations, "compute_dtype", "batch_tokens", "device"),
+    ]
+
+
 def compared_models() -> list[str]:
     """Return the models that some comparison sets side by side, in the order of the config."""
     sides = [side for c in SETTINGS.comparisons.values() for side in (c.baseline, c.candidate)]
@@ -274,7 +366,7 @@ def report_figures() -> list[dict[str, str]]:
 
     for name, comparison in SETTINGS.comparisons.items():
         pair = f"{comparison.baseline.model} and {comparison.candidate.model}"
-        direct = comparison.baseline.fit == comparison.candidate.fit
+        direct = name in direct_comparisons()
         if direct:
             told = "Share of each category's live latents that belong to one model only"
             add(f"direct_shares_{name}", "answer", f"{told}: {pair} in one crosscoder ({name}).")
@@ -286,6 +378,9 @@ def report_figures() -> list[dict[str, str]]:
         if direct and KNOWN_SCORES:
             told = "Gaps in score against shifts of latents"
             add(f"behaviour_{name}", "behaviour", f"{told}: {pair} ({name}).")
+        if direct and SETTINGS.comparison.cause_documents:
+            told = "What unique latents cause: patched into the other model, and taken away"
+            add(f"cause_{name}", "cause", f"{told}: {pair} ({name}).")
     if PLANTED_PAIRS:
         told = "What every statistic measures, beside what was planted"
         add("recovery", "recovery", f"{told}.")

@@ -33,6 +33,8 @@ rule evaluate_behaviour:
         "../envs/torch.yaml"
     threads: 1
     resources:
+        mem_mb=asked("evaluate_behaviour", "mem_mb"),
+        runtime=asked("evaluate_behaviour", "runtime"),
         gpu=GPU,
     params:
         code=keys.step_digest("comparison.evaluate_behaviour"),
@@ -40,7 +42,7 @@ rule evaluate_behaviour:
         settings=flags(SETTINGS.activations, "compute_dtype", "batch_tokens", "device"),
         documents=SETTINGS.comparison.behaviour_documents,
     shell:
-        "logged {log:q} python -m workflow_scripts.comparison.evaluate_behaviour"
+        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.comparison.evaluate_behaviour"
         " {params.models:q} --tokens {input.tokens:q} {params.settings:q}"
         " --documents {params.documents} --threads {threads} --output {output:q}"
 
@@ -100,6 +102,35 @@ rule weight_shares:
         "logged {log:q} python -m workflow_scripts.comparison.weight_shares"
         " {params.compare:q} --behaviour {input.behaviour:q} --taxonomy {input.taxonomy:q}"
         " --output {output:q}"
+
+
+rule ablate_categories:
+    """Take each category's unique latents away and see whose text becomes harder to predict."""
+    input:
+        unpack(lambda wildcards: cause_inputs(wildcards.comparison)),
+        **{k: v for k, v in COMPARE_INPUTS.items() if k != "behaviour"},
+    output:
+        "<results>/comparison/ablation/{comparison}.csv",
+    log:
+        "<results>/logs/ablate_categories/{comparison}.log",
+    benchmark:
+        "<results>/logs/ablate_categories/{comparison}.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+    params:
+        code=keys.step_digest("comparison.ablate_categories"),
+        compare=COMPARE,
+        inputs=lambda wildcards: cause_flags(wildcards.comparison),
+        models=lambda wildcards: named_models(wildcards.comparison),
+        labeller=flags(SETTINGS.comparison, "labeller"),
+    shell:
+        "logged {log:q} python -m workflow_scripts.comparison.ablate_categories"
+        " {params.compare:q} --comparison {wildcards.comparison} {params.models:q}"
+        " {params.inputs:q} {params.labeller:q} --tokens {input.tokens:q}"
+        " --taxonomy {input.taxonomy:q} --threads {threads} --output {output:q}"
 
 
 rule explain_gaps:

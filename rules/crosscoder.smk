@@ -21,6 +21,9 @@ rule fit_crosscoder:
     conda:
         "../envs/torch.yaml"
     threads: 1
+    resources:
+        mem_mb=asked("fit_crosscoder", "mem_mb"),
+        runtime=asked("fit_crosscoder", "runtime"),
     params:
         inputs=lambda wildcards: fit_flags(wildcards.fit),
         settings=lambda wildcards: training_flags(wildcards.fit),
@@ -46,6 +49,9 @@ rule evaluate_crosscoder:
     conda:
         "../envs/torch.yaml"
     threads: 1
+    resources:
+        mem_mb=asked("evaluate_crosscoder", "mem_mb"),
+        runtime=asked("evaluate_crosscoder", "runtime"),
     params:
         code=keys.step_digest("crosscoder.evaluate_crosscoder"),
         inputs=lambda wildcards: fit_flags(wildcards.fit),

@@ -16,6 +16,9 @@ rule sample_documents:
         f"{DOCUMENTS}/logs/sample_documents.log",
     conda:
         "../envs/tables.yaml"
+    resources:
+        mem_mb=asked("sample_documents", "mem_mb"),
+        runtime=asked("sample_documents", "runtime"),
     params:
         sources=as_json(SETTINGS.text.model_dump(exclude_none=True)["sources"]),
         splits=as_json(SETTINGS.text.splits.model_dump()),
@@ -48,6 +51,9 @@ rule tokenize_documents:
         f"{TOKENS}/logs/tokenize_documents.tsv"
     conda:
         "../envs/torch.yaml"
+    resources:
+        mem_mb=asked("tokenize_documents", "mem_mb"),
+        runtime=asked("tokenize_documents", "runtime"),
     params:
         tokenizers=[
             f"--tokenizer={model}={manifest(model)}" for model in keys.tokenizer_models(SETTINGS)

@@ -186,6 +186,28 @@ rule plot_behaviour:
         " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
 
 
+rule plot_cause:
+    """Plot what the unique latents cause."""
+    input:
+        cause="<results>/latents/cause/{comparison}.csv",
+        ablation="<results>/comparison/ablation/{comparison}.csv" if KNOWN_TEXT else [],
+    output:
+        png=f"{FIGURES}/cause_{{comparison}}.png",
+        pdf=f"{FIGURES}/cause_{{comparison}}.pdf",
+        table=f"{FIGURES}/cause_{{comparison}}.csv",
+    log:
+        "<results>/logs/plot_cause/{comparison}.log",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("figures.plot_cause"),
+        ablation=lambda wildcards, input: [f"--ablation={input.ablation}"] if KNOWN_TEXT else [],
+    shell:
+        "logged {log:q} python -m workflow_scripts.figures.plot_cause"
+        " --cause {input.cause:q} {params.ablation:q}"
+        " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
+
+
 rule plot_recovery:
     """Plot what every statistic measures beside what was planted."""
     input:

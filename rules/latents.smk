@@ -22,6 +22,9 @@ rule score_latents:
     conda:
         "../envs/torch.yaml"
     threads: 1
+    resources:
+        mem_mb=asked("score_latents", "mem_mb"),
+        runtime=asked("score_latents", "runtime"),
     params:
         code=keys.step_digest("latents.score_latents"),
         inputs=lambda wildcards: fit_flags(wildcards.fit),
@@ -74,6 +77,9 @@ rule collect_examples:
     conda:
         "../envs/torch.yaml"
     threads: 1
+    resources:
+        mem_mb=asked("collect_examples", "mem_mb"),
+        runtime=asked("collect_examples", "runtime"),
     params:
         code=keys.step_digest("latents.collect_examples"),
         inputs=lambda wildcards: fit_flags(wildcards.fit),
@@ -89,3 +95,32 @@ rule collect_examples:
         " --explain-counts {params.explain} --verify-counts {params.verify}"
         " --seed {params.seed} --threads {threads}"
         " --examples {output.examples:q} --background {output.background:q}"
+
+
+rule patch_latents:
+    """Patch one model's latents into the other and see how far its predictions follow."""
+    input:
+        unpack(lambda wildcards: cause_inputs(wildcards.comparison)),
+        latents=lambda wildcards: scored(wildcards.comparison, "latents"),
+        selection=lambda wildcards: scored(wildcards.comparison, "selection"),
+    output:
+        "<results>/latents/cause/{comparison}.csv",
+    log:
+        "<results>/logs/patch_latents/{comparison}.log",
+    benchmark:
+        "<results>/logs/patch_latents/{comparison}.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+    params:
+        code=keys.step_digest("latents.patch_latents"),
+        inputs=lambda wildcards: cause_flags(wildcards.comparison),
+        models=lambda wildcards: patched_models(wildcards.comparison),
+        seed=SETTINGS.seed,
+    shell:
+        "logged {log:q} python -m workflow_scripts.latents.patch_latents"
+        " {params.models:q} {params.inputs:q}"
+        " --latents {input.latents:q} --selection {input.selection:q} --tokens {input.tokens:q}"
+        " --seed {params.seed} --threads {threads} --output {output:q}"

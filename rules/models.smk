@@ -30,6 +30,9 @@ if ORGANISMS:
         conda:
             "../envs/torch.yaml"
         threads: lambda wildcards: 1 if base_manifest(wildcards.model) else 2
+        resources:
+            mem_mb=asked("train_organism", "mem_mb"),
+            runtime=asked("train_organism", "runtime"),
         params:
             code=keys.step_digest("models.train_organism"),
             base=lambda wildcards, input: [f"--base={input}"] if input else [],

@@ -390,6 +390,10 @@ class ComparisonSettings(Settings):
     behaviour_documents: Count = Field(
         default=200, description="documents per category whose likelihood is measured"
     )
+    cause_documents: Natural = Field(
+        default=6,
+        description="documents per category on which latents are patched and ablated; 0: none",
+    )
     leaderboard: str | None = Field(
         default=None,
         description="scores of your own beside the latents (CSV: category, model, score)",

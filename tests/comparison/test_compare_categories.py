@@ -13,6 +13,7 @@ import pytest
 from tests.comparison.run_folder import CHAT, GAINED, LOST, Run, make_run
 from workflow_scripts import files
 from workflow_scripts.comparison import (
+    ablate_categories,
     compare_categories,
     explain_gaps,
     score_recovery,
@@ -52,6 +53,7 @@ def test_columns_are_those_documented(table: pd.DataFrame) -> None:
     assert list(vary_decisions.COLUMNS) == tables[2]
     assert list(weight_shares.COLUMNS) == tables[3]
     assert list(explain_gaps.COLUMNS) == tables[4]
+    assert list(ablate_categories.COLUMNS) == tables[5]
 
 
 def test_a_row_per_comparison_seed_labeller_level_and_name(table: pd.DataFrame) -> None:
