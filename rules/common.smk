@@ -240,6 +240,23 @@ def fits_and_seeds(names: list[str]) -> list[str]:
     return [f"{name}/seed{seed}" for name in names for seed in SETTINGS.fits[name].seeds]
 
 
+def seed_outputs(name: str, stage: str, file: str) -> list[str]:
+    """Return a file of a stage for each seed of a fit."""
+    return [f"{RESULTS}/{stage}/{at}/{file}" for at in fits_and_seeds([name])]
+
+
+def match_flags(name: str) -> list[str]:
+    """Return the flags with each seed's crosscoder and selection."""
+    return [
+        flag
+        for seed, at in zip(SETTINGS.fits[name].seeds, fits_and_seeds([name]), strict=True)
+        for flag in (
+            f"--crosscoder={seed}={RESULTS}/crosscoder/{at}",
+            f"--selection={seed}={RESULTS}/latents/{at}/selection.parquet",
+        )
+    ]
+
+
 def compared_files(names: list[str], *kinds: str) -> dict[str, dict[str, object]]:
     """Return the artifacts of each compared fit, by seed; ``kinds`` are the annotators' tables."""
     return {
@@ -345,6 +362,7 @@ def report_fits(names: list[str]) -> dict[str, dict[str, object]]:
         fit["layer"] = SETTINGS.fits[name].layer
         for seed, files in fit["seeds"].items():
             files["evaluation"] = f"{RESULTS}/crosscoder/{name}/seed{seed}/evaluation.json"
+            files["mirrors"] = f"{RESULTS}/latents/{name}/seed{seed}/mirrors.parquet"
     return fits
 
 
@@ -391,6 +409,8 @@ def report_figures() -> list[dict[str, str]]:
         add(f"nu_plane_{at}", "latents", f"ν^ε against ν^r of each live latent {of}.")
         add(f"delta_norm_{at}", "latents", f"Decoder norms {of}: 0.5 is shared.")
         add(f"firing_rates_{at}", "latents", f"Firing rates of unique and shared latents {of}.")
+        if len(fit.seeds) > 1:
+            add(f"seed_stability_{name}", "latents", f"Latents {of} that come back in other seeds.")
         add(f"training_curves_{name}", "training", f"Training of the crosscoder {of}.")
     return found
 

@@ -120,6 +120,8 @@ rule ablate_categories:
     threads: 1
     resources:
         gpu=GPU,
+        mem_mb=asked("ablate_categories", "mem_mb"),
+        runtime=asked("ablate_categories", "runtime"),
     params:
         code=keys.step_digest("comparison.ablate_categories"),
         compare=COMPARE,

@@ -186,6 +186,27 @@ rule plot_behaviour:
         " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
 
 
+rule plot_seed_stability:
+    """Plot in how many other seeds latents come back."""
+    input:
+        "<results>/latents/{fit}/stability.parquet",
+    output:
+        png=f"{FIGURES}/seed_stability_{{fit}}.png",
+        pdf=f"{FIGURES}/seed_stability_{{fit}}.pdf",
+        table=f"{FIGURES}/seed_stability_{{fit}}.csv",
+    log:
+        "<results>/logs/plot_seed_stability/{fit}.log",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("figures.plot_seed_stability"),
+        models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
+    shell:
+        "logged {log:q} python -m workflow_scripts.figures.plot_seed_stability"
+        " --stability {input:q} --models {params.models:q}"
+        " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
+
+
 rule plot_cause:
     """Plot what the unique latents cause."""
     input:

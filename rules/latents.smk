@@ -5,6 +5,7 @@ examples.parquet and background.parquet.
 """
 
 LATENTS = "<results>/latents/{fit}/seed{seed}"
+CROSSCODER_FILE = "crosscoder.safetensors"
 
 
 rule score_latents:
@@ -97,6 +98,73 @@ rule collect_examples:
         " --examples {output.examples:q} --background {output.background:q}"
 
 
+rule match_latents:
+    """Match the latents of a fit's seeds: which come back."""
+    input:
+        unpack(lambda wildcards: fit_inputs(wildcards.fit)),
+        crosscoders=lambda wildcards: seed_outputs(wildcards.fit, "crosscoder", CROSSCODER_FILE),
+        selections=lambda wildcards: seed_outputs(wildcards.fit, "latents", "selection.parquet"),
+    output:
+        matches="<results>/latents/{fit}/matches.parquet",
+        stability="<results>/latents/{fit}/stability.parquet",
+        consensus="<results>/latents/{fit}/consensus.csv",
+    log:
+        "<results>/logs/match_latents/{fit}.log",
+    benchmark:
+        "<results>/logs/match_latents/{fit}.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=asked("match_latents", "mem_mb"),
+        runtime=asked("match_latents", "runtime"),
+    params:
+        code=keys.step_digest("latents.match_latents"),
+        inputs=lambda wildcards: fit_flags(wildcards.fit),
+        seeds=lambda wildcards: match_flags(wildcards.fit),
+        folder=lambda wildcards, output: str(Path(output.matches).parent),
+        sizes=[
+            f"--sample={SETTINGS.latents.match_tokens}",
+            f"--least={SETTINGS.latents.match_least}",
+        ],
+        seed=SETTINGS.seed,
+    shell:
+        "logged {log:q} python -m workflow_scripts.latents.match_latents"
+        " {params.inputs:q} {params.seeds:q} {params.sizes:q} --seed {params.seed}"
+        " --threads {threads} --output-dir {params.folder:q}"
+
+
+rule pair_mirrors:
+    """Pair latents of two models that fire for the same text in one crosscoder."""
+    input:
+        unpack(lambda wildcards: fit_inputs(wildcards.fit)),
+        crosscoder=f"{CROSSCODER}/crosscoder.safetensors",
+        selection=f"{LATENTS}/selection.parquet",
+    output:
+        f"{LATENTS}/mirrors.parquet",
+    log:
+        "<results>/logs/pair_mirrors/{fit}_seed{seed}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=asked("pair_mirrors", "mem_mb"),
+        runtime=asked("pair_mirrors", "runtime"),
+    params:
+        code=keys.step_digest("latents.pair_mirrors"),
+        inputs=lambda wildcards: fit_flags(wildcards.fit),
+        folder=lambda wildcards, input: str(Path(input.crosscoder).parent),
+        sizes=[
+            f"--sample={SETTINGS.latents.match_tokens}",
+            f"--least={SETTINGS.latents.match_least}",
+        ],
+        seed=SETTINGS.seed,
+    shell:
+        "logged {log:q} python -m workflow_scripts.latents.pair_mirrors"
+        " {params.inputs:q} --crosscoder {params.folder:q} --selection {input.selection:q}"
+        " {params.sizes:q} --seed {params.seed} --threads {threads} --output {output:q}"
+
+
 rule patch_latents:
     """Patch one model's latents into the other and see how far its predictions follow."""
     input:
@@ -114,6 +182,8 @@ rule patch_latents:
     threads: 1
     resources:
         gpu=GPU,
+        mem_mb=asked("patch_latents", "mem_mb"),
+        runtime=asked("patch_latents", "runtime"),
     params:
         code=keys.step_digest("latents.patch_latents"),
         inputs=lambda wildcards: cause_flags(wildcards.comparison),

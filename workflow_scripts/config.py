@@ -279,6 +279,12 @@ class Latents(Settings):
     delta_norm: Share | None = Field(
         default=None, description="own share of decoder norm that is asked for; none: not asked"
     )
+    match_tokens: Count = Field(
+        default=100_000, description="score tokens on which latents are matched and paired"
+    )
+    match_least: Share = Field(
+        default=0.5, description="least similarity of latents that match over seeds, or mirror"
+    )
     examples: Examples = Field(default=Examples(), description="contexts that are stored")
 
 

@@ -110,6 +110,13 @@ def evaluate_behaviour(config: Config) -> Request:
     return forward(config, documents * config.text.context_length * len(config.models))
 
 
+def patch_models(config: Config) -> Request:
+    """Two models and a crosscoder held at once; so many documents through them for every set."""
+    documents = 40 * config.comparison.cause_documents * config.text.context_length
+    one, crosscoder = forward(config, 30 * documents), 4 * crosscoder_parameters(config) / 1e6
+    return Request(2 * one.mem_mb + round(crosscoder), one.runtime)
+
+
 def fit_crosscoder(config: Config) -> Request:
     """Weights, gradients and two moments in float32; three products with the encoder per token."""
     parameters = crosscoder_parameters(config)
@@ -156,6 +163,10 @@ REQUESTS: dict[str, Callable[[Config], Request]] = {
         config, config.text.splits.explain + config.text.splits.verify
     ),
     "evaluate_behaviour": evaluate_behaviour,
+    "match_latents": lambda config: encode(config, config.text.splits.score),
+    "pair_mirrors": lambda config: encode(config, config.text.splits.score),
+    "patch_latents": patch_models,
+    "ablate_categories": patch_models,
     "select_contexts": table,
     "explain_lexical": table,
 }

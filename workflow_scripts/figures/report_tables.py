@@ -182,9 +182,11 @@ def fit_table(fits: Mapping[str, FitFiles]) -> Table:
                     f"{number(100 * facts.get('dead_share', math.nan), 1)} %",
                     str(len(selection)),
                     ", ".join(f"{m} {int(unique.get(m, 0))}" for m in fit.models),
+                    str(len(files.read_parquet(source.mirrors))) if source.mirrors else "n/a",
                 ]
             )
     header = ["fit", "seed", "layer", "held-out FVE", "L0", "dead", "live", "unique to"]
+    header += ["mirror pairs"]
     return Table("Crosscoders", header, rows, [""] * len(rows))
 
 

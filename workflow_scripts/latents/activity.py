@@ -1,0 +1,88 @@
+"""Latent activations on a sample of tokens, sparse, and how two sets of latents go together."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from workflow_scripts import cli
+from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.crosscoder.model import Crosscoder
+
+Array = NDArray[np.float64]
+PAIRS = 20_000  # pairs of latents whose products are held at once
+
+
+def sample_rows(store: ActivationStore, split: str, limit: int, seed: int) -> NDArray[np.int64]:
+    """Return up to ``limit`` usable tokens of a split, drawn at random, sorted.
+
+    Raises
+    ------
+    UserError
+        If the split holds none.
+    """
+    rows = store.rows(split)
+    if not len(rows):
+        raise cli.UserError(f"the {split} split holds no usable token: raise text.tokens")
+    rng = np.random.default_rng([seed, 7])
+    return np.sort(rng.permutation(rows)[:limit])
+
+
+def activity(
+    store: ActivationStore, crosscoder: Crosscoder, rows: NDArray[np.int64], batch: int = 4096
+) -> sparse.csc_array:
+    """Return the latent activations of tokens, float64 [N, F]."""
+    parts = []
+    for first in range(0, len(rows), batch):
+        x = torch.from_numpy(store.read(rows[first : first + batch]))
+        f = crosscoder.encode(x)
+        token, latent = torch.nonzero(f, as_tuple=True)
+        values = f[token, latent].double().numpy()
+        shape = (len(f), crosscoder.latents)
+        parts.append(sparse.csr_array((values, (token.numpy(), latent.numpy())), shape=shape))
+    return sparse.csc_array(sparse.vstack(parts))
+
+
+def correlations(
+    f: sparse.csc_array, g: sparse.csc_array, i: NDArray[np.int64], j: NDArray[np.int64]
+) -> Array:
+    """Return Pearson's correlation of column i of f with column j of g, for each pair, [P].
+
+    NaN where a latent never fires, or always equally.
+    """
+    tokens = f.shape[0]
+    products = np.concatenate(
+        [
+            np.asarray(f[:, i[a : a + PAIRS]].multiply(g[:, j[a : a + PAIRS]]).sum(axis=0)).ravel()
+            for a in range(0, len(i), PAIRS)
+        ]
+        or [np.zeros(0)]
+    )
+    (mean_f, spread_f), (mean_g, spread_g) = _moments(f), _moments(g)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Array = (products / tokens - mean_f[i] * mean_g[j]) / (spread_f[i] * spread_g[j])
+    return found
+
+
+def _moments(f: sparse.csc_array) -> tuple[Array, Array]:
+    mean = np.asarray(f.mean(axis=0)).ravel()
+    square = np.asarray(f.multiply(f).mean(axis=0)).ravel()
+    return mean, np.sqrt(np.maximum(square - mean**2, 0))
+
+
+def mutual_best(
+    i: NDArray[np.int64], j: NDArray[np.int64], similarity: Array, least: float
+) -> NDArray[np.int64]:
+    """Return which pairs are each other's best and at least ``least`` alike, sorted by ``i``.
+
+    Of equally good partners the one with the lower number is the best.
+    """
+    known = np.flatnonzero(np.isfinite(similarity))
+    order = known[np.lexsort((j[known], i[known], -similarity[known]))]
+    one, other = (order[np.unique(side[order], return_index=True)[1]] for side in (i, j))
+    both = np.intersect1d(one, other)
+    both = both[similarity[both] >= least]
+    found: NDArray[np.int64] = both[np.argsort(i[both], kind="stable")]
+    return found

@@ -1,0 +1,229 @@
+"""Which latents of a fit come back under another seed: ``matches.parquet``, ``stability.parquet``.
+
+Latents i and j of two seeds are alike by the mean of two numbers: the cosine of their concatenated
+decoder directions (all models, normalised space) and the correlation of their activations. They
+match when each is the other's nearest neighbour and they are alike by at least ``least``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from workflow_scripts import cli, files
+from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.crosscoder.model import Crosscoder
+from workflow_scripts.latents.activity import activity, correlations, mutual_best, sample_rows
+
+SPLIT = "score"
+CANDIDATES = 8  # neighbours by cosine whose activations are compared
+BLOCK = 1024
+MATCHES = ("seed_a", "latent_a", "seed_b", "latent_b", "cosine", "correlation", "similarity")
+STABILITY = ("seed", "latent", "unique_to", "recurrence", "recurrence_unique", "group")
+
+
+def candidates(
+    a: torch.Tensor, b: torch.Tensor, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return pairs (i, j) of rows of a [n, C] and b [m, C] with their cosine, nearest ones only.
+
+    The ``count`` nearest rows of b for each of a, and the other way round, each pair once.
+    """
+    one = torch.nn.functional.normalize(a, dim=1)
+    other = torch.nn.functional.normalize(b, dim=1)
+    keys = []
+    for left, right, flip in ((one, other, False), (other, one, True)):
+        near = min(count, len(right))
+        for first in range(0, len(left), BLOCK):
+            found = (left[first : first + BLOCK] @ right.T).topk(near, dim=1).indices.numpy()
+            mine = np.repeat(np.arange(first, first + len(found)), near)
+            pair = (found.ravel(), mine) if flip else (mine, found.ravel())
+            keys.append(pair[0] * len(b) + pair[1])
+    unique = np.unique(np.concatenate(keys))
+    i, j = unique // len(b), unique % len(b)
+    cosine = np.concatenate(
+        [
+            (one[i[k : k + BLOCK]] * other[j[k : k + BLOCK]]).sum(1).double().numpy()
+            for k in range(0, len(i), BLOCK)
+        ]
+    )
+    return i, j, cosine
+
+
+def match(
+    a: Crosscoder,
+    b: Crosscoder,
+    f: sparse.csc_array,
+    g: sparse.csc_array,
+    live: tuple[NDArray[np.int64], NDArray[np.int64]],
+    least: float,
+) -> pd.DataFrame:
+    """Return the matched pairs of live latents: ``latent_a``, ``latent_b`` and how alike."""
+    if min(len(live[0]), len(live[1])) == 0:
+        return pd.DataFrame(columns=list(MATCHES)).drop(columns=["seed_a", "seed_b"])
+    i, j, cosine = candidates(
+        a.weights.decoder[torch.tensor(live[0])],
+        b.weights.decoder[torch.tensor(live[1])],
+        CANDIDATES,
+    )
+    i, j = live[0][i], live[1][j]
+    correlation = correlations(f, g, i, j)
+    similarity = (cosine + correlation) / 2
+    best = mutual_best(i, j, similarity, least)
+    return pd.DataFrame(
+        {
+            "latent_a": i[best],
+            "latent_b": j[best],
+            "cosine": cosine[best],
+            "correlation": correlation[best],
+            "similarity": similarity[best],
+        }
+    )
+
+
+def stability(selections: Mapping[int, pd.DataFrame], matches: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per seed and live latent: in which share of the other seeds it recurs.
+
+    ``recurrence``: it has a match there; ``recurrence_unique``: the match is unique to the same
+    model (for a latent that is unique to none: to none, too). ``group`` is the number of the
+    latents that matches tie together, −1 for a latent without any.
+    """
+    both = pd.concat(
+        [
+            matches,
+            matches.rename(
+                columns={
+                    "seed_a": "seed_b",
+                    "latent_a": "latent_b",
+                    "seed_b": "seed_a",
+                    "latent_b": "latent_a",
+                }
+            ),
+        ]
+    )
+    table = pd.concat(
+        [s[["latent", "unique_to"]].assign(seed=seed) for seed, s in selections.items()],
+        ignore_index=True,
+    )
+    own = table.set_index(["seed", "latent"])["unique_to"]
+    first = pd.MultiIndex.from_frame(both[["seed_a", "latent_a"]])
+    second = pd.MultiIndex.from_frame(both[["seed_b", "latent_b"]])
+    same = own.loc[first].to_numpy() == own.loc[second].to_numpy()
+    others = max(len(selections) - 1, 1)
+    keys = [both["seed_a"].to_numpy(), both["latent_a"].to_numpy()]
+    counts = pd.Series(np.ones(len(both)), index=keys).groupby(level=[0, 1]).sum()
+    alike = pd.Series(same.astype(float), index=keys).groupby(level=[0, 1]).sum()
+    index = pd.MultiIndex.from_frame(table[["seed", "latent"]])
+    table["recurrence"] = counts.reindex(index).fillna(0).to_numpy() / others
+    table["recurrence_unique"] = alike.reindex(index).fillna(0).to_numpy() / others
+    table["group"] = _groups(index, both)
+    return table[list(STABILITY)]
+
+
+def _groups(index: pd.MultiIndex, both: pd.DataFrame) -> NDArray[np.int64]:
+    """Return the connected component of each latent under the matches; −1 where it is alone."""
+    at = [
+        index.get_indexer(pd.MultiIndex.from_frame(both[[f"seed_{s}", f"latent_{s}"]]))
+        for s in ("a", "b")
+    ]
+    graph = sparse.coo_array((np.ones(len(both)), (at[0], at[1])), shape=(len(index),) * 2)
+    _, component = sparse.csgraph.connected_components(graph, directed=False)
+    sizes = np.bincount(component)
+    numbers = np.full(len(sizes), -1)
+    numbers[sizes > 1] = np.arange(int((sizes > 1).sum()))
+    found: NDArray[np.int64] = numbers[component]
+    return found
+
+
+def consensus(table: pd.DataFrame, seeds: int) -> pd.DataFrame:
+    """Return the groups that are unique to one model in at least half of the seeds.
+
+    Columns ``group``, ``unique_to``, ``seeds`` (in how many) and ``latents`` (``seed:latent`` …).
+    """
+    unique = table[(table["unique_to"] != "") & (table["group"] >= 0)]
+    rows = []
+    for (group, owner), members in unique.groupby(["group", "unique_to"]):
+        found = members["seed"].nunique()
+        if 2 * found >= seeds and found >= 2:
+            named = [f"{s}:{j}" for s, j in zip(members["seed"], members["latent"], strict=True)]
+            rows.append((group, owner, found, " ".join(named)))
+    return pd.DataFrame(rows, columns=["group", "unique_to", "seeds", "latents"])
+
+
+def match_latents(
+    store: ActivationStore,
+    crosscoders: Mapping[int, Path],
+    selections: Mapping[int, Path],
+    tokens: int,
+    least: float,
+    seed: int,
+    folder: Path,
+) -> None:
+    """Match every pair of seeds of a fit and write the three tables to ``folder``."""
+    rows = sample_rows(store, SPLIT, tokens, seed)
+    fitted = {number: Crosscoder.load(path) for number, path in crosscoders.items()}
+    fires = {number: activity(store, crosscoder, rows) for number, crosscoder in fitted.items()}
+    chosen = {number: files.read_parquet(path) for number, path in selections.items()}
+    live = {n: table["latent"].to_numpy(dtype=np.int64) for n, table in chosen.items()}
+    parts = []
+    for a, b in combinations(sorted(fitted), 2):
+        cli.log(f"matching seeds {a} and {b}")
+        found = match(fitted[a], fitted[b], fires[a], fires[b], (live[a], live[b]), least)
+        parts.append(found.assign(seed_a=a, seed_b=b)[list(MATCHES)])
+    matches = pd.concat(parts, ignore_index=True)
+    table = stability(chosen, matches)
+    files.write_parquet(folder / "matches.parquet", matches)
+    files.write_parquet(folder / "stability.parquet", table)
+    with files.atomic_path(folder / "consensus.csv") as temporary:
+        consensus(table, len(fitted)).to_csv(temporary, index=False, lineterminator="\n")
+
+
+def by_seed(pairs: Sequence[tuple[str, Path]]) -> dict[int, Path]:
+    """Return paths by seed."""
+    return {int(name): path for name, path in pairs}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and match."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--activations", type=cli.json_argument, required=True)
+    parser.add_argument("--normalizers", type=cli.json_argument, required=True)
+    parser.add_argument("--layer", type=int, required=True)
+    for name in ("crosscoder", "selection"):
+        parser.add_argument(
+            f"--{name}", type=cli.named_path, action="append", required=True, metavar="SEED=PATH"
+        )
+    parser.add_argument("--sample", type=int, default=100_000, help="tokens compared, at most")
+    parser.add_argument("--least", type=float, default=0.5, help="least similarity of a match")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--output-dir", type=Path, required=True)
+    a = parser.parse_args(argv)
+
+    def run() -> None:
+        cli.set_threads(a.threads)
+        store = ActivationStore.from_json(a.activations, a.normalizers, a.layer)
+        with torch.no_grad():
+            match_latents(
+                store,
+                by_seed(a.crosscoder),
+                by_seed(a.selection),
+                a.sample,
+                a.least,
+                a.seed,
+                a.output_dir,
+            )
+
+    return cli.guarded(run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
