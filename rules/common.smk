@@ -89,6 +89,7 @@ localrules:
     plot_behaviour,
     plot_recovery,
     plot_cause,
+    plot_seed_stability,
     build_report,
 
 

@@ -129,7 +129,7 @@ rule ablate_categories:
         models=lambda wildcards: named_models(wildcards.comparison),
         labeller=flags(SETTINGS.comparison, "labeller"),
     shell:
-        "logged {log:q} python -m workflow_scripts.comparison.ablate_categories"
+        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.comparison.ablate_categories"
         " {params.compare:q} --comparison {wildcards.comparison} {params.models:q}"
         " {params.inputs:q} {params.labeller:q} --tokens {input.tokens:q}"
         " --taxonomy {input.taxonomy:q} --threads {threads} --output {output:q}"

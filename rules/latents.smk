@@ -190,7 +190,7 @@ rule patch_latents:
         models=lambda wildcards: patched_models(wildcards.comparison),
         seed=SETTINGS.seed,
     shell:
-        "logged {log:q} python -m workflow_scripts.latents.patch_latents"
+        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.latents.patch_latents"
         " {params.models:q} {params.inputs:q}"
         " --latents {input.latents:q} --selection {input.selection:q} --tokens {input.tokens:q}"
         " --seed {params.seed} --threads {threads} --output {output:q}"
