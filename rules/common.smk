@@ -309,6 +309,27 @@ def cause_inputs(name: str) -> dict[str, object]:
     }
 
 
+def direct_pair(name: str) -> tuple[str, str]:
+    """Return baseline and candidate of a comparison."""
+    comparison = SETTINGS.comparisons[name]
+    return comparison.baseline.model, comparison.candidate.model
+
+
+def ablated_fit(name: str) -> dict[str, dict[str, object]]:
+    """Return the artifacts of a direct comparison's first crosscoder."""
+    fit = SETTINGS.comparisons[name].baseline.fit
+    seed = SETTINGS.fits[fit].seeds[0]
+    files = seed_files(fit, seed, "labels")
+    return {fit: {"models": SETTINGS.fits[fit].models, "seeds": {seed: files}}}
+
+
+def labelled_files(name: str) -> list[str]:
+    """Return the same artifacts as files."""
+    at = comparison_seed(name)
+    tables = [f"{RESULTS}/latents/{at}/{t}.parquet" for t in ("latents", "selection", "examples")]
+    return [*tables, f"{RESULTS}/autointerp/{at}/labels.parquet"]
+
+
 def named_models(name: str) -> list[str]:
     """Return the flags with the models of the fit of a direct comparison."""
     models = SETTINGS.fits[SETTINGS.comparisons[name].baseline.fit].models
@@ -317,8 +338,7 @@ def named_models(name: str) -> list[str]:
 
 def patched_models(name: str) -> list[str]:
     """Return the flags with the two models of a direct comparison, source first."""
-    comparison = SETTINGS.comparisons[name]
-    sides = {"source": comparison.baseline.model, "target": comparison.candidate.model}
+    sides = dict(zip(("source", "target"), direct_pair(name), strict=True))
     return [f"--{side}={model}={manifest(model)}" for side, model in sides.items()]
 
 
@@ -363,7 +383,8 @@ def report_fits(names: list[str]) -> dict[str, dict[str, object]]:
         fit["layer"] = SETTINGS.fits[name].layer
         for seed, files in fit["seeds"].items():
             files["evaluation"] = f"{RESULTS}/crosscoder/{name}/seed{seed}/evaluation.json"
-            files["mirrors"] = f"{RESULTS}/latents/{name}/seed{seed}/mirrors.parquet"
+            if name in {c.baseline.fit for c in direct_comparisons().values()}:
+                files["mirrors"] = f"{RESULTS}/latents/{name}/seed{seed}/mirrors.parquet"
     return fits
 
 

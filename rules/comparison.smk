@@ -108,7 +108,8 @@ rule ablate_categories:
     """Take each category's unique latents away and see whose text becomes harder to predict."""
     input:
         unpack(lambda wildcards: cause_inputs(wildcards.comparison)),
-        **{k: v for k, v in COMPARE_INPUTS.items() if k != "behaviour"},
+        labels=lambda wildcards: labelled_files(wildcards.comparison),
+        taxonomy=TAXONOMY,
     output:
         "<results>/comparison/ablation/{comparison}.csv",
     log:
@@ -124,14 +125,15 @@ rule ablate_categories:
         runtime=asked("ablate_categories", "runtime"),
     params:
         code=keys.step_digest("comparison.ablate_categories"),
-        compare=COMPARE,
+        fit=lambda wildcards: as_json(ablated_fit(wildcards.comparison)),
+        pair=lambda wildcards: direct_pair(wildcards.comparison),
         inputs=lambda wildcards: cause_flags(wildcards.comparison),
         models=lambda wildcards: named_models(wildcards.comparison),
-        labeller=flags(SETTINGS.comparison, "labeller"),
+        rule_=flags(SETTINGS.comparison, "labeller", "confidence"),
     shell:
         "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.comparison.ablate_categories"
-        " {params.compare:q} --comparison {wildcards.comparison} {params.models:q}"
-        " {params.inputs:q} {params.labeller:q} --tokens {input.tokens:q}"
+        " --comparison {wildcards.comparison} --pair {params.pair} --fit {params.fit:q}"
+        " {params.models:q} {params.inputs:q} {params.rule_:q} --tokens {input.tokens:q}"
         " --taxonomy {input.taxonomy:q} --threads {threads} --output {output:q}"
 
 

@@ -12,8 +12,7 @@ import torch
 from tests.models.random_models import VOCABULARY, write_model
 from workflow_scripts.activations.patching import patched
 from workflow_scripts.comparison import ablate_categories as step
-from workflow_scripts.comparison.evidence import Pair
-from workflow_scripts.comparison.inputs import Comparison, Labelled, Side
+from workflow_scripts.comparison.inputs import Labelled
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
 from workflow_scripts.crosscoder.patcher import Patcher
 from workflow_scripts.dataset.answers import Document
@@ -23,16 +22,14 @@ WIDTH, LATENTS, LAYER = 16, 12, 2
 NAMES = ("it", "simpo")
 
 
-def pair() -> Pair:
-    """Return a pair whose latents 0–1 are unique to ``it``, 2 to ``simpo``, named by parity."""
+def labelled() -> Labelled:
+    """Return latents: 0–1 are unique to ``it``, 2 to ``simpo``, named by parity."""
     frame = pd.DataFrame({"latent": range(LATENTS), "firing_rate": np.linspace(0.1, 0.9, LATENTS)})
     frame["category"] = ["news", "advice"] * (LATENTS // 2)
     frame.loc[LATENTS - 1, "category"] = "none"
     frame["unique_it_vs_simpo"] = frame["latent"] < 2
     frame["unique_simpo_vs_it"] = frame["latent"] == 2
-    side = {"true": Labelled(NAMES, frame)}
-    it, simpo = (Side("fit", name) for name in NAMES)
-    return Pair("direct", Comparison(it, simpo), 0, side, side)
+    return Labelled(NAMES, frame)
 
 
 def documents() -> list[Document]:
@@ -50,7 +47,7 @@ def documents() -> list[Document]:
 
 
 def test_ablations_are_the_unique_latents_and_as_many_shared_ones() -> None:
-    found = list(step.ablations(pair(), "true"))
+    found = list(step.ablations(labelled(), NAMES))
     told = [(a.model, a.category, a.latents_are, a.latents.tolist()) for a in found]
     assert told == [
         ("it", "advice", "unique", [1]),
@@ -74,7 +71,7 @@ def test_rise_is_that_of_a_model_whose_latents_are_taken_away(tmp_path: Path) ->
         list(NAMES), weights, 0.1, torch.zeros(2, WIDTH), torch.tensor([2.0, 3.0]), 5, {}
     )
     patcher = Patcher(crosscoder, torch.tensor([1e6, 1e6]))
-    wanted = list(step.ablations(pair(), "true"))
+    wanted = list(step.ablations(labelled(), NAMES))
     texts = documents()
     with torch.no_grad():
         rise = step.rises(models, patcher, LAYER, wanted, texts, 20, torch.device("cpu"))
@@ -103,7 +100,7 @@ def test_rise_is_that_of_a_model_whose_latents_are_taken_away(tmp_path: Path) ->
 
 def test_a_category_without_documents_gives_no_row() -> None:
     texts = documents()[:5]  # one document of news is too few
-    wanted = list(step.ablations(pair(), "true"))
+    wanted = list(step.ablations(labelled(), NAMES))
     rise = np.zeros((len(wanted), 5))
     rows = list(step.rows_of("direct", "true", wanted, rise, texts, 0.95))
     assert rows == []

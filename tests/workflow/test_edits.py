@@ -18,19 +18,23 @@ PLOTS = {
     "plot_behaviour",
     "plot_category_changes",
     "plot_category_shares",
+    "plot_cause",
     "plot_delta_norm",
     "plot_direct_shares",
     "plot_firing_rates",
     "plot_nu_plane",
     "plot_recovery",
+    "plot_seed_stability",
     "plot_training_curves",
 }
 COMPARISONS = {"compare_categories", "vary_decisions", "weight_shares"}
+MATCHING = ("match_latents", "pair_mirrors")
+PATCHING = ("ablate_categories", "patch_latents")
 # Helper → steps that import it.
 IMPORTERS = {
     "dataset/rendering.py": {"tokenize_documents"},
     "models/simpo.py": {"train_organism"},
-    "activations/blocks.py": {"dump_activations"},
+    "activations/blocks.py": {"ablate_categories", "dump_activations", "patch_latents"},
     "activations/store.py": {
         "collect_examples",
         "dump_activations",
@@ -38,12 +42,16 @@ IMPORTERS = {
         "fit_crosscoder",
         "fit_normalizer",
         "score_latents",
+        *MATCHING,
+        *PATCHING,
     },
     "crosscoder/model.py": {
         "collect_examples",
         "evaluate_crosscoder",
         "fit_crosscoder",
         "score_latents",
+        *MATCHING,
+        *PATCHING,
     },
     "crosscoder/threshold.py": {"fit_crosscoder"},
     "latents/scaling.py": {"score_latents"},

@@ -26,9 +26,15 @@ from workflow_scripts.activations.patching import layer_output, log_probabilitie
 from workflow_scripts.activations.store import Normalizer
 from workflow_scripts.comparison import statistics
 from workflow_scripts.comparison.counts import unique_mask
-from workflow_scripts.comparison.evidence import Pair
-from workflow_scripts.comparison.inputs import RESERVED, TRUE
-from workflow_scripts.comparison.job import add_flags, read_job
+from workflow_scripts.comparison.inputs import (
+    RESERVED,
+    TRUE,
+    FitFiles,
+    Labelled,
+    parse,
+    read_classes,
+    read_labelled,
+)
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.crosscoder.patcher import Patcher, matched
 from workflow_scripts.dataset.answers import Document, batches, pad, read_documents
@@ -64,12 +70,11 @@ class Ablation:
     latents: NDArray[np.int64]
 
 
-def ablations(pair: Pair, labeller: str) -> Iterator[Ablation]:
-    """Yield, per model and category with documents to test it on, unique and shared latents."""
-    frame = pair.baseline[labeller].frame
-    names = (pair.comparison.baseline.model, pair.comparison.candidate.model)
+def ablations(labelled: Labelled, names: tuple[str, str]) -> Iterator[Ablation]:
+    """Yield, per model of a pair and category, its unique latents and as many shared ones."""
+    frame = labelled.frame
     masks = [
-        unique_mask(pair.baseline[labeller], own, other).to_numpy(dtype=bool)
+        unique_mask(labelled, own, other).to_numpy(dtype=bool)
         for own, other in (names, names[::-1])
     ]
     latents = frame["latent"].to_numpy(dtype=np.int64)
@@ -183,8 +188,10 @@ def rows_of(
 
 
 def ablate_categories(
-    pair: Pair,
+    comparison: str,
+    names: tuple[str, str],
     labeller: str,
+    labelled: Labelled,
     manifests: dict[str, Path],
     patcher: Patcher,
     layer: int,
@@ -195,10 +202,10 @@ def ablate_categories(
     device: torch.device,
     output: Path,
 ) -> None:
-    """Write the table of one comparison."""
+    """Write the table of one comparison of two models, ``names``."""
     known = [document for document in documents if document.category is not None]
     present = {document.category for document in known}
-    wanted = [a for a in ablations(pair, labeller) if a.category in present]
+    wanted = [a for a in ablations(labelled, names) if a.category in present]
     rows: list[dict[str, object]] = []
     if wanted:
         models = {
@@ -206,7 +213,7 @@ def ablate_categories(
             for name, manifest in manifests.items()
         }
         rise = rises(models, patcher, layer, wanted, known, batch_tokens, device)
-        rows = list(rows_of(pair.name, labeller, wanted, rise, known, confidence))
+        rows = list(rows_of(comparison, labeller, wanted, rise, known, confidence))
     with files.atomic_path(output) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -216,8 +223,11 @@ def ablate_categories(
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and ablate."""
     parser = argparse.ArgumentParser(description=__doc__)
-    add_flags(parser)
     parser.add_argument("--comparison", required=True)
+    parser.add_argument("--pair", nargs=2, required=True, metavar=("BASELINE", "CANDIDATE"))
+    parser.add_argument("--fit", required=True, help="JSON: {fit: {models, seeds: {S: files}}}")
+    parser.add_argument("--taxonomy", type=Path, required=True)
+    parser.add_argument("--confidence", type=float, default=0.95)
     parser.add_argument("--labeller", default=None, help="default: true labels, else the first")
     parser.add_argument(
         "--model", type=cli.named_path, action="append", required=True, metavar="NAME=MODEL.JSON"
@@ -236,21 +246,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> None:
         cli.set_threads(a.threads)
-        job = read_job(a)
-        pair = next(pair for pair in job.pairs if pair.name == a.comparison)
-        labeller = a.labeller or (TRUE if TRUE in pair.labellers else pair.labellers[0])
+        fits = parse(a.fit, dict[str, FitFiles], "--fit")
+        name, fit = next(iter(fits.items()))
+        found = read_labelled(name, min(fit.seeds), fits, read_classes(a.taxonomy))
+        labeller = a.labeller or (TRUE if TRUE in found else next(iter(found)))
         device = choose_device(a.device)
         crosscoder = Crosscoder.load(a.crosscoder).to(device)
         bounds = [Normalizer.read(Path(a.normalizers[m])).norm_bound for m in crosscoder.models]
         with torch.no_grad():
             ablate_categories(
-                pair,
+                a.comparison,
+                (a.pair[0], a.pair[1]),
                 labeller,
+                found[labeller],
                 dict(a.model),
                 Patcher(crosscoder, torch.tensor(bounds, device=device)),
                 a.layer,
                 read_documents(a.tokens, SPLIT, a.documents),
-                job.settings.confidence,
+                a.confidence,
                 a.compute_dtype,
                 a.batch_tokens,
                 device,
