@@ -287,7 +287,9 @@ def direct_comparisons() -> dict[str, object]:
     return {
         name: c
         for name, c in pairs
-        if c.baseline.fit == c.candidate.fit and c.baseline.model != c.candidate.model
+        if c.baseline.fit == c.candidate.fit
+        and c.baseline.model != c.candidate.model
+        and c.against is None
     }
 
 

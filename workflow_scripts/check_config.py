@@ -223,6 +223,12 @@ def check_comparisons(config: Config) -> None:
                     f"{where} names the model {side.model}, which fit {side.fit} lacks: "
                     f"use one of {', '.join(models)}"
                 )
+            if comparison.against not in (None, *models) or comparison.against == side.model:
+                raise UserError(
+                    f"config: comparisons.{name}.against names {comparison.against}, which is no "
+                    f"other model of fit {side.fit}: use one of "
+                    f"{', '.join(m for m in models if m != side.model)}, or leave it out"
+                )
 
 
 def check_layers(config: Config) -> None:

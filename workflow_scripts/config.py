@@ -373,6 +373,10 @@ class Comparison(Settings):
     placebo: Name | None = Field(
         default=None, description="comparison of a model with its placebo: the null beside it"
     )
+    against: Name | None = Field(
+        default=None,
+        description="base against which both sides are unique; for a crosscoder of three models",
+    )
 
 
 class ComparisonSettings(Settings):

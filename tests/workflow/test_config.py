@@ -133,6 +133,11 @@ MISTAKES: list[tuple[str, object, str]] = [
     ("fits.pt_it.k", 300, "fits.pt_it.k is 300, above dictionary_size 256"),
     ("comparisons.direct.baseline.fit", "nothing", "names the unknown fit nothing"),
     ("comparisons.direct.baseline.model", "pt", "which fit it_simpo lacks"),
+    (
+        "comparisons.direct.against",
+        "pt",
+        "against names pt, which is no other model of fit it_simpo",
+    ),
     ("taxonomy", "no.yaml", "no.yaml does not exist: check the path"),
 ]
 

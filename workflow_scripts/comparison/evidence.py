@@ -104,10 +104,11 @@ def _check(
     for side in (comparison.baseline, comparison.candidate):
         if side.fit not in fits:
             raise cli.UserError(f"comparisons.{name} names the unknown fit {side.fit}")
-        if side.model not in fits[side.fit].models:
-            raise cli.UserError(
-                f"comparisons.{name} names the model {side.model}, which {side.fit} does not hold"
-            )
+        for model in (side.model, comparison.against or side.model):
+            if model not in fits[side.fit].models:
+                raise cli.UserError(
+                    f"comparisons.{name} names the model {model}, which {side.fit} does not hold"
+                )
     for key, companion in (("anchored", comparison.anchored), ("placebo", comparison.placebo)):
         if companion is not None and companion not in comparisons:
             raise cli.UserError(
@@ -119,9 +120,13 @@ def weigh(pair: Pair, labeller: str, level: Level, settings: Settings) -> dict[s
     """Return the evidence on every name that a latent of the pair carries."""
     before, after = pair.baseline[labeller], pair.candidate[labeller]
     base, cand = pair.comparison.baseline.model, pair.comparison.candidate.model
-    direct = pair.comparison.direct and base != cand
-    lost = counts.unique_mask(before, base, cand if direct else None)
-    gained = counts.unique_mask(after, cand, base if direct else None)
+    direct = pair.comparison.direct
+    lost, gained = (
+        counts.unique_mask(side, model, other)
+        for side, model, other in zip(
+            (before, after), (base, cand), pair.comparison.others, strict=True
+        )
+    )
     found: dict[str, Share] = {}
     norms: dict[str, Interval] = {}
     if direct:

@@ -41,11 +41,20 @@ class Comparison:
     candidate: Side
     anchored: str | None = None
     placebo: str | None = None
+    against: str | None = None
 
     @property
     def direct(self) -> bool:
-        """Say whether both sides lie in one crosscoder."""
-        return self.baseline.fit == self.candidate.fit
+        """Say whether two models are set against each other in one crosscoder."""
+        one = self.baseline.fit == self.candidate.fit
+        return one and self.against is None and self.baseline.model != self.candidate.model
+
+    @property
+    def others(self) -> tuple[str | None, str | None]:
+        """Return against which model the latents of each side are unique; None: all of the fit."""
+        if self.direct:
+            return self.candidate.model, self.baseline.model
+        return self.against, self.against
 
 
 @dataclass(frozen=True)

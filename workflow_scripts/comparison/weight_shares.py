@@ -111,9 +111,8 @@ def weighted_rows(
     """Return the rows of one pair and labeller; none where a side has no unique latent."""
     before, after = pair.baseline[labeller], pair.candidate[labeller]
     base, cand = pair.comparison.baseline.model, pair.comparison.candidate.model
-    direct = pair.comparison.direct and base != cand
-    old = _unique(before, base, cand if direct else None)
-    new = _unique(after, cand, base if direct else None)
+    others = pair.comparison.others
+    old, new = _unique(before, base, others[0]), _unique(after, cand, others[1])
     if min(len(old), len(new)) == 0:
         return []
     names = sorted((set(old["category"]) | set(new["category"])) - set(RESERVED))
