@@ -45,7 +45,7 @@ rule all:
     """Everything up to the report of the run."""
     default_target: not ASKED_FOR_PAPER
     input:
-        "<results>/report/index.html",
+        "<results>/report/index.html" if ANNOTATED else [],
         "<results>/provenance.json",
 
 

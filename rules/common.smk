@@ -39,6 +39,9 @@ KNOWN_TEXT = any(source.kind == "generator" for source in SETTINGS.text.sources.
 KNOWN_SCORES = KNOWN_TEXT or SETTINGS.comparison.leaderboard is not None
 # Compared pairs of models that the workflow trains itself, so that the truth is known.
 PLANTED_PAIRS = planted_pairs(SETTINGS)
+# Whether latents are named, shown in a report; else the generator's categories are compared alone.
+ANNOTATED = SETTINGS.autointerp.annotator != "none"
+LABELS = ["labels"] if ANNOTATED else []
 PURPOSES = {"explanations": "explain", "labels": "classify", "scores": "score"}
 
 
@@ -276,7 +279,7 @@ def seed_files(name: str, seed: int, *kinds: str) -> dict[str, object]:
     return {
         "latents": f"{latents}/latents.parquet",
         "selection": f"{latents}/selection.parquet",
-        "examples": f"{latents}/examples.parquet",
+        **({"examples": f"{latents}/examples.parquet"} if ANNOTATED else {}),
         **{kind: [f"{tables}/{kind}.parquet"] for kind in kinds},
     }
 
@@ -321,15 +324,16 @@ def ablated_fit(name: str) -> dict[str, dict[str, object]]:
     """Return the artifacts of a direct comparison's first crosscoder."""
     fit = SETTINGS.comparisons[name].baseline.fit
     seed = SETTINGS.fits[fit].seeds[0]
-    files = seed_files(fit, seed, "labels")
+    files = seed_files(fit, seed, *LABELS)
     return {fit: {"models": SETTINGS.fits[fit].models, "seeds": {seed: files}}}
 
 
 def labelled_files(name: str) -> list[str]:
     """Return the same artifacts as files."""
     at = comparison_seed(name)
-    tables = [f"{RESULTS}/latents/{at}/{t}.parquet" for t in ("latents", "selection", "examples")]
-    return [*tables, f"{RESULTS}/autointerp/{at}/labels.parquet"]
+    tables = ["latents", "selection", *(["examples"] if ANNOTATED else [])]
+    labels = [f"{RESULTS}/autointerp/{at}/{name}.parquet" for name in LABELS]
+    return [*(f"{RESULTS}/latents/{at}/{table}.parquet" for table in tables), *labels]
 
 
 def named_models(name: str) -> list[str]:

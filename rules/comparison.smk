@@ -6,13 +6,15 @@ categories.csv, sensitivity.csv, weighted.csv, gaps.csv, recovery.csv and answer
 
 PLANTED = "<results>/models/planted.csv" if PLANTED_PAIRS else []
 COMPARE = [
-    f"--fits={as_json(compared_files(COMPARED, 'labels'))}",
+    f"--fits={as_json(compared_files(COMPARED, *LABELS))}",
     f"--comparisons={as_json({n: c.model_dump() for n, c in SETTINGS.comparisons.items()})}",
     *flags(SETTINGS.comparison, "confidence", "fdr", "reference", "margin", "least_latents"),
 ]
 COMPARE_INPUTS = {
-    "latents": compared_inputs("latents", "latents", "selection", "examples"),
-    "labels": compared_inputs("autointerp", "labels"),
+    "latents": compared_inputs(
+        "latents", "latents", "selection", *(["examples"] if ANNOTATED else [])
+    ),
+    "labels": compared_inputs("autointerp", *LABELS),
     "behaviour": f"{RESULTS}/comparison/behaviour.csv",
     "taxonomy": TAXONOMY,
 }

@@ -255,8 +255,11 @@ rule record_run:
     input:
         list(run_links().values()),
         [figure["png"] for figure in report_figures()],
-        [f"<results>/autointerp/{at}/agreement.json" for at in fits_and_seeds(COMPARED)],
-        [f"<results>/autointerp/{at}/truth.json" for at in fits_and_seeds(COMPARED) if KNOWN_TEXT],
+        [
+            f"<results>/autointerp/{at}/{name}.json"
+            for at in fits_and_seeds(COMPARED if ANNOTATED else [])
+            for name in ("agreement", *(["truth"] if KNOWN_TEXT else []))
+        ],
         [
             f"<results>/comparison/{name}"
             for name in ("answer.json", "sensitivity.csv", "weighted.csv")

@@ -290,6 +290,12 @@ def check_annotator(config: Config) -> None:
             "config: autointerp.annotator is llm, but autointerp.llm is missing: "
             "give its base_url and annotators, or use lexical"
         )
+    kinds = {source.kind for source in config.text.sources.values()}
+    if config.autointerp.annotator == "none" and "generator" not in kinds:
+        raise UserError(
+            "config: autointerp.annotator is none, but no text has a known category: "
+            "use lexical, or a source of kind generator"
+        )
 
 
 def check_results(config: Config) -> None:

@@ -345,8 +345,10 @@ class Contexts(Settings):
 class Autointerp(Settings):
     """Who names the latents; without an LLM no network is used."""
 
-    annotator: Literal["lexical", "llm"] = Field(
-        default="lexical", description="whose categories are compared; `llm` needs `llm`"
+    annotator: Literal["lexical", "llm", "none"] = Field(
+        default="lexical",
+        description="whose categories are compared; `llm` needs `llm`; `none`: only the "
+        "generator's own, without contexts and report",
     )
     llm: Llm | None = Field(default=None, description="endpoint and annotators; none: no LLM")
     contexts: Contexts = Field(default=Contexts(), description="contexts per latent")

@@ -1,4 +1,4 @@
-"""Print what a run found, and where its report is: its last two lines."""
+"""Print what a run found, and where its report is: its last lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workflow_scripts import cli, files
 
 
 def print_answer(results: Path) -> None:
-    """Print the run's sentence and the path of its report.
+    """Print the run's sentence and, where it has one, the path of its report.
 
     Raises
     ------
@@ -18,7 +18,9 @@ def print_answer(results: Path) -> None:
         If the run has no answer yet.
     """
     print(files.read_json(results / "comparison" / "answer.json")["sentence"])
-    print(f"report: {results / 'report' / 'index.html'}", flush=True)
+    report = results / "report" / "index.html"
+    if report.exists():
+        print(f"report: {report}", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
