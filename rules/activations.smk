@@ -11,7 +11,7 @@ rule dump_activations:
     """Run one model over one token shard and store the layers of a group."""
     input:
         model=lambda wildcards: manifest(wildcards.model),
-        tokens=f"{TOKENS}/{{shard}}.h5",
+        tokens=lambda wildcards: TOKEN_SHARDS[number(wildcards.shard)],
     output:
         f"{DUMP}/{{shard}}.h5",
     log:

@@ -23,10 +23,16 @@ except UserError as error:
 ASKED_FOR_PAPER = any(path.name == "reproduce_paper" for path in workflow.overwrite_configfiles)
 
 RESULTS = f"results/{SETTINGS.run}"
-DOCUMENTS = f"results/store/{keys.documents_key(SETTINGS)}"
-TOKENS = f"results/store/{keys.tokens_key(SETTINGS)}/tokens"
-SHARDS = [f"shard{n:03d}" for n in range(-(-SETTINGS.text.tokens // SETTINGS.text.shard_tokens))]
-TOKEN_SHARDS = [f"{TOKENS}/{shard}.h5" for shard in SHARDS]
+SHARDS = [f"shard{n:03d}" for n in range(keys.shards(SETTINGS))]
+# Documents are drawn, and tokens dealt, shard by shard: a larger budget adds files and redoes none.
+DOCUMENTS = [
+    f"results/store/{keys.documents_key(SETTINGS, n)}/documents/{shard}"
+    for n, shard in enumerate(SHARDS)
+]
+TOKEN_SHARDS = [
+    f"results/store/{keys.tokens_key(SETTINGS, n)}/tokens/{shard}.h5"
+    for n, shard in enumerate(SHARDS)
+]
 COMPARED = sorted(
     {side.fit for c in SETTINGS.comparisons.values() for side in (c.baseline, c.candidate)}
 )
@@ -50,6 +56,7 @@ wildcard_constraints:
     seed="[0-9]+",
     model="[a-z0-9_]+",
     purpose="explain|classify|score",
+    shard="shard[0-9]+",
     table="explanations|labels|scores",
 
 
@@ -61,13 +68,9 @@ os.environ |= {
     ),
 }
 
-# Steps that train free and take large buffers at every step: glibc keeps them, which spares a fifth
-# of the time. Other C libraries do not know these names.
-os.environ |= {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
-    "MALLOC_TOP_PAD_": str(1 << 26),
-}
+# For steps that free and take large buffers all the time: glibc keeps them, which spares a fifth of
+# the time and costs memory. Other C libraries do not know these names.
+KEEP_BUFFERS = f"MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_={1 << 33} MALLOC_TOP_PAD_={1 << 26}"
 
 
 # Steps that open no model and take seconds: on a cluster they are not worth a place in the queue.
@@ -127,6 +130,11 @@ def asked(step: str, name: str):
     """Return what a job of ``step`` asks a cluster for: twice as much on every attempt."""
     first = getattr(resources.request(SETTINGS, step), name)
     return lambda wildcards, attempt: first * 2 ** (attempt - 1)
+
+
+def number(shard: str) -> int:
+    """Return the number of a shard."""
+    return int(shard.removeprefix("shard"))
 
 
 def text_files() -> list[Path]:
@@ -197,8 +205,10 @@ def source_flags(model: str) -> list[str]:
 def dump_files(model: str, layer: int) -> list[str]:
     """Return the shards that hold a model's activations at a layer, in order."""
     group = next(name for name, layers in SETTINGS.layers.items() if layer in layers)
-    folder = f"results/store/{keys.dump_key(SETTINGS, model, group)}/{model}/{group}"
-    return [f"{folder}/{shard}.h5" for shard in SHARDS]
+    return [
+        f"results/store/{keys.dump_key(SETTINGS, model, group, n)}/{model}/{group}/{shard}.h5"
+        for n, shard in enumerate(SHARDS)
+    ]
 
 
 def normalizer(model: str, layer: int) -> str:
@@ -445,12 +455,12 @@ def report_figures() -> list[dict[str, str]]:
 
 def run_links() -> dict[str, str]:
     """Return the links in the run's folder to what lies in the store."""
+    documents = [f"{documents}.parquet" for documents in DOCUMENTS]
+    text = {f"{RESULTS}/dataset/documents/{Path(file).name}": file for file in documents}
     tokens = {f"{RESULTS}/dataset/tokens/{Path(file).name}": file for file in TOKEN_SHARDS}
     models = {f"{RESULTS}/models/{name}/model.json": manifest(name) for name in SETTINGS.models}
     return {
-        f"{RESULTS}/dataset/documents.parquet": f"{DOCUMENTS}/documents.parquet",
-        f"{RESULTS}/dataset/manifest.json": f"{DOCUMENTS}/manifest.json",
-        f"{RESULTS}/dataset/tokens/manifest.json": f"{TOKENS}/manifest.json",
+        **text,
         **tokens,
         **models,
     }

@@ -31,7 +31,7 @@ rule fit_crosscoder:
         facts=facts("crosscoder.fit_crosscoder"),
         folder=lambda wildcards, output: str(Path(output[0]).parent),
     shell:
-        "logged {log:q} python -m workflow_scripts.crosscoder.fit_crosscoder"
+        "{KEEP_BUFFERS} logged {log:q} python -m workflow_scripts.crosscoder.fit_crosscoder"
         " {params.inputs:q} {params.settings:q} --seed {wildcards.seed} --threads {threads}"
         " --facts {params.facts:q} --checkpoint {params.checkpoint:q}"
         " --output-dir {params.folder:q}"

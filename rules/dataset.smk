@@ -1,19 +1,25 @@
 """Text: documents from the sources, then token shards that every model reads alike.
 
-Reads the sources of `text`; leaves documents.parquet, its manifest, and the token shards. They lie
-in the store, under the digest of all that they depend on.
+Reads the sources of `text`; leaves tables of documents and token shards, and the run's manifest of
+both. They lie in the store, under the digest of all that they depend on but the token budget:
+each shard goes on where the one before ended.
 """
+
+TEXT = "results/store/{key}/documents"
+TOKENS = "results/store/{key}/tokens"
 
 
 rule sample_documents:
-    """Draw documents by seed, mix and token budget."""
+    """Draw the documents of a shard by seed, mix and tokens, behind those of the shard before."""
     input:
-        ancient(text_files()),
+        files=ancient(text_files()),
+        earlier=lambda wildcards: [f"{d}.parquet" for d in DOCUMENTS[: number(wildcards.shard)]],
+        state=lambda wildcards: [f"{d}.json" for d in DOCUMENTS[: number(wildcards.shard)]][-1:],
     output:
-        documents=f"{DOCUMENTS}/documents.parquet",
-        manifest=f"{DOCUMENTS}/manifest.json",
+        documents=f"{TEXT}/{{shard}}.parquet",
+        manifest=f"{TEXT}/{{shard}}.json",
     log:
-        f"{DOCUMENTS}/logs/sample_documents.log",
+        f"{TEXT}/logs/{{shard}}.log",
     conda:
         "../envs/tables.yaml"
     resources:
@@ -22,10 +28,13 @@ rule sample_documents:
     params:
         sources=as_json(SETTINGS.text.model_dump(exclude_none=True)["sources"]),
         splits=as_json(SETTINGS.text.splits.model_dump()),
-        tokens=SETTINGS.text.tokens,
+        tokens=lambda wildcards: min(
+            (number(wildcards.shard) + 1) * SETTINGS.text.shard_tokens, SETTINGS.text.tokens
+        ),
         context=SETTINGS.text.context_length,
         bytes_per_token=SETTINGS.text.bytes_per_token,
         seed=SETTINGS.seed,
+        state=lambda wildcards, input: [f"--state={path}" for path in input.state],
         facts=facts("dataset.sample_documents"),
     shell:
         "logged {log:q} python -m workflow_scripts.dataset.sample_documents"
@@ -33,22 +42,29 @@ rule sample_documents:
         " --context-length {params.context}"
         " --bytes-per-token {params.bytes_per_token}"
         " --splits {params.splits:q} --seed {params.seed} --facts {params.facts:q}"
+        " --earlier {input.earlier:q} {params.state:q}"
         " --output {output.documents:q} --manifest {output.manifest:q}"
 
 
 rule tokenize_documents:
-    """Cut the documents into token shards with the tokenizer on which all models agree."""
+    """Cut documents into a token shard with the tokenizer on which all models agree."""
     input:
-        documents=f"{DOCUMENTS}/documents.parquet",
+        documents=lambda wildcards: [
+            f"{documents}.parquet" for documents in DOCUMENTS[: number(wildcards.shard) + 1]
+        ],
         tokenizers=[manifest(model) for model in keys.tokenizer_models(SETTINGS)],
         template=SETTINGS.text.template or [],
+        previous=lambda wildcards: [
+            str(Path(file).with_suffix(".json"))
+            for file in TOKEN_SHARDS[: number(wildcards.shard)][-1:]
+        ],
     output:
-        shards=TOKEN_SHARDS,
-        manifest=f"{TOKENS}/manifest.json",
+        shard=f"{TOKENS}/{{shard}}.h5",
+        manifest=f"{TOKENS}/{{shard}}.json",
     log:
-        f"{TOKENS}/logs/tokenize_documents.log",
+        f"{TOKENS}/logs/{{shard}}.log",
     benchmark:
-        f"{TOKENS}/logs/tokenize_documents.tsv"
+        f"{TOKENS}/logs/{{shard}}.tsv"
     conda:
         "../envs/torch.yaml"
     resources:
@@ -59,13 +75,36 @@ rule tokenize_documents:
             f"--tokenizer={model}={manifest(model)}" for model in keys.tokenizer_models(SETTINGS)
         ],
         template=f"--template={SETTINGS.text.template}" if SETTINGS.text.template else [],
-        tokens=SETTINGS.text.tokens,
-        shard_tokens=SETTINGS.text.shard_tokens,
+        tokens=lambda wildcards: keys.shard_tokens(SETTINGS, number(wildcards.shard)),
         context=SETTINGS.text.context_length,
+        previous=lambda wildcards, input: [f"--previous={path}" for path in input.previous],
         facts=facts("dataset.tokenize_documents"),
     shell:
         "logged {log:q} python -m workflow_scripts.dataset.tokenize_documents"
         " --documents {input.documents:q} {params.tokenizers:q} {params.template:q}"
-        " --tokens {params.tokens} --shard-tokens {params.shard_tokens}"
-        " --context-length {params.context} --facts {params.facts:q}"
-        " --output {output.shards:q} --manifest {output.manifest:q}"
+        " --tokens {params.tokens} --context-length {params.context}"
+        " {params.previous:q} --facts {params.facts:q}"
+        " --output {output.shard:q} --manifest {output.manifest:q}"
+
+
+rule describe_text:
+    """Sum up the run's text; refuse it early where a split is empty."""
+    input:
+        documents=[f"{documents}.json" for documents in DOCUMENTS],
+        shards=[str(Path(file).with_suffix(".json")) for file in TOKEN_SHARDS],
+    output:
+        "<results>/dataset/manifest.json",
+    log:
+        "<results>/logs/describe_text.log",
+    priority: 50
+    localrule: True
+    conda:
+        "../envs/tables.yaml"
+    params:
+        splits=as_json(SETTINGS.text.splits.model_dump()),
+        tokens=SETTINGS.text.tokens,
+        facts=facts("dataset.describe_text"),
+    shell:
+        "logged {log:q} python -m workflow_scripts.dataset.describe_text"
+        " --documents {input.documents:q} --shards {input.shards:q} --splits {params.splits:q}"
+        " --tokens {params.tokens} --facts {params.facts:q} --output {output:q}"

@@ -254,6 +254,7 @@ rule record_run:
     """Write where the run's artifacts came from, and link the shared ones into its folder."""
     input:
         list(run_links().values()),
+        "<results>/dataset/manifest.json",
         [figure["png"] for figure in report_figures()],
         [
             f"<results>/autointerp/{at}/{name}.json"

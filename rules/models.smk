@@ -39,7 +39,7 @@ if ORGANISMS:
             lessons=lambda wildcards: lesson_flags(wildcards.model),
             folder=lambda wildcards, output: str(Path(output[0]).parent),
         shell:
-            "logged {log:q} python -m workflow_scripts.models.train_organism"
+            "{KEEP_BUFFERS} logged {log:q} python -m workflow_scripts.models.train_organism"
             " --name {wildcards.model} {params.base:q} {params.lessons:q} --threads {threads}"
             " --output-dir {params.folder:q}"
 
@@ -65,6 +65,13 @@ if PLANTED_PAIRS:
             "logged {log:q} python -m workflow_scripts.models.tabulate_planted"
             " --tokenizer {input.tokenizer:q} --lessons {params.lessons:q}"
             " --document-seed {params.seed} --taxonomy {input.taxonomy:q} --output {output:q}"
+
+
+rule download_models:
+    """Fetch every hub model at its pinned revision; on a cluster, from the login node."""
+    input:
+        [manifest(name) for name, model in SETTINGS.models.items() if model.hub],
+    localrule: True
 
 
 if OTHERS:
