@@ -234,13 +234,17 @@ def fit_flags(name: str) -> list[str]:
         f"--activations={json.dumps(activations)}",
         f"--normalizers={json.dumps(normalizers)}",
         f"--layer={fit.layer}",
+        *([f"--control={fit.control}", f"--control-seed={SETTINGS.seed}"] if fit.control else []),
     ]
+
+
+NOT_TRAINING = ("models", "layer", "seeds", "control")
 
 
 def training_flags(name: str) -> list[str]:
     """Return the flags with the training settings of a fit."""
     fit = SETTINGS.fits[name]
-    return flags(fit, *(n for n in type(fit).model_fields if n not in ("models", "layer", "seeds")))
+    return flags(fit, *(n for n in type(fit).model_fields if n not in NOT_TRAINING))
 
 
 def checkpoint(name: str, seed: str) -> str:
@@ -434,7 +438,8 @@ def report_figures() -> list[dict[str, str]]:
         if direct and KNOWN_SCORES:
             told = "Gaps in score against shifts of latents"
             add(f"behaviour_{name}", "behaviour", f"{told}: {pair} ({name}).")
-        if direct and SETTINGS.comparison.cause_documents:
+        controlled = SETTINGS.fits[comparison.baseline.fit].control is not None
+        if direct and SETTINGS.comparison.cause_documents and not controlled:
             told = "What unique latents cause: patched into the other model, and taken away"
             add(f"cause_{name}", "cause", f"{told}: {pair} ({name}).")
     if PLANTED_PAIRS:

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from workflow_scripts.cli import UserError
-from workflow_scripts.config import Config, FileSource, GeneratorSource, Model, Source
+from workflow_scripts.config import Config, FileSource, GeneratorSource, HubSource, Model, Source
 from workflow_scripts.dataset.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES
 from workflow_scripts.paper.published import read_study
 
@@ -104,6 +104,8 @@ def check_text(config: Config) -> None:
                 raise UserError(f"{where} has text_column and messages_column: give one of them")
             if isinstance(source, FileSource):
                 _check_files(where, source)
+            elif isinstance(source, HubSource):
+                _check_hub(where, source)
 
 
 def check_splits(config: Config) -> None:
@@ -126,6 +128,8 @@ def check_splits(config: Config) -> None:
 
 def source_files(source: Source) -> list[Path]:
     """Return the local files of a source, in the order of its patterns."""
+    if isinstance(source, HubSource):
+        return sorted(path for path in Path(source.path).rglob("*") if path.is_file())
     if not isinstance(source, FileSource):
         return []
     patterns = [source.path] if isinstance(source.path, str) else source.path
@@ -146,6 +150,14 @@ def _check_files(where: str, source: FileSource) -> None:
             raise UserError(f"{where}.path: {pattern} does not exist: check the path")
         if all(_is_empty(path) for path in files):
             raise UserError(f"{where}.path: {pattern} is empty: it holds no documents")
+
+
+def _check_hub(where: str, source: HubSource) -> None:
+    if source.revision is None and not Path(source.path).is_dir():
+        raise UserError(
+            f"{where} has no revision: give the commit of {source.path} (40 hex digits), or a "
+            "folder that exists"
+        )
 
 
 def _is_empty(path: Path) -> bool:
@@ -171,6 +183,11 @@ def check_fits(config: Config) -> None:
                 )
         if len(set(fit.models)) < len(fit.models):
             raise UserError(f"{where}.models names a model twice: give each once")
+        if fit.control is not None and len(fit.models) != 2:
+            raise UserError(
+                f"{where}.control is {fit.control}, but the fit has {len(fit.models)} models: "
+                "controls are fits of two"
+            )
         if fit.layer not in dumped:
             raise UserError(
                 f"{where}.layer is {fit.layer}, which no group in `layers` dumps: add it there "

@@ -113,7 +113,9 @@ class FileSource(Settings):
     """Documents from local files."""
 
     kind: Literal["jsonl", "parquet"] = Field(description="`jsonl` or `parquet`")
-    path: str | list[str] = Field(description="file or glob pattern, or a list of them")
+    path: str | list[str] = Field(
+        description="file or glob pattern, or a list of them; `.jsonl.gz` too"
+    )
     text_column: str | None = Field(default=None, description="column of plain text")
     messages_column: str | None = Field(default=None, description="column of chat messages")
     weight: Positive = Field(
@@ -123,12 +125,14 @@ class FileSource(Settings):
 
 
 class HubSource(Settings):
-    """Documents from a data set on the Hugging Face hub."""
+    """Documents from a data set on the Hugging Face hub, read row by row through `datasets`."""
 
     kind: Literal["huggingface"] = Field(description="`huggingface`")
-    path: str = Field(description="id of the data set")
+    path: str = Field(description="id of the data set, or a folder in the hub's layout")
     name: str | None = Field(default=None, description="configuration of the data set")
-    revision: str = Field(description="commit of the data set, 40 hex digits")
+    revision: str | None = Field(
+        default=None, description="commit of the data set, 40 hex digits; none: `path` is a folder"
+    )
     split: str = Field(default="train", description="split of the data set")
     text_column: str | None = Field(default=None, description="column of plain text")
     messages_column: str | None = Field(default=None, description="column of chat messages")
@@ -158,7 +162,10 @@ class Text(Settings):
     """The text that the models read."""
 
     sources: dict[Name, Source] = Field(description="name: where documents come from")
-    tokens: Count = Field(default=1_000_000, description="token budget over all splits")
+    tokens: Count = Field(
+        default=1_000_000,
+        description="token budget over all splits; raising it adds shards and redoes no full one",
+    )
     shard_tokens: Count = Field(
         default=2_000_000, description="tokens per shard: one dump job each"
     )
@@ -231,6 +238,11 @@ class Fit(Crosscoder):
 
     models: list[Name] = Field(min_length=2, description="models in order")
     layer: Count = Field(description="layer: output of that decoder block, counted from 1")
+    control: Literal["noise", "swap"] | None = Field(
+        default=None,
+        description="`noise`: the first model against itself with rounding errors; `swap`: labels "
+        "of the two models exchanged in half of the documents; none: the models themselves",
+    )
 
 
 class Windows(Settings):

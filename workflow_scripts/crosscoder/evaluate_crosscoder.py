@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from workflow_scripts import cli, files
+from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.crosscoder.sparsity import BatchTopK
@@ -101,9 +102,7 @@ def evaluate_crosscoder(
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and evaluate."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--activations", type=cli.json_argument, required=True)
-    parser.add_argument("--normalizers", type=cli.json_argument, required=True)
-    parser.add_argument("--layer", type=int, required=True)
+    add_store_flags(parser)
     parser.add_argument("--crosscoder", type=Path, required=True)
     parser.add_argument("--split", default="score")
     parser.add_argument("--batch", type=int, default=4096)
@@ -113,9 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> None:
         cli.set_threads(arguments.threads)
-        store = ActivationStore.from_json(
-            arguments.activations, arguments.normalizers, arguments.layer
-        )
+        store = open_store(arguments)
         crosscoder = Crosscoder.load(arguments.crosscoder)
         with torch.no_grad():
             result = evaluate_crosscoder(store, crosscoder, arguments.split, arguments.batch)

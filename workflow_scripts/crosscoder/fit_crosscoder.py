@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from workflow_scripts import cli, files
+from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
 from workflow_scripts.crosscoder.threshold import solve_threshold
@@ -150,9 +151,7 @@ def _calibration(store: ActivationStore, batch: int, limit: int) -> Iterator[Ten
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and fit."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--activations", type=cli.json_argument, required=True)
-    parser.add_argument("--normalizers", type=cli.json_argument, required=True)
-    parser.add_argument("--layer", type=int, required=True)
+    add_store_flags(parser)
     parser.add_argument("--k", type=int, required=True)
     parser.add_argument("--dictionary-size", type=int, required=True)
     parser.add_argument("--tokens", type=int, required=True, help="tokens drawn in all")
@@ -175,9 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> None:
         cli.set_threads(arguments.threads)
-        store = ActivationStore.from_json(
-            arguments.activations, arguments.normalizers, arguments.layer
-        )
+        store = open_store(arguments)
         steps = max(1, arguments.tokens // arguments.batch)
         settings = Training(
             steps=steps,

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from workflow_scripts import cli, files
+from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.context import TokenContext, read_context
@@ -270,9 +271,7 @@ def collect_examples(
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and collect."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--activations", type=cli.json_argument, required=True)
-    parser.add_argument("--normalizers", type=cli.json_argument, required=True)
-    parser.add_argument("--layer", type=int, required=True)
+    add_store_flags(parser)
     parser.add_argument("--tokens", type=Path, nargs="+", required=True)
     parser.add_argument("--crosscoder", type=Path, required=True)
     parser.add_argument("--selection", type=Path, required=True)
@@ -306,9 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         with torch.no_grad():
             collect_examples(
-                ActivationStore.from_json(
-                    arguments.activations, arguments.normalizers, arguments.layer
-                ),
+                open_store(arguments),
                 Crosscoder.load(arguments.crosscoder),
                 read_context(arguments.tokens),
                 files.read_parquet(arguments.selection),

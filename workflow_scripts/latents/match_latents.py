@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from workflow_scripts import cli, files
+from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.activity import activity, correlations, mutual_best, sample_rows
@@ -194,9 +195,7 @@ def by_seed(pairs: Sequence[tuple[str, Path]]) -> dict[int, Path]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and match."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--activations", type=cli.json_argument, required=True)
-    parser.add_argument("--normalizers", type=cli.json_argument, required=True)
-    parser.add_argument("--layer", type=int, required=True)
+    add_store_flags(parser)
     for name in ("crosscoder", "selection"):
         parser.add_argument(
             f"--{name}", type=cli.named_path, action="append", required=True, metavar="SEED=PATH"
@@ -210,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> None:
         cli.set_threads(a.threads)
-        store = ActivationStore.from_json(a.activations, a.normalizers, a.layer)
+        store = open_store(a)
         with torch.no_grad():
             match_latents(
                 store,

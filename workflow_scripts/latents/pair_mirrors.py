@@ -18,6 +18,7 @@ import torch
 from scipy import sparse
 
 from workflow_scripts import cli, files
+from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.activity import activity, correlations, mutual_best, sample_rows
@@ -80,9 +81,7 @@ def pair_mirrors(
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and pair."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--activations", type=cli.json_argument, required=True)
-    parser.add_argument("--normalizers", type=cli.json_argument, required=True)
-    parser.add_argument("--layer", type=int, required=True)
+    add_store_flags(parser)
     parser.add_argument("--crosscoder", type=Path, required=True)
     parser.add_argument("--selection", type=Path, required=True)
     parser.add_argument("--sample", type=int, default=100_000, help="tokens compared, at most")
@@ -94,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> None:
         cli.set_threads(a.threads)
-        store = ActivationStore.from_json(a.activations, a.normalizers, a.layer)
+        store = open_store(a)
         with torch.no_grad():
             pair_mirrors(
                 store,

@@ -19,6 +19,7 @@ from scipy import stats
 from torch import Tensor
 
 from workflow_scripts import cli, files
+from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.context import TokenContext, read_context
@@ -250,9 +251,7 @@ def _claim_columns(
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and score."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--activations", type=cli.json_argument, required=True)
-    parser.add_argument("--normalizers", type=cli.json_argument, required=True)
-    parser.add_argument("--layer", type=int, required=True)
+    add_store_flags(parser)
     parser.add_argument("--tokens", type=Path, nargs="+", required=True)
     parser.add_argument("--crosscoder", type=Path, required=True)
     parser.add_argument("--nu-r", type=float, default=0.5)
@@ -267,9 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> None:
         cli.set_threads(arguments.threads)
-        store = ActivationStore.from_json(
-            arguments.activations, arguments.normalizers, arguments.layer
-        )
+        store = open_store(arguments)
         bounds = Bounds(
             arguments.nu_r,
             arguments.nu_e,

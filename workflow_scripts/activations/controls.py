@@ -1,0 +1,83 @@
+"""Stores for control fits, in which what a comparison looks for cannot be there, and their flags.
+
+``noise``: every model reads the first one's activations, the others with the rounding error of a
+bfloat16 on top. Nothing is unique: a pipeline that says otherwise is broken.
+
+``swap``: the labels of two models are exchanged in half of the documents. A difference of the pair
+becomes one latent for either label, so nothing can be *more* of one model than of the other; there
+may be more unique latents than without.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workflow_scripts import cli
+from workflow_scripts.activations.store import ActivationStore
+
+Control = Literal["noise", "swap"]
+ROUNDING = 2.0**-9  # largest relative error of a bfloat16
+TABLE = 4096  # rows of noise, used over and over
+
+
+class ControlStore(ActivationStore):
+    """A store whose models are those of a control."""
+
+    def __init__(
+        self,
+        files: Mapping[str, Sequence[Path]],
+        layer: int,
+        normalizers: Mapping[str, Path],
+        control: Control,
+        seed: int,
+    ) -> None:
+        super().__init__(files, layer, normalizers)
+        self.control, self.seed = control, seed
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the control's activations of sorted global tokens, [n, M, D] float32."""
+        x = super().read(rows)
+        if self.control == "swap":
+            swapped = self._swapped(rows)
+            x[swapped] = x[swapped][:, ::-1]
+        else:
+            rng = np.random.default_rng([self.seed, 8])
+            noise = rng.uniform(-ROUNDING, ROUNDING, (TABLE, self.width)).astype(np.float32)
+            x[:, 1:] = (x[:, 0] * (1 + noise[rows % TABLE]))[:, None]
+        return x
+
+    def _swapped(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        documents = self._index.document
+        rng = np.random.default_rng([self.seed, 9])
+        heads: NDArray[np.bool_] = rng.random(int(documents.max()) + 1) < 0.5
+        return heads[documents[rows]]
+
+
+def add_store_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that name a fit's activations."""
+    parser.add_argument("--activations", type=cli.json_argument, required=True)
+    parser.add_argument("--normalizers", type=cli.json_argument, required=True)
+    parser.add_argument("--layer", type=int, required=True)
+    parser.add_argument("--control", choices=get_args(Control), default=None)
+    parser.add_argument("--control-seed", type=int, default=0)
+
+
+def open_store(a: argparse.Namespace) -> ActivationStore:
+    """Open the store that the flags name.
+
+    Raises
+    ------
+    UserError
+        If the flags are no JSON objects keyed by model, or the files do not fit together.
+    """
+    if a.control is None:
+        return ActivationStore.from_json(a.activations, a.normalizers, a.layer)
+    plain = ActivationStore.from_json(a.activations, a.normalizers, a.layer)
+    paths = {model: Path(path) for model, path in a.normalizers.items()}
+    return ControlStore(plain.files, a.layer, paths, a.control, a.control_seed)
