@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from workflow_scripts.activations import VERSION
 from workflow_scripts.check_config import source_files
 from workflow_scripts.config import Config
 from workflow_scripts.provenance import PACKAGE, ROOT, code_digest
@@ -59,29 +60,49 @@ def step_digest(step: str) -> str:
     return code_digest(f"workflow_scripts.{step}")
 
 
-def documents_key(config: Config) -> str:
-    """Return the key of the documents that the run draws."""
+def shards(config: Config) -> int:
+    """Return the number of shards, from the budget alone."""
+    return -(-config.text.tokens // config.text.shard_tokens)
+
+
+def shard_tokens(config: Config, shard: int) -> int:
+    """Return the tokens that a shard may hold: the last one holds the rest of the budget."""
+    return min(config.text.shard_tokens, config.text.tokens - shard * config.text.shard_tokens)
+
+
+def _shard_key(config: Config, key: str, shard: int) -> str:
+    """Return the key of a shard: ``key``, whatever the budget, or one of its own if it is smaller.
+
+    So the full shards of a run are also those of a run with a larger budget.
+    """
+    tokens = shard_tokens(config, shard)
+    return key if tokens == config.text.shard_tokens else digest([key, tokens])
+
+
+def _text_key(config: Config) -> str:
     text = config.text
     files = {n: fingerprints(source_files(source)) for n, source in text.sources.items()}
     settings = text.model_dump(
-        include={"sources", "tokens", "context_length", "bytes_per_token", "splits"}
+        include={"sources", "shard_tokens", "context_length", "bytes_per_token", "splits"}
     )
     return digest([settings, files, config.seed, step_digest("dataset.sample_documents")])
 
 
-def tokens_key(config: Config) -> str:
-    """Return the key of the token shards."""
-    text = config.text
-    template = fingerprint(Path(text.template)) if text.template else None
-    return digest(
-        [
-            documents_key(config),
-            text.shard_tokens,
-            template,
-            [tokenizer_key(config, model) for model in tokenizer_models(config)],
-            step_digest("dataset.tokenize_documents"),
-        ]
-    )
+def documents_key(config: Config, shard: int) -> str:
+    """Return the key of the documents that are drawn for a shard."""
+    return _shard_key(config, _text_key(config), shard)
+
+
+def tokens_key(config: Config, shard: int) -> str:
+    """Return the key of a token shard."""
+    template = fingerprint(Path(config.text.template)) if config.text.template else None
+    depends = [
+        _text_key(config),
+        template,
+        [tokenizer_key(config, model) for model in tokenizer_models(config)],
+        step_digest("dataset.tokenize_documents"),
+    ]
+    return _shard_key(config, digest(depends), shard)
 
 
 def tokenizer_models(config: Config) -> list[str]:
@@ -128,14 +149,15 @@ def model_key(config: Config, model: str) -> str:
     return digest([source.model_dump(), step_digest("models.resolve_model")])
 
 
-def dump_key(config: Config, model: str, group: str) -> str:
-    """Return the key of one model's activations at one group of layers.
+def dump_key(config: Config, model: str, group: str, shard: int) -> str:
+    """Return the key of one model's activations at one group of layers of a shard.
 
     The code of ``dump_activations`` is no part of it: an edit redoes the files in place.
     """
     return digest(
         [
-            tokens_key(config),
+            VERSION,
+            tokens_key(config, shard),
             model_key(config, model),
             config.layers[group],
             config.activations.model_dump(include={"dtype", "compute_dtype"}),

@@ -8,6 +8,8 @@ from pathlib import Path
 from workflow_scripts.autointerp.check_endpoint import check_endpoint
 from workflow_scripts.cli import UserError
 from workflow_scripts.config import Config, HubSource
+from workflow_scripts.dataset.hub import check_access
+from workflow_scripts.keys import documents_key, shards
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -18,7 +20,7 @@ def refuse_early(config: Config) -> None:
     Raises
     ------
     UserError
-        If a hub revision is no commit, a source is not at hand, an annotator's endpoint or key is
+        If a hub revision is no commit, a hub refuses a data set, an annotator's endpoint or key is
         missing, or local models have tokenizers in conflict.
     """
     check_pins(config)
@@ -33,7 +35,7 @@ def check_pins(config: Config) -> None:
     """Check that what comes from a hub is pinned: a branch would change under the run."""
     named = {f"models.{n}": (m.hub, m.revision) for n, m in config.models.items() if m.hub}
     for name, source in config.text.sources.items():
-        if isinstance(source, HubSource):
+        if isinstance(source, HubSource) and not Path(source.path).is_dir():
             named[f"text.sources.{name}"] = (source.path, source.revision)
     for place, (hub, revision) in named.items():
         if not COMMIT.fullmatch(revision or ""):
@@ -45,13 +47,22 @@ def check_pins(config: Config) -> None:
 
 
 def check_sources(config: Config) -> None:
-    """Check that the documents can be read: data sets of a hub can be planned with only."""
+    """Check that the hub gives the data sets that are still to be read."""
     for name, source in config.text.sources.items():
-        if isinstance(source, HubSource):
-            raise UserError(
-                f"config: text.sources.{name} is the hub's {source.path}, which this version plans "
-                "with but does not fetch: export it to JSONL or Parquet and name the file"
-            )
+        if not isinstance(source, HubSource) or Path(source.path).is_dir() or _drawn(config):
+            continue
+        try:
+            check_access(source.path)
+        except UserError as error:
+            raise UserError(f"config: text.sources.{name}: {error}") from None
+
+
+def _drawn(config: Config) -> bool:
+    """Return whether all documents lie in the store."""
+    return all(
+        Path(f"results/store/{documents_key(config, n)}/documents/shard{n:03d}.parquet").exists()
+        for n in range(shards(config))
+    )
 
 
 def check_tokenizers(config: Config) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -92,8 +92,12 @@ def sample(
     tokens: int = 20_000,
     splits: object = None,
     seed: int = 0,
+    earlier: Sequence[Path] = (),
 ) -> Path:
-    """Sample documents into ``folder`` and return the path of the table."""
+    """Sample documents into ``folder`` and return the path of the table.
+
+    Where ``earlier`` tables are given, the sample goes on behind the last of them.
+    """
     output = folder / "documents.parquet"
     sample_documents(
         parse_sources(sources, seed),
@@ -102,6 +106,8 @@ def sample(
         output,
         folder / "manifest.json",
         {},
+        earlier,
+        earlier[-1].with_name("manifest.json") if earlier else None,
     )
     return output
 

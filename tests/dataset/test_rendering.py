@@ -59,7 +59,7 @@ def test_a_template_without_markers_or_bos() -> None:
     assert said(renderer, row, "system") == "Be kind"
     assert said(renderer, row, "user") == "Hello there"
     assert said(renderer, row, "assistant") == "General reply"
-    assert renderer.folded == 0
+    assert not renderer.folds(chat("Hello there", system="Be kind"))
 
 
 def test_a_system_message_is_folded_where_the_template_has_none(
@@ -68,7 +68,8 @@ def test_a_system_message_is_folded_where_the_template_has_none(
     renderer = Renderer(tokenizer)
     row = one(renderer, chat("Hello", "Hi", system="Be kind"))
     assert said(renderer, row, "user") == "Be kind\n\nHello"
-    assert renderer.folded == 1
+    assert renderer.folds(chat("Hello", "Hi", system="Be kind"))
+    assert not renderer.folds(chat("Hello", "Hi"))
 
 
 def test_plain_text_has_one_bos(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,9 @@ import pandas as pd
 import pytest
 
 from tests.dataset.conftest import SPLITS, chat, sample, write_jsonl
+from tests.dataset.hub_folders import write_hub
 from workflow_scripts.cli import UserError
+from workflow_scripts.dataset import records
 from workflow_scripts.dataset import sample_documents as module
 from workflow_scripts.dataset.sample_documents import content_hash, parse_splits, split_of
 from workflow_scripts.dataset.sources import Draft, parse_sources
@@ -46,6 +49,55 @@ def test_a_larger_budget_extends_a_smaller_one(tmp_path: Path) -> None:
     assert list(large["document"]) == list(range(len(large)))
 
 
+def kinds_of_sources(folder: Path) -> dict[str, object]:
+    """Return one source of each kind; the files repeat some of their lines."""
+    texts = [f"line {i % 260} of a file " * 9 for i in range(300)]
+    lines = write_jsonl(folder / "x.jsonl", ({"text": text} for text in texts))
+    zipped = folder / "y.jsonl.gz"
+    zipped.write_bytes(gzip.compress(lines.read_bytes().replace(b"line", b"row")))
+    rows = [chat(f"question {text}", "answer") for text in texts]
+    pd.DataFrame({"talk": rows}).to_parquet(folder / "z.parquet", row_group_size=40)
+    return {
+        **GENERATOR,
+        "lines": {"kind": "jsonl", "path": str(lines), "weight": 0.5},
+        "zipped": {"kind": "jsonl", "path": str(zipped)},
+        "table": {
+            "kind": "parquet", "path": str(folder / "z.parquet"), "messages_column": "talk"
+        },
+        "hub": {"kind": "huggingface", "path": str(write_hub(folder / "hub")), "weight": 0.7},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("block", [64, 10_000])
+def test_parts_are_the_sample_cut_in_pieces(
+    block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "BLOCK", block)
+    sources = kinds_of_sources(tmp_path)
+    budgets = (9_000, 20_000, 80_000, 90_000)  # the third exhausts the files
+    parts: list[Path] = []
+    for index, tokens in enumerate(budgets):
+        parts.append(sample(tmp_path / f"part{index}", sources, tokens, earlier=parts))
+    joined = pd.concat([read(path) for path in parts], ignore_index=True)
+    pd.testing.assert_frame_equal(joined, read(sample(tmp_path / "whole", sources, budgets[-1])))
+    facts = [manifest(path) for path in parts]
+    whole = manifest(tmp_path / "whole" / "documents.parquet")
+    assert facts[-1]["place"] == whole["place"]
+    assert len(set(joined["source"])) == 5
+    for name in sources:
+        counted = sum(part["sources"][name]["duplicates"] for part in facts)
+        assert counted == whole["sources"][name]["duplicates"]
+
+
+def test_a_part_behind_the_end_of_the_text_is_empty(tmp_path: Path) -> None:
+    lines = write_jsonl(tmp_path / "x.jsonl", ({"text": f"line {i} " * 9} for i in range(40)))
+    sources = {"own": {"kind": "jsonl", "path": str(lines)}}
+    first = sample(tmp_path / "a", sources, 20_000)
+    second = sample(tmp_path / "b", sources, 40_000, earlier=[first])
+    assert (len(read(first)), len(read(second))) == (40, 0)
+    assert manifest(second)["short"] is True
+
+
 def test_mix_follows_the_weights_in_tokens(tmp_path: Path) -> None:
     sources = {
         "plain": {"kind": "generator", "weight": 3, "categories": {"news": 2, "arithmetic": 1}},
@@ -67,7 +119,7 @@ def test_columns_and_manifest_counts(tmp_path: Path) -> None:
         "document", "source", "kind", "category", "split", "text", "messages", "hash",
     ]  # fmt: skip
     assert facts["documents"] == len(table)
-    splits = facts["splits"]
+    splits = facts["sources"]["made"]["splits"]
     assert {k: v for k, v in splits.items() if v} == table["split"].value_counts().to_dict()
     chats = table[table["kind"] == "chat"]
     assert (chats["text"] == "").all()
@@ -108,7 +160,7 @@ def test_duplicates_are_dropped_and_counted(tmp_path: Path) -> None:
     path = sample(tmp_path, {"own": {"kind": "jsonl", "path": str(lines)}})
     assert len(read(path)) == 60
     facts = manifest(path)
-    assert facts["duplicates"] == 20
+    assert facts["sources"]["own"]["duplicates"] == 20
     assert facts["short"] is True
     sources = facts["sources"]
     assert sources["own"]["empty"] == 1
@@ -152,6 +204,11 @@ def jsonl_source(folder: Path, *lines: str, **settings: str) -> dict[str, object
 def parquet_source(folder: Path, content: bytes) -> dict[str, object]:
     (folder / "own.parquet").write_bytes(content)
     return {"own": {"kind": "parquet", "path": str(folder / "own.parquet")}}
+
+
+def gzip_source(folder: Path, content: bytes) -> dict[str, object]:
+    (folder / "own.jsonl.gz").write_bytes(content)
+    return {"own": {"kind": "jsonl", "path": str(folder / "own.jsonl.gz")}}
 
 
 TALK = '{"messages": [{"role": "user", "content": "a"}]}'
@@ -207,10 +264,12 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: jsonl_source(folder, TALK.replace("user", "assistant")),
         "line 1 has no user message",
     ),
-    "empty split": (
-        lambda folder: jsonl_source(folder, '{"text": "one document"}'),
-        r"none of the 1 documents of the sources \(own\) fell into the split",
+    "truncated gzip": (
+        lambda folder: gzip_source(folder, gzip.compress(b'{"text": "a"}\n' * 99)[:-9]),
+        r"own\.jsonl\.gz is no whole gzip file",
     ),
+    "no gzip": (lambda folder: gzip_source(folder, b"text"), r"is no whole gzip file"),
+    "empty gzip": (lambda folder: gzip_source(folder, gzip.compress(b"\n")), "is empty: it holds"),
     "no parquet": (lambda folder: parquet_source(folder, b"text"), "is not a Parquet file"),
 }
 

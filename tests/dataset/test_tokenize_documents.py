@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,23 +15,45 @@ from transformers import PreTrainedTokenizerFast
 from tests.dataset.conftest import CHATML, TURNS, chat, sample, trained, wrap, write_jsonl
 from workflow_scripts.cli import UserError
 from workflow_scripts.dataset.shards import SPLITS, TokenShard
-from workflow_scripts.dataset.tokenize_documents import Layout, fill_shards, main
+from workflow_scripts.dataset.tokenize_documents import Layout, fill_shard, main
 
 FEW = {"fit": 0.5, "score": 0.5}
+
+
+LAYOUTS = [Layout(96, 5_000), Layout(96, 5_000), Layout(96, 2_000)]
+
+
+def token_shards(
+    folder: Path,
+    documents: Path | Sequence[Path],
+    tokenizers: Mapping[str, PreTrainedTokenizerFast],
+    layouts: Sequence[Layout],
+    template: Path | None = None,
+) -> tuple[list[Path], list[Any]]:
+    """Write the shards one after another; return their paths and manifests."""
+    parts = [documents] if isinstance(documents, Path) else list(documents)
+    paths: list[Path] = []
+    manifests: list[Path] = []
+    for index, layout in enumerate(layouts):
+        previous = manifests[-1] if manifests else None
+        paths.append(folder / f"shard{index:03d}.h5")
+        manifests.append(paths[-1].with_suffix(".json"))
+        at_hand = parts if isinstance(documents, Path) else parts[: index + 1]
+        fill_shard(
+            at_hand, tokenizers, {}, template, layout, paths[-1], manifests[-1], {}, previous
+        )
+    return paths, [json.loads(path.read_text()) for path in manifests]
 
 
 def shards(
     folder: Path,
     documents: Path,
     tokenizers: Mapping[str, PreTrainedTokenizerFast],
-    layout: Layout | None = None,
+    layouts: Sequence[Layout] = LAYOUTS,
     template: Path | None = None,
-) -> tuple[list[TokenShard], dict[str, object]]:
-    layout = layout or Layout(context_length=96, tokens=12_000, shard_tokens=5_000)
-    outputs = [folder / f"shard{index:03d}.h5" for index in range(layout.shards)]
-    manifest = folder / "tokens.json"
-    fill_shards(documents, tokenizers, {}, template, layout, outputs, manifest, {})
-    return [TokenShard.read(path) for path in outputs], json.loads(manifest.read_text())
+) -> tuple[list[TokenShard], list[Any]]:
+    paths, manifests = token_shards(folder, documents, tokenizers, layouts, template)
+    return [TokenShard.read(path) for path in paths], manifests
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +64,7 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_shards_follow_the_documents(
     documents: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    result, manifest = shards(tmp_path, documents, {"pt": tokenizer, "it": wrap(trained(TURNS))})
+    result, manifests = shards(tmp_path, documents, {"pt": tokenizer, "it": wrap(trained(TURNS))})
     table = pd.read_parquet(documents).set_index("document")
     assert [shard.tokens <= 5_000 for shard in result] == [True] * 3
     assert all(shard.tokens > 4_800 for shard in result[:2])
@@ -61,9 +84,11 @@ def test_shards_follow_the_documents(
             masked = shard.template[shard.row(index)]
             assert (found[masked] == -1).all()
             assert (found[~masked] == shard.categories.index(category)).all()
-    assert manifest["tokens"] == sum(shard.tokens for shard in result)
-    assert manifest["short"] is False
-    assert manifest["dropped"] == {}
+    for shard, manifest in zip(result, manifests, strict=True):
+        assert (manifest["tokens"], manifest["rows"]) == (shard.tokens, shard.rows)
+        assert manifest["next_document"] == shard.row_document[-1] + 1
+        assert manifest["short"] is False
+        assert manifest["dropped"] == {}
 
 
 def test_plain_rows_decode_to_their_text(
@@ -82,12 +107,38 @@ def test_plain_rows_decode_to_their_text(
 
 
 def test_tokenizing_is_reproducible_and_extends(
-    documents: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    shards(tmp_path / "a", documents, {"pt": tokenizer}, Layout(96, 4_000, 2_000))
-    shards(tmp_path / "b", documents, {"pt": tokenizer}, Layout(96, 8_000, 2_000))
-    for name in ("shard000.h5", "shard001.h5"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    """A larger budget has more parts of text and more shards; the first ones stay as they are."""
+    parts: list[Path] = []
+    for index, tokens in enumerate((2_000, 4_000, 6_000, 8_000)):
+        folder = tmp_path / f"part{index}"
+        parts.append(sample(folder, {"made": {"kind": "generator"}}, tokens, earlier=parts))
+    layouts = [Layout(96, 2_000)] * 4
+    small, _ = token_shards(tmp_path / "a", parts[:2], {"pt": tokenizer}, layouts[:2])
+    large, _ = token_shards(tmp_path / "b", parts, {"pt": tokenizer}, layouts)
+    for before, after in zip(small, large, strict=False):
+        assert before.read_bytes() == after.read_bytes()
+    at_once = sample(tmp_path / "whole", {"made": {"kind": "generator"}}, 8_000)
+    whole, _ = token_shards(tmp_path / "c", at_once, {"pt": tokenizer}, layouts)
+    for one, other in zip(large, whole, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+        assert TokenShard.read(one).tokens > 1_800
+
+
+def test_documents_are_counted_once_over_the_shards(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    texts = [f"text {i} " + ("<bos> inside" if i % 3 == 0 else "word " * 20) for i in range(200)]
+    lines = write_jsonl(tmp_path / "x.jsonl", ({"text": text} for text in texts))
+    table = sample(tmp_path, {"own": {"kind": "jsonl", "path": str(lines)}}, splits=FEW)
+    result, manifests = shards(tmp_path, table, {"pt": tokenizer}, [Layout(96, 700)] * 9)
+    assert manifests[-1]["short"]
+    assert sum(m["read"] for m in manifests) == 200
+    assert sum(m["dropped"].get("has BOS inside", 0) for m in manifests) == 67
+    order = np.concatenate([shard.row_document for shard in result])
+    assert len(order) == 133
+    assert (np.diff(order) > 0).all()
 
 
 def test_short_text_leaves_empty_but_valid_shards(
@@ -95,9 +146,9 @@ def test_short_text_leaves_empty_but_valid_shards(
 ) -> None:
     lines = write_jsonl(tmp_path / "x.jsonl", ({"text": f"document {i}"} for i in range(50)))
     table = sample(tmp_path, {"own": {"kind": "jsonl", "path": str(lines)}}, splits=FEW)
-    result, manifest = shards(tmp_path, table, {"pt": tokenizer})
+    result, manifests = shards(tmp_path, table, {"pt": tokenizer})
     assert [shard.rows for shard in result] == [50, 0, 0]
-    assert manifest["short"] is True
+    assert [manifest["short"] for manifest in manifests] == [True] * 3
     assert (result[0].category == -1).all()
 
 
@@ -110,7 +161,7 @@ def test_rows_with_ids_that_a_model_lacks_are_dropped(
     texts.append("in the <bos> middle")
     lines = write_jsonl(tmp_path / "x.jsonl", ({"text": text} for text in texts))
     table = sample(tmp_path, {"own": {"kind": "jsonl", "path": str(lines)}}, splits=FEW)
-    (first, *_), manifest = shards(tmp_path, table, {"pt": tokenizer, "it": larger})
+    (first, *_), (manifest, *_) = shards(tmp_path, table, {"pt": tokenizer, "it": larger})
     assert first.rows == 30
     assert manifest["dropped"] == {"has ids that a model lacks": 10, "has BOS inside": 1}
 
@@ -121,7 +172,7 @@ def test_template_file_and_template_of_another_model(tmp_path: Path) -> None:
     )
     table = sample(tmp_path, {"own": {"kind": "jsonl", "path": str(lines)}}, splits=FEW)
     base, tuned = wrap(trained(TURNS), None), wrap(trained(TURNS))
-    (first, *_), manifest = shards(tmp_path, table, {"pt": base, "it": tuned})
+    (first, *_), (manifest, *_) = shards(tmp_path, table, {"pt": base, "it": tuned})
     assert tuned.get_vocab()["<start_of_turn>"] in first.ids
     assert manifest["template"] == tuned.chat_template
     file = tmp_path / "chatml.jinja"
@@ -151,17 +202,9 @@ def test_all_documents_dropped(tokenizer: PreTrainedTokenizerFast, tmp_path: Pat
         shards(tmp_path, table, {"pt": tokenizer})
 
 
-@pytest.mark.parametrize(
-    ("layout", "outputs", "sentence"),
-    [
-        (Layout(200, 1000, 100), 10, "context_length 200 exceeds shard_tokens 100"),
-        (Layout(50, 1000, 100), 3, "3 shard files are named but .* make 10"),
-        (Layout(50, 0, 100), 0, "at least 2"),
-    ],
-)
-def test_layouts_that_cannot_work(layout: Layout, outputs: int, sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
-        layout.check(outputs)
+def test_sizes_that_cannot_work() -> None:
+    with pytest.raises(UserError, match="at least 2"):
+        Layout(50, 0).check()
 
 
 def test_main_from_model_manifests(
@@ -188,10 +231,17 @@ def test_main_from_model_manifests(
     )
     flags = [
         "--documents", str(documents), "--tokenizer", f"pt={manifest}", "--tokenizer",
-        f"it={manifest}", "--context-length", "64", "--tokens", "4000", "--shard-tokens", "2000",
-        "--manifest", str(tmp_path / "tokens.json"), "--output", str(tmp_path / "s0.h5"),
+        f"it={manifest}", "--context-length", "64",
     ]  # fmt: skip
-    assert main(flags) == 2
-    assert "1 shard files are named but 4000 tokens" in capsys.readouterr().err
-    assert main([*flags, str(tmp_path / "s1.h5")]) == 0
-    assert TokenShard.read(tmp_path / "s1.h5").tokens > 1800
+
+    def run(number: int, *more: str) -> int:
+        paths = [str(tmp_path / f"s{number}.{kind}") for kind in ("h5", "json")]
+        return main([*flags, "--output", paths[0], "--manifest", paths[1], *more])
+
+    assert run(0, "--tokens", "1") == 2
+    assert "must be at least 2" in capsys.readouterr().err
+    assert run(0, "--tokens", "2000") == 0
+    assert run(1, "--tokens", "2000", "--previous", str(tmp_path / "s0.json")) == 0
+    first, second = (TokenShard.read(tmp_path / f"s{n}.h5") for n in (0, 1))
+    assert second.tokens > 1800
+    assert second.row_document[0] == first.row_document[-1] + 1

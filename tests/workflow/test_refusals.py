@@ -55,11 +55,11 @@ def test_branch_of_a_hub_plans_but_does_not_run(tree: Path) -> None:
     running.snakemake(tree, "-n", "--configfile", "bad.yaml")
 
 
-def test_hub_data_sets_plan_but_are_not_fetched(tree: Path) -> None:
-    commit = "0" * 40
-    source = {"kind": "huggingface", "path": "owner/data", "revision": commit}
-    raw = put(smoke(), "text.sources.hub", source)
-    assert "owner/data, which this version plans with but does not fetch" in refusal(tree, raw)
+def test_hub_that_does_not_answer(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    source = {"kind": "huggingface", "path": "owner/data", "revision": "0" * 40}
+    told = refusal(tree, put(smoke(), "text.sources.hub", source))
+    assert "text.sources.hub: the data set owner/data cannot be fetched" in told
 
 
 def test_llm_without_key(tree: Path) -> None:

@@ -45,7 +45,11 @@ def test_report_has_no_external_address(smoke_run: Run) -> None:
 
 def test_shared_artifacts_are_linked(smoke_run: Run) -> None:
     results = smoke_run.folder / "results" / "smoke"
-    for name in ("dataset/documents.parquet", "dataset/tokens/shard000.h5", "models/pt/model.json"):
+    for name in (
+        "dataset/documents/shard000.parquet",
+        "dataset/tokens/shard000.h5",
+        "models/pt/model.json",
+    ):
         assert (results / name).is_symlink()
         assert (results / name).stat().st_size > 0
 

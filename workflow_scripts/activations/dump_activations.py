@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from workflow_scripts import cli, hdf5
+from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.activations.blocks import capture, check_layers, decoder_blocks, forward_to
-from workflow_scripts.activations.store import FORMAT, VERSION
 from workflow_scripts.dataset.shards import TokenShard
 from workflow_scripts.models.loading import Manifest, choose_device, load_model
 from workflow_scripts.provenance import provenance

@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workflow_scripts import hdf5
+from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.cli import UserError
 
-FORMAT = "diffscope-activations"
-VERSION = 1
 NORMALIZER_FORMAT = "diffscope-normalizer"
 NORMALIZER_VERSION = 1
 BLOCK = 256  # usable tokens that are read together when shuffling

@@ -61,7 +61,6 @@ class Renderer:
     """Encodes documents with one tokenizer, whose ``chat_template`` is the run's."""
 
     tokenizer: PreTrainedTokenizerBase
-    folded: int = 0
     _skeletons: dict[tuple[str, ...], Skeleton] = field(default_factory=dict)
     _system_refused: bool | None = None
 
@@ -147,15 +146,18 @@ class Renderer:
     def _fold(self, messages: Messages) -> list[dict[str, str]]:
         """Put a system message into the first user turn where the template has no such role."""
         chat = [{"role": m["role"], "content": m["content"]} for m in messages]
-        if chat[0]["role"] != "system" or not self._refuses_system():
+        if not self.folds(messages):
             return chat
-        self.folded += 1
         system, *rest = chat
         for message in rest:
             if message["role"] == "user":
                 message["content"] = f"{system['content']}\n\n{message['content']}"
                 break
         return rest
+
+    def folds(self, messages: Messages) -> bool:
+        """Return whether a chat's system message goes into the first user turn."""
+        return messages[0]["role"] == "system" and self._refuses_system()
 
     def _refuses_system(self) -> bool:
         if self._system_refused is None:

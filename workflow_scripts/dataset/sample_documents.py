@@ -2,11 +2,13 @@
 
 Documents come from the named sources so that each source's share of tokens follows its weight.
 Tokens are estimated as UTF-8 bytes over ``bytes_per_token``, at most the context length, until
-1.1 times the budget: the tokenizer comes later and takes what it needs. A larger budget begins
-with the documents of a smaller one. A document's split is a function of its content alone.
+1.1 times the budget: the tokenizer comes later and takes what it needs. A document's split is a
+function of its content alone.
 
-Writes ``documents.parquet`` (``document``, ``source``, ``kind``, ``category``, ``split``,
-``text``, ``messages`` as a JSON list, ``hash``) and a manifest with the counts.
+The documents are written in parts: a part goes on where the one before ended, up to its own,
+larger budget. So a larger sample has the parts of a smaller one, and more. A part is a table
+(``document``, ``source``, ``kind``, ``category``, ``split``, ``text``, ``messages`` as a JSON list,
+``hash``) and a JSON file with its counts and where drawing stands.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from workflow_scripts import cli
 from workflow_scripts.cli import UserError
 from workflow_scripts.dataset.shards import SPLITS
 from workflow_scripts.dataset.sources import Draft, Mixer, Source, parse_sources
-from workflow_scripts.files import atomic_path, write_json
+from workflow_scripts.files import atomic_path, read_json, write_json
 from workflow_scripts.provenance import provenance
 
 MARGIN = 1.1
@@ -49,22 +51,35 @@ class Budget:
 
 @dataclass
 class SourceCount:
-    """What a source gave."""
+    """What a source gave to a part."""
 
     kind: str
     documents: int = 0
     estimated_tokens: float = 0.0
     duplicates: int = 0
     empty: int = 0
+    malformed: int = 0
     exhausted: bool = False
     splits: Counter[str] = field(default_factory=Counter)
     categories: Counter[str] = field(default_factory=Counter)
     files: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass
+class Place:
+    """Where drawing stands: documents and tokens so far, and what each source has given."""
+
+    documents: int = 0
+    tokens: float = 0.0
+    taken: dict[str, int] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)
+    repeats: dict[str, int] = field(default_factory=dict)
+    ended: list[str] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class Row:
-    """One line of documents.parquet."""
+    """One line of a part's table."""
 
     document: int
     source: str
@@ -132,24 +147,30 @@ def draw_documents(
     budget: Budget,
     splits: Mapping[str, float],
     counts: Mapping[str, SourceCount],
+    place: Place,
+    seen: set[bytes],
 ) -> Iterator[Row]:
-    """Yield distinct documents until the budget is met; fill ``counts`` on the way."""
+    """Yield distinct documents from ``place`` on until the budget is met.
+
+    ``counts``, ``place`` and ``seen``, the hashes of all documents so far, are kept up to date.
+    """
+    live = [source for source in sources if source.name not in place.ended]
     mixer = Mixer(
-        {source.name: source.drafts(budget.estimate) for source in sources},
-        {source.name: source.weight for source in sources},
+        {s.name: s.drafts(budget.estimate, place.taken.get(s.name, 0)) for s in live},
+        {s.name: s.weight for s in sources},
+        place.spent,
     )
-    seen: set[bytes] = set()
-    repeats: Counter[str] = Counter()
-    drawn = 0.0
-    while drawn < MARGIN * budget.tokens:
+    repeats = Counter(place.repeats)
+    taken = Counter(place.taken)
+    while place.tokens < MARGIN * budget.tokens:
         try:
             name, draft = mixer.draw()
         except LookupError:
             break
+        taken[name] += 1
         digest = content_hash(draft)
         key = bytes.fromhex(digest)
-        if not draft.content.strip() or key in seen:
-            reason = "duplicates" if key in seen and draft.content.strip() else "empty"
+        if reason := _useless(draft, key, seen):
             setattr(counts[name], reason, getattr(counts[name], reason) + 1)
             repeats[name] += 1
             if repeats[name] >= REPEATS:
@@ -158,13 +179,25 @@ def draw_documents(
         repeats[name] = 0
         seen.add(key)
         tokens = budget.estimate(draft)
-        drawn += tokens
+        place.tokens += tokens
         mixer.charge(name, tokens)
-        row = _row(len(seen) - 1, name, draft, digest, splits)
+        row = _row(place.documents, name, draft, digest, splits)
+        place.documents += 1
         _count(counts[name], row, tokens)
         yield row
-    for source in sources:
-        counts[source.name].exhausted = source.name not in mixer.streams
+    place.taken, place.repeats, place.spent = dict(taken), dict(repeats), mixer.spent
+    place.ended = [source.name for source in sources if source.name not in mixer.streams]
+    for name in place.ended:
+        counts[name].exhausted = True
+
+
+def _useless(draft: Draft, key: bytes, seen: set[bytes]) -> str:
+    """Return why a draft gives no document, or an empty string."""
+    if draft.malformed:
+        return "malformed"
+    if not draft.content.strip():
+        return "empty"
+    return "duplicates" if key in seen else ""
 
 
 def _row(number: int, name: str, draft: Draft, digest: str, splits: Mapping[str, float]) -> Row:
@@ -196,64 +229,75 @@ def sample_documents(
     output: Path,
     manifest: Path,
     facts: Mapping[str, object],
+    earlier: Sequence[Path] = (),
+    state: Path | None = None,
 ) -> None:
-    """Draw the documents and write them with their manifest.
+    """Draw documents up to ``budget``, which includes the earlier parts, and write this part.
+
+    ``earlier`` are the tables of the parts before, ``state`` the last one's manifest.
 
     Raises
     ------
     UserError
-        If the sources hold no document, or a split with a fraction above 0 gets none.
+        If the sources hold no document at all.
     """
-    counts = {source.name: SourceCount(source.kind, files=source.digests()) for source in sources}
+    place = Place(**read_json(state)["place"]) if state else Place()
+    seen = {key for path in earlier for key in _hashes(path)}
+    counts = {
+        source.name: SourceCount(source.kind, files={} if state else source.digests())
+        for source in sources
+    }
+    before = place.documents
     with atomic_path(output) as temporary:
-        _write_rows(temporary, draw_documents(sources, budget, splits, counts))
-        _check_splits(counts, splits)
-    drawn = sum(count.estimated_tokens for count in counts.values())
-    short = drawn < budget.tokens
+        drawn = draw_documents(sources, budget, splits, counts, place, seen)
+        _write_rows(temporary, drawn, _category_names(sources))
+        if not place.documents:
+            names = ", ".join(counts)
+            raise UserError(f"the sources ({names}) hold no text: every document is empty")
+    short = place.tokens < budget.tokens
     for name, count in counts.items():
         if count.exhausted:
-            cli.log(f"source {name} has no more than {count.documents} different documents")
+            cli.log(f"source {name} has no more different documents")
     if short:
-        cli.log(f"the text is short: about {drawn:.0f} tokens of {budget.tokens} wanted")
+        cli.log(f"the text is short: about {place.tokens:.0f} tokens of {budget.tokens} wanted")
     write_json(
         manifest,
         {
-            "documents": sum(count.documents for count in counts.values()),
+            "documents": place.documents - before,
             "tokens_wanted": budget.tokens,
-            "tokens_estimated": round(drawn),
+            "tokens_estimated": round(sum(c.estimated_tokens for c in counts.values())),
             "short": short,
-            "duplicates": sum(count.duplicates for count in counts.values()),
-            "splits": {
-                name: sum(count.splits[name] for count in counts.values()) for name in SPLITS
-            },
             "sources": {
                 name: {**vars(count), "estimated_tokens": round(count.estimated_tokens)}
                 for name, count in counts.items()
             },
+            "place": vars(place),
             "provenance": provenance(**facts),
         },
     )
 
 
-def _check_splits(counts: Mapping[str, SourceCount], splits: Mapping[str, float]) -> None:
-    names = ", ".join(counts)
-    total = sum(count.documents for count in counts.values())
-    if not total:
-        raise UserError(f"the sources ({names}) hold no text: every document is empty")
-    for split, fraction in splits.items():
-        if fraction > 0 and not any(count.splits[split] for count in counts.values()):
-            raise UserError(
-                f"none of the {total} documents of the sources ({names}) fell into the split "
-                f"{split}: give more text or a larger fraction"
-            )
+def _category_names(sources: Sequence[Source]) -> list[str]:
+    """Return the categories that any part may hold, sorted."""
+    return sorted({category for source in sources for category in source.categories})
 
 
-def _write_rows(path: Path, rows: Iterator[Row]) -> None:
+def _hashes(path: Path) -> Iterator[bytes]:
+    import pyarrow.parquet as pq
+
+    for digest in pq.read_table(path, columns=["hash"])["hash"].to_pylist():
+        yield bytes.fromhex(digest)
+
+
+def _write_rows(path: Path, rows: Iterator[Row], categories: Sequence[str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     names = ("source", "kind", "category", "split", "text", "messages", "hash")
-    schema = pa.schema([("document", pa.int64()), *((name, pa.large_string()) for name in names)])
+    schema = pa.schema(
+        [("document", pa.int64()), *((name, pa.large_string()) for name in names)],
+        metadata={"categories": json.dumps(categories)},
+    )
     group: list[dict[str, object]] = []
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for row in cli.progress(rows, desc="documents"):
@@ -270,7 +314,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--sources", type=cli.json_argument, required=True, help="JSON: name to settings"
     )
-    parser.add_argument("--tokens", type=int, required=True, help="token budget")
+    parser.add_argument(
+        "--tokens", type=int, required=True, help="token budget, the earlier parts' included"
+    )
     parser.add_argument("--context-length", type=int, required=True, help="tokens per document")
     parser.add_argument(
         "--bytes-per-token", type=float, default=4.0, help="for the estimate of tokens"
@@ -280,8 +326,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--facts", type=json.loads, default={}, help="JSON for the provenance")
-    parser.add_argument("--output", type=Path, required=True, help="documents.parquet")
-    parser.add_argument("--manifest", type=Path, required=True, help="manifest.json")
+    parser.add_argument(
+        "--earlier", type=Path, nargs="*", default=[], help="tables of the earlier parts, in order"
+    )
+    parser.add_argument("--state", type=Path, default=None, help="manifest of the part before")
+    parser.add_argument("--output", type=Path, required=True, help="the part's table (Parquet)")
+    parser.add_argument("--manifest", type=Path, required=True, help="the part's manifest (JSON)")
     arguments = parser.parse_args(argv)
 
     def run() -> None:
@@ -292,6 +342,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.output,
             arguments.manifest,
             arguments.facts,
+            arguments.earlier,
+            arguments.state,
         )
 
     return cli.guarded(run)

@@ -1,47 +1,62 @@
-"""Where documents come from: the built-in generator, JSON lines, Parquet.
+"""Where documents come from: the built-in generator, JSON lines, Parquet, data sets of a hub.
 
-A source yields its documents in an order fixed by its seed, without holding them in memory:
-JSON lines by an index of line starts, Parquet by row groups. The settings of a source:
+A source yields its documents in an order fixed by its seed, without holding them in memory, and
+from any place on (``records``). The settings of a source:
 
-- ``kind``: ``generator``, ``jsonl`` or ``parquet``; ``weight``: share of the tokens (default 1);
-  ``seed``: of its order or of the generator (default: the run's).
+- ``kind``: ``generator``, ``jsonl``, ``parquet`` or ``huggingface``; ``weight``: share of the
+  tokens (default 1); ``seed``: of its order or of the generator (default: the run's).
 - ``categories`` (generator): category to share of the source's tokens, or a list of categories;
   all in equal shares by default.
-- ``path`` (files): a path or glob pattern, or a list of them. ``text_column`` and
-  ``messages_column``: where plain text, or a list of ``{"role", "content"}``, stands. Without
-  either, ``messages`` is taken where the first record has it, else ``text``.
+- ``path`` (files): a path or glob pattern, or a list of them; JSON lines may be gzipped (``.gz``).
+- ``path`` (hub): id of a data set, or a folder in the hub's layout; with ``name``, ``revision``
+  and ``split``.
+- ``text_column`` and ``messages_column``: where plain text, or a list of ``{"role", "content"}``,
+  stands. Without either, ``messages`` is taken where the first record has it, else ``text``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import random
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import cast
 
 from workflow_scripts.cli import UserError
 from workflow_scripts.dataset.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES, generate
+from workflow_scripts.dataset.hub import DataSet, stream
+from workflow_scripts.dataset.records import (
+    Files,
+    Record,
+    gzip_records,
+    jsonl_records,
+    parquet_records,
+    shuffled_blocks,
+)
 
+MALFORMED = 100  # a hub's source that starts with so many rows of no use is refused
 CHAT_ROLES = ("system", "user", "assistant")
 _KEYS = {
     "generator": {"kind", "weight", "seed", "categories"},
     "jsonl": {"kind", "weight", "seed", "path", "text_column", "messages_column"},
     "parquet": {"kind", "weight", "seed", "path", "text_column", "messages_column"},
-}
-Record = Mapping[str, object]
+    "huggingface": {"kind", "weight", "seed", "path", "name", "revision", "split", "text_column",
+                    "messages_column"},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A drawn document: plain ``text`` or chat ``messages`` (the other one is empty)."""
+    """A drawn document: plain ``text`` or chat ``messages`` (the other one is empty).
+
+    ``malformed`` says that a row of a hub's data set holds no document.
+    """
 
     text: str
     messages: tuple[tuple[str, str], ...] = ()
     category: str = ""
+    malformed: bool = False
 
     @property
     def kind(self) -> str:
@@ -66,40 +81,79 @@ class Source:
     paths: tuple[Path, ...]
     text_column: str
     messages_column: str
+    data: DataSet | None = None
 
-    def drafts(self, cost: Callable[[Draft], float]) -> Iterator[Draft]:
-        """Yield the source's documents; ``cost`` is a document's size in tokens."""
+    def drafts(self, cost: Callable[[Draft], float], start: int = 0) -> Iterator[Draft]:
+        """Yield the documents from number ``start`` on; ``cost`` is a document's size in tokens."""
         if self.kind == "generator":
-            return _generated(self.categories, self.seed, cost)
-        records = _jsonl_records if self.kind == "jsonl" else _parquet_records
-        return self._parsed(records(self))
+            return islice(_generated(self.categories, self.seed, cost), start, None)
+        return self._parsed(start)
 
     def digests(self) -> dict[str, str]:
         """Return the SHA-256 of each file."""
         return {path.name: _digest(path) for path in self.paths}
 
-    def _parsed(self, records: Iterable[tuple[str, Record]]) -> Iterator[Draft]:
+    def _records(self, start: int) -> Iterator[tuple[str, Record]]:
+        columns = [name for name in (self.text_column, self.messages_column) if name]
+        if self.data is not None:
+            return _hub_records(self.data, columns, f"{self.seed}:{self.name}", start)
+        files = Files(self.name, self.paths, f"{self.seed}:{self.name}")
+        if self.kind == "parquet":
+            return parquet_records(files, columns, start)
+        gzipped = any(path.suffix == ".gz" for path in self.paths)
+        return gzip_records(files, start) if gzipped else jsonl_records(files, start)
+
+    def _parsed(self, start: int) -> Iterator[Draft]:
         column, chat = self.messages_column or self.text_column, bool(self.messages_column)
-        for where, record in records:
-            if not column:
+        if not column:
+            for _, record in self._records(0):
                 chat = "messages" in record
                 column = "messages" if chat else "text"
-            if column not in record:
-                raise UserError(
-                    f"source {self.name}: {where} has no column {column!r} "
-                    f"(it has {', '.join(sorted(record)) or 'none'}): "
-                    "set text_column or messages_column"
-                )
-            value = record[column]
-            if chat:
-                yield Draft("", parse_messages(value, f"source {self.name}: {where}"))
-            elif value is None or isinstance(value, str):
-                yield Draft(value or "")
-            else:
-                raise UserError(
-                    f"source {self.name}: {where} holds {type(value).__name__} in {column!r}, "
-                    "not text: choose another text_column"
-                )
+                break
+        good = start > 0
+        for number, (where, record) in enumerate(self._records(start)):
+            try:
+                draft = _draft(record, column, chat, f"source {self.name}: {where}")
+            except UserError:
+                # Nobody can mend a hub's rows, but rows of another form are a wrong setting.
+                if self.data is None or column not in record or not (good or number < MALFORMED):
+                    raise
+                draft = Draft("", malformed=True)
+            good = good or not draft.malformed
+            yield draft
+
+
+def _draft(record: Record, column: str, chat: bool, where: str) -> Draft:
+    """Return the document of a record.
+
+    Raises
+    ------
+    UserError
+        If the column is missing, or holds neither text nor, for a chat, messages.
+    """
+    if column not in record:
+        raise UserError(
+            f"{where} has no column {column!r} (it has {', '.join(sorted(record)) or 'none'}): "
+            "set text_column or messages_column"
+        )
+    value = record[column]
+    if chat:
+        return Draft("", parse_messages(value, where))
+    if value is None or isinstance(value, str):
+        return Draft(value or "")
+    raise UserError(
+        f"{where} holds {type(value).__name__} in {column!r}, not text: choose another text_column"
+    )
+
+
+def _hub_records(
+    data: DataSet, columns: list[str], seed: str, start: int
+) -> Iterator[tuple[str, Record]]:
+    def rows(first: int) -> Iterator[tuple[str, Record]]:
+        for number, row in enumerate(stream(data, columns, first), first):
+            yield f"row {number} of {data.path}", row
+
+    return shuffled_blocks(rows, seed, start)
 
 
 def _digest(path: Path) -> str:
@@ -142,10 +196,25 @@ def _parse_source(name: str, value: object, seed: int) -> Source:
         weight=_positive(given.get("weight", 1.0), f"source {name}: weight"),
         seed=int(given.get("seed", seed)),
         categories=_categories(name, given.get("categories")) if kind == "generator" else {},
-        paths=() if kind == "generator" else _paths(name, given.get("path")),
+        paths=_paths(name, given.get("path")) if kind in ("jsonl", "parquet") else (),
         text_column=str(given.get("text_column", "")),
         messages_column=str(given.get("messages_column", "")),
+        data=_data_set(name, given) if kind == "huggingface" else None,
     )
+
+
+def _data_set(name: str, given: Mapping[str, object]) -> DataSet:
+    if not given.get("path"):
+        raise UserError(f"source {name}: no path is given: set `path` to a data set or folder")
+    data = DataSet(
+        path=str(given["path"]),
+        name=str(given["name"]) if "name" in given else None,
+        revision=str(given["revision"]) if "revision" in given else None,
+        split=str(given.get("split", "train")),
+    )
+    if data.revision is None and not data.local:
+        raise UserError(f"source {name}: no revision is given: set the commit of {data.path}")
+    return data
 
 
 def _positive(value: object, what: str) -> float:
@@ -239,9 +308,14 @@ class Mixer:
     does not depend on the budget, so that a larger sample starts with the smaller one.
     """
 
-    def __init__(self, streams: Mapping[str, Iterator[Draft]], weights: Mapping[str, float]):
+    def __init__(
+        self,
+        streams: Mapping[str, Iterator[Draft]],
+        weights: Mapping[str, float],
+        spent: Mapping[str, float] | None = None,
+    ) -> None:
         self.streams = dict(streams)
-        self.spent = dict.fromkeys(streams, 0.0)
+        self.spent = dict.fromkeys(streams, 0.0) | dict(spent or {})
         self.weights = weights
 
     def draw(self) -> tuple[str, Draft]:
@@ -267,82 +341,3 @@ class Mixer:
     def close(self, name: str) -> None:
         """Draw no more from a stream."""
         del self.streams[name]
-
-
-def _jsonl_records(source: Source) -> Iterator[tuple[str, Record]]:
-    index: list[tuple[Path, array[int], array[int]]] = []
-    for path in source.paths:
-        index.append((path, *_line_starts(path)))
-    order = array("q", range(sum(len(starts) for _, starts, _ in index)))
-    if not order:
-        raise UserError(f"source {source.name}: {source.paths[0]} is empty: it holds no documents")
-    random.Random(f"{source.seed}:{source.name}").shuffle(order)
-    handles = [path.open("rb") for path, _, _ in index]
-    try:
-        for item in order:
-            which = 0
-            while item >= len(index[which][1]):
-                item -= len(index[which][1])
-                which += 1
-            path, starts, numbers = index[which]
-            handles[which].seek(starts[item])
-            where = f"{path} line {numbers[item]}"
-            yield where, _json_record(handles[which].readline(), where, source.name)
-    finally:
-        for handle in handles:
-            handle.close()
-
-
-def _line_starts(path: Path) -> tuple[array[int], array[int]]:
-    """Return the byte offset and the number of each line that is not blank."""
-    starts, numbers, offset = array("q"), array("q"), 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                starts.append(offset)
-                numbers.append(number)
-            offset += len(line)
-    return starts, numbers
-
-
-def _json_record(line: bytes, where: str, name: str) -> Record:
-    try:
-        record = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"source {name}: {where} is not valid JSON ({error}): mend it") from None
-    if not isinstance(record, dict):
-        raise UserError(f"source {name}: {where} is no JSON object: write one object per line")
-    return cast(Record, record)
-
-
-def _parquet_records(source: Source) -> Iterator[tuple[str, Record]]:
-    import pyarrow
-    import pyarrow.parquet as pq
-
-    groups: list[tuple[Path, int]] = []
-    rows = 0
-    for path in source.paths:
-        try:
-            meta = pq.read_metadata(path)
-        except pyarrow.ArrowInvalid as error:
-            raise UserError(
-                f"source {source.name}: {path} is not a Parquet file ({error}): check its `path`"
-            ) from None
-        rows += meta.num_rows
-        groups.extend((path, group) for group in range(meta.num_row_groups))
-    if not rows:
-        raise UserError(f"source {source.name}: {source.paths[0]} is empty: it holds no documents")
-    generator = random.Random(f"{source.seed}:{source.name}")
-    generator.shuffle(groups)
-    wanted = {source.text_column, source.messages_column, "text", "messages"}
-    for path, group in groups:
-        file = pq.ParquetFile(path)
-        names = set(file.schema_arrow.names)
-        read = sorted(wanted & names) or sorted(names)[:1]
-        records = file.read_row_group(group, columns=read).to_pylist()
-        order = list(range(len(records)))
-        generator.shuffle(order)
-        for row in order:
-            where = f"{path} row {row} of row group {group}"
-            blank = dict.fromkeys(sorted(names))
-            yield where, (records[row] if wanted & names else blank)

@@ -1,13 +1,13 @@
-"""Turn the documents into token shards that every model of the run reads alike.
+"""Turn documents into one token shard that every model of the run reads alike.
 
 One tokenizer encodes for all: the models' tokenizers must agree (``vocabularies``), the one with
 the largest vocabulary does the work, and a document with an id that some model lacks is dropped
 and counted. One chat template serves the run: the file given, else that of the first model that
 has one. Each row holds one document behind exactly one BOS, cut to the context length.
 
-Rows are dealt to shards in the documents' order. A shard takes rows while they fit; the number of
-shards follows from the budget alone, so that where the text is short the last ones stay small or
-empty, which the manifest says.
+Rows lie in the documents' order. A shard takes rows while they fit and begins behind the last
+document of the shard before; so the shards of a smaller token budget are also a larger one's. Where
+the text is short, the last shards stay small or empty, which the manifest says.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from workflow_scripts.files import read_json, write_json
 from workflow_scripts.provenance import provenance
 
 if TYPE_CHECKING:
+    import pyarrow.parquet as pq
     from transformers import PreTrainedTokenizerBase
 
 T = TypeVar("T", bound=np.generic)
@@ -43,41 +43,21 @@ COMPARED = 32  # documents whose ids are compared between tokenizers, besides th
 
 @dataclass(frozen=True)
 class Layout:
-    """The size of rows and shards, in tokens."""
+    """The size of rows and of the shard, in tokens."""
 
     context_length: int
     tokens: int
-    shard_tokens: int
 
-    @property
-    def shards(self) -> int:
-        """The number of shards, from the budget alone."""
-        return math.ceil(self.tokens / self.shard_tokens)
-
-    def capacity(self, shard: int) -> int:
-        """Tokens that a shard may hold; the last one holds the rest of the budget."""
-        return min(self.shard_tokens, self.tokens - shard * self.shard_tokens)
-
-    def check(self, outputs: int) -> None:
+    def check(self) -> None:
         """Refuse sizes that cannot work.
 
         Raises
         ------
         UserError
-            If a size is not positive, a row may exceed a shard, or the number of outputs is wrong.
+            If a size is below 2.
         """
-        if min(self.context_length, self.tokens, self.shard_tokens) < 2:
+        if min(self.context_length, self.tokens) < 2:
             raise UserError("text: tokens, shard_tokens and context_length must be at least 2")
-        if self.context_length > self.shard_tokens:
-            raise UserError(
-                f"text: context_length {self.context_length} exceeds shard_tokens "
-                f"{self.shard_tokens}: make shards at least as long as a document"
-            )
-        if outputs != self.shards:
-            raise UserError(
-                f"{outputs} shard files are named but {self.tokens} tokens in shards of "
-                f"{self.shard_tokens} make {self.shards}: name as many --output files"
-            )
 
 
 @dataclass(frozen=True)
@@ -88,17 +68,20 @@ class Row:
     split: int
     category: int
     encoded: Encoded
+    truncated: bool
+    folded: bool
 
 
 @dataclass
 class Tally:
-    """What became of the documents."""
+    """What became of the documents up to the shard's last row."""
 
     read: int = 0
     rows: int = 0
     tokens: int = 0
     truncated: int = 0
     system_folded: int = 0
+    next_document: int = 0
     short: bool = False
     dropped: Counter[str] = field(default_factory=Counter)
     split_rows: Counter[str] = field(default_factory=Counter)
@@ -107,7 +90,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Document:
-    """The columns of documents.parquet that matter here."""
+    """The columns of a table of documents that matter here."""
 
     document: int
     kind: str
@@ -126,8 +109,8 @@ class Encoder:
     categories: tuple[str, ...]
     context_length: int
 
-    def rows(self, documents: Sequence[Document], tally: Tally) -> Iterator[Row]:
-        """Encode documents in order; count and leave out those that cannot be used."""
+    def rows(self, documents: Sequence[Document]) -> Iterator[Row | str]:
+        """Encode documents in order; of one that cannot be used, give the reason."""
         plain = [d for d in documents if d.kind == "plain"]
         chat = [d for d in documents if d.kind == "chat"]
         results: dict[int, Encoded | RenderingError] = {}
@@ -136,19 +119,20 @@ class Encoder:
         chats = self.renderer.chats([json.loads(d.messages) for d in chat])
         results.update(zip((d.document for d in chat), chats, strict=True))
         for document in documents:
-            tally.read += 1
             result = results[document.document]
             problem = str(result) if isinstance(result, RenderingError) else self._problem(result)
             if isinstance(result, RenderingError) or problem:
-                tally.dropped[problem] += 1
+                yield problem
                 continue
             row = cut(result, self.context_length)
             if row.template.all():
-                tally.dropped["holds only template tokens"] += 1
+                yield "holds only template tokens"
                 continue
-            tally.truncated += len(row.ids) < len(result.ids)
             category = self.categories.index(document.category) if document.category else -1
-            yield Row(document.document, SPLITS.index(document.split), category, row)
+            split = SPLITS.index(document.split)
+            truncated = len(row.ids) < len(result.ids)
+            folded = document.kind == "chat" and self.renderer.folds(json.loads(document.messages))
+            yield Row(document.document, split, category, row, truncated, folded)
 
     def _problem(self, row: Encoded) -> str:
         if (row.ids >= len(self.known)).any() or not self.known[row.ids].all():
@@ -182,22 +166,47 @@ def _joined(parts: Sequence[NDArray[T]], kind: type[T]) -> NDArray[T]:
     return np.concatenate(parts).astype(kind) if parts else np.empty(0, dtype=kind)
 
 
-def deal(rows: Iterator[Row], layout: Layout, tally: Tally) -> Iterator[list[Row]]:
-    """Yield the rows of each shard in turn, always ``layout.shards`` lists.
+def fill(
+    encoder: Encoder, batches: Iterator[list[Document]], tokens: int, tally: Tally
+) -> list[Row]:
+    """Return the rows of the shard, of at most ``tokens`` tokens, and keep the tally.
 
-    The row after the last that fits is drawn from ``rows`` and lost. ``tally.short`` says
-    whether the rows ended before the shards were full.
+    Documents behind the last row are left to the next shard, those that cannot be used too.
     """
-    waiting = next(rows, None)
-    for shard in range(layout.shards):
-        held: list[Row] = []
-        free = layout.capacity(shard)
-        while waiting is not None and len(waiting.encoded.ids) <= free:
-            held.append(waiting)
-            free -= len(waiting.encoded.ids)
-            waiting = next(rows, None)
-        tally.short = waiting is None
-        yield held
+    held: list[Row] = []
+    useless: list[str] = []
+    for batch in batches:
+        for row in encoder.rows(batch):
+            if isinstance(row, str):
+                useless.append(row)
+                continue
+            if tally.tokens + len(row.encoded.ids) > tokens:
+                return held
+            held.append(row)
+            _count(tally, row, useless)
+            useless = []
+    tally.short = True
+    _count_dropped(tally, useless)
+    return held
+
+
+def _count(tally: Tally, row: Row, useless: Sequence[str]) -> None:
+    _count_dropped(tally, useless)
+    tokens = len(row.encoded.ids)
+    tally.read += 1
+    tally.next_document += 1
+    tally.rows += 1
+    tally.tokens += tokens
+    tally.truncated += row.truncated
+    tally.system_folded += row.folded
+    tally.split_rows[SPLITS[row.split]] += 1
+    tally.split_tokens[SPLITS[row.split]] += tokens
+
+
+def _count_dropped(tally: Tally, reasons: Sequence[str]) -> None:
+    tally.read += len(reasons)
+    tally.next_document += len(reasons)
+    tally.dropped.update(reasons)
 
 
 def choose_template(
@@ -222,18 +231,33 @@ def choose_template(
     return None, ""
 
 
-def read_documents(path: Path) -> Iterator[list[Document]]:
-    """Yield the documents in batches.
+def read_documents(paths: Sequence[Path], first: int = 0) -> Iterator[list[Document]]:
+    """Yield the documents from number ``first`` on in batches.
 
     Raises
     ------
     UserError
-        If the file is missing or no documents.parquet.
+        If a file is missing or no table of documents.
     """
+    columns = list(Document.__dataclass_fields__)
+    for path in paths:
+        file = _open_documents(path, columns)
+        for group in range(file.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            if first >= size:
+                first -= size
+                continue
+            for batch in file.iter_batches(BATCH, row_groups=[group], columns=columns):
+                rows = batch.to_pylist()[first:]
+                first = max(0, first - batch.num_rows)
+                if rows:
+                    yield [Document(**row) for row in rows]
+
+
+def _open_documents(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
     import pyarrow
     import pyarrow.parquet as pq
 
-    columns = list(Document.__dataclass_fields__)
     try:
         file = pq.ParquetFile(path)
     except FileNotFoundError:
@@ -243,15 +267,13 @@ def read_documents(path: Path) -> Iterator[list[Document]]:
     missing = sorted(set(columns) - set(file.schema_arrow.names))
     if missing:
         raise UserError(f"{path} has no column {missing[0]!r}: run sample_documents")
-    for batch in file.iter_batches(batch_size=BATCH, columns=columns):
-        yield [Document(**record) for record in batch.to_pylist()]
+    return file
 
 
 def _categories(path: Path) -> tuple[str, ...]:
-    import pyarrow.parquet as pq
-
-    values = pq.read_table(path, columns=["category"])["category"].unique().to_pylist()
-    return tuple(sorted(value for value in values if value))
+    """Return the categories that documents may have, as the table says."""
+    metadata = _open_documents(path, []).schema_arrow.metadata or {}
+    return tuple(json.loads(metadata.get(b"categories", b"[]")))
 
 
 def _contents(document: Document) -> str:
@@ -260,21 +282,22 @@ def _contents(document: Document) -> str:
     return "\n".join(message["content"] for message in json.loads(document.messages))
 
 
-def fill_shards(
-    documents: Path,
+def fill_shard(
+    documents: Sequence[Path],
     tokenizers: Mapping[str, PreTrainedTokenizerBase],
     sizes: Mapping[str, int],
     template: Path | None,
     layout: Layout,
-    outputs: Sequence[Path],
+    output: Path,
     manifest: Path,
     facts: Mapping[str, object],
+    previous: Path | None = None,
 ) -> None:
     """Do the work of :func:`tokenize_documents` with loaded tokenizers.
 
     ``sizes`` gives the rows of each model's embedding where known.
     """
-    layout.check(len(outputs))
+    layout.check()
     _check_fast(tokenizers)
     first = next(read_documents(documents), [])
     check_agreement(tokenizers, [_contents(document) for document in first[:COMPARED]])
@@ -282,10 +305,13 @@ def fill_shards(
     encoder_name = max(tokenizers, key=lambda name: len(tokenizers[name]))
     renderer = Renderer(tokenizers[encoder_name])
     renderer.tokenizer.chat_template = text
-    categories = _categories(documents)
+    categories = _categories(documents[0])
     encoder = Encoder(renderer, known_ids(tokenizers, sizes), categories, layout.context_length)
-    tally = Tally()
-    rows = (row for batch in read_documents(documents) for row in encoder.rows(batch, tally))
+    tally = Tally(next_document=read_json(previous)["next_document"] if previous else 0)
+    batches = read_documents(documents, tally.next_document)
+    held = fill(encoder, iter(cli.progress(batches, desc="documents")), layout.tokens, tally)
+    if not held and not previous:
+        raise UserError(f"{documents[0]} gives no usable row: {_reasons(tally)}")
     record = provenance(
         models=list(tokenizers),
         encoder=encoder_name,
@@ -293,23 +319,13 @@ def fill_shards(
         template_sha256=hashlib.sha256((text or "").encode()).hexdigest(),
         **facts,
     )
-    shard_facts: list[dict[str, int]] = []
-    shards = zip(outputs, deal(rows, layout, tally), strict=True)
-    for path, held in cli.progress(shards, total=len(outputs), desc="shards"):
-        shard = pack(held, categories)
-        _count(tally, shard)
-        if not tally.rows:
-            raise UserError(f"{documents} gives no usable row: {_reasons(tally)}")
-        write_shard(path, shard, record)
-        shard_facts.append({"rows": shard.rows, "tokens": shard.tokens})
-    tally.system_folded = renderer.folded
+    write_shard(output, pack(held, categories), record)
     _report(tally, layout)
     write_json(
         manifest,
         {
             **vars(tally),
             "tokens_wanted": layout.tokens,
-            "shards": shard_facts,
             "template": text,
             "categories": list(categories),
             "provenance": record,
@@ -324,16 +340,6 @@ def _check_fast(tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> None:
                 f"the tokenizer of {name} has no fast form (tokenizer.json), which token "
                 "offsets need: convert it with transformers"
             )
-
-
-def _count(tally: Tally, shard: TokenShard) -> None:
-    tally.rows += shard.rows
-    tally.tokens += shard.tokens
-    lengths = np.diff(shard.row_starts)
-    for index, name in enumerate(SPLITS):
-        chosen = shard.row_split == index
-        tally.split_rows[name] += int(chosen.sum())
-        tally.split_tokens[name] += int(lengths[chosen].sum())
 
 
 def _reasons(tally: Tally) -> str:
@@ -352,17 +358,19 @@ def _report(tally: Tally, layout: Layout) -> None:
 
 
 def tokenize_documents(
-    documents: Path,
+    documents: Sequence[Path],
     models: Mapping[str, Path],
     template: Path | None,
     layout: Layout,
-    outputs: Sequence[Path],
+    output: Path,
     manifest: Path,
     facts: Mapping[str, object],
+    previous: Path | None = None,
 ) -> None:
-    """Write the token shards of a run and their manifest.
+    """Write a token shard and its manifest.
 
-    ``models`` maps each name to its ``model.json``, whose tokenizer is loaded.
+    ``models`` maps each name to its ``model.json``, whose tokenizer is loaded. ``documents`` are
+    all parts up to the shard's own, ``previous`` is the manifest of the shard before.
 
     Raises
     ------
@@ -371,28 +379,22 @@ def tokenize_documents(
     """
     from workflow_scripts.models.loading import load_tokenizer
 
-    layout.check(len(outputs))
+    layout.check()
     tokenizers = {name: load_tokenizer(path) for name, path in models.items()}
     sizes = {name: read_json(path).get("vocabulary") for name, path in models.items()}
     known = {name: int(size) for name, size in sizes.items() if size}
-    fill_shards(documents, tokenizers, known, template, layout, outputs, manifest, facts)
-
-
-def named_path(text: str) -> tuple[str, Path]:
-    """Argparse type of ``name=path``."""
-    name, separator, path = text.partition("=")
-    if not (name and separator and path):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=path")
-    return name, Path(path)
+    fill_shard(documents, tokenizers, known, template, layout, output, manifest, facts, previous)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and tokenize."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--documents", type=Path, required=True, help="documents.parquet")
+    parser.add_argument(
+        "--documents", type=Path, nargs="+", required=True, help="tables of documents, in order"
+    )
     parser.add_argument(
         "--tokenizer",
-        type=named_path,
+        type=cli.named_path,
         action="append",
         required=True,
         metavar="MODEL=MODEL.JSON",
@@ -400,10 +402,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--template", type=Path, default=None, help="jinja chat template file")
     parser.add_argument("--context-length", type=int, required=True)
-    parser.add_argument("--tokens", type=int, required=True, help="token budget of the run")
-    parser.add_argument("--shard-tokens", type=int, required=True)
+    parser.add_argument("--tokens", type=int, required=True, help="tokens of the shard, at most")
+    parser.add_argument(
+        "--previous", type=Path, default=None, help="manifest of the shard before, none: the first"
+    )
     parser.add_argument("--facts", type=json.loads, default={}, help="JSON for the provenance")
-    parser.add_argument("--output", type=Path, nargs="+", required=True, help="the shards")
+    parser.add_argument("--output", type=Path, required=True, help="the shard")
     parser.add_argument("--manifest", type=Path, required=True)
     arguments = parser.parse_args(argv)
 
@@ -412,10 +416,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.documents,
             dict(arguments.tokenizer),
             arguments.template,
-            Layout(arguments.context_length, arguments.tokens, arguments.shard_tokens),
+            Layout(arguments.context_length, arguments.tokens),
             arguments.output,
             arguments.manifest,
             arguments.facts,
+            arguments.previous,
         )
 
     return cli.guarded(run)

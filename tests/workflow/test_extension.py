@@ -1,0 +1,71 @@
+"""What a larger budget, another layer and another run make anew, and what the store spares."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.workflow import running
+from tests.workflow.conftest import Run
+from tests.workflow.test_config import Raw, put, smoke
+from workflow_scripts import keys
+from workflow_scripts.load_config import load
+
+pytestmark = pytest.mark.workflow
+
+STORED = ("sample_documents", "tokenize_documents", "train_organism", "dump_activations")
+
+
+@pytest.fixture(scope="module")
+def tree(smoke_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished run."""
+    folder = tmp_path_factory.mktemp("extension") / "tree"
+    shutil.copytree(smoke_run.folder, folder, symlinks=True)
+    return folder
+
+
+def jobs(tree: Path, raw: Raw) -> dict[str, int]:
+    """Return how many jobs of the steps that fill the store would run with the settings ``raw``."""
+    (tree / "changed.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    printed = running.snakemake(tree, "-n", "--configfile", "changed.yaml")
+    found = Counter(re.findall(r"^rule (\w+):", printed, re.MULTILINE))
+    return {rule: found[rule] for rule in (*STORED, "fit_crosscoder")}
+
+
+def test_a_larger_budget_makes_new_shards_only(tree: Path) -> None:
+    raw = smoke()
+    assert keys.shards(load(raw)) == 2
+    assert jobs(tree, put(raw, "text.tokens", 90_000)) == {
+        "sample_documents": 1,
+        "tokenize_documents": 1,
+        "train_organism": 0,
+        "dump_activations": 3,
+        "fit_crosscoder": 3,
+    }
+
+
+def test_a_smaller_budget_makes_nothing_for_the_store(tree: Path) -> None:
+    found = jobs(tree, put(smoke(), "text.tokens", 30_000))
+    assert {found[rule] for rule in STORED} == {0}
+
+
+def test_another_layer_makes_its_files_and_its_fit_only(tree: Path) -> None:
+    raw = put(put(smoke(), "layers.high", [2]), "fits.pt_it.layer", 2)
+    assert jobs(tree, raw) == {
+        "sample_documents": 0,
+        "tokenize_documents": 0,
+        "train_organism": 0,
+        "dump_activations": 4,
+        "fit_crosscoder": 1,
+    }
+
+
+def test_another_run_shares_the_store(tree: Path) -> None:
+    found = jobs(tree, put(smoke(), "run", "other"))
+    assert {found[rule] for rule in STORED} == {0}
+    assert found["fit_crosscoder"] == 3

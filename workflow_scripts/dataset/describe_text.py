@@ -1,0 +1,136 @@
+"""Sum up the text of a run: documents by source and split, tokens, what was dropped and why.
+
+Refuses text in which a split that is asked for has no document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts import cli
+from workflow_scripts.files import read_json, write_json
+from workflow_scripts.provenance import provenance
+
+SUMMED = ("read", "rows", "tokens", "truncated", "system_folded")
+COUNTED = ("dropped", "split_rows", "split_tokens")
+
+
+def describe_documents(parts: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    """Return the sums over the parts of a sample, with each source's."""
+    sources = {
+        name: _source([part["sources"][name] for part in parts]) for name in sources_of(parts)
+    }
+    return {
+        "documents": sum(part["documents"] for part in parts),
+        "tokens_estimated": sum(part["tokens_estimated"] for part in parts),
+        "short": any(part["short"] for part in parts),
+        "duplicates": sum(source["duplicates"] for source in sources.values()),
+        "splits": dict(sum((Counter(source["splits"]) for source in sources.values()), Counter())),
+        "sources": sources,
+    }
+
+
+def sources_of(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of a sample's sources."""
+    return list(parts[0]["sources"])
+
+
+def _source(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    total = dict(counts[0])
+    for count in counts[1:]:
+        for name, value in count.items():
+            if isinstance(value, bool):
+                total[name] |= value
+            elif isinstance(value, int):
+                total[name] += value
+            elif name in ("splits", "categories"):
+                total[name] = dict(Counter(total[name]) + Counter(value))
+    return total
+
+
+def describe_tokens(shards: Sequence[Mapping[str, Any]], wanted: int) -> dict[str, object]:
+    """Return the sums over the token shards."""
+    sums: dict[str, object] = {name: sum(s[name] for s in shards) for name in SUMMED}
+    counts = {
+        name: dict(sum((Counter(shard[name]) for shard in shards), Counter())) for name in COUNTED
+    }
+    return {
+        **sums,
+        **counts,
+        "tokens_wanted": wanted,
+        "short": any(shard["short"] for shard in shards),
+        "shards": [{"rows": shard["rows"], "tokens": shard["tokens"]} for shard in shards],
+        "template": shards[0]["template"],
+        "categories": shards[0]["categories"],
+    }
+
+
+def check_splits(parts: Sequence[Mapping[str, Any]], splits: Mapping[str, float]) -> None:
+    """Refuse a sample in which a split is empty.
+
+    Raises
+    ------
+    UserError
+        Naming the split.
+    """
+    described = describe_documents(parts)
+    found: Any = described["splits"]
+    for split, fraction in splits.items():
+        if fraction > 0 and not found.get(split):
+            raise cli.UserError(
+                f"none of the {described['documents']} documents of the sources "
+                f"({', '.join(sources_of(parts))}) fell into the split {split}: "
+                "give more text or a larger fraction"
+            )
+
+
+def describe_text(
+    parts: Sequence[Path],
+    shards: Sequence[Path],
+    splits: Mapping[str, float],
+    tokens: int,
+    output: Path,
+    facts: Mapping[str, object],
+) -> None:
+    """Write the manifest of a run's text.
+
+    Raises
+    ------
+    UserError
+        If a split that is asked for is empty.
+    """
+    sampled = [read_json(path) for path in parts]
+    check_splits(sampled, splits)
+    tokenized = [read_json(path) for path in shards]
+    write_json(
+        output,
+        {
+            "documents": describe_documents(sampled),
+            "tokens": describe_tokens(tokenized, tokens),
+            "provenance": provenance(**facts),
+        },
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and describe."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--documents", type=Path, nargs="+", required=True, help="parts' manifests")
+    parser.add_argument("--shards", type=Path, nargs="+", required=True, help="shards' manifests")
+    parser.add_argument("--splits", type=cli.json_argument, required=True, help="JSON: to fraction")
+    parser.add_argument("--tokens", type=int, required=True, help="token budget of the run")
+    parser.add_argument("--facts", type=json.loads, default={}, help="JSON for the provenance")
+    parser.add_argument("--output", type=Path, required=True)
+    a = parser.parse_args(argv)
+    return cli.guarded(
+        lambda: describe_text(a.documents, a.shards, dict(a.splits), a.tokens, a.output, a.facts)
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
