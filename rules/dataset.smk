@@ -5,6 +5,8 @@ both. They lie in the store, under the digest of all that they depend on but the
 each shard goes on where the one before ended.
 """
 
+# Data sets of a hub are read over the network, which nodes of a cluster often lack.
+FETCHES_TEXT = any(source.kind == "huggingface" for source in SETTINGS.text.sources.values())
 TEXT = "results/store/{key}/documents"
 TOKENS = "results/store/{key}/tokens"
 
@@ -20,6 +22,7 @@ rule sample_documents:
         manifest=f"{TEXT}/{{shard}}.json",
     log:
         f"{TEXT}/logs/{{shard}}.log",
+    localrule: FETCHES_TEXT
     conda:
         "../envs/tables.yaml"
     resources:

@@ -100,7 +100,7 @@ def forward(config: Config, tokens: float) -> Request:
 
 
 def dump_activations(config: Config) -> Request:
-    """One shard through one model."""
+    """One shard through one model: its weights, 2 FLOP per parameter and token."""
     return forward(config, min(config.text.shard_tokens, config.text.tokens))
 
 
@@ -128,7 +128,7 @@ def fit_crosscoder(config: Config) -> Request:
 
 
 def encode(config: Config, share: float) -> Request:
-    """Encode a split once: weights in float32, one product with the encoder per token."""
+    """Return the request of encoding a share of the text once."""
     parameters = crosscoder_parameters(config)
     latents = max(fit.dictionary_size for fit in config.fits.values())
     sums = 16 * latents * (config.latents.groups + 8)
@@ -139,9 +139,10 @@ def encode(config: Config, share: float) -> Request:
 
 
 def read_text(config: Config) -> Request:
-    """Text held in memory: documents and their tokens."""
-    held = config.text.tokens * (config.text.bytes_per_token + 16)
-    return Request(LIBRARIES + round(held / 1e6), LEAST_MINUTES + round(config.text.tokens / 3e6))
+    """A shard's text and tokens held in memory, and the hashes of what was drawn before."""
+    shard = min(config.text.shard_tokens, config.text.tokens)
+    held = 2 * shard * (config.text.bytes_per_token + 16) + config.text.tokens
+    return Request(LIBRARIES + round(held / 1e6), LEAST_MINUTES + round(shard / 1e6))
 
 
 def table(config: Config) -> Request:
@@ -150,21 +151,45 @@ def table(config: Config) -> Request:
     return Request(LIBRARIES + READER + latents // 50, LEAST_MINUTES + latents // 2000)
 
 
+def train_organism(config: Config) -> Request:
+    """A small model, its gradients and moments."""
+    parameters = largest(config).parameters
+    return Request(LIBRARIES + READER + round(16 * parameters / 1e6), 60)
+
+
+def fit_normalizer(config: Config) -> Request:
+    """Activations of one model, read once."""
+    return Request(LIBRARIES + READER, LEAST_MINUTES + round(config.text.tokens / 1e7))
+
+
+def encode_score(config: Config) -> Request:
+    """Encode the score split once: weights in float32, a product with the encoder per token."""
+    return encode(config, config.text.splits.score)
+
+
+def score_latents(config: Config) -> Request:
+    """The same, and the sums of latent scaling per group of documents."""
+    return encode(config, 2 * config.text.splits.score)
+
+
+def collect_examples(config: Config) -> Request:
+    """Encode the splits explain and verify once."""
+    return encode(config, config.text.splits.explain + config.text.splits.verify)
+
+
 REQUESTS: dict[str, Callable[[Config], Request]] = {
     "sample_documents": read_text,
     "tokenize_documents": read_text,
-    "train_organism": lambda config: Request(LIBRARIES + READER, 60),
+    "train_organism": train_organism,
     "dump_activations": dump_activations,
-    "fit_normalizer": lambda config: encode(config, 0),
+    "fit_normalizer": fit_normalizer,
     "fit_crosscoder": fit_crosscoder,
-    "evaluate_crosscoder": lambda config: encode(config, config.text.splits.score),
-    "score_latents": lambda config: encode(config, 2 * config.text.splits.score),
-    "collect_examples": lambda config: encode(
-        config, config.text.splits.explain + config.text.splits.verify
-    ),
+    "evaluate_crosscoder": encode_score,
+    "score_latents": score_latents,
+    "match_latents": encode_score,
+    "pair_mirrors": encode_score,
+    "collect_examples": collect_examples,
     "evaluate_behaviour": evaluate_behaviour,
-    "match_latents": lambda config: encode(config, config.text.splits.score),
-    "pair_mirrors": lambda config: encode(config, config.text.splits.score),
     "patch_latents": patch_models,
     "ablate_categories": patch_models,
     "select_contexts": table,

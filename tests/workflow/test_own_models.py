@@ -1,30 +1,22 @@
-"""Two model folders of another architecture, a JSONL file and a short config, to the report."""
+"""Two model folders of another architecture, a JSONL file and a short config, to the report.
+
+The config and the commands are those of docs/tutorial.md.
+"""
 
 from __future__ import annotations
 
 import json
 import random
+import shlex
 from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import MY_MODELS, TUTORIAL
 from tests.workflow import running
 
 pytestmark = pytest.mark.workflow
 
-CONFIG = """\
-run: mine
-models:
-  base: models/base
-  tuned: models/tuned
-text:
-  sources:
-    notes: {kind: jsonl, path: notes.jsonl}
-  tokens: 40000
-layers:
-  middle: [2]
-crosscoder: {dictionary_size: 128, k: 8, tokens: 30000, batch: 256}
-"""
 WORDS = (
     "river",
     "stone",
@@ -96,9 +88,14 @@ def write_models(folder: Path, texts: list[str]) -> None:
 def test_report_of_two_llama_folders(tmp_path: Path) -> None:
     folder = running.copy_tree(tmp_path / "tree")
     write_models(folder / "models", write_notes(folder / "notes.jsonl"))
-    (folder / "mine.yaml").write_text(CONFIG)
-    assert len(CONFIG.splitlines()) <= 15
-    printed = running.snakemake(folder, "--cores", "2", "--configfile", "mine.yaml")
+    (folder / "my_models.yaml").write_text(MY_MODELS)
+    assert len(MY_MODELS.splitlines()) <= 15
+    planned, printed, other_seed = (
+        running.snakemake(folder, *shlex.split(command)[1:])
+        for command in TUTORIAL
+        if command.startswith("snakemake ")
+    )
+    assert "fit_crosscoder" in running.planned(planned) & running.planned(other_seed)
     results = folder / "results" / "mine"
     answer = json.loads((results / "comparison" / "answer.json").read_text(encoding="utf-8"))
     assert answer["sentence"] in printed
@@ -107,7 +104,7 @@ def test_report_of_two_llama_folders(tmp_path: Path) -> None:
     assert (results / "report" / "index.html").stat().st_size > 10_000
     manifest = json.loads((results / "models" / "tuned" / "model.json").read_text())
     assert manifest["architecture"] == "LlamaForCausalLM"
-    assert running.NOTHING in running.snakemake(folder, "-n", "--configfile", "mine.yaml")
+    assert running.NOTHING in running.snakemake(folder, "-n", "--configfile", "my_models.yaml")
 
 
 def test_tokenizers_in_conflict_are_refused_before_work(tmp_path: Path) -> None:
@@ -120,8 +117,8 @@ def test_tokenizers_in_conflict_are_refused_before_work(tmp_path: Path) -> None:
     first, second = list(vocabulary)[-2:]
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     path.write_text(json.dumps(tokenizer), encoding="utf-8")
-    (folder / "mine.yaml").write_text(CONFIG)
-    printed = running.snakemake(folder, "-c1", "--configfile", "mine.yaml", good=False)
+    (folder / "my_models.yaml").write_text(MY_MODELS)
+    printed = running.snakemake(folder, "-c1", "--configfile", "my_models.yaml", good=False)
     told = [line for line in printed.splitlines() if line.startswith("error: ")]
     assert len(told) == 1
     assert "the tokenizers of base and tuned conflict" in told[0]

@@ -134,9 +134,12 @@ def start_munge() -> None:
 
 
 def node_state() -> str:
-    """Return the node's state in Slurm's words; empty where the controller does not answer."""
+    """Return the node's state in Slurm's words; empty where the controller does not answer.
+
+    A star, which marks a node that is slow to answer, is left out.
+    """
     command = ["sinfo", "--noheader", "--partition=cpu", "--format=%T"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip(" *\n")
 
 
 def stop() -> None:

@@ -1,0 +1,105 @@
+"""The examples of docs/extending.md apply to the code as it is, pass lint and types, and run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.workflow import running
+from workflow_scripts.provenance import ROOT
+
+DIFFS = {path.stem: path for path in sorted((ROOT / "docs/extending").glob("*.diff"))}
+
+
+@pytest.fixture(params=sorted(DIFFS))
+def patched(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
+    """A tree with one of the diffs, by its name."""
+    folder = running.copy_tree(tmp_path / "tree")
+    (folder / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    run(["patch", "-p1", "--no-backup-if-mismatch", "-i", str(DIFFS[request.param])], folder)
+    return request.param, folder
+
+
+def run(command: list[str], folder: Path) -> str:
+    """Run a command that must succeed; return what it printed."""
+    settings = running.environment() | {"PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        command, cwd=folder, env=settings, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def python(code: str, folder: Path) -> str:
+    """Run Python code in a tree."""
+    return run([sys.executable, "-c", code], folder)
+
+
+CAPPED = """
+import torch
+from workflow_scripts.crosscoder.capped import CappedBatchTopK
+from workflow_scripts.crosscoder.training import Trainer
+scores = torch.zeros(16, 64)
+scores[0] = torch.arange(64) + 100.0
+scores[1:, 0] = 1.0
+active = CappedBatchTopK().select(scores, 2)
+print(int((active.rows == 0).sum()))
+"""
+SOURCE = """
+from pathlib import Path
+from workflow_scripts.dataset.sources import parse_sources
+source = parse_sources({"mine": {"kind": "files", "path": "notes/*.txt"}}, 0)[0]
+print(sorted(draft.text for draft in source.drafts(lambda draft: 1.0)))
+"""
+
+
+def test_example(patched: tuple[str, Path]) -> None:
+    name, folder = patched
+    tools = Path(sys.executable).parent
+    run([str(tools / "ruff"), "check", "workflow_scripts"], folder)
+    run([str(tools / "ruff"), "format", "--check", "workflow_scripts"], folder)
+    run([str(tools / "snakefmt"), "--check", "rules"], folder)
+    {"sparsity_rule": check_sparsity, "source": check_source, "figure": check_figure}[name](folder)
+
+
+def check_sparsity(folder: Path) -> None:
+    """No token takes more than four times k."""
+    assert python(CAPPED, folder).strip() == "8"
+
+
+def check_source(folder: Path) -> None:
+    """Files become documents, and the config takes the kind."""
+    (folder / "notes").mkdir()
+    for name in ("a", "b"):
+        (folder / f"notes/{name}.txt").write_text(f"text {name}", encoding="utf-8")
+    assert python(SOURCE, folder).strip() == "['text a', 'text b']"
+    config = (folder / "config/smoke.yaml").read_text(encoding="utf-8")
+    own = "\n    mine: {kind: files, path: notes/*.txt}"
+    (folder / "own.yaml").write_text(config.replace("  sources:", f"  sources:{own}", 1))
+    assert "sample_documents" in running.planned(
+        running.snakemake(folder, "-n", "--configfile", "own.yaml")
+    )
+
+
+def check_figure(folder: Path) -> None:
+    """The figure is planned for each fit, and drawn from a table of latents."""
+    plan = running.snakemake(folder, "-n", "--configfile", "config/smoke.yaml")
+    assert "plot_cosines" in running.planned(plan)
+    table = pd.DataFrame(
+        {
+            "latent": [0, 1, 2],
+            "live": [True, True, False],
+            "delta_norm_a_b": [0.5, 0.9, 0.1],
+            "cosine_a_b": [0.99, 0.1, 0.0],
+        }
+    )
+    table.to_parquet(folder / "latents.parquet")
+    flags = ["--latents", "latents.parquet", "--models", "a", "b", "--png", "c.png"]
+    module = "workflow_scripts.figures.plot_cosines"
+    run([sys.executable, "-m", module, *flags, "--pdf", "c.pdf", "--table", "c.csv"], folder)
+    assert list(pd.read_csv(folder / "c.csv")["latent"]) == [0, 1]
+    assert (folder / "c.png").stat().st_size > 5_000
