@@ -24,15 +24,20 @@ rule dump_activations:
     resources:
         mem_mb=asked("dump_activations", "mem_mb"),
         runtime=asked("dump_activations", "runtime"),
-        gpu=GPU,
+        gpu=GPUS,
     params:
         layers=lambda wildcards: SETTINGS.layers[wildcards.group],
-        settings=flags(SETTINGS.activations, "dtype", "compute_dtype", "batch_tokens", "device"),
+        settings=flags(SETTINGS.activations, "dtype", "compute_dtype"),
+        # How a dump is computed is no reason to redo it: what depends on `threads` is not tracked.
+        means=lambda wildcards, threads: flags(
+            SETTINGS.activations, "batch_tokens", "device", "gpus"
+        ),
         facts=facts("activations.dump_activations"),
     shell:
         "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.activations.dump_activations"
         " --model {input.model:q} --tokens {input.tokens:q} --layers {params.layers}"
-        " {params.settings:q} --threads {threads} --facts {params.facts:q} --output {output:q}"
+        " {params.settings:q} {params.means:q} --threads {threads} --facts {params.facts:q}"
+        " --output {output:q}"
 
 
 rule fit_normalizer:

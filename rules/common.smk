@@ -39,6 +39,7 @@ COMPARED = sorted(
 # GPUs that a job asks for where models run on one.
 DEVICE = SETTINGS.activations.device
 GPU = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))
+GPUS = GPU * SETTINGS.activations.gpus
 TAXONOMY = SETTINGS.taxonomy or os.path.relpath(Path(workflow.basedir, "config", "taxonomy.yaml"))
 # Whether some text has a known category, and whether models are scored by category.
 KNOWN_TEXT = any(source.kind == "generator" for source in SETTINGS.text.sources.values())
@@ -190,16 +191,18 @@ def planted_lessons() -> list[dict[str, object]]:
 
 
 def folder_files(model: str) -> list[str]:
-    """Return the file by which a local model's folder is known, none for a hub model."""
-    path = SETTINGS.models[model].path
-    return [f"{path}/config.json"] if path else []
+    """Return the files by which a local model and adapter are known, none for the hub's."""
+    source = SETTINGS.models[model]
+    path, adapter = source.path, source.adapter_revision is None and source.adapter
+    model_file = [f"{path}/config.json"] if path else []
+    return model_file + ([f"{adapter}/adapter_config.json"] if adapter else [])
 
 
 def source_flags(model: str) -> list[str]:
     """Return the flags that say where a model comes from."""
     source = SETTINGS.models[model]
     trust = ["--trust-remote-code"] if source.trust_remote_code else []
-    return flags(source, "path", "hub", "revision") + trust
+    return flags(source, "path", "hub", "revision", "adapter", "adapter_revision") + trust
 
 
 def dump_files(model: str, layer: int) -> list[str]:

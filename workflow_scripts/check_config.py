@@ -39,8 +39,25 @@ def check_models(config: Config) -> None:
             )
         if model.hub is None and model.revision is not None:
             raise UserError(f"config: models.{name}.revision only goes with hub: delete it")
+        _check_adapter(name, model)
         if model.organism is not None:
             _check_organism(config, name)
+
+
+def _check_adapter(name: str, model: Model) -> None:
+    where = f"config: models.{name}"
+    if model.adapter is None:
+        if model.adapter_revision is not None:
+            raise UserError(f"{where}.adapter_revision only goes with adapter: delete it")
+        return
+    if model.organism is not None:
+        raise UserError(f"{where} has organism and adapter: adapters go with path or hub only")
+    folder = Path(model.adapter)
+    if model.adapter_revision is None and not (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"{where}.adapter: {model.adapter} is no folder with an adapter_config.json: correct "
+            "it, or give adapter_revision, the commit of an adapter on the hub (40 hex digits)"
+        )
 
 
 def _given(model: BaseModel) -> list[str]:

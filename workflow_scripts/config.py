@@ -66,6 +66,12 @@ class Model(Settings):
     path: str | None = Field(default=None, description="folder in Hugging Face format")
     hub: str | None = Field(default=None, description="id on the Hugging Face hub")
     revision: str | None = Field(default=None, description="the hub's commit, 40 hex digits")
+    adapter: str | None = Field(
+        default=None, description="LoRA adapter on top (`peft`): a folder, or an id on the hub"
+    )
+    adapter_revision: str | None = Field(
+        default=None, description="the adapter's commit on the hub, 40 hex digits"
+    )
     trust_remote_code: bool = Field(
         default=False, description="allow code that comes with the model"
     )
@@ -194,6 +200,9 @@ class Activations(Settings):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where models run; auto: a GPU where there is one"
+    )
+    gpus: Count = Field(
+        default=1, description="GPUs over which each job spreads a model that exceeds one"
     )
     norm_bound: Positive = Field(
         default=10.0, description="rows above this many median norms are dropped"

@@ -128,25 +128,35 @@ def tokenizer_key(config: Config, model: str) -> str:
     if source.path is not None:
         folder = Path(source.path)
         described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        files = sorted({*folder.glob("*token*"), *folder.glob("*vocab*"), *folder.glob("*.jinja")})
-        return digest([fingerprints(files), described.get("vocab_size")])
+        found = [*_tokenizer_files(folder), *_tokenizer_files(Path(source.adapter or "/nowhere"))]
+        return digest([fingerprints(found), described.get("vocab_size"), source.adapter_revision])
     return model_key(config, root(config, model))
 
 
+def _tokenizer_files(folder: Path) -> list[Path]:
+    return sorted({*folder.glob("*token*"), *folder.glob("*vocab*"), *folder.glob("*.jinja")})
+
+
+def _model_files(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.safe*")])
+
+
 def model_key(config: Config, model: str) -> str:
-    """Return the key of a model: its training, its files or its revision."""
+    """Return the key of a model: its training, its files or its revision; and its adapter's."""
     source = config.models[model]
+    adapter: object = [source.adapter, source.adapter_revision]
+    if source.adapter is not None and source.adapter_revision is None:
+        adapter = [source.adapter, fingerprints(_model_files(Path(source.adapter)))]
     if source.path is not None:
-        folder = Path(source.path)
-        files = sorted([*folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.safe*")])
-        return digest([fingerprints(files), source.path, step_digest("models.resolve_model")])
+        files = fingerprints(_model_files(Path(source.path)))
+        return digest([files, adapter, source.path, step_digest("models.resolve_model")])
     if source.organism is not None:
         organism = source.organism
         base = model_key(config, organism.base) if organism.base else None
         shared = config.organism.model_dump()
         own = organism.model_dump(exclude={"base"})
         return digest([shared, own, base, step_digest("models.train_organism")])
-    return digest([source.model_dump(), step_digest("models.resolve_model")])
+    return digest([source.model_dump(), adapter, step_digest("models.resolve_model")])
 
 
 def dump_key(config: Config, model: str, group: str, shard: int) -> str:

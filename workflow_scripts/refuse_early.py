@@ -33,14 +33,19 @@ def refuse_early(config: Config) -> None:
 
 def check_pins(config: Config) -> None:
     """Check that what comes from a hub is pinned: a branch would change under the run."""
-    named = {f"models.{n}": (m.hub, m.revision) for n, m in config.models.items() if m.hub}
+    named: dict[str, tuple[str | None, str | None]] = {
+        f"models.{n}.revision": (m.hub, m.revision) for n, m in config.models.items() if m.hub
+    }
+    for name, model in config.models.items():
+        if model.adapter_revision is not None:
+            named[f"models.{name}.adapter_revision"] = (model.adapter, model.adapter_revision)
     for name, source in config.text.sources.items():
         if isinstance(source, HubSource) and not Path(source.path).is_dir():
-            named[f"text.sources.{name}"] = (source.path, source.revision)
+            named[f"text.sources.{name}.revision"] = (source.path, source.revision)
     for place, (hub, revision) in named.items():
         if not COMMIT.fullmatch(revision or ""):
             raise UserError(
-                f"config: {place}.revision is {revision}, which may change: put the commit of "
+                f"config: {place} is {revision}, which may change: put the commit of "
                 f"{hub} (40 hex digits) in its place, by python -m "
                 "workflow_scripts.models.pin_revisions and the config's path"
             )

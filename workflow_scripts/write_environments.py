@@ -21,7 +21,16 @@ COMMON = (
 )
 ENVIRONMENTS = {
     "tables": ("datasets", "Jinja2", "MarkupSafe", "matplotlib", "seaborn"),
-    "torch": ("huggingface_hub", "Jinja2", "safetensors", "tokenizers", "torch", "transformers"),
+    "torch": (
+        "accelerate",
+        "huggingface_hub",
+        "Jinja2",
+        "peft",
+        "safetensors",
+        "tokenizers",
+        "torch",
+        "transformers",
+    ),
     "llm": ("httpx2", "openai"),
 }
 PYTHON = "3.11"

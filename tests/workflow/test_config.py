@@ -122,6 +122,10 @@ MISTAKES: list[tuple[str, object, str]] = [
     ("models.x", {}, "models.x has no source: give exactly one of organism, path and hub"),
     ("models.x", {"hub": "a/b"}, "models.x has no revision"),
     ("models.x", "nowhere", "nowhere is no folder of a Hugging Face model"),
+    ("models.x", {"hub": "a/b", "revision": "0" * 40, "adapter": "c"}, "c is no folder with an"),
+    ("models.it.adapter", "c", "models.it has organism and adapter"),
+    ("models.it.adapter_revision", "0" * 40, "adapter_revision only goes with adapter"),
+    ("text.sources.f", {"kind": "huggingface", "path": "a/b"}, "text.sources.f has no revision"),
     (
         "models.simpo.organism.simpo.categories",
         ["narrative"],

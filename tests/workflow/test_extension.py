@@ -74,3 +74,8 @@ def test_another_run_shares_the_store(tree: Path) -> None:
     found = jobs(tree, put(smoke(), "run", "other"))
     assert {found[rule] for rule in STORED} == {0}
     assert found["fit_crosscoder"] == fits(smoke())
+
+
+def test_how_dumps_are_computed_redoes_none(tree: Path) -> None:
+    raw = put(put(smoke(), "activations.batch_tokens", 512), "activations.device", "cpu")
+    assert set(jobs(tree, raw).values()) == {0}

@@ -67,6 +67,7 @@ def dump_activations(
     compute_dtype: str = "float32",
     batch_tokens: int = 8192,
     device_name: str = "auto",
+    gpus: int = 1,
     facts: Mapping[str, object] | None = None,
 ) -> None:
     """Write the activations of ``layers`` for every token of a shard.
@@ -80,7 +81,7 @@ def dump_activations(
     check_layers(layers, described.layers, described.name)
     shard = TokenShard.read(tokens)
     device = choose_device(device_name)
-    model = load_model(manifest, getattr(torch, compute_dtype), device)
+    model = load_model(manifest, getattr(torch, compute_dtype), device, gpus)
     width = int(model.config.get_text_config().hidden_size)
     parts = list(stretches(shard.row_starts, HELD_BYTES // (4 * len(layers) * width)))
     origin = provenance(model=described.name, device=str(device), **(facts or {}))
@@ -97,14 +98,15 @@ def dump_activations(
                     forward_to(model, ids.to(device), mask.to(device))
                     index = np.concatenate([np.r_[shard.row(int(row))] for row in rows[batch]])
                     for layer, h in values.items():
-                        kept = captured.outputs[layer][mask.bool().to(device)]
+                        found = captured.outputs[layer]
+                        kept = found[mask.bool().to(found.device)]
                         h[index - first] = kept.float().cpu().numpy()
                 for layer, h in values.items():
                     outside = ~(np.abs(h) <= LARGEST[store_dtype]).all(axis=1)  # NaN too
                     if outside.any():
                         where = f"model {described.name} at layer {layer}"
-                        found = first + np.flatnonzero(outside)
-                        raise _refusal(where, store_dtype, shard, found)
+                        tokens_outside = first + np.flatnonzero(outside)
+                        raise _refusal(where, store_dtype, shard, tokens_outside)
                     file[f"layer{layer}"][first:last] = encode(h, store_dtype)
                     file[f"norm{layer}"][first:last] = np.linalg.norm(h, axis=1)
 
@@ -152,6 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--compute-dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--batch-tokens", type=int, default=8192)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--gpus", type=int, default=1, help="to spread the model over")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--facts", type=json.loads, default={})
     parser.add_argument("--output", type=Path, required=True)
@@ -168,6 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.compute_dtype,
             arguments.batch_tokens,
             arguments.device,
+            arguments.gpus,
             arguments.facts,
         )
 

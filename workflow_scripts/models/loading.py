@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from workflow_scripts.cli import UserError
 from workflow_scripts.files import read_json, write_json
+from workflow_scripts.models.adapters import merge_adapter
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,9 @@ class Manifest:
     hub: str | None = None
     revision: str | None = None
     trust_remote_code: bool = False
+    adapter: str | None = None  # folder of a LoRA adapter, relative to the manifest as ``folder``
+    adapter_hub: str | None = None
+    adapter_revision: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -50,13 +56,27 @@ class Manifest:
             raise UserError(f"{path} is no model manifest ({error}): make it anew") from None
 
     def write(self, path: Path) -> None:
-        """Write the manifest."""
-        write_json(path, asdict(self))
+        """Write the manifest, without an adapter's entries where there is none."""
+        values = asdict(self)
+        write_json(path, {k: v for k, v in values.items() if v or not k.startswith("adapter")})
 
 
 def model_folder(manifest: Path) -> Path:
     """Return the folder that holds the model's files."""
     return (manifest.parent / Manifest.read(manifest).folder).resolve()
+
+
+def adapter_folder(manifest: Path) -> Path | None:
+    """Return the folder of the model's adapter, if it has one."""
+    adapter = Manifest.read(manifest).adapter
+    return (manifest.parent / adapter).resolve() if adapter else None
+
+
+def tokenizer_folder(manifest: Path) -> Path:
+    """Return the folder that holds the tokenizer: the adapter's where it brings one."""
+    adapter = adapter_folder(manifest)
+    own = adapter is not None and any((adapter / name).exists() for name in TOKENIZERS)
+    return adapter if adapter is not None and own else model_folder(manifest)
 
 
 def load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
@@ -69,31 +89,38 @@ def load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    described = Manifest.read(manifest)
+    described, folder = Manifest.read(manifest), tokenizer_folder(manifest)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            model_folder(manifest),
+            folder,
             local_files_only=True,
             trust_remote_code=described.trust_remote_code,
         )
     except (OSError, ValueError) as error:
         raise UserError(
-            f"the tokenizer of model {described.name} in {model_folder(manifest)} cannot be read "
+            f"the tokenizer of model {described.name} in {folder} cannot be read "
             f"({first_line(error)}): put the tokenizer's files there"
         ) from None
     return tokenizer
 
 
-def load_model(manifest: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """Return the causal language model in evaluation mode.
+def load_model(
+    manifest: Path, dtype: torch.dtype, device: torch.device, gpus: int = 1
+) -> PreTrainedModel:
+    """Return the causal language model in evaluation mode, its adapter merged.
+
+    With several ``gpus`` its blocks are spread over them.
 
     Raises
     ------
     UserError
-        If the folder holds no such model as safetensors, or not all of its weights.
+        If the folder holds no such model as safetensors, or not all of its weights, the adapter
+        does not fit, or there are fewer GPUs.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
+
+    check_gpus(device, gpus)
 
     described = Manifest.read(manifest)
     try:
@@ -105,6 +132,7 @@ def load_model(manifest: Path, dtype: torch.dtype, device: torch.device) -> PreT
             dtype=dtype,
             # Eager attention is the one kernel that implements Gemma-2's soft-capping everywhere.
             attn_implementation="eager",
+            device_map="balanced" if gpus > 1 else None,
             output_loading_info=True,
         )
     except (OSError, ValueError, SafetensorError) as error:
@@ -120,9 +148,29 @@ def load_model(manifest: Path, dtype: torch.dtype, device: torch.device) -> PreT
             f"the weights of model {described.name} in {model_folder(manifest)} lack {missing[0]}"
             f"{f' and {len(missing) - 1} more' if missing[1:] else ''}: fetch or save them again"
         )
+    if gpus == 1:
+        model.to(device)  # type: ignore[arg-type]  # transformers wraps torch's signature
+    if (adapter := adapter_folder(manifest)) is not None:
+        model = merge_adapter(described.name, model, adapter)
     model.eval()
-    model.to(device)  # type: ignore[arg-type]  # transformers wraps torch's signature
     return model
+
+
+def check_gpus(device: torch.device, gpus: int) -> None:
+    """Refuse to spread a model over GPUs that are not there.
+
+    Raises
+    ------
+    UserError
+        If there are fewer than ``gpus``.
+    """
+    import torch
+
+    at_hand = torch.cuda.device_count() if device.type == "cuda" else 0
+    if gpus > 1 and at_hand < gpus:
+        raise UserError(
+            f"activations.gpus is {gpus}, but the job sees {at_hand}: lower it, or ask for as many"
+        )
 
 
 def choose_device(name: str) -> torch.device:

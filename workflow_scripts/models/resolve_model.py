@@ -1,7 +1,8 @@
 """Write the manifest of a model that is not trained here: a local folder, or a pinned hub commit.
 
-A hub model's files are fetched into the local cache of ``huggingface_hub`` (which honours
-``HF_HOME`` and ``HF_HUB_OFFLINE``): configuration, tokenizer and safetensors, nothing else.
+Either may carry a LoRA adapter, a folder or a pinned hub commit too. Files of a hub are fetched
+into the local cache of ``huggingface_hub`` (which honours ``HF_HOME`` and ``HF_HUB_OFFLINE``):
+configuration, tokenizer and safetensors, nothing else.
 """
 
 from __future__ import annotations
@@ -10,19 +11,22 @@ import argparse
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from workflow_scripts import cli, files
-from workflow_scripts.models.loading import Manifest, first_line
+from workflow_scripts.models import adapters
+from workflow_scripts.models.loading import TOKENIZERS, Manifest, first_line
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 INDEX = "model.safetensors.index.json"
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 
-def fetch(hub: str, revision: str, trust_remote_code: bool) -> Path:
+def fetch(hub: str, revision: str, wanted: Sequence[str]) -> Path:
     """Return the local folder of a hub model at a commit, after fetching what is missing.
+
+    ``wanted`` are patterns of the files.
 
     Raises
     ------
@@ -36,9 +40,8 @@ def fetch(hub: str, revision: str, trust_remote_code: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    wanted = [*WANTED, "*.py"] if trust_remote_code else list(WANTED)
     try:
-        return Path(snapshot_download(hub, revision=revision, allow_patterns=wanted))
+        return Path(snapshot_download(hub, revision=revision, allow_patterns=list(wanted)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise cli.UserError(
             f"{hub} at {revision} cannot be fetched ({first_line(error)}): check the id, "
@@ -108,6 +111,25 @@ def describe(
     )
 
 
+def with_adapter(manifest: Manifest, adapter: str, revision: str | None, output: Path) -> Manifest:
+    """Return the manifest of a model with an adapter: a folder, or a hub id at ``revision``.
+
+    Raises
+    ------
+    UserError
+        If the adapter is none, or cannot be had.
+    """
+    folder = Path(adapter) if revision is None else fetch(adapter, revision, adapters.WANTED)
+    adapters.check_adapter(manifest.name, folder)
+    return replace(
+        manifest,
+        adapter=os.path.relpath(folder.resolve(), output.parent.resolve()),
+        adapter_hub=None if revision is None else adapter,
+        adapter_revision=revision,
+        vocabulary=adapters.embedded_tokens(folder) or manifest.vocabulary,
+    )
+
+
 def resolve_model(
     name: str,
     path: Path | None,
@@ -115,13 +137,18 @@ def resolve_model(
     revision: str | None,
     trust_remote_code: bool,
     output: Path,
+    adapter: str | None = None,
+    adapter_revision: str | None = None,
 ) -> None:
     """Write ``model.json`` for the folder ``path``, or for ``hub`` at ``revision``."""
     if path is None:
         if hub is None or revision is None:
             raise cli.UserError(f"model {name} has no source: give --path, or --hub and --revision")
-        path = fetch(hub, revision, trust_remote_code)
-    describe(name, path, hub, revision, trust_remote_code, output).write(output)
+        path = fetch(hub, revision, [*WANTED, "*.py"] if trust_remote_code else WANTED)
+    manifest = describe(name, path, hub, revision, trust_remote_code, output)
+    if adapter is not None:
+        manifest = with_adapter(manifest, adapter, adapter_revision, output)
+    manifest.write(output)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -132,10 +159,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--hub", default=None, help="id on the Hugging Face hub")
     parser.add_argument("--revision", default=None, help="commit, 40 hex digits")
     parser.add_argument("--trust-remote-code", action="store_true")
+    parser.add_argument("--adapter", default=None, help="LoRA adapter: a folder, or a hub id")
+    parser.add_argument("--adapter-revision", default=None, help="the adapter's commit on the hub")
     parser.add_argument("--output", type=Path, required=True, help="model.json")
     a = parser.parse_args(argv)
+    source = (a.path, a.hub, a.revision, a.trust_remote_code)
     return cli.guarded(
-        lambda: resolve_model(a.name, a.path, a.hub, a.revision, a.trust_remote_code, a.output)
+        lambda: resolve_model(a.name, *source, a.output, a.adapter, a.adapter_revision)
     )
 
 
