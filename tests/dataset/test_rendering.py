@@ -10,7 +10,14 @@ from transformers import PreTrainedTokenizerFast
 from tests.dataset.conftest import CHATML, TURNS, chat, trained, wrap
 from workflow_scripts.cli import UserError
 from workflow_scripts.dataset.generator import CHAT_CATEGORIES, generate
-from workflow_scripts.dataset.rendering import Encoded, Messages, Renderer, RenderingError, cut
+from workflow_scripts.dataset.rendering import (
+    Encoded,
+    Messages,
+    Renderer,
+    RenderingError,
+    cut,
+    fix_date,
+)
 from workflow_scripts.dataset.shards import ROLES
 
 
@@ -60,6 +67,36 @@ def test_a_template_without_markers_or_bos() -> None:
     assert said(renderer, row, "user") == "Hello there"
     assert said(renderer, row, "assistant") == "General reply"
     assert not renderer.folds(chat("Hello there", system="Be kind"))
+
+
+def test_a_template_that_tells_the_date_renders_alike_on_any_day() -> None:
+    dated = "{{ '<|im_start|>today ' + strftime_now('%d %b %Y') + '<|im_end|>' }}" + CHATML
+    renderer = Renderer(wrap(trained(TURNS), fix_date(dated)))
+    row = one(renderer, chat("Hello there", "General reply"))
+    assert "today 26 Jul 2024" in str(renderer.tokenizer.decode(row.ids.tolist()))
+    assert said(renderer, row, "user") == "Hello there"
+
+
+def test_turns_follow_each_other_with_their_roles(tokenizer: PreTrainedTokenizerFast) -> None:
+    renderer = Renderer(tokenizer)
+    turns = [f"turn number {index}" for index in range(7)]
+    row = one(renderer, chat(*turns, system="Be kind"))
+    assert said(renderer, row, "user") == "Be kind\n\n" + "".join(turns[0::2])
+    assert said(renderer, row, "assistant") == "".join(turns[1::2])
+    changes = np.flatnonzero(np.diff(row.role.astype(int)))
+    assert len(changes) == len(turns) - 1
+
+
+def test_a_template_with_a_system_prompt_of_its_own() -> None:
+    own = (
+        "{% if messages[0]['role'] != 'system' %}"
+        "{{ '<|im_start|>system\nYou are helpful.<|im_end|>\n' }}{% endif %}" + CHATML
+    )
+    renderer = Renderer(wrap(trained(TURNS), own))
+    row = one(renderer, chat("Hello", "Hi"))
+    assert said(renderer, row, "user") == "Hello"
+    assert "You are helpful." in said(renderer, row, "user", template=True)
+    assert said(renderer, one(renderer, chat("Hello", "Hi", system="Short.")), "system") == "Short."
 
 
 def test_a_system_message_is_folded_where_the_template_has_none(

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from tests.dataset.conftest import CHATML, TURNS, chat, sample, trained, wrap, write_jsonl
+from tests.dataset.conftest import CHATML, GEMMA, TURNS, chat, sample, trained, wrap, write_jsonl
 from workflow_scripts.cli import UserError
 from workflow_scripts.dataset.shards import SPLITS, TokenShard
 from workflow_scripts.dataset.tokenize_documents import Layout, fill_shard, main
@@ -164,6 +164,22 @@ def test_rows_with_ids_that_a_model_lacks_are_dropped(
     (first, *_), (manifest, *_) = shards(tmp_path, table, {"pt": tokenizer, "it": larger})
     assert first.rows == 30
     assert manifest["dropped"] == {"has ids that a model lacks": 10, "has BOS inside": 1}
+
+
+def test_documents_of_nothing_but_template_are_dropped_and_counted(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    header = "<start_of_turn>user" + " word" * 40 + "\n"
+    messages = [chat(f"q {i}", f"a {i}") for i in range(30)]
+    lines = write_jsonl(tmp_path / "x.jsonl", ({"messages": m} for m in messages))
+    table = sample(tmp_path, {"own": {"kind": "jsonl", "path": str(lines)}}, splits=FEW)
+    wide = tmp_path / "wide.jinja"
+    wide.write_text(GEMMA.replace("'<start_of_turn>' + role", f"{header!r} + role"))
+    result, manifests = shards(
+        tmp_path, table, {"pt": tokenizer}, [Layout(96, 400), Layout(16, 400)], wide
+    )
+    assert result[0].rows > 2
+    assert manifests[1]["dropped"] == {"holds only template tokens": 30 - manifests[0]["read"]}
 
 
 def test_template_file_and_template_of_another_model(tmp_path: Path) -> None:

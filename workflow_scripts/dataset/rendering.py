@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 Messages = Sequence[Mapping[str, str]]
 PLAIN = ROLES.index("plain")
 TEMPLATE = 128  # flag on a character's role: the template wrote it
+DAY = datetime(2024, 7, 26)
+"""What templates that tell the date take for today, that a run gives the same tokens on any day."""
 REFUSED = "the template refuses it"
 CHANGED = "the template changes its content"
 
@@ -224,6 +227,17 @@ class Renderer:
             return self._render(marked).rpartition(marked[-1]["content"])[2]
         except RenderingError:
             return ""
+
+
+def fix_date(template: str) -> str:
+    """Return a template in which today is always :data:`DAY`."""
+    if "strftime_now" not in template:
+        return template
+    formats = "".join(
+        f" | replace('%{code}', '{DAY.strftime(f'%{code}')}')"
+        for code in ("-d", "-m", "d", "m", "b", "B", "y", "Y", "a", "A", "H", "M", "S", "j")
+    )
+    return f"{{%- macro strftime_now(form) -%}}{{{{ form{formats} }}}}{{%- endmacro -%}}{template}"
 
 
 def _plain_arrays(

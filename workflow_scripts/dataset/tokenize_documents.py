@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from workflow_scripts import cli
 from workflow_scripts.cli import UserError
-from workflow_scripts.dataset.rendering import Encoded, Renderer, RenderingError, cut
+from workflow_scripts.dataset.rendering import Encoded, Renderer, RenderingError, cut, fix_date
 from workflow_scripts.dataset.shards import SPLITS, TokenShard, write_shard
 from workflow_scripts.dataset.vocabularies import check_agreement, known_ids
 from workflow_scripts.files import read_json, write_json
@@ -304,7 +304,7 @@ def fill_shard(
     text, origin = choose_template(tokenizers, template)
     encoder_name = max(tokenizers, key=lambda name: len(tokenizers[name]))
     renderer = Renderer(tokenizers[encoder_name])
-    renderer.tokenizer.chat_template = text
+    renderer.tokenizer.chat_template = fix_date(text) if text else None
     categories = _categories(documents[0])
     encoder = Encoder(renderer, known_ids(tokenizers, sizes), categories, layout.context_length)
     tally = Tally(next_document=read_json(previous)["next_document"] if previous else 0)
