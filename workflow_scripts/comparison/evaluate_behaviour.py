@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from workflow_scripts import cli, files
 from workflow_scripts.comparison.behaviour import COLUMNS
 from workflow_scripts.dataset.answers import Document, batches, pad, read_documents
+from workflow_scripts.models.head import token_losses
 from workflow_scripts.models.loading import choose_device, load_model
 
 SPLIT = "score"
@@ -34,11 +34,8 @@ def document_losses(
     losses = []
     for batch in cli.progress(list(batches(documents, tokens)), desc="behaviour"):
         ids, mask, answer = (x.to(device) for x in pad(batch))
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         kept = answer[:, 1:]
-        loss = functional.cross_entropy(
-            logits[:, :-1][kept].float(), ids[:, 1:][kept], reduction="none"
-        )
+        loss = token_losses(model, ids, mask, answer)
         sums = torch.zeros(len(batch), dtype=torch.float64, device=device)
         sums.index_add_(0, kept.nonzero()[:, 0], loss.double())
         losses.append((sums / kept.sum(1)).cpu().numpy())

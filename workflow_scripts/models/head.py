@@ -1,0 +1,52 @@
+"""A model's log-likelihoods without the logits of a whole batch, which exceed the model itself.
+
+The decoder runs once; the model's own head (with its scaling and soft-capping) then sees a few
+chosen positions at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+CHUNK = 512  # positions whose logits exist at one time
+
+
+@contextmanager
+def _answering(decoder: nn.Module, hidden: Tensor) -> Iterator[None]:
+    """Let the decoder answer with ``hidden``, whatever it is asked."""
+    before = vars(decoder).get("forward")  # of a model that is spread over GPUs
+    answer = BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=cast(Any, hidden))
+    vars(decoder)["forward"] = lambda *_, **__: answer
+    try:
+        yield
+    finally:
+        del vars(decoder)["forward"]
+        if before is not None:
+            vars(decoder)["forward"] = before
+
+
+@torch.no_grad()
+def token_losses(model: nn.Module, ids: Tensor, mask: Tensor, chosen: Tensor) -> Tensor:
+    """Return −log p of the chosen tokens in nats, float32 [n], in the order of ``chosen``.
+
+    ``ids``, ``mask`` and ``chosen`` are [B, T], right-padded; the first token of a row, which
+    nothing predicts, cannot be chosen.
+    """
+    decoder = cast(Any, model).base_model
+    states = decoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    kept = chosen[:, 1:]
+    hidden, targets = states[:, :-1][kept], ids[:, 1:][kept]
+    losses = [hidden.new_zeros(0, dtype=torch.float32)]
+    for first in range(0, len(hidden), CHUNK):
+        part = slice(first, first + CHUNK)
+        with _answering(decoder, hidden[None, part]):
+            logits = model(input_ids=targets[None, part], use_cache=False).logits[0]
+        losses.append(functional.cross_entropy(logits.float(), targets[part], reduction="none"))
+    return torch.cat(losses)
