@@ -215,6 +215,11 @@ def check_fits(config: Config) -> None:
                 f"{where}.k is {fit.k}, above dictionary_size {fit.dictionary_size}: "
                 "lower k or raise dictionary_size"
             )
+        if (fit.variant == "l1") != (fit.l1_price > 0):
+            raise UserError(
+                f"{where}.l1_price is {fit.l1_price:g} and variant {fit.variant}: "
+                "variant l1 needs a price above 0, the others none"
+            )
         if fit.tokens < fit.batch:
             raise UserError(
                 f"{where}.tokens is {fit.tokens}, less than one batch of {fit.batch}: raise it"

@@ -212,6 +212,10 @@ class Activations(Settings):
 class Crosscoder(Settings):
     """Settings that all fits share unless a fit says otherwise."""
 
+    variant: Literal["batch_topk", "topk", "l1"] = Field(
+        default="batch_topk", description="sparsity rule; `l1` is a baseline known to mislead"
+    )
+    l1_price: NonNegative = Field(default=0.0, description="μ, the price of activity; for `l1`")
     dictionary_size: Count = Field(default=1024, description="number of latents, F")
     k: Count = Field(default=16, description="latents active per token, on average")
     tokens: Count = Field(default=2_000_000, description="tokens drawn in all")

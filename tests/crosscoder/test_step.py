@@ -11,7 +11,7 @@ from tests.crosscoder.dense import as_double, as_leaves, dense_loss
 from workflow_scripts.crosscoder import step
 from workflow_scripts.crosscoder.auxiliary import AuxK, DeadLatents
 from workflow_scripts.crosscoder.model import Weights, initial_weights
-from workflow_scripts.crosscoder.sparsity import Active, BatchTopK
+from workflow_scripts.crosscoder.sparsity import L1, Active, BatchTopK, TopK, sparsity_rule
 from workflow_scripts.crosscoder.training import Trainer, Training
 
 B, M, D, F, K = 64, 2, 16, 96, 5
@@ -43,6 +43,45 @@ def test_gradients_equal_autograd() -> None:
     for name, leaf in leaves.tensors().items():
         assert leaf.grad is not None
         torch.testing.assert_close(gradients.tensors()[name], leaf.grad, rtol=1e-10, atol=1e-14)
+
+
+def test_l1_gradients_equal_autograd() -> None:
+    x, weights = make(3)
+    price, norms = 0.7, weights.norms(M)
+    pre = step.encode(x, weights)
+    state = step.decode(x, pre, L1(price).select(pre * norms.sum(1), 0), weights)
+    leaves = as_leaves(weights)
+    f = torch.addmm(leaves.encoder_bias, x, leaves.encoder.T).relu()
+    error = torch.addmm(leaves.decoder_bias, f, leaves.decoder) - x
+    paid = (f * leaves.norms(M).sum(1)).sum() / error.numel()
+    loss = error.square().mean() + price * paid
+    loss.backward()
+    torch.testing.assert_close(
+        step.reconstruction_loss(state) + price * step.activity_price(state, norms), loss.detach()
+    )
+    gradients = step.gradients(x, state, weights, price, norms)
+    for name, leaf in leaves.tensors().items():
+        assert leaf.grad is not None
+        torch.testing.assert_close(gradients.tensors()[name], leaf.grad, rtol=1e-10, atol=1e-14)
+
+
+def test_topk_keeps_the_largest_of_every_token() -> None:
+    scores = torch.randn((50, 20), generator=torch.Generator().manual_seed(0))
+    scores[0] = -1.0
+    active = TopK().select(scores, 3)
+    for row in range(50):
+        mine = active.columns[active.rows == row]
+        best = scores[row].topk(3)
+        assert mine.tolist() == sorted(best.indices[best.values > 0].tolist())
+    assert torch.equal(active.rows, active.rows.sort().values)
+
+
+def test_every_variant_has_its_rule() -> None:
+    for variant, kind in (("batch_topk", BatchTopK), ("topk", TopK), ("l1", L1)):
+        rule = sparsity_rule(variant, 0.5)
+        assert isinstance(rule, kind)
+        assert rule.price == (0.5 if variant == "l1" else 0)
+        assert rule.solved == (variant != "l1")
 
 
 def test_auxk_gradients_equal_autograd_and_are_not_zero() -> None:

@@ -14,7 +14,7 @@ from workflow_scripts import cli, files
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.crosscoder.model import Crosscoder
-from workflow_scripts.crosscoder.sparsity import BatchTopK
+from workflow_scripts.crosscoder.sparsity import sparsity_rule
 
 
 @dataclass
@@ -66,7 +66,9 @@ def evaluate_crosscoder(
     fired = torch.zeros(crosscoder.latents, dtype=torch.int64)
     l0_counts: list[Tensor] = []
     training_active = 0
-    rule = BatchTopK()
+    training = crosscoder.settings.get("training", {})
+    variant = training.get("variant", "batch_topk") if isinstance(training, dict) else "batch_topk"
+    rule = sparsity_rule(str(variant), 0.0)
     norms = crosscoder.decoder_norms().sum(1)
     for _, array in store.contiguous(split, batch):
         x = torch.from_numpy(array)

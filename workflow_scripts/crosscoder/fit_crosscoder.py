@@ -1,4 +1,4 @@
-"""Fit one BatchTopK crosscoder: ``python -m workflow_scripts.crosscoder.fit_crosscoder --help``."""
+"""Fit one crosscoder: ``python -m workflow_scripts.crosscoder.fit_crosscoder --help``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from workflow_scripts import cli, files
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
+from workflow_scripts.crosscoder.sparsity import Variant
 from workflow_scripts.crosscoder.threshold import solve_threshold
 from workflow_scripts.crosscoder.training import LogRow, Trainer, Training, fit
 from workflow_scripts.provenance import provenance
@@ -61,9 +62,10 @@ def fit_crosscoder(
         trainer.restore(checkpoint)
         cli.log(f"continuing after step {trainer.done}")
     _train(trainer, store, seed, log_path, checkpoint)
-    threshold = solve_threshold(
-        trainer.weights, _calibration(store, settings.batch, calibration_rows), models, settings.k
-    )
+    threshold = 0.0
+    if trainer.rule.solved:
+        calibration = _calibration(store, settings.batch, calibration_rows)
+        threshold = solve_threshold(trainer.weights, calibration, models, settings.k)
     mean, scale = store.normalization()
     Crosscoder(
         models=list(store.models),
@@ -164,6 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dead-tokens", type=int, default=100_000)
     parser.add_argument("--k-aux", type=int, default=0, help="0: half the width")
     parser.add_argument("--auxk-weight", type=float, default=1 / 32)
+    parser.add_argument("--variant", choices=get_args(Variant), default="batch_topk")
+    parser.add_argument("--l1-price", type=float, default=0.0, help="μ of variant l1")
     parser.add_argument("--calibration-rows", type=int, default=200_000)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--threads", type=int, default=None)
@@ -188,6 +192,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             dead_tokens=arguments.dead_tokens,
             k_aux=arguments.k_aux or store.width // 2,
             auxk_weight=arguments.auxk_weight,
+            variant=arguments.variant,
+            l1_price=arguments.l1_price,
         )
         fit_crosscoder(
             store,

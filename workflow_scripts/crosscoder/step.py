@@ -48,8 +48,18 @@ def reconstruction_loss(forward: Forward) -> Tensor:
     return forward.residual.square().mean()
 
 
-def gradients(x: Tensor, forward: Forward, weights: Weights) -> Weights:
-    """Return the gradients of :func:`reconstruction_loss`, in dense buffers shaped as the weights.
+def activity_price(forward: Forward, norms: Tensor) -> Tensor:
+    """Return Σ_ij f_ij Σ_m ‖d_j^m‖ per coordinate of the residual; ``norms`` are [F, M]."""
+    return (forward.codes * norms.sum(1)[forward.active.columns]).sum() / forward.residual.numel()
+
+
+def gradients(
+    x: Tensor, forward: Forward, weights: Weights, price: float = 0.0, norms: Tensor | None = None
+) -> Weights:
+    """Return the gradients of the loss, in dense buffers shaped as the weights.
+
+    The loss is :func:`reconstruction_loss`, plus ``price`` times :func:`activity_price`, for which
+    the decoder norms [F, M] are asked.
 
     With g = ∂loss/∂x̂ [B, M·D] and S the sparse [B, F] matrix of active codes::
 
@@ -59,15 +69,31 @@ def gradients(x: Tensor, forward: Forward, weights: Weights) -> Weights:
     active, shape = forward.active, (x.shape[0], weights.decoder.shape[0])
     g = forward.residual * (2.0 / forward.residual.numel())
     code_gradient = sampled_products(g, weights.decoder, active)
+    if norms is not None and price:
+        code_gradient += price / forward.residual.numel() * norms.sum(1)[active.columns]
     transposed = _Transposed(active, shape)
+    decoder = transposed.matmul(forward.codes, g)
+    if norms is not None and price:
+        _add_norm_gradients(decoder, forward, weights, price, norms)
     return Weights(
         encoder=transposed.matmul(code_gradient, x),
         encoder_bias=torch.zeros_like(weights.encoder_bias).index_add_(
             0, active.columns, code_gradient
         ),
-        decoder=transposed.matmul(forward.codes, g),
+        decoder=decoder,
         decoder_bias=g.sum(0),
     )
+
+
+def _add_norm_gradients(
+    decoder: Tensor, forward: Forward, weights: Weights, price: float, norms: Tensor
+) -> None:
+    """Add what the price of activity asks of the decoder: Σ_i f_ij d_j^m / ‖d_j^m‖."""
+    mass = torch.zeros(len(decoder), dtype=decoder.dtype)
+    mass.index_add_(0, forward.active.columns, forward.codes)
+    models = norms.shape[1]
+    units = weights.decoder.view(len(decoder), models, -1) / norms.clamp_min(1e-12)[:, :, None]
+    decoder += price / forward.residual.numel() * mass[:, None] * units.flatten(1)
 
 
 def sampled_products(left: Tensor, right: Tensor, active: Active) -> Tensor:

@@ -17,7 +17,7 @@ from workflow_scripts.cli import UserError
 from workflow_scripts.crosscoder import step
 from workflow_scripts.crosscoder.auxiliary import AuxK, DeadLatents
 from workflow_scripts.crosscoder.model import Weights
-from workflow_scripts.crosscoder.sparsity import BatchTopK
+from workflow_scripts.crosscoder.sparsity import sparsity_rule
 from workflow_scripts.files import atomic_path
 
 
@@ -36,6 +36,8 @@ class Training:
     dead_tokens: int  # a latent silent for so many tokens is dead
     k_aux: int
     auxk_weight: float
+    variant: str = "batch_topk"
+    l1_price: float = 0.0  # μ, rising linearly over the warm-up
 
 
 @dataclass
@@ -59,7 +61,7 @@ class Trainer:
     def __init__(self, weights: Weights, settings: Training) -> None:
         self.weights = weights
         self.settings = settings
-        self.rule = BatchTopK()
+        self.rule = sparsity_rule(settings.variant, settings.l1_price)
         self.auxk = AuxK(settings.k_aux, settings.auxk_weight)
         self.dead = DeadLatents(weights.decoder.shape[0], settings.dead_tokens)
         parameters = list(weights.tensors().values())
@@ -76,7 +78,8 @@ class Trainer:
         """
         rate, k = learning_rate(self.done, self.settings), active_latents(self.done, self.settings)
         pre = step.encode(x, self.weights)
-        active = self.rule.select(pre * self.weights.norms(models).sum(1), k)
+        norms = self.weights.norms(models)
+        active = self.rule.select(pre * norms.sum(1), k)
         forward = step.decode(x, pre, active, self.weights)
         loss = step.reconstruction_loss(forward)
         if not torch.isfinite(loss):
@@ -84,7 +87,8 @@ class Trainer:
                 f"the crosscoder's loss is {loss.item()} at step {self.done}: lower learning_rate, "
                 "or look at the activations' norm bound"
             )
-        gradients = step.gradients(x, forward, self.weights)
+        price = self.rule.price * warmth(self.done, self.settings)
+        gradients = step.gradients(x, forward, self.weights, price, norms)
         dead = self.dead.dead()
         auxk_loss = self.auxk.add_gradients(
             x, pre, forward.residual, dead, self.weights, to=gradients
@@ -143,9 +147,14 @@ class Trainer:
         return state
 
 
+def warmth(done: int, settings: Training) -> float:
+    """Return how far the warm-up is at the step after ``done`` steps, 0 … 1."""
+    return min(1.0, (done + 1) / max(settings.warmup_steps, 1))
+
+
 def learning_rate(done: int, settings: Training) -> float:
     """Return the rate for the step after ``done`` steps: warm-up, plateau, linear decay."""
-    warm = min(1.0, (done + 1) / max(settings.warmup_steps, 1))
+    warm = warmth(done, settings)
     decay_steps = max(math.ceil(settings.steps * settings.decay_share), 1)
     cool = min(1.0, (settings.steps - done) / decay_steps)
     return settings.learning_rate * warm * cool
