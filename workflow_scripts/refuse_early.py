@@ -7,7 +7,7 @@ from pathlib import Path
 
 from workflow_scripts.autointerp.check_endpoint import check_endpoint
 from workflow_scripts.cli import UserError
-from workflow_scripts.config import Config, HubSource
+from workflow_scripts.config import Config, HubSource, Model
 from workflow_scripts.dataset.hub import check_access
 from workflow_scripts.keys import documents_key, shards
 
@@ -70,9 +70,15 @@ def _drawn(config: Config) -> bool:
     )
 
 
+def _tokenizer(model: Model) -> str:
+    """Return the folder of a local model's tokenizer: the adapter's where it brings one."""
+    adapter = Path(model.adapter or "nowhere")
+    return str(adapter if (adapter / "tokenizer.json").exists() else model.path)
+
+
 def check_tokenizers(config: Config) -> None:
     """Check that the tokenizers of models in local folders agree."""
-    folders = {name: model.path for name, model in config.models.items() if model.path}
+    folders = {name: _tokenizer(m) for name, m in config.models.items() if m.path}
     if len(folders) < 2:
         return
     from transformers import AutoTokenizer

@@ -56,9 +56,8 @@ def everything(path: Path, layer: int) -> NDArray[np.float32]:
 @torch.no_grad()
 def reference(model: PreTrainedModel, shard: TokenShard) -> dict[int, NDArray[np.float32]]:
     """Return hidden states by layer from whole forward passes; the last one from the block."""
-    found = {
-        layer: np.zeros((shard.tokens, model.config.hidden_size), np.float32) for layer in EVERY
-    }
+    width = model.config.get_text_config().hidden_size
+    found = {layer: np.zeros((shard.tokens, width), np.float32) for layer in EVERY}
     last: list[torch.Tensor] = []
 
     def keep(module: object, inputs: object, output: torch.Tensor | tuple[torch.Tensor]) -> None:

@@ -31,15 +31,32 @@ SIZES: dict[str, object] = {
 GPT2: dict[str, object] = {"n_embd": 16, "n_layer": LAYERS, "n_head": 2, "n_positions": 64}
 OTHER_SIZES: dict[str, dict[str, object]] = {
     "gpt2": GPT2 | {k: SIZES[k] for k in ("vocab_size", "bos_token_id", "eos_token_id")},
+    "gemma3": {
+        "text_config": SIZES,
+        "vision_config": {
+            "hidden_size": 8,
+            "intermediate_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 1,
+            "image_size": 28,
+            "patch_size": 14,
+        },
+        "mm_tokens_per_image": 1,
+        "image_token_index": 39,
+        "boi_token_index": 38,
+        "eoi_token_index": 37,
+    },
     "gpt_neox": {k: v for k, v in SIZES.items() if k not in ("num_key_value_heads", "head_dim")},
 }
 ARCHITECTURES = (
     "gemma2",
+    "gemma3",
     "gemma3_text",
     "gpt2",
     "gpt_neox",
     "llama",
     "mistral",
+    "olmo",
     "olmo2",
     "qwen2",
     "qwen3",

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 CHUNK = 512  # positions whose logits exist at one time
 
 
 @contextmanager
-def _answering(decoder: nn.Module, hidden: Tensor) -> Iterator[None]:
-    """Let the decoder answer with ``hidden``, whatever it is asked."""
+def _answering(decoder: nn.Module, answer: object) -> Iterator[None]:
+    """Let the decoder give ``answer``, whatever it is asked."""
     before = vars(decoder).get("forward")  # of a model that is spread over GPUs
-    answer = BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=cast(Any, hidden))
     vars(decoder)["forward"] = lambda *_, **__: answer
     try:
         yield
@@ -40,13 +39,13 @@ def token_losses(model: nn.Module, ids: Tensor, mask: Tensor, chosen: Tensor) ->
     nothing predicts, cannot be chosen.
     """
     decoder = cast(Any, model).base_model
-    states = decoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    output = decoder(input_ids=ids, attention_mask=mask, use_cache=False)
     kept = chosen[:, 1:]
-    hidden, targets = states[:, :-1][kept], ids[:, 1:][kept]
+    hidden, targets = output.last_hidden_state[:, :-1][kept], ids[:, 1:][kept]
     losses = [hidden.new_zeros(0, dtype=torch.float32)]
     for first in range(0, len(hidden), CHUNK):
         part = slice(first, first + CHUNK)
-        with _answering(decoder, hidden[None, part]):
+        with _answering(decoder, replace(output, last_hidden_state=hidden[None, part])):
             logits = model(input_ids=targets[None, part], use_cache=False).logits[0]
         losses.append(functional.cross_entropy(logits.float(), targets[part], reduction="none"))
     return torch.cat(losses)
