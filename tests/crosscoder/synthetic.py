@@ -170,7 +170,8 @@ def recovery(crosscoder: Crosscoder, truth: Truth, x: NDArray[np.float32]) -> Re
     ratio = np.maximum(scores.nu_r, scores.nu_e)
     weak = np.nanmin(np.where(np.isfinite(ratio), ratio, np.inf), axis=1)[latent]
     exclusive: NDArray[np.bool_] = np.isin(truth.kinds, ("only_a", "only_b"))
-    called = ((scores.nu_r < 0.5) & (scores.nu_e < 0.2) & (ratio > -0.1)).any(1)[latent]
+    inside: NDArray[np.bool_] = (scores.nu_r < 0.5) & (scores.nu_e < 0.2) & (ratio > -0.1)
+    called = np.asarray(inside.any(axis=1))[latent]
     auroc = stats.mannwhitneyu(-weak[good & exclusive], -weak[good & ~exclusive]).statistic
     auroc /= (good & exclusive).sum() * (good & ~exclusive).sum()
     hits = (called & exclusive & good).sum()
