@@ -49,6 +49,19 @@ rule all:
         "<results>/provenance.json",
 
 
+rule plan:
+    """Print what the run will take, before anything is spent."""
+    log:
+        "<results>/logs/plan.log",
+    localrule: True
+    conda:
+        "envs/tables.yaml"
+    params:
+        settings=as_json(SETTINGS.model_dump(mode="json")),
+    shell:
+        "logged {log:q} python -m workflow_scripts.plan_run --settings {params.settings:q}"
+
+
 rule reproduce_paper:
     """The published study, set beside its publication; needs config/paper.yaml."""
     default_target: ASKED_FOR_PAPER

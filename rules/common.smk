@@ -25,14 +25,8 @@ ASKED_FOR_PAPER = any(path.name == "reproduce_paper" for path in workflow.overwr
 RESULTS = f"results/{SETTINGS.run}"
 SHARDS = [f"shard{n:03d}" for n in range(keys.shards(SETTINGS))]
 # Documents are drawn, and tokens dealt, shard by shard: a larger budget adds files and redoes none.
-DOCUMENTS = [
-    f"results/store/{keys.documents_key(SETTINGS, n)}/documents/{shard}"
-    for n, shard in enumerate(SHARDS)
-]
-TOKEN_SHARDS = [
-    f"results/store/{keys.tokens_key(SETTINGS, n)}/tokens/{shard}.h5"
-    for n, shard in enumerate(SHARDS)
-]
+DOCUMENTS = [keys.documents_file(SETTINGS, n) for n in range(len(SHARDS))]
+TOKEN_SHARDS = [keys.tokens_file(SETTINGS, n) for n in range(len(SHARDS))]
 COMPARED = sorted(
     {side.fit for c in SETTINGS.comparisons.values() for side in (c.baseline, c.candidate)}
 )
@@ -207,11 +201,8 @@ def source_flags(model: str) -> list[str]:
 
 def dump_files(model: str, layer: int) -> list[str]:
     """Return the shards that hold a model's activations at a layer, in order."""
-    group = next(name for name, layers in SETTINGS.layers.items() if layer in layers)
-    return [
-        f"results/store/{keys.dump_key(SETTINGS, model, group, n)}/{model}/{group}/{shard}.h5"
-        for n, shard in enumerate(SHARDS)
-    ]
+    group = keys.group_of(SETTINGS, layer)
+    return [keys.dump_file(SETTINGS, model, group, n) for n in range(len(SHARDS))]
 
 
 def normalizer(model: str, layer: int) -> str:
@@ -519,8 +510,14 @@ def refuse_at_start() -> None:
     """Stop before any job when the run could not end well."""
     from workflow_scripts.refuse_early import refuse_early
 
+    jobs = list(workflow.dag.needrun_jobs())
+    if all(job.rule.name == "plan" for job in jobs):
+        return
+    dumps = {
+        Path(file) for job in jobs if job.rule.name == "dump_activations" for file in job.output
+    }
     try:
-        refuse_early(SETTINGS)
+        refuse_early(SETTINGS, dumps)
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
 

@@ -204,6 +204,10 @@ class Activations(Settings):
     gpus: Count = Field(
         default=1, description="GPUs over which each job spreads a model that exceeds one"
     )
+    flop_per_second: Positive | None = Field(
+        default=None,
+        description="rate for plans and requests of time; none: 6e13, on the CPU 3e10",
+    )
     norm_bound: Positive = Field(
         default=10.0, description="rows above this many median norms are dropped"
     )

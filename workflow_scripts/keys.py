@@ -159,6 +159,27 @@ def model_key(config: Config, model: str) -> str:
     return digest([source.model_dump(), adapter, step_digest("models.resolve_model")])
 
 
+def documents_file(config: Config, shard: int) -> str:
+    """Return the documents of a shard, without the ending of table or manifest."""
+    return f"results/store/{documents_key(config, shard)}/documents/shard{shard:03d}"
+
+
+def tokens_file(config: Config, shard: int) -> str:
+    """Return a token shard."""
+    return f"results/store/{tokens_key(config, shard)}/tokens/shard{shard:03d}.h5"
+
+
+def dump_file(config: Config, model: str, group: str, shard: int) -> str:
+    """Return a model's activations of a shard at a group of layers."""
+    key = dump_key(config, model, group, shard)
+    return f"results/store/{key}/{model}/{group}/shard{shard:03d}.h5"
+
+
+def group_of(config: Config, layer: int) -> str:
+    """Return the dump group of a layer."""
+    return next(name for name, layers in config.layers.items() if layer in layers)
+
+
 def dump_key(config: Config, model: str, group: str, shard: int) -> str:
     """Return the key of one model's activations at one group of layers of a shard.
 

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from workflow_scripts.autointerp.check_endpoint import check_endpoint
 from workflow_scripts.cli import UserError
 from workflow_scripts.config import Config, HubSource, Model
 from workflow_scripts.dataset.hub import check_access
-from workflow_scripts.keys import documents_key, shards
+from workflow_scripts.keys import documents_file, shards
+from workflow_scripts.plan_run import check_disk
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def refuse_early(config: Config) -> None:
-    """Refuse what would stop the run later.
+def refuse_early(config: Config, dumps: Collection[Path] | None = None) -> None:
+    """Refuse what would stop the run later; ``dumps`` are those that it will make.
 
     Raises
     ------
     UserError
         If a hub revision is no commit, a hub refuses a data set, an annotator's endpoint or key is
-        missing, or local models have tokenizers in conflict.
+        missing, local models have tokenizers in conflict, or the disk is too small.
     """
     check_pins(config)
     check_sources(config)
@@ -29,6 +31,7 @@ def refuse_early(config: Config) -> None:
     if config.autointerp.annotator == "llm" and llm is not None:
         check_endpoint("llm", llm.base_url, llm.key_env, llm.mode, Path(llm.cache))
     check_tokenizers(config)
+    check_disk(config, dumps)
 
 
 def check_pins(config: Config) -> None:
@@ -64,10 +67,7 @@ def check_sources(config: Config) -> None:
 
 def _drawn(config: Config) -> bool:
     """Return whether all documents lie in the store."""
-    return all(
-        Path(f"results/store/{documents_key(config, n)}/documents/shard{n:03d}.parquet").exists()
-        for n in range(shards(config))
-    )
+    return all(Path(f"{documents_file(config, n)}.parquet").exists() for n in range(shards(config)))
 
 
 def _tokenizer(model: Model) -> str:

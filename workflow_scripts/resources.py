@@ -71,6 +71,19 @@ def size(config: Config, model: str) -> Size:
     return Size(parameters, round(1.75 * parameters ** (1 / 3)))
 
 
+def depth(config: Config, model: str) -> int | None:
+    """Return a model's number of layers; None for a hub model."""
+    source = config.models[model]
+    if source.organism is not None:
+        return config.organism.architecture.layers
+    if source.path is None:
+        return None
+    described = json.loads((Path(source.path) / "config.json").read_text(encoding="utf-8"))
+    inner = described.get("text_config", described)
+    layers = inner.get("num_hidden_layers") or inner.get("n_layer")
+    return int(layers) if layers else None
+
+
 def largest(config: Config) -> Size:
     """Return the largest number of parameters and the largest width of any model."""
     sizes = [size(config, model) for model in config.models]
@@ -85,8 +98,13 @@ def crosscoder_parameters(config: Config) -> float:
 
 def minutes(config: Config, flop: float) -> int:
     """Return the time for so many floating-point operations, and for the start of the job."""
-    rate = CPU_RATE if config.activations.device == "cpu" else GPU_RATE
-    return LEAST_MINUTES + round(flop / rate / 60)
+    return LEAST_MINUTES + round(flop / flop_rate(config) / 60)
+
+
+def flop_rate(config: Config) -> float:
+    """Return the operations per second to reckon with."""
+    usual = CPU_RATE if config.activations.device == "cpu" else GPU_RATE
+    return config.activations.flop_per_second or usual
 
 
 def forward(config: Config, tokens: float) -> Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,12 @@ def test_hub_that_does_not_answer(tree: Path, monkeypatch: pytest.MonkeyPatch) -
     source = {"kind": "huggingface", "path": "owner/data", "revision": "0" * 40}
     told = refusal(tree, put(smoke(), "text.sources.hub", source))
     assert "text.sources.hub: the data set owner/data cannot be fetched" in told
+
+
+def test_disk_that_is_too_small(tree: Path) -> None:
+    raw = put(put(smoke(), "text.tokens", 10**15), "text.shard_tokens", 10**15)
+    told = refusal(tree, raw)
+    assert re.search(r"the run smoke needs about .* TB on the disk of results, which has", told)
 
 
 def test_llm_without_key(tree: Path) -> None:

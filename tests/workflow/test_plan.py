@@ -1,0 +1,121 @@
+"""The plan against what a run leaves, and against arithmetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.workflow import running
+from tests.workflow.conftest import Run
+from tests.workflow.test_config import Raw, put, smoke
+from workflow_scripts import plan_run
+from workflow_scripts.cli import UserError
+from workflow_scripts.config import Config
+from workflow_scripts.load_config import load
+from workflow_scripts.plan_run import (
+    Part,
+    check_disk,
+    describe,
+    dumps,
+    forward_flop,
+    llm_calls,
+    parts,
+)
+from workflow_scripts.provenance import ROOT
+
+
+@pytest.fixture
+def _empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory without results."""
+    monkeypatch.chdir(tmp_path)
+
+
+def paper() -> Config:
+    """Return the published study's settings."""
+    raw: Raw = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text(encoding="utf-8"))
+    raw["paper"] = None
+    return load({k: v for k, v in raw.items() if v is not None})
+
+
+def stage(config: Config, name: str) -> Part:
+    return next(part for part in parts(config) if part.stage == name)
+
+
+@pytest.mark.usefixtures("_empty")
+def test_the_published_study_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = paper()
+    part = stage(config, "activations")
+    assert part.files == 3 * 20
+    # Three models, 3,584 values of two bytes for each of 100M tokens; the width is a guess.
+    assert part.bytes == part.missing == pytest.approx(3 * 3584 * 2 * 1e8, rel=0.03)
+    assert forward_flop(config) == pytest.approx(3 * 2 * 9e9 * 1e8)
+    monkeypatch.setattr(plan_run, "free_bytes", lambda: 1e12)
+    with pytest.raises(UserError, match=r"the run paper needs about 2\.\d+ TB on the disk"):
+        check_disk(config)
+
+
+@pytest.mark.usefixtures("_empty")
+def test_depth_counts_where_it_is_known() -> None:
+    deeper = put(smoke(), "layers.mid", [1, 2])
+    assert 2 * forward_flop(load(smoke())) == forward_flop(load(deeper))
+
+
+@pytest.mark.usefixtures("_empty")
+def test_calls_of_an_llm() -> None:
+    assert llm_calls(load(smoke())) == {}
+    llm = {"base_url": "http://x/v1", "annotators": {"a": {"model": "m"}, "b": {"model": "n"}}}
+    raw = put(smoke(), "autointerp", {"annotator": "llm", "llm": {**llm, "held_out": 52}})
+    calls = llm_calls(load(raw))
+    subjects = calls["explain"].calls
+    assert subjects == calls["classify"].calls
+    assert subjects % (2 * (20 + plan_run.UNIQUE)) == 0
+    assert calls["score"].calls == subjects * (11 + 4)  # 52 and 20 contexts, five at a time
+    assert "LLM score" in describe(load(raw))
+
+
+@pytest.mark.usefixtures("_empty")
+def test_a_disk_that_is_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load(smoke())
+    needed = sum(part.missing for part in parts(config))
+    monkeypatch.setattr(plan_run, "free_bytes", lambda: needed - 1)
+    assert "IT DOES NOT FIT" in describe(config)
+    with pytest.raises(UserError, match=r"lower text\.tokens, dump fewer layers"):
+        check_disk(config)
+    check_disk(config, set())  # no dump is to be made
+    monkeypatch.setattr(plan_run, "free_bytes", lambda: needed)
+    check_disk(config)
+    assert "it fits" in describe(config)
+
+
+@pytest.mark.workflow
+def test_sizes_are_those_of_a_run(smoke_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(smoke_run.folder)
+    config = load(smoke())
+    written = {path: path.stat().st_size for path in dumps(config)}
+    part = stage(config, "activations")
+    assert part.missing == 0
+    assert part.files == len(written)
+    assert part.bytes == pytest.approx(sum(written.values()), rel=0.15)
+    assert stage(config, "dataset").missing == stage(config, "crosscoder").missing == 0
+    found = list(Path("results/smoke/crosscoder").glob("*/seed*/crosscoder.safetensors"))
+    assert stage(config, "crosscoder").files == len(found)
+    total = sum(path.stat().st_size for path in found)
+    assert stage(config, "crosscoder").bytes == pytest.approx(total, rel=0.15)
+    text = sorted(Path("results/store").glob("*/documents/*.parquet"))
+    text += sorted(Path("results/store").glob("*/tokens/*.h5"))
+    size = sum(path.stat().st_size for path in text)
+    assert size / 2 < stage(config, "dataset").bytes < 2 * size
+
+
+@pytest.mark.workflow
+def test_plan_is_printed_and_leaves_nothing(tmp_path: Path) -> None:
+    tree = running.copy_tree(tmp_path)
+    raw = put(smoke(), "models.other", {"hub": "owner/model-9b", "revision": "main"})
+    (tree / "big.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    printed = running.snakemake(tree, "plan", "--configfile", "big.yaml")
+    assert "plan of the run smoke\n" in printed
+    assert "models           1 files     18 GB" in printed
+    left = [path.name for path in (tree / "results").rglob("*") if path.is_file()]
+    assert left == ["plan.log"]

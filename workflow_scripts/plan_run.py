@@ -1,0 +1,261 @@
+"""What a run will take, before anything is spent: ``snakemake plan``.
+
+Estimates from the config and from the files at hand, without network or data: text, files and bytes
+per stage, floating-point operations and hours of forward passes and fits, calls and tokens of an
+LLM, room on the disk. What lies in the store already is not to be made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from workflow_scripts import cli, keys, resources
+from workflow_scripts.autointerp.plan import OUTPUT_TOKENS
+from workflow_scripts.cli import UserError
+from workflow_scripts.config import Config
+
+TOKEN_BYTES = 8  # of a token shard: id, role, template flag, category
+INDEX_BYTES = 9  # of a row of a dump: document, position, split
+COMPRESSED = 0.45  # of text, in Parquet
+DRAWN = 1.1  # documents are drawn for so much more than the budget
+UNIQUE = 200  # latents of both models that are annotated beside the shared ones: a guess
+INSTRUCTIONS = {"explain": 700, "classify": 2500, "score": 500}  # tokens of a prompt, taxonomy too
+CONTEXTS = {"explain": 30, "classify": 5}  # in a prompt
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a stage makes: files, bytes in all, and bytes still to be made."""
+
+    stage: str
+    files: int
+    bytes: float
+    missing: float
+    told: str
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Calls of an LLM, with the tokens that go in and come out."""
+
+    calls: int
+    tokens_in: float
+    tokens_out: float
+
+
+def parts(config: Config, needed: Collection[Path] | None = None) -> list[Part]:
+    """Return what each stage makes; of dumps, only ``needed`` ones are to be made where given."""
+    return [_text(config), *_models(config), _dumps(config, needed), _fits(config)]
+
+
+def _part(stage: str, files: dict[Path, float], told: str, needed: Collection[Path] | None) -> Part:
+    missing = (
+        [p for p in files if not p.exists()] if needed is None else [*set(needed) & files.keys()]
+    )
+    to_make = sum(files[path] for path in missing)
+    return Part(stage, len(files), sum(files.values()), to_make, told)
+
+
+def _text(config: Config) -> Part:
+    text, files = config.text, dict[Path, float]()
+    for n in range(keys.shards(config)):
+        tokens = keys.shard_tokens(config, n)
+        written = DRAWN * COMPRESSED * text.bytes_per_token * tokens
+        files[Path(keys.documents_file(config, n) + ".parquet")] = written
+        files[Path(keys.tokens_file(config, n))] = TOKEN_BYTES * tokens
+    least = math.ceil(DRAWN * text.tokens / text.context_length)
+    told = f"{text.tokens:,} tokens of {least:,} documents or more; shards: {keys.shards(config)}"
+    return _part("dataset", files, told, None)
+
+
+def _models(config: Config) -> list[Part]:
+    """Return the models to be fetched; those that the run trains are small."""
+    hub = [name for name, model in config.models.items() if model.hub]
+    if not hub:
+        return []
+    total = sum(2 * resources.size(config, name).parameters for name in hub)
+    return [Part("models", len(hub), total, 0, "in the hub's cache, which HF_HOME names")]
+
+
+def dumps(config: Config) -> dict[Path, tuple[str, str, int]]:
+    """Return model, group and shard of every dump that some fit reads, by its file."""
+    used = {(m, fit.layer) for fit in config.fits.values() for m in fit.models}
+    groups = {(model, keys.group_of(config, layer)) for model, layer in used}
+    return {
+        Path(keys.dump_file(config, model, group, shard)): (model, group, shard)
+        for model, group in sorted(groups)
+        for shard in range(keys.shards(config))
+    }
+
+
+def _dumps(config: Config, needed: Collection[Path] | None) -> Part:
+    files = {}
+    for path, (model, group, shard) in dumps(config).items():
+        width = resources.size(config, model).width
+        row = len(config.layers[group]) * (width * resources.BYTES[config.activations.dtype] + 4)
+        files[path] = float(keys.shard_tokens(config, shard) * (row + INDEX_BYTES))
+    named = len({model for model, _, _ in dumps(config).values()})
+    return _part("activations", files, f"{config.activations.dtype} of {named} models", needed)
+
+
+def _fits(config: Config) -> Part:
+    files, largest = dict[Path, float](), 0.0
+    for name, fit in config.fits.items():
+        size = 4 * _parameters(config, name)
+        largest = max(largest, size)
+        for seed in fit.seeds:
+            folder = RESULTS / config.run / "crosscoder" / name / f"seed{seed}"
+            files[folder / "crosscoder.safetensors"] = size
+    part = _part("crosscoder", files, "and a checkpoint while one is fitted", None)
+    checkpoint = 3 * largest if part.missing else 0
+    return Part(part.stage, part.files, part.bytes, part.missing + checkpoint, part.told)
+
+
+def _parameters(config: Config, name: str) -> float:
+    """Return the parameters of a crosscoder: encoder and decoder of each model."""
+    fit = config.fits[name]
+    width = max(resources.size(config, model).width for model in fit.models)
+    return 2.0 * len(fit.models) * width * fit.dictionary_size
+
+
+def forward_flop(config: Config) -> float:
+    """Return the operations of the dumps to be made: 2 per parameter and token, to the last layer.
+
+    Of a model whose depth is not known, all layers.
+    """
+    total = 0.0
+    for path, (model, group, shard) in dumps(config).items():
+        if not path.exists():
+            whole = resources.depth(config, model)
+            share = max(config.layers[group]) / whole if whole else 1.0
+            tokens = keys.shard_tokens(config, shard)
+            total += 2 * share * resources.size(config, model).parameters * tokens
+    return total
+
+
+def fit_flop(config: Config) -> float:
+    """Return the operations of all fits: 3 per parameter and token, since most is sparse."""
+    return sum(
+        len(fit.seeds) * 3 * _parameters(config, name) * fit.tokens
+        for name, fit in config.fits.items()
+    )
+
+
+def llm_calls(config: Config) -> dict[str, Calls]:
+    """Return the calls of each purpose, for so many latents as are annotated at most; a guess."""
+    llm = config.autointerp.llm
+    if config.autointerp.annotator != "llm" or llm is None:
+        return {}
+    fits = {side.fit for c in config.comparisons.values() for side in (c.baseline, c.candidate)}
+    crosscoders = sum(len(config.fits[name].seeds) for name in fits)
+    latents = crosscoders * (config.latents.examples.shared_latents + UNIQUE)
+    subjects = latents * len(llm.annotators) * llm.replicates
+    batches = math.ceil(llm.held_out / llm.items_per_prompt)
+    batches += math.ceil(llm.null / llm.items_per_prompt)
+    window = config.latents.examples.window
+    each = {"explain": (1, CONTEXTS["explain"], 1), "classify": (1, CONTEXTS["classify"], 1)}
+    each["score"] = (batches, llm.items_per_prompt, llm.items_per_prompt)
+    return {
+        purpose: Calls(
+            subjects * times,
+            float(subjects * times * (INSTRUCTIONS[purpose] + contexts * window)),
+            float(subjects * times * items * OUTPUT_TOKENS[purpose]),
+        )
+        for purpose, (times, contexts, items) in each.items()
+    }
+
+
+def free_bytes() -> float:
+    """Return the room on the disk that holds the results."""
+    folder = RESULTS.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    return float(shutil.disk_usage(folder).free)
+
+
+def check_disk(config: Config, needed: Collection[Path] | None = None) -> None:
+    """Refuse a run that cannot fit on the disk.
+
+    Raises
+    ------
+    UserError
+        If what is to be made exceeds the room on the disk.
+    """
+    missing, free = sum(part.missing for part in parts(config, needed)), free_bytes()
+    if missing > free:
+        raise UserError(
+            f"the run {config.run} needs about {human(missing)} on the disk of results, which has "
+            f"{human(free)} free: lower text.tokens, dump fewer layers, or make room "
+            "(snakemake plan tells what takes it)"
+        )
+
+
+def human(size: float) -> str:
+    """Return bytes in the unit that fits."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.3g} TB" if size < 1000 else f"{size:,.0f} TB"
+
+
+def hours(seconds: float) -> str:
+    """Return a duration in the unit that fits."""
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.0f} h"
+
+
+def flop_rate(config: Config) -> float:
+    """Return the operations per second to reckon with: the CPU's where there is no GPU here."""
+    here = config.activations.device == "auto" and shutil.which("nvidia-smi") is None
+    if here and config.activations.flop_per_second is None:
+        return resources.CPU_RATE
+    return resources.flop_rate(config)
+
+
+def describe(config: Config) -> str:
+    """Return the plan as text."""
+    lines = [f"plan of the run {config.run}"]
+    made = parts(config)
+    for part in made:
+        lines.append(
+            f"  {part.stage:<12} {part.files:>5} files {human(part.bytes):>9}, "
+            f"{human(part.missing)} to make: {part.told}"
+        )
+    rate = flop_rate(config)
+    for name, flop in (("forward", forward_flop(config)), ("fits", fit_flop(config))):
+        lines.append(f"  {name:<12} {flop:.2g} FLOP, {hours(flop / rate)} at {rate:.2g} FLOP/s")
+    calls = llm_calls(config)
+    for purpose, count in calls.items():
+        lines.append(
+            f"  LLM {purpose:<8} {count.calls:,} calls, {count.tokens_in:,.0f} tokens in, "
+            f"{count.tokens_out:,.0f} out, at most"
+        )
+    if not calls:
+        lines.append("  LLM          no calls")
+    missing, free = sum(part.missing for part in made), free_bytes()
+    lines.append(
+        f"  disk         {human(missing)} to make, {human(free)} free: "
+        + ("it fits" if missing <= free else "IT DOES NOT FIT")
+    )
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the plan of a run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", type=json.loads, required=True, help="JSON of all settings")
+    arguments = parser.parse_args(argv)
+    return cli.guarded(lambda: print(describe(Config.model_validate(arguments.settings))))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
