@@ -30,6 +30,7 @@ bench-gpu: bench
 validate: $(READY)
 	@$(RUN) --configfile config/recovery.yaml
 	@$(BIN)/python -m tests.workflow.check_recovery results/recovery
+	@$(BIN)/python -m tests.workflow.tabulate_score_power results/recovery
 	@$(BIN)/python -m tests.crosscoder.tabulate_recovery
 	@$(BIN)/python -m pytest -m slow
 

@@ -9,6 +9,10 @@ from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
+from workflow_scripts.array_tasks import give_way
+
+give_way(sys.argv)
+
 from workflow_scripts import keys, resources
 from workflow_scripts.check_config import planted_pairs, source_files
 from workflow_scripts.cli import UserError
@@ -458,10 +462,17 @@ def run_links() -> dict[str, str]:
     text = {f"{RESULTS}/dataset/documents/{Path(file).name}": file for file in documents}
     tokens = {f"{RESULTS}/dataset/tokens/{Path(file).name}": file for file in TOKEN_SHARDS}
     models = {f"{RESULTS}/models/{name}/model.json": manifest(name) for name in SETTINGS.models}
+    dumps = {
+        f"{RESULTS}/activations/{model}/layer{fit.layer}/{Path(file).name}": file
+        for fit in SETTINGS.fits.values()
+        for model in fit.models
+        for file in dump_files(model, fit.layer)
+    }
     return {
         **text,
         **tokens,
         **models,
+        **dumps,
     }
 
 
