@@ -13,6 +13,10 @@ from workflow_scripts.array_tasks import give_way
 
 give_way(sys.argv)
 
+from workflow_scripts.array_tasks import give_way
+
+give_way(sys.argv)
+
 from workflow_scripts import keys, resources
 from workflow_scripts.check_config import planted_pairs, source_files
 from workflow_scripts.cli import UserError

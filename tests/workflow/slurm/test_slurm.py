@@ -153,6 +153,15 @@ def test_killed_job_is_repeated_with_more_memory(finished: Finished) -> None:
     assert [job.state for job in again] == ["COMPLETED"]
 
 
+def test_others_of_its_array_are_not_repeated(finished: Finished) -> None:
+    dumps = [job for job in finished.jobs if job.rule == "dump_activations"]
+    failed = next(job for job in dumps if job.state == "FAILED")
+    assert failed.array is not None
+    others = [job.state for job in dumps if job.array == failed.array and job != failed]
+    assert others
+    assert set(others) == {"COMPLETED"}
+
+
 def test_job_beyond_its_time_is_repeated_with_more_time(finished: Finished) -> None:
     first, *others = sorted(
         (job for job in finished.jobs if job.rule == LATE), key=lambda job: job.id

@@ -1,0 +1,52 @@
+"""Tasks of a job array find their own commands, in the form in which the plugin hands them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+import zlib
+
+import pytest
+from snakemake_executor_plugin_slurm_jobstep import _decompress_array_task_call
+
+from tests.workflow import running
+from workflow_scripts.array_tasks import OPTION, own_command
+from workflow_scripts.provenance import ROOT
+
+COMMANDS = {"5": "echo five", "6": "echo 'six' && exit 3"}
+PAYLOAD = base64.b64encode(
+    json.dumps({k: zlib.compress(v.encode(), 9).hex() for k, v in COMMANDS.items()}).encode()
+).decode()
+
+
+def task(number: int) -> dict[str, str]:
+    """Return the environment of a task of the array 4-6."""
+    return {"SLURM_ARRAY_TASK_ID": str(number), "SLURM_ARRAY_TASK_MIN": "4"}
+
+
+@pytest.mark.parametrize("arguments", [[OPTION, PAYLOAD], [f"{OPTION}={PAYLOAD}"]])
+@pytest.mark.parametrize("number", [5, 6])
+def test_a_task_finds_its_own_command(arguments: list[str], number: int) -> None:
+    found = own_command(["snakemake", "--jobs", "1", *arguments], task(number))
+    assert found == COMMANDS[str(number)] == _decompress_array_task_call(PAYLOAD, number)
+
+
+def test_others_go_on() -> None:
+    assert own_command(["snakemake", f"{OPTION}={PAYLOAD}"], task(4)) is None  # the first task
+    assert own_command(["snakemake", "--jobs", "1"], task(5)) is None  # a task's own command
+    assert own_command(["snakemake", f"{OPTION}={PAYLOAD}"], {}) is None  # no array
+
+
+def test_a_task_becomes_its_own_command() -> None:
+    code = "import sys; from workflow_scripts.array_tasks import give_way; give_way(sys.argv)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, f"{OPTION}={PAYLOAD}"],
+        cwd=ROOT,
+        env=running.environment() | task(6),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("six\n", 3)
