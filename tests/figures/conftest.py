@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from tests.comparison.run_folder import Run, make_run
+from workflow_scripts import files
 from workflow_scripts.comparison import (
     compare_categories,
     explain_gaps,
@@ -18,7 +21,34 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a run folder with categories, recovery and answer."""
     made = make_run(tmp_path_factory.mktemp("figures"), seeds=(0, 1))
     compared(made)
+    write_causes(made)
     return made
+
+
+def write_causes(made: Run) -> None:
+    """Write made-up tables of what latents cause, and of which come back under other seeds."""
+    sets = [
+        {"source": "it", "target": "simpo", "set": name, "tokens": part, "latents": 40}
+        | {"closed": 0.1 * n, "closed_low": 0.1 * n - 0.05, "closed_high": 0.1 * n + 0.05}
+        for n, name in enumerate(("none", "unique", "shared", "random", "all", "error"))
+        for part in ("all", "first9", "rest")
+    ]
+    pd.DataFrame(sets).to_csv(made.root / "cause.csv", index=False)
+    taken = [
+        {"labeller": "true", "model": model, "category": name, "latents_are": kind}
+        | {"specific_rise": 0.05 * n, "low": 0.05 * n - 0.02, "high": 0.05 * n + 0.02}
+        for n, name in enumerate(("advice", "news", "safety_refusal"))
+        for model in ("it", "simpo")
+        for kind in ("unique", "shared")
+    ]
+    pd.DataFrame(taken).to_csv(made.root / "ablation.csv", index=False)
+    rng = np.random.default_rng(0)
+    latents = pd.DataFrame({"seed": np.repeat([0, 1, 2], 60), "latent": np.tile(range(60), 3)})
+    latents["unique_to"] = rng.choice(["", "it", "simpo"], len(latents))
+    latents["recurrence"] = rng.choice([0, 0.5, 1], len(latents))
+    latents["recurrence_unique"] = np.minimum(latents["recurrence"], rng.choice([0, 0.5, 1], 180))
+    latents["group"] = -1
+    files.write_parquet(made.root / "stability.parquet", latents)
 
 
 def compared(made: Run) -> None:

@@ -24,6 +24,8 @@ FIGURES = {
     "plot_category_shares": "--categories {c} --comparison anchored --labeller lexical",
     "plot_behaviour": "--gaps {g} --comparison direct",
     "plot_recovery": "--recovery {r}",
+    "plot_cause": "--cause {cause} --ablation {ablation}",
+    "plot_seed_stability": "--stability {stability} --models it simpo",
 }
 
 
@@ -39,6 +41,9 @@ def flags_of(run: Run, name: str) -> list[str]:
         "c": run.root / "comparison/categories.csv",
         "r": run.root / "comparison/recovery.csv",
         "g": run.root / "comparison/gaps.csv",
+        "cause": run.root / "cause.csv",
+        "ablation": run.root / "ablation.csv",
+        "stability": run.root / "stability.parquet",
     }
     return FIGURES[name].format(**paths).split()
 

@@ -37,7 +37,6 @@ IMPORTERS = {
     "activations/blocks.py": {"ablate_categories", "dump_activations", "patch_latents"},
     "activations/store.py": {
         "collect_examples",
-        "dump_activations",
         "evaluate_crosscoder",
         "fit_crosscoder",
         "fit_normalizer",
