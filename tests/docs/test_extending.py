@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,12 +42,11 @@ def python(code: str, folder: Path) -> str:
 
 CAPPED = """
 import torch
-from workflow_scripts.crosscoder.capped import CappedBatchTopK
-from workflow_scripts.crosscoder.training import Trainer
+from workflow_scripts.crosscoder.sparsity import sparsity_rule
 scores = torch.zeros(16, 64)
 scores[0] = torch.arange(64) + 100.0
 scores[1:, 0] = 1.0
-active = CappedBatchTopK().select(scores, 2)
+active = sparsity_rule("capped", 0.0).select(scores, 2)
 print(int((active.rows == 0).sum()))
 """
 SOURCE = """
@@ -60,15 +60,23 @@ print(sorted(draft.text for draft in source.drafts(lambda draft: 1.0)))
 def test_example(patched: tuple[str, Path]) -> None:
     name, folder = patched
     tools = Path(sys.executable).parent
-    run([str(tools / "ruff"), "check", "workflow_scripts"], folder)
-    run([str(tools / "ruff"), "format", "--check", "workflow_scripts"], folder)
-    run([str(tools / "snakefmt"), "--check", "rules"], folder)
+    touched = re.findall(r"^\+\+\+ b/(.*)$", DIFFS[name].read_text(encoding="utf-8"), re.M)
+    python_files = [file for file in touched if file.endswith(".py")]
+    run([str(tools / "ruff"), "check", *python_files], folder)
+    run([str(tools / "ruff"), "format", "--check", *python_files], folder)
+    if rules := [file for file in touched if file.endswith(".smk")]:
+        run([str(tools / "snakefmt"), "--check", *rules], folder)
     {"sparsity_rule": check_sparsity, "source": check_source, "figure": check_figure}[name](folder)
 
 
 def check_sparsity(folder: Path) -> None:
-    """No token takes more than four times k."""
+    """No token takes more than four times k, and the config takes the variant."""
     assert python(CAPPED, folder).strip() == "8"
+    config = (folder / "config/smoke.yaml").read_text(encoding="utf-8")
+    own = config.replace("crosscoder: {", "crosscoder: {variant: capped, ", 1)
+    (folder / "own.yaml").write_text(own)
+    plan = running.snakemake(folder, "-n", "--configfile", "own.yaml")
+    assert "fit_crosscoder" in running.planned(plan)
 
 
 def check_source(folder: Path) -> None:

@@ -113,10 +113,8 @@ def test_shipped_configs_have_what_their_studies_name(
         what = row.measured
         if isinstance(what, PercentChange):
             assert what.comparison in config.comparisons
-        elif what.fit in config.fits:
-            assert getattr(what, "model", None) in (None, *config.fits[what.fit].models)
         else:
-            assert (name, what.fit) == ("minder", "l1")  # as the config says
+            assert getattr(what, "model", None) in (None, *config.fits[what.fit].models)
 
 
 def test_labels_of_an_llm_are_preferred() -> None:
