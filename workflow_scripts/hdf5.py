@@ -27,9 +27,9 @@ def atomic(
     with atomic_path(path) as temporary:
         with h5py.File(temporary, "w", libver="latest") as file:
             yield file
-            file.attrs["format"] = file_format
+            put_text(file, "format", file_format)
             file.attrs["format_version"] = version
-            file.attrs["provenance"] = json.dumps(provenance, sort_keys=True)
+            put_text(file, "provenance", json.dumps(provenance, sort_keys=True))
             file.attrs["complete"] = True
         temporary.chmod(0o644)
 
@@ -42,7 +42,7 @@ def open_complete(path: Path, file_format: str, version: int) -> Iterator[h5py.F
     ------
     UserError
         If the file is missing, no HDF5 file, of another format, newer than this version
-        understands, or incomplete.
+        understands, incomplete, or damaged where it is read.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist: run the step that makes it")
@@ -54,13 +54,17 @@ def open_complete(path: Path, file_format: str, version: int) -> Iterator[h5py.F
             "delete it and run again"
         ) from None
     with file:
-        check_complete(file, path, file_format, version)
-        yield file
+        try:
+            check_complete(file, path, file_format, version)
+            yield file
+        except (OSError, LookupError, RuntimeError, ValueError) as error:  # as h5py tells damage
+            told = " ".join(str(error).split())[:200]
+            raise UserError(f"{path} is damaged ({told}): delete it and run again") from None
 
 
 def check_complete(file: h5py.File, path: Path, file_format: str, version: int) -> None:
     """Refuse a file of another format, a newer version, or one that was never finished."""
-    found = file.attrs.get("format")
+    found = get_text(file, "format") if "format" in file.attrs else None
     if found != file_format:
         raise UserError(f"{path} holds {found!r}, not {file_format!r}: give the right file")
     if int(file.attrs.get("format_version", 0)) > version:
@@ -70,6 +74,17 @@ def check_complete(file: h5py.File, path: Path, file_format: str, version: int) 
         )
     if not file.attrs.get("complete", False):
         raise UserError(f"{path} was never finished: delete it and run again")
+
+
+def put_text(where: h5py.File | h5py.Dataset, name: str, text: str) -> None:
+    """Set an attribute to text, of fixed length: it lies where HDF5 keeps checksums."""
+    where.attrs[name] = np.bytes_(text.encode())
+
+
+def get_text(where: h5py.File | h5py.Dataset, name: str) -> str:
+    """Return the text of an attribute."""
+    value = where.attrs[name]
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def to_bfloat16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:

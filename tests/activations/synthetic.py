@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from tests.models.random_models import VOCABULARY
 from workflow_scripts import hdf5
 from workflow_scripts.activations import FORMAT, VERSION
-from workflow_scripts.activations.dump_activations import encode, write_index
+from workflow_scripts.activations.dump_activations import write_index
+from workflow_scripts.activations.layout import STORED, LayerWriter, Stored
 from workflow_scripts.activations.store import NORMALIZER_FORMAT, NORMALIZER_VERSION
 from workflow_scripts.dataset.shards import SPLITS, TokenShard, write_shard
 
@@ -44,16 +45,20 @@ def write_tokens(path: Path, shard: TokenShard) -> Path:
     return path
 
 
+def encode(h: NDArray[np.float32], dtype: str) -> Stored:
+    """Return float32 values in a stored type; bfloat16 as bit patterns."""
+    return hdf5.to_bfloat16_bits(h) if dtype == "bfloat16" else h.astype(STORED[dtype])
+
+
 def write_dump(
     path: Path, shard: TokenShard, h: NDArray[np.float32], layer: int = 2, dtype: str = "float32"
 ) -> Path:
     """Write activations h [N, D] of one layer as a dump and return its path."""
     with hdf5.atomic(path, FORMAT, VERSION, {}) as file:
         write_index(file, shard)
-        dataset = file.create_dataset(f"layer{layer}", data=encode(h, dtype))
-        dataset.attrs["encoding"] = dtype
-        norms = np.linalg.norm(h, axis=1).astype(np.float32)
-        file.create_dataset(f"norm{layer}", data=norms)
+        writer = LayerWriter(file, layer, len(h), h.shape[1], dtype)
+        writer.write(encode(h, dtype), np.linalg.norm(h, axis=1).astype(np.float32))
+        writer.close()
     return path
 
 

@@ -133,7 +133,8 @@ def test_index_and_equal_bytes(
         np.testing.assert_array_equal(file["document"], SHARD.row_document[SHARD.row_of_token])
         np.testing.assert_array_equal(file["split"], SHARD.row_split[SHARD.row_of_token])
         assert set(file) == {
-            "document", "layer1", "layer3", "norm1", "norm3", "position", "split"
+            "crc32_layer1", "crc32_layer3", "document", "layer1", "layer3", "norm1", "norm3",
+            "position", "split",
         }  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.activations.synthetic import token_shard, write_dump, write_normalizer
-from workflow_scripts.activations.store import BLOCK, ActivationStore, read_rows
+from workflow_scripts.activations import layout
+from workflow_scripts.activations.store import ActivationStore, read_rows
 from workflow_scripts.cli import UserError
 from workflow_scripts.dataset.shards import TokenShard
 
@@ -144,13 +145,13 @@ def test_contiguous_covers_a_split_in_order(store: ActivationStore) -> None:
         np.testing.assert_array_equal(x, expected(rows))
 
 
-# 1 MiB holds the whole split; 12 KiB hold 512 tokens, a buffer of two blocks.
+# 1 MiB holds the whole split; 12 KiB hold 512 tokens.
 @pytest.mark.parametrize("memory", [1 << 20, 512 * 4 * 2 * D])
 def test_each_row_once_per_epoch(memory: int, tmp_path: Path) -> None:
     store = write_store(tmp_path, memory)
     rows = store.rows("fit")
     per_epoch = len(rows) // BATCH
-    assert len(rows) > 2 * BLOCK
+    assert len(rows) > 512
     assert len(rows) % BATCH
     batches = list(islice(store.shuffled("fit", BATCH, seed=1), 3 * per_epoch))
     epochs = [batches[i : i + per_epoch] for i in range(0, len(batches), per_epoch)]
@@ -204,6 +205,57 @@ def test_batches_span_many_documents_in_no_order(memory: int, tmp_path: Path) ->
         assert 0.2 < rising < 0.8
 
 
+# Documents, tokens of each, batch, tokens of a pool: long and short documents, few and many.
+SHAPES = [
+    (40, 1000, 256, 10_000),
+    (12, 3000, 64, 4_000),
+    (6, 5000, 512, 9_000),
+    (500, 30, 128, 2_000),
+    (3000, 6, 512, 1_500),
+    (97, 211, 100, 1_000),
+]
+
+
+@pytest.mark.parametrize("chunk_bytes", [128, 1 << 12, 1 << 18])
+@pytest.mark.parametrize(("documents", "length", "batch", "pool"), SHAPES)
+def test_batches_of_a_large_store_span_documents(
+    documents: int,
+    length: int,
+    batch: int,
+    pool: int,
+    chunk_bytes: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each row once per epoch, and min(B/4, all) documents in each batch, without luck."""
+    monkeypatch.setattr(layout, "CHUNK_BYTES", chunk_bytes)
+    half = [length] * (documents // 2)
+    made = [token_shard(half, 0), token_shard([length] * (documents - len(half)), len(half))]
+    first, paths = 0, []
+    for number, shard in enumerate(made):
+        rows = np.arange(first, first + shard.tokens)
+        first += shard.tokens
+        h = np.stack([rows, rows + 1], axis=1).astype(np.float32)
+        paths.append(write_dump(tmp_path / f"{number}.h5", shard, h, LAYER))
+    normal = write_normalizer(tmp_path / "n.h5", np.zeros(2))
+    files = dict.fromkeys(MEAN, paths)
+    store = ActivationStore(files, LAYER, dict.fromkeys(MEAN, normal), pool * 4 * 2 * 2)
+    total = store.count("fit")
+    assert total > pool == store.buffer
+    document = store.document
+    for epoch in (0, 1):
+        start = epoch * (total // batch)
+        batches = islice(store.shuffled("fit", batch, 3, start), total // batch)
+        seen = []
+        for x in batches:
+            rows = np.rint(x[:, 0, 0]).astype(np.int64)
+            assert len(np.unique(document[rows])) >= min(batch // 4, documents)
+            seen.append(rows)
+        every = np.concatenate(seen)
+        assert len(np.unique(every)) == len(every) == total // batch * batch
+        assert set(every.tolist()) <= set(store.rows("fit").tolist())
+
+
 def test_memory_bounds_what_is_read_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,7 +275,7 @@ def test_memory_bounds_what_is_read_at_once(
 
 def test_buffer_smaller_than_a_batch(tmp_path: Path) -> None:
     store = write_store(tmp_path, 1)
-    batch = BLOCK + 100
+    batch = 356
     seen = np.concatenate(
         [
             numbers(x)

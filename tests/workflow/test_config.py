@@ -23,6 +23,7 @@ from workflow_scripts.write_environments import COMMON, ENVIRONMENTS, write_envi
 
 Raw = dict[str, object]
 NOT_RULES = {
+    "activations.inspect_store",
     "autointerp.check_endpoint",
     "autointerp.pack_cache",
     "figures.print_answer",

@@ -1,4 +1,4 @@
 """Activations; here only what names their files, without imports."""
 
 FORMAT = "diffscope-activations"
-VERSION = 1
+VERSION = 2

@@ -53,7 +53,7 @@ class ControlStore(ActivationStore):
         return x
 
     def _swapped(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        documents = self._index.document
+        documents = self.document
         rng = np.random.default_rng([self.seed, 9])
         heads: NDArray[np.bool_] = rng.random(int(documents.max()) + 1) < 0.5
         return heads[documents[rows]]

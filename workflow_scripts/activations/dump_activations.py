@@ -1,10 +1,14 @@
-"""Run one model over one token shard and store the wanted layers: ``FORMAT.md`` has the format."""
+"""Run one model over one token shard and store the wanted layers: ``FORMAT.md`` has the format.
+
+While one stretch of rows is computed, the one before is written: never more than two are held.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -12,17 +16,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from workflow_scripts import cli, hdf5
 from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.activations.blocks import capture, check_layers, decoder_blocks, forward_to
+from workflow_scripts.activations.layout import STORED, LayerWriter, Stored, write_column
+from workflow_scripts.activations.store import ahead
 from workflow_scripts.dataset.shards import TokenShard
 from workflow_scripts.models.loading import Manifest, choose_device, load_model
 from workflow_scripts.provenance import provenance
 
-CHUNK_BYTES = 1 << 20
-HELD_BYTES = 1 << 28  # float32 values of all layers, held before they are written
-STORED = {"bfloat16": np.uint16, "float16": np.float16, "float32": np.float32}
+HELD_BYTES = 1 << 28  # float32 values of all layers, before they are written; twice at most
 LARGEST = {name: torch.finfo(getattr(torch, name)).max for name in STORED}
 
 
@@ -58,6 +63,38 @@ def pad(shard: TokenShard, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
+@dataclass
+class Stretch:
+    """Neighbouring rows of one layer: what is stored [n, D], norms [n], which are refused [n]."""
+
+    values: Stored
+    norms: NDArray[np.float32]
+    outside: NDArray[np.bool_]
+
+    @classmethod
+    def empty(cls, rows: int, width: int, dtype: str) -> Stretch:
+        """Return one of so many rows."""
+        return cls(
+            np.empty((rows, width), dtype=STORED[dtype]),
+            np.empty(rows, dtype=np.float32),
+            np.empty(rows, dtype=np.bool_),
+        )
+
+    def put(self, rows: NDArray[np.int64], h: Tensor, dtype: str) -> None:
+        """Store h [n, D] at ``rows``; norms are taken before rounding."""
+        x = h.float()
+        outside = ~(x.abs() <= LARGEST[dtype]).all(dim=1)  # NaN too
+        self.outside[rows] = outside.cpu().numpy()
+        stored = x.to(getattr(torch, dtype))
+        self.values[rows] = (
+            stored.view(torch.uint16) if dtype == "bfloat16" else stored
+        ).cpu().numpy()  # fmt: skip
+        on_cpu = x.device.type == "cpu"
+        self.norms[rows] = (
+            np.linalg.norm(x.numpy(), axis=1) if on_cpu else x.norm(dim=1).cpu().numpy()
+        )
+
+
 def dump_activations(
     manifest: Path,
     tokens: Path,
@@ -83,56 +120,66 @@ def dump_activations(
     device = choose_device(device_name)
     model = load_model(manifest, getattr(torch, compute_dtype), device, gpus)
     width = int(model.config.get_text_config().hidden_size)
-    parts = list(stretches(shard.row_starts, HELD_BYTES // (4 * len(layers) * width)))
     origin = provenance(model=described.name, device=str(device), **(facts or {}))
     with hdf5.atomic(output, FORMAT, VERSION, origin) as file:
         write_index(file, shard)
-        for layer in layers:
-            _create(file, layer, shard.tokens, width, store_dtype)
-        with capture(decoder_blocks(model), layers) as captured:
-            for rows in cli.progress(parts, desc=f"{described.name} {tokens.stem}"):
-                first, last = shard.row_starts[rows[0]], shard.row_starts[rows[-1] + 1]
-                values = {layer: np.empty((last - first, width), np.float32) for layer in layers}
-                for batch in length_batches(np.diff(shard.row_starts)[rows], batch_tokens):
-                    ids, mask = pad(shard, rows[batch])
-                    forward_to(model, ids.to(device), mask.to(device))
-                    index = np.concatenate([np.r_[shard.row(int(row))] for row in rows[batch]])
-                    for layer, h in values.items():
-                        found = captured.outputs[layer]
-                        kept = found[mask.bool().to(found.device)]
-                        h[index - first] = kept.float().cpu().numpy()
-                for layer, h in values.items():
-                    outside = ~(np.abs(h) <= LARGEST[store_dtype]).all(axis=1)  # NaN too
-                    if outside.any():
-                        where = f"model {described.name} at layer {layer}"
-                        tokens_outside = first + np.flatnonzero(outside)
-                        raise _refusal(where, store_dtype, shard, tokens_outside)
-                    file[f"layer{layer}"][first:last] = encode(h, store_dtype)
-                    file[f"norm{layer}"][first:last] = np.linalg.norm(h, axis=1)
+        writers = {
+            layer: LayerWriter(file, layer, shard.tokens, width, store_dtype) for layer in layers
+        }
+
+        def write(item: tuple[int, dict[int, Stretch]]) -> None:
+            first, stretch_of = item
+            for layer, stretch in stretch_of.items():
+                if stretch.outside.any():
+                    where = f"model {described.name} at layer {layer}"
+                    found = first + np.flatnonzero(stretch.outside)
+                    raise _refusal(where, store_dtype, shard, found)
+                writers[layer].write(stretch.values, stretch.norms)
+
+        computed = compute(model, shard, layers, width, store_dtype, batch_tokens)
+        parts = list(stretches(shard.row_starts, held_tokens(layers, width)))
+        shown = cli.progress(computed, total=len(parts), desc=f"{described.name} {tokens.stem}")
+        for _ in ahead(write, shown):
+            pass
+        for writer in writers.values():
+            writer.close()
 
 
-def encode(h: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
-    """Return float32 values in the stored type; bfloat16 as bit patterns."""
-    return hdf5.to_bfloat16_bits(h) if dtype == "bfloat16" else h.astype(STORED[dtype])
+def held_tokens(layers: Sequence[int], width: int) -> int:
+    """Return the tokens that are held before they are written."""
+    return HELD_BYTES // (4 * len(layers) * width)
+
+
+def compute(
+    model: PreTrainedModel,
+    shard: TokenShard,
+    layers: Sequence[int],
+    width: int,
+    dtype: str,
+    batch_tokens: int,
+) -> Iterator[tuple[int, dict[int, Stretch]]]:
+    """Yield the first token and the activations of one stretch after the other."""
+    lengths = np.diff(shard.row_starts)
+    with capture(decoder_blocks(model), layers) as captured:
+        for rows in stretches(shard.row_starts, held_tokens(layers, width)):
+            first, last = int(shard.row_starts[rows[0]]), int(shard.row_starts[rows[-1] + 1])
+            found = {layer: Stretch.empty(last - first, width, dtype) for layer in layers}
+            for batch in length_batches(lengths[rows], batch_tokens):
+                ids, mask = pad(shard, rows[batch])
+                forward_to(model, ids.to(model.device), mask.to(model.device))
+                index = np.concatenate([np.r_[shard.row(int(row))] for row in rows[batch]])
+                for layer, stretch in found.items():
+                    h = captured.outputs[layer]
+                    stretch.put(index - first, h[mask.bool().to(h.device)], dtype)
+            yield first, found
 
 
 def write_index(file: h5py.File, shard: TokenShard) -> None:
     """Write which document, position and split each row belongs to."""
-    file.create_dataset("document", data=shard.row_document[shard.row_of_token])
-    file.create_dataset("position", data=shard.position)
-    file.create_dataset("split", data=shard.row_split[shard.row_of_token])
-    file.attrs["splits"] = json.dumps(shard.splits)
-
-
-def _create(file: h5py.File, layer: int, rows: int, width: int, dtype: str) -> None:
-    """Create the datasets of a layer, to be filled."""
-    kind = np.dtype(STORED[dtype])
-    chunk = max(1, min(max(rows, 1), CHUNK_BYTES // (width * kind.itemsize)))
-    dataset = file.create_dataset(
-        f"layer{layer}", (rows, width), kind, chunks=(chunk, width), maxshape=(None, width)
-    )
-    dataset.attrs["encoding"] = dtype
-    file.create_dataset(f"norm{layer}", (rows,), np.float32)
+    write_column(file, "document", shard.row_document[shard.row_of_token])
+    write_column(file, "position", shard.position)
+    write_column(file, "split", shard.row_split[shard.row_of_token])
+    hdf5.put_text(file, "splits", json.dumps(shard.splits))
 
 
 def _refusal(where: str, dtype: str, shard: TokenShard, tokens: NDArray[np.int64]) -> cli.UserError:

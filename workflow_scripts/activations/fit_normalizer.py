@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from workflow_scripts import cli, hdf5
+from workflow_scripts.activations.layout import Layer
 from workflow_scripts.activations.store import (
     NORMALIZER_FORMAT,
     NORMALIZER_VERSION,
     read_index,
     read_norms,
-    read_rows,
 )
 from workflow_scripts.provenance import provenance
 
@@ -58,8 +58,9 @@ def fit_normalizer(
     count, total, square = 0, np.zeros(0), 0.0
     for path, rows, norm in zip(shards, chosen, norms, strict=True):
         usable = rows[norm <= bound * median]
+        found = Layer.open(path, layer)
         for start in range(0, len(usable), ROWS):
-            h = read_rows(path, layer, usable[start : start + ROWS]).astype(np.float64)
+            h = found.read(usable[start : start + ROWS]).astype(np.float64)
             total = h.sum(0) if not total.size else total + h.sum(0)
             square += float(np.square(h).sum())
             count += len(h)

@@ -9,23 +9,29 @@ x^m = (h^m − mean^m) / scale^m.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from workflow_scripts import hdf5
 from workflow_scripts.activations import FORMAT, VERSION
+from workflow_scripts.activations.layout import Layer, read_column
 from workflow_scripts.cli import UserError
 
 NORMALIZER_FORMAT = "diffscope-normalizer"
 NORMALIZER_VERSION = 1
-BLOCK = 256  # usable tokens that are read together when shuffling
-MEMORY = 1 << 30  # bytes of usable tokens, as float32 of all models, shuffled together
+MEMORY = 1 << 30  # bytes of tokens, as float32 of all models, that are shuffled together
+WORKERS = 4  # threads that read
+DROPPED = 255  # in place of a split
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,10 @@ def read_index(path: Path) -> Index:
     """Read document, position and split of a shard's rows."""
     with hdf5.open_complete(path, FORMAT, VERSION) as file:
         return Index(
-            np.asarray(file["document"]),
-            np.asarray(file["position"]),
-            np.asarray(file["split"]),
-            tuple(json.loads(file.attrs["splits"])),
+            read_column(file, path, "document").astype(np.int32, copy=False),
+            read_column(file, path, "position").astype(np.int32, copy=False),
+            read_column(file, path, "split").astype(np.uint8, copy=False),
+            tuple(json.loads(hdf5.get_text(file, "splits"))),
         )
 
 
@@ -73,39 +79,30 @@ def read_rows(path: Path, layer: int, rows: slice | NDArray[np.int64]) -> NDArra
     UserError
         If the file lacks the layer or is damaged.
     """
-    with hdf5.open_complete(path, FORMAT, VERSION) as file:
-        dataset = _dataset(file, path, "layer", layer)
-        values = dataset[rows] if isinstance(rows, slice) else _gather(dataset, rows)
-        if dataset.attrs["encoding"] == "bfloat16":
-            return hdf5.from_bfloat16_bits(np.asarray(values, dtype=np.uint16))
-        return np.asarray(values, dtype=np.float32)
+    found = Layer.open(path, layer)
+    return found.read(np.arange(found.rows)[rows] if isinstance(rows, slice) else rows)
 
 
 def read_norms(path: Path, layer: int) -> NDArray[np.float32]:
     """Return the norms of all rows of one layer of a shard, [N]."""
     with hdf5.open_complete(path, FORMAT, VERSION) as file:
-        return np.asarray(_dataset(file, path, "norm", layer))
+        if f"norm{layer}" not in file:
+            raise UserError(f"{path} holds no layer {layer}: dump it, or change the fit's layer")
+        return read_column(file, path, f"norm{layer}").astype(np.float32, copy=False)
 
 
-def _dataset(file: h5py.File, path: Path, kind: str, layer: int) -> h5py.Dataset:
-    if f"{kind}{layer}" not in file:
-        raise UserError(f"{path} holds no layer {layer}: dump it, or change the fit's layer")
-    return file[f"{kind}{layer}"]
+@dataclass(frozen=True)
+class Usable:
+    """Which tokens of all shards can be used, and how many of each split are dropped, and why.
 
+    ``code`` [N] is the token's split, or :data:`DROPPED`. ``offsets`` are the shards' first tokens.
+    """
 
-def _gather(dataset: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[np.generic]:
-    """Read sorted rows: the stretch that holds them all when they are dense, else run by run."""
-    if not len(rows):
-        return np.asarray(dataset[:0])
-    first, last = int(rows[0]), int(rows[-1]) + 1
-    if last - first <= 4 * len(rows):
-        return np.asarray(dataset[first:last])[rows - first]
-    breaks = np.flatnonzero(np.diff(rows) > 16) + 1
-    parts = []
-    for run in np.split(rows, breaks):
-        start = int(run[0])
-        parts.append(np.asarray(dataset[start : int(run[-1]) + 1])[run - start])
-    return np.concatenate(parts)
+    code: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    splits: tuple[str, ...]
+    tokens: NDArray[np.int64]
+    dropped: Mapping[str, NDArray[np.int64]]
 
 
 class ActivationStore:
@@ -132,7 +129,8 @@ class ActivationStore:
         if len(set(counts.values())) != 1:
             raise UserError(f"the models differ in their number of shards ({counts}): dump all")
         self.width = next(iter(widths.values()))
-        self.buffer = max(BLOCK, memory // (4 * len(self.models) * self.width))  # tokens
+        # Tokens that are shuffled together; two such pools exist where the split is larger.
+        self.buffer = max(1, memory // (4 * len(self.models) * self.width))
         self._cache: dict[str, NDArray[np.float32]] = {}
 
     @classmethod
@@ -150,51 +148,77 @@ class ActivationStore:
         )
 
     @cached_property
-    def _index(self) -> Index:
-        """The shards' index, end to end; the same for all models."""
-        parts: dict[str, list[Index]] = {
-            model: [read_index(path) for path in paths] for model, paths in self.files.items()
-        }
-        first = parts[self.models[0]]
-        for model in self.models[1:]:
-            for path, a, b in zip(self.files[model], first, parts[model], strict=True):
-                if not np.array_equal(a.document, b.document):
-                    raise UserError(f"{path} was dumped from other tokens: delete it and run again")
-        self._offsets = np.cumsum([0] + [len(part.document) for part in first])
-        return Index(
-            np.concatenate([part.document for part in first]),
-            np.concatenate([part.position for part in first]),
-            np.concatenate([part.split for part in first]),
-            first[0].splits,
-        )
+    def _layers(self) -> dict[str, list[Layer]]:
+        return {m: [Layer.open(path, self.layer) for path in self.files[m]] for m in self.models}
 
     @cached_property
-    def _reasons(self) -> dict[str, NDArray[np.bool_]]:
-        """Why tokens are dropped: ``position`` 0, or a model's norm bound."""
-        reasons = {"position": self._index.position == 0}
+    def _readers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(WORKERS, thread_name_prefix="read")
+
+    @cached_property
+    def usable(self) -> Usable:
+        """Which tokens can be used: read once, shard by shard."""
+        codes: list[NDArray[np.uint8]] = []
+        splits: tuple[str, ...] = ()
+        tokens = np.zeros(DROPPED, dtype=np.int64)
+        dropped = {
+            name: tokens.copy() for name in ("position", *(f"norm_{m}" for m in self.models))
+        }
+        for shard in range(len(self.files[self.models[0]])):
+            index = self._shard_index(shard)
+            splits = index.splits
+            tokens += np.bincount(index.split, minlength=DROPPED)
+            out = np.zeros(len(index.split), dtype=np.bool_)
+            for name, reason in self._reasons(shard, index).items():
+                dropped[name] += np.bincount(index.split[reason], minlength=DROPPED)
+                out |= reason
+            codes.append(np.where(out, np.uint8(DROPPED), index.split))
+        offsets = np.cumsum([0] + [len(code) for code in codes])
+        return Usable(np.concatenate(codes), offsets, splits, tokens, dropped)
+
+    def _shard_index(self, shard: int) -> Index:
+        """Return a shard's index, the same for all models."""
+        first, *others = (read_index(self.files[model][shard]) for model in self.models)
+        for model, other in zip(self.models[1:], others, strict=True):
+            if not np.array_equal(first.document, other.document):
+                raise UserError(
+                    f"{self.files[model][shard]} was dumped from other tokens: delete it and run "
+                    "again"
+                )
+        return first
+
+    def _reasons(self, shard: int, index: Index) -> dict[str, NDArray[np.bool_]]:
+        """Return which tokens of a shard are dropped: at ``position`` 0, or beyond a norm bound."""
+        reasons = {"position": index.position == 0}
         for model in self.models:
-            norms = np.concatenate([read_norms(path, self.layer) for path in self.files[model]])
+            norms = read_norms(self.files[model][shard], self.layer)
             reasons[f"norm_{model}"] = norms > self.normalizers[model].norm_bound
         return reasons
 
-    def _in_split(self, split: str) -> NDArray[np.bool_]:
-        if split not in self._index.splits:
-            raise UserError(f"there is no split {split}: choose one of {self._index.splits}")
-        found: NDArray[np.bool_] = self._index.split == self._index.splits.index(split)
-        return found
+    @cached_property
+    def document(self) -> NDArray[np.int32]:
+        """The document of each token, int32 [N]."""
+        paths = self.files[self.models[0]]
+        return np.concatenate([read_index(path).document for path in paths])
+
+    def _number(self, split: str) -> int:
+        if split not in self.usable.splits:
+            raise UserError(f"there is no split {split}: choose one of {self.usable.splits}")
+        return self.usable.splits.index(split)
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Return the global indices of the usable tokens of a split, sorted."""
-        dropped = np.logical_or.reduce(list(self._reasons.values()))
-        return np.flatnonzero(self._in_split(split) & ~dropped)
+        return np.flatnonzero(self.usable.code == self._number(split))
+
+    def count(self, split: str) -> int:
+        """Return the number of usable tokens of a split."""
+        return int(np.count_nonzero(self.usable.code == self._number(split)))
 
     def dropped(self, split: str) -> dict[str, float]:
         """Return the share of a split's tokens that each reason drops."""
-        inside = self._in_split(split)
-        return {
-            name: float(mask[inside].mean()) if inside.any() else 0.0
-            for name, mask in self._reasons.items()
-        }
+        number = self._number(split)
+        total = max(1, int(self.usable.tokens[number]))
+        return {name: int(count[number]) / total for name, count in self.usable.dropped.items()}
 
     def normalization(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the means [M, D] and the scales [M]."""
@@ -203,20 +227,27 @@ class ActivationStore:
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the normalised activations of sorted global tokens, [n, M, D] float32."""
-        _ = self._index
         result = np.empty((len(rows), len(self.models), self.width), dtype=np.float32)
-        bounds = np.searchsorted(rows, self._offsets)
-        for shard in range(len(self._offsets) - 1):
+        offsets = self.usable.offsets
+        bounds = np.searchsorted(rows, offsets)
+
+        def fill(task: tuple[int, int]) -> None:
+            shard, model = task
             first, last = bounds[shard], bounds[shard + 1]
-            if first == last:
-                continue
-            local = rows[first:last] - self._offsets[shard]
-            for index, model in enumerate(self.models):
-                normalizer = self.normalizers[model]
-                h = read_rows(self.files[model][shard], self.layer, local)
-                h -= normalizer.mean.astype(np.float32)
-                h /= np.float32(normalizer.scale)
-                result[first:last, index] = h
+            name = self.models[model]
+            normalizer = self.normalizers[name]
+            mean, scale = normalizer.mean.astype(np.float32), np.float32(normalizer.scale)
+            layer, target = self._layers[name][shard], result[first:last, model]
+            for place, values in layer.pieces(rows[first:last] - offsets[shard]):
+                x = target[place]
+                np.subtract(layer.widen(values), mean, out=x)
+                np.divide(x, scale, out=x)
+
+        _ = self._layers  # opened here, not by several threads at once
+        shards = np.flatnonzero(np.diff(bounds))
+        tasks = [(int(shard), model) for shard in shards for model in range(len(self.models))]
+        for _ in self._readers.map(fill, tasks):
+            pass
         return result
 
     def contiguous(
@@ -225,61 +256,137 @@ class ActivationStore:
         """Yield (rows [n], x [n, M, D]) over a split in order, n ≤ batch."""
         rows = self.rows(split)
         step = max(batch, self.buffer // 8 // batch * batch)
-        for first in range(0, len(rows), step):
-            part = rows[first : first + step]
-            x = self.read(part)
+        parts = [rows[first : first + step] for first in range(0, len(rows), step)]
+        for part, x in ahead(self._with_values, parts):
             for start in range(0, len(part), batch):
                 yield part[start : start + batch], x[start : start + batch]
+
+    def _with_values(
+        self, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        return rows, self.read(rows)
 
     def shuffled(
         self, split: str, batch: int, seed: int, start_batch: int = 0
     ) -> Iterator[NDArray[np.float32]]:
         """Yield batches x [batch, M, D] without end, each usable token once per epoch.
 
-        Blocks of neighbouring tokens are read in random order into a buffer, which is shuffled as a
-        whole; a split that fits the buffer is read once. The last part of an epoch that fills no
-        batch is left out. ``start_batch`` goes straight to that batch of the same sequence.
+        A split that fits the buffer is read once and shuffled as a whole. A larger one is dealt to
+        pools (:meth:`_pools`), the next of which is read while one is used. The last part of an
+        epoch that fills no batch is left out. ``start_batch`` goes straight to that batch of the
+        same sequence.
         """
-        rows = self.rows(split)
-        per_epoch = len(rows) // batch
+        count = self.count(split)
+        per_epoch = count // batch
         if not per_epoch:
             raise UserError(
-                f"the {split} split has {len(rows)} usable tokens, fewer than one batch of {batch}"
+                f"the {split} split has {count} usable tokens, fewer than one batch of {batch}"
             )
-        position = start_batch
-        while True:
-            epoch, first = divmod(position, per_epoch)
-            for x in self._epoch(split, rows, batch, [seed, epoch], first):
-                yield x
-                position += 1
+        epoch, first = divmod(start_batch, per_epoch)
+        if count <= self.buffer:
+            yield from self._whole(split, batch, seed, epoch, first)
+        else:
+            pools = self._pools_from(split, batch, seed, epoch, first)
+            for skipped, place, x in ahead(self._with_batches, pools):
+                for index in range(skipped, len(place)):
+                    yield x[place[index]]
+                del x  # before the pool after the next is read
 
-    def _epoch(
-        self, split: str, rows: NDArray[np.int64], batch: int, seed: list[int], first: int
+    def _whole(
+        self, split: str, batch: int, seed: int, epoch: int, first: int
     ) -> Iterator[NDArray[np.float32]]:
-        rng = np.random.default_rng(seed)
-        if len(rows) <= self.buffer:
-            if split not in self._cache:
-                self._cache[split] = self.read(rows)
-            order = rng.permutation(len(rows))
-            for start in range(first * batch, len(rows) - batch + 1, batch):
-                yield self._cache[split][order[start : start + batch]]
-            return
-        blocks = np.array_split(rows, -(-len(rows) // BLOCK))
-        order = rng.permutation(len(blocks))
-        capacity = max(1, self.buffer // BLOCK)
-        left, index = np.zeros(0, dtype=np.int64), 0
-        for start in range(0, len(order), capacity):
-            chosen = [blocks[i] for i in order[start : start + capacity]]
-            pool = rng.permutation(np.concatenate([left, *chosen]))
-            usable = len(pool) // batch * batch
-            left = pool[usable:]
-            if index + usable // batch <= first:
-                index += usable // batch
+        if split not in self._cache:
+            self._cache[split] = self.read(self.rows(split))
+        x = self._cache[split]
+        while True:
+            order = np.random.default_rng([seed, epoch]).permutation(len(x))
+            for start in range(first * batch, len(x) - batch + 1, batch):
+                yield x[order[start : start + batch]]
+            epoch, first = epoch + 1, 0
+
+    def _pools_from(
+        self, split: str, batch: int, seed: int, epoch: int, first: int
+    ) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Yield (batches to skip, batches of rows [n, batch]) without end, behind ``first``."""
+        blocks = self._blocks(split, batch)
+        while True:
+            for batches in self._pools(split, blocks, batch, [seed, epoch]):
+                if first < len(batches):
+                    yield first, batches
+                first = max(0, first - len(batches))
+            epoch += 1
+
+    def _with_batches(
+        self, pool: tuple[int, NDArray[np.int64]]
+    ) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:
+        """Return batches to skip, places [n, batch] in what is read, and what is read."""
+        skipped, batches = pool
+        ordered = np.sort(batches[skipped:], axis=None)
+        return 0, np.searchsorted(ordered, batches[skipped:]), self.read(ordered)
+
+    def _blocks(self, split: str, batch: int) -> NDArray[np.int64]:
+        """Return (first token, last token + 1, usable tokens) of each block of a split, [n, 3].
+
+        A block lies within a chunk, and a pool has room for as many blocks as a batch has tokens:
+        so batches span many documents, however long these are.
+        """
+        found = []
+        number = self._number(split)
+        for shard, layer in enumerate(self._layers[self.models[0]]):
+            begin, end = self.usable.offsets[shard : shard + 2]
+            if begin == end:
                 continue
-            ordered = np.sort(pool[:usable])
-            x = self.read(ordered)
-            place = np.searchsorted(ordered, pool[:usable])
-            for at in range(0, usable, batch):
-                if index >= first:
-                    yield x[place[at : at + batch]]
-                index += 1
+            step = max(1, min(layer.chunk_rows, self._pool_size(batch) // batch))
+            within = np.arange(0, layer.chunk_rows, step)
+            starts = np.add.outer(np.arange(0, end - begin, layer.chunk_rows), within).ravel()
+            starts = starts[starts < end - begin]
+            wanted = (self.usable.code[begin:end] == number).astype(np.int64)
+            counts = np.add.reduceat(wanted, starts)
+            ends = np.append(starts[1:], end - begin)
+            blocks = np.stack([starts + begin, ends + begin, counts], axis=1)
+            found.append(blocks[counts > 0])
+        return np.concatenate(found)
+
+    def _pool_size(self, batch: int) -> int:
+        return max(self.buffer, batch)
+
+    def _pools(
+        self, split: str, blocks: NDArray[np.int64], batch: int, seed: list[int]
+    ) -> Iterator[NDArray[np.int64]]:
+        """Yield the batches of each pool of an epoch, global tokens [n, batch].
+
+        Of every P neighbouring blocks each of the P pools gets one, by chance; of every n
+        neighbouring tokens of a pool each of its n batches gets one, by chance: a document of some
+        length is in every pool and in every batch. What fills no batch goes to the next pool.
+        """
+        rng = np.random.default_rng(seed)
+        pools = -(-int(blocks[:, 2].sum()) // self._pool_size(batch))
+        dealt = np.concatenate([rng.permutation(pools) for _ in range(-(-len(blocks) // pools))])
+        number = self._number(split)
+        left = np.zeros(0, dtype=np.int64)
+        for pool in rng.permutation(pools):
+            chosen = blocks[dealt[: len(blocks)] == pool]
+            parts = [
+                first + np.flatnonzero(self.usable.code[first:last] == number)
+                for first, last, _ in chosen
+            ]
+            rows = np.sort(np.concatenate([left, *parts]))
+            count = len(rows) // batch
+            kept = np.ones(len(rows), dtype=np.bool_)
+            kept[rng.choice(len(rows), len(rows) - count * batch, replace=False)] = False
+            left = rows[~kept]
+            if count:
+                strata = rng.permuted(rows[kept].reshape(batch, count), axis=1)
+                yield rng.permuted(np.ascontiguousarray(strata.T), axis=1)
+
+
+def ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Yield ``work(item)`` in order, while the next one is under way in a thread."""
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as executor:
+        waiting: deque[Future[R]] = deque()
+        for item in items:
+            waiting.append(executor.submit(work, item))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
