@@ -20,9 +20,9 @@ from transformers import PreTrainedModel
 
 from workflow_scripts import cli, hdf5
 from workflow_scripts.activations import FORMAT, VERSION
+from workflow_scripts.activations.ahead import ahead
 from workflow_scripts.activations.blocks import capture, check_layers, decoder_blocks, forward_to
 from workflow_scripts.activations.layout import STORED, LayerWriter, Stored, write_column
-from workflow_scripts.activations.store import ahead
 from workflow_scripts.dataset.shards import TokenShard
 from workflow_scripts.models.loading import Manifest, choose_device, load_model
 from workflow_scripts.provenance import provenance

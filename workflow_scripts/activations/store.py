@@ -9,19 +9,18 @@ x^m = (h^m − mean^m) / scale^m.
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workflow_scripts import hdf5
 from workflow_scripts.activations import FORMAT, VERSION
+from workflow_scripts.activations.ahead import ahead
 from workflow_scripts.activations.layout import Layer, read_column
 from workflow_scripts.cli import UserError
 
@@ -30,8 +29,6 @@ NORMALIZER_VERSION = 1
 MEMORY = 1 << 30  # bytes of tokens, as float32 of all models, that are shuffled together
 WORKERS = 4  # threads that read
 DROPPED = 255  # in place of a split
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -378,15 +375,3 @@ class ActivationStore:
             if count:
                 strata = rng.permuted(rows[kept].reshape(batch, count), axis=1)
                 yield rng.permuted(np.ascontiguousarray(strata.T), axis=1)
-
-
-def ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Yield ``work(item)`` in order, while the next one is under way in a thread."""
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as executor:
-        waiting: deque[Future[R]] = deque()
-        for item in items:
-            waiting.append(executor.submit(work, item))
-            if len(waiting) > 1:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
