@@ -9,13 +9,10 @@ from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
-from workflow_scripts.array_tasks import give_way
+from workflow_scripts.array_tasks import give_way, part_arrays
 
 give_way(sys.argv)
-
-from workflow_scripts.array_tasks import give_way
-
-give_way(sys.argv)
+part_arrays()
 
 from workflow_scripts import keys, resources
 from workflow_scripts.check_config import planted_pairs, source_files

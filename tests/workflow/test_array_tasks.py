@@ -7,12 +7,14 @@ import json
 import subprocess
 import sys
 import zlib
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 from snakemake_executor_plugin_slurm_jobstep import _decompress_array_task_call
 
 from tests.workflow import running
-from workflow_scripts.array_tasks import OPTION, own_command
+from workflow_scripts.array_tasks import OPTION, PLUGIN, own_command, part_arrays
 from workflow_scripts.provenance import ROOT
 
 COMMANDS = {"5": "echo five", "6": "echo 'six' && exit 3"}
@@ -50,3 +52,37 @@ def test_a_task_becomes_its_own_command() -> None:
         check=False,
     )
     assert (done.stdout, done.returncode) == ("six\n", 3)
+
+
+@dataclass
+class Executor:
+    """Keeps what the plugin's executor would submit."""
+
+    arrays: list[list[str]] = field(default_factory=list)
+    single: list[str] = field(default_factory=list)
+
+    def _submit_array_jobs(self, jobs: list[SimpleNamespace]) -> None:
+        self.arrays.append([job.name for job in jobs])
+
+    def _submit_job(self, job: SimpleNamespace) -> None:
+        self.single.append(job.name)
+
+
+def test_jobs_of_an_array_ask_for_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, PLUGIN, SimpleNamespace(Executor=Executor))
+    part_arrays()
+    part_arrays()  # once is enough
+    asked = {"a": 5, "b": 5, "repeated": 10, "c": 5}
+    jobs = [
+        SimpleNamespace(name=name, threads=1, resources={"mem_mb": mem, "tmpdir": object()})
+        for name, mem in asked.items()
+    ]
+    executor = Executor()
+    executor._submit_array_jobs(jobs)
+    assert (executor.arrays, executor.single) == ([["a", "b", "c"]], ["repeated"])
+
+
+def test_the_plugin_has_what_is_mended() -> None:
+    plugin = pytest.importorskip(PLUGIN)
+    assert callable(plugin.Executor._submit_array_jobs)
+    assert callable(plugin.Executor._submit_job)

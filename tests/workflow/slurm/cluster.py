@@ -11,6 +11,7 @@ its configuration from /etc/slurm only; one that this script did not write is le
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import pwd
 import shutil
@@ -19,7 +20,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
@@ -119,6 +121,18 @@ def start() -> None:
             return
         time.sleep(0.3)
     raise SystemExit(f"error: the node is {node_state() or 'not known'}: see {STATE}/*.log")
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """Have a cluster in the block; another process that wants one of its own waits."""
+    with Path("/var/tmp/diffscope-slurm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        start()
+        try:
+            yield
+        finally:
+            stop()
 
 
 def start_munge() -> None:

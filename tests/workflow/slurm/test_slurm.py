@@ -52,9 +52,8 @@ def slurm() -> Iterator[None]:
     """A cluster of one node."""
     if told := cluster.why_not():
         pytest.skip(f"the Slurm profile is NOT TESTED here: {told}")
-    cluster.start()
-    yield
-    cluster.stop()
+    with cluster.running():
+        yield
 
 
 @pytest.fixture(scope="module")
