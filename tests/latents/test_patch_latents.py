@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.activations.synthetic import token_shard
-from tests.models.random_models import write_model
+from tests.models.random_models import ARCHITECTURES, write_model
 from workflow_scripts.activations.patching import layer_output, log_probabilities, patched
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
 from workflow_scripts.crosscoder.patcher import Patcher, matched
@@ -61,7 +61,7 @@ def test_tokens_that_a_fit_drops_are_not_usable() -> None:
 
 
 def test_a_patch_of_its_own_output_changes_nothing(tmp_path: Path) -> None:
-    for architecture in ("gemma2", "gpt2"):
+    for architecture in ARCHITECTURES:
         manifest = write_model(tmp_path / architecture, architecture)
         model = load_model(manifest, torch.float32, torch.device("cpu"))
         ids = [np.array([1, 5, 6, 7, 8]), np.array([1, 9, 4])]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from workflow_scripts.activations.blocks import capture, decoder_blocks, forward_to
+from workflow_scripts.models.head import calling
 
 
 def layer_output(model: PreTrainedModel, layer: int, ids: Tensor, mask: Tensor) -> Tensor:
@@ -21,16 +22,23 @@ def layer_output(model: PreTrainedModel, layer: int, ids: Tensor, mask: Tensor) 
 
 @contextmanager
 def patched(model: PreTrainedModel, layer: int, h: Tensor) -> Iterator[None]:
-    """Let block ``layer`` answer ``h`` [B, T, D] while the context lasts."""
+    """Let block ``layer`` answer ``h`` [B, T, D] while the context lasts.
+
+    Of the blocks up to there only the first one runs, for the form of its answer.
+    """
+    first, *skipped = decoder_blocks(model)[:layer]
+    answers: list[object] = []
 
     def replace(module: nn.Module, inputs: object, output: object) -> object:
-        if isinstance(output, tuple):
-            return (h, *output[1:])
-        return h
+        answers[:] = [(h, *output[1:]) if isinstance(output, tuple) else h]
+        return answers[0]
 
-    handle = decoder_blocks(model)[layer - 1].register_forward_hook(replace)
+    handle = first.register_forward_hook(replace)
     try:
-        yield
+        with ExitStack() as stack:
+            for block in skipped:
+                stack.enter_context(calling(block, lambda *_, **__: answers[0]))
+            yield
     finally:
         handle.remove()
 

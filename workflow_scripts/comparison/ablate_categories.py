@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from workflow_scripts import cli, files
-from workflow_scripts.activations.patching import layer_output, log_probabilities, patched
+from workflow_scripts.activations.patching import layer_output, patched
 from workflow_scripts.activations.store import Normalizer
 from workflow_scripts.comparison import statistics
 from workflow_scripts.comparison.counts import unique_mask
@@ -38,6 +38,7 @@ from workflow_scripts.comparison.inputs import (
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.crosscoder.patcher import Patcher, matched
 from workflow_scripts.dataset.answers import Document, batches, pad, read_documents
+from workflow_scripts.models.head import token_losses
 from workflow_scripts.models.loading import choose_device, load_model
 
 SPLIT = "verify"
@@ -95,12 +96,10 @@ def answer_losses(
     model: PreTrainedModel, ids: Tensor, mask: Tensor, answer: Tensor
 ) -> NDArray[np.float64]:
     """Return each document's mean negative log-likelihood per answer token, in nats."""
-    told = log_probabilities(model, ids, mask, answer)
-    picked = told.gather(1, ids[:, 1:][answer[:, 1:]][:, None])[:, 0]
-    counts = answer.sum(1)
+    losses, counts = token_losses(model, ids, mask, answer), answer.sum(1)
     row = torch.repeat_interleave(torch.arange(len(ids), device=ids.device), counts)
     sums = torch.zeros(len(ids), dtype=torch.float64, device=ids.device)
-    means: NDArray[np.float64] = (-sums.index_add(0, row, picked.double()) / counts).cpu().numpy()
+    means: NDArray[np.float64] = (sums.index_add(0, row, losses.double()) / counts).cpu().numpy()
     return means
 
 
@@ -139,7 +138,10 @@ def rises(
         outputs = {name: layer_output(models[name], layer, ids, mask) for name in order}
         flat = torch.stack([outputs[name][real].float() for name in order], dim=1)
         f = patcher.activations(flat, real)
-        before = {a.model: answer_losses(models[a.model], ids, mask, answer) for a in wanted}
+        before = {
+            name: answer_losses(models[name], ids, mask, answer)
+            for name in {ablation.model for ablation in wanted}
+        }
         columns = np.arange(first, first + len(batch))
         for number, ablation in enumerate(wanted):
             rows = np.flatnonzero(tested[number, columns])

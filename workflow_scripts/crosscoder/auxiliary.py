@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from workflow_scripts.crosscoder import step
 from workflow_scripts.crosscoder.model import Weights
-from workflow_scripts.crosscoder.sparsity import Active
+from workflow_scripts.crosscoder.sparsity import Active, TopK
 
 
 class DeadLatents:
@@ -52,19 +53,18 @@ class AuxK:
         """
         if not dead.numel():
             return residual.new_zeros(())
-        k = min(self.k, dead.numel())
-        top = pre[:, dead].topk(k, dim=1)
-        codes = torch.zeros(x.shape[0], dead.numel(), dtype=x.dtype).scatter_(
-            1, top.indices, top.values
+        part = Weights(
+            weights.encoder, weights.encoder_bias[dead], weights.decoder[dead], x.new_zeros(())
         )
-        decoder = weights.decoder[dead]
-        target = -residual
-        error = codes @ decoder - target
-        variance = (target - target.mean(0)).square().mean()
-        loss = self.weight * error.square().mean() / variance
-        g = error * (2.0 * self.weight / (error.numel() * variance))
-        code_gradient = (g @ decoder.T) * (codes != 0)
-        to.decoder.index_add_(0, dead, codes.T @ g)
-        to.encoder.index_add_(0, dead, code_gradient.T @ x)
-        to.encoder_bias.index_add_(0, dead, code_gradient.sum(0))
+        candidates = pre.index_select(1, dead)
+        active = TopK(positive=False).select(candidates, self.k)
+        forward = step.decode(-residual, candidates, active, part)
+        variance = (residual - residual.mean(0)).square().mean()
+        scale = self.weight / variance
+        loss = scale * step.reconstruction_loss(forward)
+        forward.residual *= scale
+        gradients = step.gradients(x, forward, part)
+        to.decoder.index_add_(0, dead, gradients.decoder)
+        to.encoder.index_add_(0, dead, gradients.encoder)
+        to.encoder_bias.index_add_(0, dead, gradients.encoder_bias)
         return loss

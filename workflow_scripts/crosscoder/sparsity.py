@@ -50,15 +50,20 @@ def sparsity_rule(variant: str, price: float) -> SparsityRule:
 
 
 class TopK:
-    """Keep the k largest positive scores of every token [Gao et al. 2024]."""
+    """Keep the k largest scores of every token [Gao et al. 2024]; only positive ones, if wanted."""
 
     last_threshold, solved, price = 0.0, True, 0.0
 
+    def __init__(self, positive: bool = True) -> None:
+        self.positive = positive
+
     def select(self, scores: Tensor, k: float) -> Active:
         """Return the active entries, by token; ``k`` is rounded."""
-        top = scores.topk(min(round(k), scores.shape[1]), dim=1)
+        top = scores.topk(min(round(k), scores.shape[1]), dim=1, sorted=False)
         columns, order = top.indices.sort(dim=1)
         rows = torch.arange(len(scores))[:, None].expand_as(columns)
+        if not self.positive:
+            return Active(rows.flatten(), columns.flatten())
         kept = top.values.gather(1, order) > 0
         return Active(rows[kept], columns[kept])
 

@@ -6,7 +6,7 @@ chosen positions at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
@@ -19,16 +19,16 @@ CHUNK = 512  # positions whose logits exist at one time
 
 
 @contextmanager
-def _answering(decoder: nn.Module, answer: object) -> Iterator[None]:
-    """Let the decoder give ``answer``, whatever it is asked."""
-    before = vars(decoder).get("forward")  # of a model that is spread over GPUs
-    vars(decoder)["forward"] = lambda *_, **__: answer
+def calling(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]:
+    """Let ``forward`` answer in place of a module while the context lasts."""
+    before = vars(module).get("forward")  # of a model that is spread over GPUs
+    vars(module)["forward"] = forward
     try:
         yield
     finally:
-        del vars(decoder)["forward"]
+        del vars(module)["forward"]
         if before is not None:
-            vars(decoder)["forward"] = before
+            vars(module)["forward"] = before
 
 
 @torch.no_grad()
@@ -45,7 +45,8 @@ def token_losses(model: nn.Module, ids: Tensor, mask: Tensor, chosen: Tensor) ->
     losses = [hidden.new_zeros(0, dtype=torch.float32)]
     for first in range(0, len(hidden), CHUNK):
         part = slice(first, first + CHUNK)
-        with _answering(decoder, replace(output, last_hidden_state=hidden[None, part])):
+        answer = replace(output, last_hidden_state=hidden[None, part])
+        with calling(decoder, lambda *_, answer=answer, **__: answer):
             logits = model(input_ids=targets[None, part], use_cache=False).logits[0]
         losses.append(functional.cross_entropy(logits.float(), targets[part], reduction="none"))
     return torch.cat(losses)
