@@ -68,9 +68,10 @@ os.environ |= {
     ),
 }
 
-# For steps that free and take large buffers all the time: glibc keeps them, which spares a fifth of
-# the time and costs memory. Other C libraries do not know these names.
-KEEP_BUFFERS = f"MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_={1 << 33} MALLOC_TOP_PAD_={1 << 26}"
+# Steps free and take large buffers all the time: glibc, told to keep up to 1 GiB, spares a fifth of
+# the time. Other C libraries do not know these names.
+for name, value in (("MMAP_MAX", 0), ("TRIM_THRESHOLD", 1 << 30), ("TOP_PAD", 1 << 26)):
+    os.environ.setdefault(f"MALLOC_{name}_", str(value))
 
 
 # Steps that open no model and take seconds: on a cluster they are not worth a place in the queue.

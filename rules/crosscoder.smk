@@ -28,11 +28,10 @@ rule fit_crosscoder:
         inputs=lambda wildcards: fit_flags(wildcards.fit),
         settings=lambda wildcards: training_flags(wildcards.fit),
         checkpoint=lambda wildcards: checkpoint(wildcards.fit, wildcards.seed),
-        keep=KEEP_BUFFERS,
         facts=facts("crosscoder.fit_crosscoder"),
         folder=lambda wildcards, output: str(Path(output[0]).parent),
     shell:
-        "{params.keep} logged {log:q} python -m workflow_scripts.crosscoder.fit_crosscoder"
+        "logged {log:q} python -m workflow_scripts.crosscoder.fit_crosscoder"
         " {params.inputs:q} {params.settings:q} --seed {wildcards.seed} --threads {threads}"
         " --facts {params.facts:q} --checkpoint {params.checkpoint:q}"
         " --output-dir {params.folder:q}"

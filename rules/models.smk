@@ -37,10 +37,9 @@ if ORGANISMS:
             code=keys.step_digest("models.train_organism"),
             base=lambda wildcards, input: [f"--base={input}"] if input else [],
             lessons=lambda wildcards: lesson_flags(wildcards.model),
-            keep=KEEP_BUFFERS,
             folder=lambda wildcards, output: str(Path(output[0]).parent),
         shell:
-            "{params.keep} logged {log:q} python -m workflow_scripts.models.train_organism"
+            "logged {log:q} python -m workflow_scripts.models.train_organism"
             " --name {wildcards.model} {params.base:q} {params.lessons:q} --threads {threads}"
             " --output-dir {params.folder:q}"
 

@@ -71,7 +71,7 @@ def test_a_patch_of_its_own_output_changes_nothing(tmp_path: Path) -> None:
         ]
         ids_, mask, answer = pad(documents)
         plain = log_probabilities(model, ids_, mask, answer)
-        assert plain.shape == (6, model.config.vocab_size)
+        assert plain.shape == (6, model.config.get_text_config().vocab_size)
         h = layer_output(model, LAYER, ids_, mask)
         with patched(model, LAYER, h):
             assert torch.equal(log_probabilities(model, ids_, mask, answer), plain)

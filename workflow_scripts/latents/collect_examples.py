@@ -26,8 +26,12 @@ from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.context import TokenContext, read_context
 from workflow_scripts.latents.windows import (
+    KINDS,
     Counts,
+    Peaks,
     Pool,
+    Windows,
+    joined,
     negative_windows,
     positive_windows,
     spread,
@@ -84,7 +88,7 @@ def find_peaks(
     Columns ``latent``, ``row``, ``token`` (global index), ``value``.
     """
     wanted = torch.zeros(crosscoder.latents, dtype=torch.bool)
-    wanted[torch.from_numpy(latents)] = True
+    wanted[torch.tensor(latents)] = True
     parts = []
     for rows, x in store.contiguous(split, batch):
         f = crosscoder.encode(torch.from_numpy(x)) * wanted
@@ -115,23 +119,24 @@ class SplitReader:
         size = 4 * len(self.kept) * len(store.models) * store.width
         self._x = store.read(self.kept) if size <= IN_MEMORY else None
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the activations of sorted usable tokens, [n, M, D]."""
+    def read(self, tokens: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Return which of sorted tokens [n] are usable, and those ones' activations [u, M, D]."""
+        place = np.searchsorted(self.kept, tokens)
+        present = np.append(self.kept, -1)[place] == tokens
         if self._x is None:
-            return self.store.read(rows)
-        x: NDArray[np.float32] = self._x[np.searchsorted(self.kept, rows)]
-        return x
+            return present, self.store.read(tokens[present])
+        return present, self._x[place[present]]
 
 
 def window_activations(
     reader: SplitReader, crosscoder: Crosscoder, latent: int, index: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Return one latent's activation at the token indices ``index``; 0 where tokens are dropped."""
-    usable, inverse = np.unique(index, return_inverse=True)
-    present = np.isin(usable, reader.kept, assume_unique=True)
-    values = np.zeros(len(usable), dtype=np.float32)
-    if present.any():
-        x = torch.from_numpy(reader.read(usable[present])).flatten(1)
+    tokens, inverse = np.unique(index, return_inverse=True)
+    present, read = reader.read(tokens)
+    values = np.zeros(len(tokens), dtype=np.float32)
+    if len(read):
+        x = torch.from_numpy(read).flatten(1)
         weights = crosscoder.weights
         pre = (x @ weights.encoder[latent] + weights.encoder_bias[latent]).relu_()
         norm = weights.decoder[latent].unflatten(0, (len(crosscoder.models), -1)).norm(dim=1).sum()
@@ -155,31 +160,45 @@ def collect_split(
         reader.kept, context, plan.length, plan.pool, np.random.default_rng([plan.seed, 2, code])
     )
     latents = chosen["latent"].to_numpy()
-    peaks = dict(
-        tuple(find_peaks(store, crosscoder, context, latents, split).groupby("latent", sort=True))
-    )
-    nothing = pd.DataFrame({"row": [], "token": [], "value": []}, dtype=np.int64)
-    windows, values = [], []
-    for latent, unique_to, weight in cli.progress(
-        list(chosen[["latent", "unique_to", "sample_weight"]].itertuples(index=False)), desc=split
-    ):
-        own = peaks.get(latent, nothing)
-        seed = [plan.seed, 3, code, int(latent)]
+    found = find_peaks(store, crosscoder, context, latents, split)
+    parts, values, strongest = [], [], []
+    for latent in cli.progress(latents.tolist(), desc=split):
+        own = peaks_of(found, latent)
+        seed = [plan.seed, 3, code, latent]
         positive = positive_windows(own, context, plan.length, counts, seed)
         negative = negative_windows(own, positive, pool, context, counts, seed)
-        both = pd.concat([positive, negative], ignore_index=True)
-        index, _ = spread(both["start"].to_numpy(np.int64), both["end"].to_numpy(np.int64))
-        values.append(window_activations(reader, crosscoder, int(latent), index))
-        windows.append(
-            both.assign(
-                latent=latent,
-                unique_to=unique_to,
-                sample_weight=weight,
-                split=split,
-                latent_max=float(own["value"].max()) if len(own) else 0.0,
-            )
-        )
-    return pd.concat(windows, ignore_index=True), np.concatenate(values), pool
+        both = joined([positive, negative])
+        index, _ = spread(both.start, both.end)
+        values.append(window_activations(reader, crosscoder, latent, index))
+        parts.append(both)
+        strongest.append(float(own.value.max()) if len(own.value) else 0.0)
+    of = np.repeat(np.arange(len(parts)), [len(part.row) for part in parts])
+    windows = frame_of(joined(parts)).join(
+        chosen.iloc[of].reset_index(drop=True).assign(split=split)
+    )
+    windows["latent_max"] = np.array(strongest)[of]
+    return windows, np.concatenate(values), pool
+
+
+def peaks_of(found: pd.DataFrame, latent: int) -> Peaks:
+    """Return one latent's rows of :func:`find_peaks`."""
+    first, last = np.searchsorted(found["latent"].to_numpy(), [latent, latent + 1])
+    names = ("row", "token", "value")
+    return Peaks(*(found[name].to_numpy()[first:last] for name in names))
+
+
+def frame_of(windows: Windows) -> pd.DataFrame:
+    """Return windows as a table: ``row``, ``start``, ``end``, ``kind``, ``stratum``."""
+    kind, stratum = (np.array(names)[windows.kind] for names in zip(*KINDS, strict=True))
+    return pd.DataFrame(
+        {
+            "row": windows.row,
+            "start": windows.start,
+            "end": windows.end,
+            "kind": kind,
+            "stratum": stratum,
+        }
+    )
 
 
 def token_pieces(tokenizer: object, size: int) -> NDArray[np.object_]:

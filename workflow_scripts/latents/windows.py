@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfTransformer
@@ -28,6 +28,38 @@ class Counts:
     quantile: int
     random_negative: int
     hard_negative: int
+
+
+class Peaks(NamedTuple):
+    """One latent's strongest token in each document in which it fires, [n] each."""
+
+    row: Ints
+    token: Ints  # global index
+    value: NDArray[np.float32]
+
+
+class Windows(NamedTuple):
+    """Stretches [start, end) of token indices with their document's row and kind, [n] each."""
+
+    row: Ints
+    start: Ints
+    end: Ints
+    kind: NDArray[np.int8]  # index of KINDS
+
+
+KINDS = (
+    ("positive", "top"),
+    ("positive", "quantile"),
+    ("random_negative", "none"),
+    ("hard_negative", "none"),
+)
+"""Kind and stratum of a window."""
+TOP, QUANTILE, RANDOM_NEGATIVE, HARD_NEGATIVE = range(len(KINDS))
+
+
+def joined(parts: Sequence[Windows]) -> Windows:
+    """Return windows end to end."""
+    return Windows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 class Pool:
@@ -77,62 +109,49 @@ def spread(start: Ints, end: Ints) -> tuple[Ints, Ints]:
 
 
 def positive_windows(
-    peaks: pd.DataFrame, context: TokenContext, length: int, counts: Counts, seed: Sequence[int]
-) -> pd.DataFrame:
-    """Choose a latent's positive windows from its ``peaks`` (row, token, value), one per document.
+    peaks: Peaks, context: TokenContext, length: int, counts: Counts, seed: Sequence[int]
+) -> Windows:
+    """Choose a latent's positive windows from its ``peaks``, one per document.
 
     The strongest documents come first (stratum ``top``); the others are drawn evenly over the
     quantiles of the remaining ones (``quantile``).
     """
-    ordered = peaks.sort_values(["value", "token"], ascending=[False, True], kind="stable")
-    top = ordered.iloc[: counts.top].assign(stratum="top")
-    rest = ordered.iloc[counts.top :]
+    order = np.lexsort((peaks.token, -peaks.value))
+    rest = len(order) - min(counts.top, len(order))
     rng = np.random.default_rng(seed)
-    wanted = min(counts.quantile, len(rest))
-    edges = np.linspace(0, len(rest), wanted + 1)
-    picks = (edges[:-1] + rng.random(wanted) * np.diff(edges)).astype(int)
-    chosen = pd.concat([top, rest.iloc[picks].assign(stratum="quantile")])
-    token = chosen["token"].to_numpy()
-    row = chosen["row"].to_numpy()
+    wanted = min(counts.quantile, rest)
+    edges = np.arange(wanted + 1) * rest // max(wanted, 1)  # whole, so that none is drawn twice
+    picks = edges[:-1] + (rng.random(wanted) * np.diff(edges)).astype(np.int64)
+    top = len(order) - rest
+    chosen = np.concatenate([order[:top], order[top:][picks]])
+    token, row = peaks.token[chosen], peaks.row[chosen]
     first, last = context.row_starts[row], context.row_starts[row + 1]
     start = np.maximum(first, token - 3 * length // 4)
     end = np.minimum(start + length, last)
-    return pd.DataFrame(
-        {
-            "row": row,
-            "start": np.maximum(first, end - length),
-            "end": end,
-            "kind": "positive",
-            "stratum": chosen["stratum"].to_numpy(),
-        }
-    )
+    kind = np.repeat(np.array([TOP, QUANTILE], dtype=np.int8), [top, wanted])
+    return Windows(row, np.maximum(first, end - length), end, kind)
 
 
 def negative_windows(
-    peaks: pd.DataFrame,
-    positives: pd.DataFrame,
+    peaks: Peaks,
+    positives: Windows,
     pool: Pool,
     context: TokenContext,
     counts: Counts,
     seed: Sequence[int],
-) -> pd.DataFrame:
+) -> Windows:
     """Choose windows of documents in which the latent never fires: random ones and near ones."""
     rng = np.random.default_rng(seed)
-    silent = np.flatnonzero(~np.isin(pool.row, peaks["row"].to_numpy()))
+    fires = np.zeros(len(context.row_starts) - 1, dtype=bool)
+    fires[peaks.row] = True
+    silent = np.flatnonzero(~fires[pool.row])
     hard = np.zeros(0, dtype=np.int64)
-    if len(positives) and counts.hard_negative:
-        near = pool.similarity(positives["start"].to_numpy(), positives["end"].to_numpy(), context)
+    if len(positives.row) and counts.hard_negative:
+        near = pool.similarity(positives.start, positives.end, context)
         hard = silent[np.argsort(-near[silent], kind="stable")][: counts.hard_negative]
-    others = np.setdiff1d(silent, hard)
+    others = np.setdiff1d(silent, hard, assume_unique=True)
     random = rng.permutation(others)[: counts.random_negative]
     chosen = np.concatenate([random, hard])
-    kinds = ["random_negative"] * len(random) + ["hard_negative"] * len(hard)
-    return pd.DataFrame(
-        {
-            "row": pool.row[chosen],
-            "start": pool.start[chosen],
-            "end": pool.end[chosen],
-            "kind": kinds,
-            "stratum": "none",
-        }
-    )
+    sizes = [len(random), len(hard)]
+    kind = np.repeat(np.array([RANDOM_NEGATIVE, HARD_NEGATIVE], dtype=np.int8), sizes)
+    return Windows(pool.row[chosen], pool.start[chosen], pool.end[chosen], kind)
