@@ -65,12 +65,13 @@ def fit_crosscoder(
     threshold = 0.0
     if trainer.rule.solved:
         calibration = _calibration(store, settings.batch, calibration_rows)
-        threshold = solve_threshold(trainer.weights, calibration, models, settings.k)
+        threshold = solve_threshold(trainer.weights, calibration, models, settings.k, trainer.costs)
     mean, scale = store.normalization()
     Crosscoder(
         models=list(store.models),
         weights=trainer.weights,
         threshold=threshold,
+        costs=trainer.costs,
         mean=torch.from_numpy(mean).float(),
         scale=torch.from_numpy(scale).float(),
         k=settings.k,
@@ -168,6 +169,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--auxk-weight", type=float, default=1 / 32)
     parser.add_argument("--variant", choices=get_args(Variant), default="batch_topk")
     parser.add_argument("--l1-price", type=float, default=0.0, help="μ of variant l1")
+    parser.add_argument("--shared-share", type=float, default=0.0, help="of the latents")
+    parser.add_argument("--shared-cost", type=float, default=0.5, help="others cost 1")
     parser.add_argument("--calibration-rows", type=int, default=200_000)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--threads", type=int, default=None)
@@ -194,6 +197,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             auxk_weight=arguments.auxk_weight,
             variant=arguments.variant,
             l1_price=arguments.l1_price,
+            shared=round(arguments.shared_share * arguments.dictionary_size),
+            shared_cost=arguments.shared_cost,
         )
         fit_crosscoder(
             store,

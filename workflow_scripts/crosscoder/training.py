@@ -18,6 +18,8 @@ from workflow_scripts.crosscoder import step
 from workflow_scripts.crosscoder.auxiliary import AuxK, DeadLatents
 from workflow_scripts.crosscoder.model import Weights
 from workflow_scripts.crosscoder.sparsity import sparsity_rule
+from workflow_scripts.crosscoder.step import ActivityPrice
+from workflow_scripts.crosscoder.tying import SharedLatents
 from workflow_scripts.files import atomic_path
 
 
@@ -38,6 +40,8 @@ class Training:
     auxk_weight: float
     variant: str = "batch_topk"
     l1_price: float = 0.0  # μ, rising linearly over the warm-up
+    shared: int = 0  # designated shared latents, the first of all
+    shared_cost: float = 0.5  # what one of them counts; others 1
 
 
 @dataclass
@@ -61,9 +65,12 @@ class Trainer:
     def __init__(self, weights: Weights, settings: Training) -> None:
         self.weights = weights
         self.settings = settings
-        self.rule = sparsity_rule(settings.variant, settings.l1_price)
+        latents = weights.decoder.shape[0]
+        self.shared = SharedLatents(settings.shared, settings.shared_cost)
+        self.costs = self.shared.costs(latents)
+        self.rule = sparsity_rule(settings.variant, settings.l1_price, self.costs)
         self.auxk = AuxK(settings.k_aux, settings.auxk_weight)
-        self.dead = DeadLatents(weights.decoder.shape[0], settings.dead_tokens)
+        self.dead = DeadLatents(latents, settings.dead_tokens)
         parameters = list(weights.tensors().values())
         self.optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
         self.done = 0
@@ -87,12 +94,12 @@ class Trainer:
                 f"the crosscoder's loss is {loss.item()} at step {self.done}: lower learning_rate, "
                 "or look at the activations' norm bound"
             )
-        price = self.rule.price * warmth(self.done, self.settings)
-        gradients = step.gradients(x, forward, self.weights, price, norms)
+        gradients = step.gradients(x, forward, self.weights, self._price(norms))
         dead = self.dead.dead()
         auxk_loss = self.auxk.add_gradients(
             x, pre, forward.residual, dead, self.weights, to=gradients
         )
+        self.shared.tie(gradients, models)
         self._apply(gradients, rate)
         self.dead.update(active, x.shape[0])
         self.done += 1
@@ -109,6 +116,12 @@ class Trainer:
             learning_rate=rate,
         )
 
+    def _price(self, norms: Tensor) -> ActivityPrice | None:
+        if not self.rule.price:
+            return None
+        weight = self.rule.price * warmth(self.done, self.settings)
+        return ActivityPrice(weight, norms, self.costs)
+
     def _apply(self, gradients: Weights, rate: float) -> None:
         tensors = gradients.tensors()
         total = torch.linalg.vector_norm(
@@ -121,15 +134,15 @@ class Trainer:
         self.optimizer.step()
 
     def save(self, path: Path, position: dict[str, object]) -> None:
-        """Write a checkpoint: weights, moments, dead counters, threshold and ``position``."""
+        """Write a checkpoint: weights, moments, dead counters and ``position``."""
         tensors = {f"weights.{k}": v for k, v in self.weights.tensors().items()}
         for name, parameter in self.weights.tensors().items():
             state = self.optimizer.state[parameter]
             tensors |= {f"{key}.{name}": state[key] for key in ("exp_avg", "exp_avg_sq", "step")}
         tensors["silent_tokens"] = self.dead.silent_tokens
-        state_of_run = position | {"done": self.done, "last_threshold": self.rule.last_threshold}
+        state_of_run = json.dumps(position | {"done": self.done})
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={"state": json.dumps(state_of_run)})
+            save_file(tensors, temporary, metadata={"state": state_of_run})
 
     def restore(self, path: Path) -> dict[str, object]:
         """Continue from a checkpoint; return the position that was saved with it."""
@@ -143,7 +156,6 @@ class Trainer:
                 }
             self.dead.silent_tokens = file.get_tensor("silent_tokens")
         self.done = int(str(state["done"]))
-        self.rule.last_threshold = float(str(state["last_threshold"]))
         return state
 
 
