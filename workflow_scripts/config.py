@@ -254,6 +254,11 @@ class Crosscoder(Settings):
     seeds: list[Natural] = Field(
         default=[0], min_length=1, description="one crosscoder is fitted per seed"
     )
+    processes: Count = Field(
+        default=1,
+        description="processes that share each batch of a fit, every one with a GPU of its own "
+        "where there are GPUs",
+    )
 
 
 class Fit(Crosscoder):

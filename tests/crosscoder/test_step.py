@@ -89,6 +89,20 @@ def test_dense_products_equal_sparse_ones() -> None:
     assert isinstance(products(everything, shape), DenseProducts)
 
 
+def test_bfloat16_only_chooses_latents() -> None:
+    """With a rounded encoder, codes and gradients are those of float32 for the latents chosen."""
+    x, weights = make(7)
+    x, weights = x.float(), Weights(**{k: v.float() for k, v in weights.tensors().items()})
+    pre = step.encode(x, weights, torch.bfloat16)
+    exact = step.encode(x, weights)
+    assert 0 < float((pre - exact).abs().max()) < 0.05 * float(exact.abs().max())
+    active = BatchTopK().select(pre, K)
+    rounded = step.decode(x, pre, active, weights, rounded=True)
+    state = step.decode(x, exact, active, weights)
+    torch.testing.assert_close(rounded.codes, state.codes, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(rounded.residual, state.residual, rtol=1e-4, atol=1e-4)
+
+
 def test_topk_keeps_the_largest_of_every_token() -> None:
     scores = torch.randn((50, 20), generator=torch.Generator().manual_seed(0))
     scores[0] = -1.0

@@ -8,26 +8,36 @@ throughout a fit [Gao et al. 2024, Bussmann et al. 2024].
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from workflow_scripts.crosscoder.model import Weights
+from workflow_scripts.crosscoder.parallel import Processes
 from workflow_scripts.crosscoder.sparsity import Active
 
 
 class DeadLatents:
     """Counts, for every latent, the tokens since it last fired."""
 
-    def __init__(self, latents: int, patience: int) -> None:
-        self.silent_tokens = torch.zeros(latents, dtype=torch.int64)
+    def __init__(
+        self,
+        latents: int,
+        patience: int,
+        processes: Processes | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.silent_tokens = torch.zeros(latents, dtype=torch.int64, device=device)
         self.patience = patience
+        self.processes = processes or Processes()
 
     def update(self, active: Active, tokens: int) -> None:
         """Count one optimiser step over ``tokens`` tokens in which ``active`` fired."""
+        fired = torch.zeros_like(self.silent_tokens, dtype=torch.bool)
+        fired[active.columns] = True
         self.silent_tokens += tokens
-        self.silent_tokens[active.columns] = 0
+        self.silent_tokens[self.processes.any(fired)] = 0
 
     def dead(self) -> Tensor:
         """Return the indices of the dead latents, int64."""
@@ -40,6 +50,7 @@ class AuxK:
 
     k: int
     weight: float
+    processes: Processes = field(default_factory=Processes)
 
     def add_gradients(
         self, x: Tensor, pre: Tensor, residual: Tensor, dead: Tensor, weights: Weights, to: Weights
@@ -54,13 +65,12 @@ class AuxK:
             return residual.new_zeros(())
         k = min(self.k, dead.numel())
         top = pre[:, dead].topk(k, dim=1)
-        codes = torch.zeros(x.shape[0], dead.numel(), dtype=x.dtype).scatter_(
-            1, top.indices, top.values
-        )
+        codes = top.values.new_zeros(x.shape[0], dead.numel()).scatter_(1, top.indices, top.values)
         decoder = weights.decoder[dead]
         target = -residual
         error = codes @ decoder - target
-        variance = (target - target.mean(0)).square().mean()
+        mean = self.processes.mean(target.mean(0))
+        variance = self.processes.mean((target - mean).square().mean())
         loss = self.weight * error.square().mean() / variance
         g = error * (2.0 * self.weight / (error.numel() * variance))
         code_gradient = (g @ decoder.T) * (codes != 0)

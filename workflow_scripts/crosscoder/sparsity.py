@@ -15,6 +15,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from workflow_scripts.crosscoder.parallel import Processes
+
 # A new threshold is first sought at this share of the last one; a miss costs one more pass.
 MARGIN = 0.85
 # Costs are added up in float32.
@@ -44,14 +46,17 @@ class SparsityRule(Protocol):
         """Return the active entries for ``scores`` [B, F]."""
 
 
-def sparsity_rule(variant: str, price: float, costs: Tensor | None = None) -> SparsityRule:
+def sparsity_rule(
+    variant: str, price: float, costs: Tensor | None = None, processes: Processes | None = None
+) -> SparsityRule:
     """Return the rule of a variant.
 
-    ``price`` is that of L1, ``costs`` [F] are what each latent counts (none: 1).
+    ``price`` is that of L1, ``costs`` [F] are what each latent counts (none: 1), ``processes``
+    those that share a batch (none: this one alone).
     """
     if variant == "l1":
         return L1(price)
-    return TopK(costs) if variant == "topk" else BatchTopK(costs)
+    return TopK(costs) if variant == "topk" else BatchTopK(costs, processes)
 
 
 class TopK:
@@ -107,25 +112,26 @@ class BatchTopK:
 
     solved, price = True, 0.0
 
-    def __init__(self, costs: Tensor | None = None) -> None:
+    def __init__(self, costs: Tensor | None = None, processes: Processes | None = None) -> None:
         self.costs = costs
+        self.processes = processes or Processes()
         self.last_threshold = 0.0
 
     def select(self, scores: Tensor, k: float) -> Active:
         """Return the active entries for ``scores`` [B, F] and a mean of ``k`` latents per token.
 
         Ties at the threshold are broken by position. Entries that are not positive are never
-        active, so fewer than B·k may be returned.
+        active, so fewer than B·k may be returned. With several processes the batch is that of all.
         """
-        wanted = round(scores.shape[0] * k)
+        wanted = round(scores.shape[0] * self.processes.count * k)
         flat = (scores if self.costs is None else scores / self.costs).flatten()
         latents = scores.shape[1]
         candidates = self._candidates(flat, wanted, latents)
-        values = flat[candidates]
+        values, first = self.processes.gather(flat[candidates])
         kept = self._affordable(values, candidates % latents, wanted)
         self.last_threshold = 0.0 if kept is None else float(values[kept].min())
         if kept is not None:
-            candidates = candidates[kept]
+            candidates = candidates[kept[first : first + candidates.numel()]]
         return Active(candidates // latents, candidates % latents)
 
     def _candidates(self, flat: Tensor, wanted: int, latents: int) -> Tensor:
@@ -138,8 +144,12 @@ class BatchTopK:
         return candidates
 
     def _spent(self, columns: Tensor) -> float:
-        """Return what entries cost."""
-        return columns.numel() if self.costs is None else float(self.costs[columns].sum())
+        """Return what entries cost, over all processes."""
+        count = columns.numel() if self.costs is None else float(self.costs[columns].sum())
+        if self.processes.count == 1:
+            return count
+        total = torch.tensor(float(count), dtype=torch.float64, device=columns.device)
+        return float(self.processes.sum(total))
 
     def _affordable(self, values: Tensor, columns: Tensor, wanted: int) -> Tensor | None:
         """Return which of the values are kept; None where all are."""
@@ -148,7 +158,7 @@ class BatchTopK:
                 return None
             threshold = torch.kthvalue(values, values.numel() - wanted + 1).values
             return _first(values, threshold, wanted)
-        costs = self.costs[columns]
+        costs, _ = self.processes.gather(self.costs[columns])
         order = torch.argsort(values, descending=True, stable=True)
         kept = torch.zeros_like(values, dtype=torch.bool)
         kept[order] = costs[order].double().cumsum(0) <= wanted + ROUNDING

@@ -61,15 +61,27 @@ class ActivityPrice:
         return total if self.costs is None else total * self.costs
 
 
-def encode(x: Tensor, weights: Weights) -> Tensor:
-    """Return pre-activations [B, F] of x [B, M·D]."""
+def encode(x: Tensor, weights: Weights, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return pre-activations [B, F] of x [B, M·D]; in bfloat16 they are rounded."""
+    if dtype == torch.bfloat16:
+        product = torch.mm(x.to(dtype), weights.encoder.to(dtype).T)
+        return product.to(x.dtype).add_(weights.encoder_bias)
     return torch.addmm(weights.encoder_bias, x, weights.encoder.T)
 
 
-def decode(x: Tensor, pre: Tensor, active: Active, weights: Weights) -> Forward:
-    """Decode the active entries of ``pre`` [B, F] and compare with x [B, M·D]."""
+def decode(
+    x: Tensor, pre: Tensor, active: Active, weights: Weights, rounded: bool = False
+) -> Forward:
+    """Decode the active entries of ``pre`` [B, F] and compare with x [B, M·D].
+
+    Where ``pre`` is ``rounded``, the active codes are computed anew: it only chose them.
+    """
     by_entry = products(active, (pre.shape[0], pre.shape[1]))
-    codes = pre[active.rows, active.columns]
+    if rounded:
+        exact = by_entry.sampled(x, weights.encoder) + weights.encoder_bias[active.columns]
+        codes = exact.clamp_min_(0.0)
+    else:
+        codes = pre[active.rows, active.columns]
     reconstruction = by_entry.matmul(codes, weights.decoder, weights.decoder_bias)
     return Forward(active, codes, reconstruction - x, by_entry)
 

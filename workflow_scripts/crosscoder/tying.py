@@ -22,11 +22,11 @@ class SharedLatents:
     count: int
     cost: float
 
-    def costs(self, latents: int) -> Tensor | None:
+    def costs(self, latents: int, device: torch.device | None = None) -> Tensor | None:
         """Return the cost of every latent, [F], or None where all cost the same."""
         if not self.count:
             return None
-        costs = torch.ones(latents)
+        costs = torch.ones(latents, device=device)
         costs[: self.count] = self.cost
         return costs
 
