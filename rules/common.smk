@@ -238,13 +238,20 @@ def fit_flags(name: str) -> list[str]:
     ]
 
 
-NOT_TRAINING = ("models", "layer", "seeds", "control")
+NOT_TRAINING = ("models", "layer", "seeds", "control", "processes")
 
 
 def training_flags(name: str) -> list[str]:
     """Return the flags with the training settings of a fit."""
     fit = SETTINGS.fits[name]
     return flags(fit, *(n for n in type(fit).model_fields if n not in NOT_TRAINING))
+
+
+def launcher(name: str) -> list[str]:
+    """Return the command that starts a fit: Python, or one process for each part of the batch."""
+    count = SETTINGS.fits[name].processes
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    return ["python", *(torchrun if count > 1 else [])]
 
 
 def checkpoint(name: str, seed: str) -> str:

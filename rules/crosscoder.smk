@@ -7,7 +7,7 @@ CROSSCODER = "<results>/crosscoder/{fit}/seed{seed}"
 
 
 rule fit_crosscoder:
-    """Fit a BatchTopK crosscoder; a killed fit goes on from its checkpoint."""
+    """Fit a crosscoder; a killed fit goes on from its checkpoint."""
     input:
         unpack(lambda wildcards: fit_inputs(wildcards.fit)),
     output:
@@ -20,8 +20,9 @@ rule fit_crosscoder:
         "<results>/logs/fit_crosscoder/{fit}_seed{seed}.tsv"
     conda:
         "../envs/torch.yaml"
-    threads: 1
+    threads: lambda wildcards: SETTINGS.fits[wildcards.fit].processes
     resources:
+        gpu=lambda wildcards: GPU * SETTINGS.fits[wildcards.fit].processes,
         mem_mb=asked("fit_crosscoder", "mem_mb"),
         runtime=asked("fit_crosscoder", "runtime"),
     params:
@@ -30,8 +31,11 @@ rule fit_crosscoder:
         checkpoint=lambda wildcards: checkpoint(wildcards.fit, wildcards.seed),
         facts=facts("crosscoder.fit_crosscoder"),
         folder=lambda wildcards, output: str(Path(output[0]).parent),
+        device=f"--device={DEVICE}",
+        launcher=lambda wildcards: launcher(wildcards.fit),
     shell:
-        "logged {log:q} python -m workflow_scripts.crosscoder.fit_crosscoder"
+        "logged {log:q}"
+        " {params.launcher:q} -m workflow_scripts.crosscoder.fit_crosscoder {params.device}"
         " {params.inputs:q} {params.settings:q} --seed {wildcards.seed} --threads {threads}"
         " --facts {params.facts:q} --checkpoint {params.checkpoint:q}"
         " --output-dir {params.folder:q}"

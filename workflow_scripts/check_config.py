@@ -14,7 +14,15 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from workflow_scripts.cli import UserError
-from workflow_scripts.config import Config, FileSource, GeneratorSource, HubSource, Model, Source
+from workflow_scripts.config import (
+    Config,
+    FileSource,
+    Fit,
+    GeneratorSource,
+    HubSource,
+    Model,
+    Source,
+)
 from workflow_scripts.dataset.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES
 from workflow_scripts.paper.published import read_study
 
@@ -210,22 +218,32 @@ def check_fits(config: Config) -> None:
                 f"{where}.layer is {fit.layer}, which no group in `layers` dumps: add it there "
                 f"or use one of {', '.join(map(str, dumped))}"
             )
-        if fit.k > fit.dictionary_size:
-            raise UserError(
-                f"{where}.k is {fit.k}, above dictionary_size {fit.dictionary_size}: "
-                "lower k or raise dictionary_size"
-            )
-        if (fit.variant == "l1") != (fit.l1_price > 0):
-            raise UserError(
-                f"{where}.l1_price is {fit.l1_price:g} and variant {fit.variant}: "
-                "variant l1 needs a price above 0, the others none"
-            )
-        if fit.tokens < fit.batch:
-            raise UserError(
-                f"{where}.tokens is {fit.tokens}, less than one batch of {fit.batch}: raise it"
-            )
-        if len(set(fit.seeds)) < len(fit.seeds):
-            raise UserError(f"{where}.seeds names a seed twice: give each once")
+        check_training(where, fit)
+
+
+def check_training(where: str, fit: Fit) -> None:
+    """Check that the settings of a fit go together; ``where`` names it in errors."""
+    if fit.k > fit.dictionary_size:
+        raise UserError(
+            f"{where}.k is {fit.k}, above dictionary_size {fit.dictionary_size}: "
+            "lower k or raise dictionary_size"
+        )
+    if (fit.variant == "l1") != (fit.l1_price > 0):
+        raise UserError(
+            f"{where}.l1_price is {fit.l1_price:g} and variant {fit.variant}: "
+            "variant l1 needs a price above 0, the others none"
+        )
+    if fit.batch % fit.processes:
+        raise UserError(
+            f"{where}.processes is {fit.processes}, which does not divide the batch of "
+            f"{fit.batch}: change one of them"
+        )
+    if fit.tokens < fit.batch:
+        raise UserError(
+            f"{where}.tokens is {fit.tokens}, less than one batch of {fit.batch}: raise it"
+        )
+    if len(set(fit.seeds)) < len(fit.seeds):
+        raise UserError(f"{where}.seeds names a seed twice: give each once")
 
 
 def check_comparisons(config: Config) -> None:

@@ -220,6 +220,12 @@ class Crosscoder(Settings):
         default="batch_topk", description="sparsity rule; `l1` is a baseline known to mislead"
     )
     l1_price: NonNegative = Field(default=0.0, description="μ, the price of activity; for `l1`")
+    shared_share: Share = Field(
+        default=0.0, description="share of latents with one decoder direction for all models"
+    )
+    shared_cost: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.5, description="what such a latent counts of k, or of μ; others count 1"
+    )
     dictionary_size: Count = Field(default=1024, description="number of latents, F")
     k: Count = Field(default=16, description="latents active per token, on average")
     tokens: Count = Field(default=2_000_000, description="tokens drawn in all")
@@ -247,6 +253,11 @@ class Crosscoder(Settings):
     )
     seeds: list[Natural] = Field(
         default=[0], min_length=1, description="one crosscoder is fitted per seed"
+    )
+    processes: Count = Field(
+        default=1,
+        description="processes that share each batch of a fit, every one with a GPU of its own "
+        "where there are GPUs",
     )
 
 

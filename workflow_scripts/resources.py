@@ -139,8 +139,9 @@ def fit_crosscoder(config: Config) -> Request:
     """Weights, gradients and two moments in float32; three products with the encoder per token."""
     parameters = crosscoder_parameters(config)
     tokens = max(fit.tokens for fit in config.fits.values())
+    processes = max(fit.processes for fit in config.fits.values())
     return Request(
-        LIBRARIES + READER + round(16 * parameters / 1e6),
+        processes * (LIBRARIES + READER + round(16 * parameters / 1e6)),
         minutes(config, 3 * parameters * tokens),
     )
 

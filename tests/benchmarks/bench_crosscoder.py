@@ -15,7 +15,8 @@ from tests.benchmarks.report import Figure, at_least, at_most, record
 from tests.crosscoder.dense import as_leaves, dense_loss
 from workflow_scripts.crosscoder import step
 from workflow_scripts.crosscoder.model import initial_weights
-from workflow_scripts.crosscoder.sparsity import BatchTopK
+from workflow_scripts.crosscoder.products import DENSE_FROM, DenseProducts, SparseProducts
+from workflow_scripts.crosscoder.sparsity import Active, BatchTopK
 from workflow_scripts.crosscoder.training import Trainer, Training
 
 B, M, D, F, K = 1024, 2, 512, 16_384, 32
@@ -48,6 +49,22 @@ def new_trainer(k_aux: int, dead_tokens: int) -> Trainer:
         auxk_weight=1 / 32,
     )
     return Trainer(initial_weights(F, M, D, 0, 1.0), settings)
+
+
+def dense_by_sparse(latents: int = 4096) -> float:
+    """Return the time of a step's dense products over that of its sparse ones at DENSE_FROM."""
+    active = Active(*torch.nonzero(torch.rand(B, latents) < DENSE_FROM, as_tuple=True))
+    values, bias = torch.rand(len(active.rows)), torch.zeros(M * D)
+    x, right = torch.randn(B, M * D), torch.randn(latents, M * D)
+
+    def once(kind: type[DenseProducts | SparseProducts]) -> None:
+        products = kind(active, (B, latents))
+        products.matmul(values, right, bias)
+        products.sampled(x, right)
+        products.transposed(values, x)
+        products.transposed(values, x)
+
+    return seconds(lambda: once(DenseProducts), 3) / seconds(lambda: once(SparseProducts), 3)
 
 
 def measure() -> list[Figure]:
@@ -85,6 +102,7 @@ def measure() -> list[Figure]:
         at_least(name, "dense step / our step", dense / whole, "ratio", 4.0),
         at_most(name, "forward + backward / encoder product", ours / encoder, "ratio", 1.8),
         Figure(name, "our step with AuxK / without", with_aux / whole, "ratio"),
+        Figure(name, "dense / sparse products where we change over", dense_by_sparse(), "ratio"),
         Figure(name, "encoder product", encoder, "s"),
         Figure(name, "our step", whole, "s"),
         Figure(name, "dense step", dense, "s"),

@@ -11,6 +11,7 @@ from tests.crosscoder.dense import as_double, as_leaves, dense_loss
 from workflow_scripts.crosscoder import step
 from workflow_scripts.crosscoder.auxiliary import AuxK, DeadLatents
 from workflow_scripts.crosscoder.model import Weights, initial_weights
+from workflow_scripts.crosscoder.products import DenseProducts, SparseProducts, products
 from workflow_scripts.crosscoder.sparsity import L1, Active, BatchTopK, TopK, sparsity_rule
 from workflow_scripts.crosscoder.training import Trainer, Training
 
@@ -56,13 +57,50 @@ def test_l1_gradients_equal_autograd() -> None:
     paid = (f * leaves.norms(M).sum(1)).sum() / error.numel()
     loss = error.square().mean() + price * paid
     loss.backward()
+    paid_by_step = step.ActivityPrice(price, norms)
     torch.testing.assert_close(
-        step.reconstruction_loss(state) + price * step.activity_price(state, norms), loss.detach()
+        step.reconstruction_loss(state) + paid_by_step.of(state), loss.detach()
     )
-    gradients = step.gradients(x, state, weights, price, norms)
+    gradients = step.gradients(x, state, weights, paid_by_step)
     for name, leaf in leaves.tensors().items():
         assert leaf.grad is not None
         torch.testing.assert_close(gradients.tensors()[name], leaf.grad, rtol=1e-10, atol=1e-14)
+
+
+def test_dense_products_equal_sparse_ones() -> None:
+    x, weights = make(6)
+    pre = step.encode(x, weights)
+    active = BatchTopK().select(pre, K)
+    values = pre[active.rows, active.columns]
+    shape = (pre.shape[0], pre.shape[1])
+    by_entry, dense = SparseProducts(active, shape), DenseProducts(active, shape)
+    bias = weights.decoder_bias
+    for one, other in (
+        (
+            by_entry.matmul(values, weights.decoder, bias),
+            dense.matmul(values, weights.decoder, bias),
+        ),
+        (by_entry.transposed(values, x), dense.transposed(values, x)),
+        (by_entry.sampled(x, weights.decoder), dense.sampled(x, weights.decoder)),
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+    everything = L1(1.0).select(pre, 0)
+    assert isinstance(products(active, shape), SparseProducts)
+    assert isinstance(products(everything, shape), DenseProducts)
+
+
+def test_bfloat16_only_chooses_latents() -> None:
+    """With a rounded encoder, codes and gradients are those of float32 for the latents chosen."""
+    x, weights = make(7)
+    x, weights = x.float(), Weights(**{k: v.float() for k, v in weights.tensors().items()})
+    pre = step.encode(x, weights, torch.bfloat16)
+    exact = step.encode(x, weights)
+    assert 0 < float((pre - exact).abs().max()) < 0.05 * float(exact.abs().max())
+    active = BatchTopK().select(pre, K)
+    rounded = step.decode(x, pre, active, weights, rounded=True)
+    state = step.decode(x, exact, active, weights)
+    torch.testing.assert_close(rounded.codes, state.codes, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(rounded.residual, state.residual, rtol=1e-4, atol=1e-4)
 
 
 def test_topk_keeps_the_largest_of_every_token() -> None:

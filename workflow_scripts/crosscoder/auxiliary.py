@@ -8,27 +8,37 @@ throughout a fit [Gao et al. 2024, Bussmann et al. 2024].
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from workflow_scripts.crosscoder import step
 from workflow_scripts.crosscoder.model import Weights
+from workflow_scripts.crosscoder.parallel import Processes
 from workflow_scripts.crosscoder.sparsity import Active, TopK
 
 
 class DeadLatents:
     """Counts, for every latent, the tokens since it last fired."""
 
-    def __init__(self, latents: int, patience: int) -> None:
-        self.silent_tokens = torch.zeros(latents, dtype=torch.int64)
+    def __init__(
+        self,
+        latents: int,
+        patience: int,
+        processes: Processes | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        self.silent_tokens = torch.zeros(latents, dtype=torch.int64, device=device)
         self.patience = patience
+        self.processes = processes or Processes()
 
     def update(self, active: Active, tokens: int) -> None:
         """Count one optimiser step over ``tokens`` tokens in which ``active`` fired."""
+        fired = torch.zeros_like(self.silent_tokens, dtype=torch.bool)
+        fired[active.columns] = True
         self.silent_tokens += tokens
-        self.silent_tokens[active.columns] = 0
+        self.silent_tokens[self.processes.any(fired)] = 0
 
     def dead(self) -> Tensor:
         """Return the indices of the dead latents, int64."""
@@ -41,6 +51,7 @@ class AuxK:
 
     k: int
     weight: float
+    processes: Processes = field(default_factory=Processes)
 
     def add_gradients(
         self, x: Tensor, pre: Tensor, residual: Tensor, dead: Tensor, weights: Weights, to: Weights
@@ -54,12 +65,16 @@ class AuxK:
         if not dead.numel():
             return residual.new_zeros(())
         part = Weights(
-            weights.encoder, weights.encoder_bias[dead], weights.decoder[dead], x.new_zeros(())
+            weights.encoder,
+            weights.encoder_bias[dead],
+            weights.decoder[dead],
+            torch.zeros_like(weights.decoder_bias),
         )
         candidates = pre.index_select(1, dead)
         active = TopK(positive=False).select(candidates, self.k)
         forward = step.decode(-residual, candidates, active, part)
-        variance = (residual - residual.mean(0)).square().mean()
+        mean = self.processes.mean(residual.mean(0))
+        variance = self.processes.mean((residual - mean).square().mean())
         scale = self.weight / variance
         loss = scale * step.reconstruction_loss(forward)
         forward.residual *= scale

@@ -68,13 +68,13 @@ def evaluate_crosscoder(
     training_active = 0
     training = crosscoder.settings.get("training", {})
     variant = training.get("variant", "batch_topk") if isinstance(training, dict) else "batch_topk"
-    rule = sparsity_rule(str(variant), 0.0)
-    norms = crosscoder.decoder_norms().sum(1)
+    rule = sparsity_rule(str(variant), 0.0, crosscoder.costs)
+    norms, scales = crosscoder.decoder_norms().sum(1), crosscoder.score_scales()
     for _, array in store.contiguous(split, batch):
         x = torch.from_numpy(array)
         pre = crosscoder.pre_activations(x).relu_()
         scores = pre * norms
-        f = pre * (scores > crosscoder.threshold)
+        f = pre * (pre * scales > crosscoder.threshold)
         threshold_fve.add(x, crosscoder.decode(f))
         fired += (f > 0).sum(0)
         l0_counts.append((f > 0).sum(1))

@@ -18,13 +18,16 @@ from workflow_scripts import cli, files
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
+from workflow_scripts.crosscoder.parallel import Processes, joined
 from workflow_scripts.crosscoder.sparsity import Variant
 from workflow_scripts.crosscoder.threshold import solve_threshold
-from workflow_scripts.crosscoder.training import LogRow, Trainer, Training, fit
+from workflow_scripts.crosscoder.training import DivergedError, LogRow, Trainer, Training, fit
 from workflow_scripts.provenance import provenance
 
 CHECKPOINT_SECONDS = 60.0
 INITIAL_NORM = 0.1
+CPU = torch.device("cpu")
+ALONE = Processes()
 
 
 def fit_crosscoder(
@@ -36,16 +39,20 @@ def fit_crosscoder(
     folder: Path,
     checkpoint: Path,
     facts: Mapping[str, object],
+    device: torch.device = CPU,
+    processes: Processes = ALONE,
 ) -> None:
     """Fit a crosscoder on split ``fit`` and write it, with its training log, to ``folder``.
 
     ``checkpoint`` is written every minute and removed at the end; when it exists, the fit goes on
-    from there and ends with the same bytes as an undisturbed one.
+    from there and, on a CPU, ends with the same bytes as an undisturbed one. Of several
+    ``processes`` the first writes.
 
     Raises
     ------
     UserError
-        If the split is smaller than one batch, or the loss is no longer finite.
+        If the split is smaller than one batch, the batch cannot be shared evenly, or the fit
+        diverges: then the last good checkpoint is kept.
     """
     available = store.count("fit")
     if available < settings.batch:
@@ -53,24 +60,37 @@ def fit_crosscoder(
             f"the fit split has {available} usable tokens, fewer than one batch of "
             f"{settings.batch}: raise text.tokens or lower fits.*.batch"
         )
+    if settings.batch % processes.count:
+        raise cli.UserError(
+            f"a batch of {settings.batch} cannot be shared by {processes.count} processes: make "
+            "fits.*.batch a multiple of them"
+        )
     models = len(store.models)
-    trainer = Trainer(
-        initial_weights(dictionary_size, models, store.width, seed, INITIAL_NORM), settings
-    )
+    weights = initial_weights(dictionary_size, models, store.width, seed, INITIAL_NORM)
+    trainer = Trainer(weights.to(device), settings, processes)
     log_path = checkpoint.with_suffix(".csv")
     if checkpoint.exists():
         trainer.restore(checkpoint)
         cli.log(f"continuing after step {trainer.done}")
-    _train(trainer, store, seed, log_path, checkpoint)
+    try:
+        _train(trainer, store, seed, log_path, checkpoint)
+    except DivergedError as error:
+        if processes.rank == 0 and not checkpoint.exists() and trainer.done:
+            trainer.save(checkpoint, {"seed": seed})
+        kept = f"; the last good checkpoint is {checkpoint}" if checkpoint.exists() else ""
+        raise cli.UserError(f"{error}{kept}") from None
+    if processes.rank:
+        return
     threshold = 0.0
     if trainer.rule.solved:
         calibration = _calibration(store, settings.batch, calibration_rows)
-        threshold = solve_threshold(trainer.weights, calibration, models, settings.k)
+        threshold = solve_threshold(trainer.weights, calibration, models, settings.k, trainer.costs)
     mean, scale = store.normalization()
     Crosscoder(
         models=list(store.models),
         weights=trainer.weights,
         threshold=threshold,
+        costs=trainer.costs,
         mean=torch.from_numpy(mean).float(),
         scale=torch.from_numpy(scale).float(),
         k=settings.k,
@@ -98,10 +118,14 @@ def _train(
         torch.from_numpy(x)
         for x in store.shuffled("fit", settings.batch, seed=seed, start_batch=trainer.done)
     )
+    rows = fit(trainer, batches, len(store.models))
+    if trainer.processes.rank:
+        for _ in rows:
+            pass
+        return
     every = max(1, settings.steps // 200)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with _open_log(log_path, store.models, trainer.done) as file:
-        rows = fit(trainer, batches, len(store.models))
         saved = time.monotonic()
         for row in cli.progress(rows, total=settings.steps - trainer.done, desc="crosscoder"):
             if row.step % every == 0 or row.step == settings.steps:
@@ -168,8 +192,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--auxk-weight", type=float, default=1 / 32)
     parser.add_argument("--variant", choices=get_args(Variant), default="batch_topk")
     parser.add_argument("--l1-price", type=float, default=0.0, help="μ of variant l1")
+    parser.add_argument("--shared-share", type=float, default=0.0, help="of the latents")
+    parser.add_argument("--shared-cost", type=float, default=0.5, help="others cost 1")
     parser.add_argument("--calibration-rows", type=int, default=200_000)
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--facts", type=json.loads, default={})
     parser.add_argument("--checkpoint", type=Path, required=True)
@@ -177,34 +204,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def run() -> None:
-        cli.set_threads(arguments.threads)
         store = open_store(arguments)
         steps = max(1, arguments.tokens // arguments.batch)
-        settings = Training(
-            steps=steps,
-            k=arguments.k,
-            batch=arguments.batch,
-            learning_rate=arguments.learning_rate,
-            warmup_steps=round(steps * arguments.warmup_share),
-            decay_share=arguments.decay_share,
-            k_start=arguments.k_start or arguments.k,
-            clip_norm=arguments.clip_norm,
-            dead_tokens=arguments.dead_tokens,
-            k_aux=arguments.k_aux or store.width // 2,
-            auxk_weight=arguments.auxk_weight,
-            variant=arguments.variant,
-            l1_price=arguments.l1_price,
-        )
-        fit_crosscoder(
-            store,
-            settings,
-            arguments.dictionary_size,
-            arguments.seed,
-            arguments.calibration_rows,
-            arguments.output_dir,
-            arguments.checkpoint,
-            arguments.facts,
-        )
+        with joined(arguments.device) as (processes, device):
+            cli.set_threads(arguments.threads and max(1, arguments.threads // processes.count))
+            settings = Training(
+                steps=steps,
+                k=arguments.k,
+                batch=arguments.batch,
+                learning_rate=arguments.learning_rate,
+                warmup_steps=round(steps * arguments.warmup_share),
+                decay_share=arguments.decay_share,
+                k_start=arguments.k_start or arguments.k,
+                clip_norm=arguments.clip_norm,
+                dead_tokens=arguments.dead_tokens,
+                k_aux=arguments.k_aux or store.width // 2,
+                auxk_weight=arguments.auxk_weight,
+                variant=arguments.variant,
+                l1_price=arguments.l1_price,
+                shared=round(arguments.shared_share * arguments.dictionary_size),
+                shared_cost=arguments.shared_cost,
+                matmul="bfloat16" if device.type == "cuda" else "float32",
+            )
+            fit_crosscoder(
+                store,
+                settings,
+                arguments.dictionary_size,
+                arguments.seed,
+                arguments.calibration_rows,
+                arguments.output_dir,
+                arguments.checkpoint,
+                arguments.facts,
+                device,
+                processes,
+            )
 
     return cli.guarded(run)
 

@@ -5,7 +5,7 @@ Shapes: B tokens in a batch, N tokens, M models, D width of the residual stream,
 A latent j has one encoder and one decoder direction per model [Lindsey et al. 2024]::
 
     pre = Σ_m W_enc^m h^m + b_enc          f = relu(pre) where score > threshold, else 0
-    ĥ^m = Σ_j f_j d_j^m + b_dec^m          score_j = relu(pre_j) · Σ_m ‖d_j^m‖
+    ĥ^m = Σ_j f_j d_j^m + b_dec^m          score_j = relu(pre_j) · Σ_m ‖d_j^m‖ / cost_j
 
 Activations are in normalised space: x^m = (h^m − mean^m) / scale^m.
 """
@@ -23,7 +23,7 @@ from workflow_scripts.cli import UserError
 from workflow_scripts.files import atomic_path, read_json, write_json
 
 FORMAT = "diffscope-crosscoder"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # with costs; 1 without
 WEIGHTS = "crosscoder.safetensors"
 SETTINGS = "crosscoder.json"
 
@@ -46,6 +46,10 @@ class Weights:
             "decoder_bias": self.decoder_bias,
         }
 
+    def to(self, device: torch.device) -> Weights:
+        """Return the same tensors on ``device``."""
+        return Weights(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
     def norms(self, models: int) -> Tensor:
         """Return the decoder norm of every latent in every model, [F, M]."""
         by_model = self.decoder.view(self.decoder.shape[0], models, -1)
@@ -67,6 +71,7 @@ class Crosscoder:
     scale: Tensor  # [M]
     k: int
     settings: dict[str, object]
+    costs: Tensor | None = None  # [F] what a latent's score is divided by; none: 1
 
     @property
     def width(self) -> int:
@@ -92,11 +97,19 @@ class Crosscoder:
         """Return ‖d_j^m‖ as [F, M]."""
         return self.weights.norms(len(self.models))
 
+    def score_scales(self) -> Tensor:
+        """Return by what a latent's activation is multiplied to give its score, [F]."""
+        total = self.decoder_norms().sum(1)
+        return total if self.costs is None else total / self.costs
+
     def to(self, device: torch.device) -> Crosscoder:
         """Return the same crosscoder with its tensors on ``device``."""
-        weights = Weights(**{name: t.to(device) for name, t in self.weights.tensors().items()})
         return replace(
-            self, weights=weights, mean=self.mean.to(device), scale=self.scale.to(device)
+            self,
+            weights=self.weights.to(device),
+            mean=self.mean.to(device),
+            scale=self.scale.to(device),
+            costs=None if self.costs is None else self.costs.to(device),
         )
 
     def normalize(self, h: Tensor) -> Tensor:
@@ -110,7 +123,7 @@ class Crosscoder:
     def encode(self, x: Tensor) -> Tensor:
         """Return latent activations f [B, F] ≥ 0 of normalised activations x [B, M, D]."""
         pre = self.pre_activations(x).relu_()
-        return pre.mul_(pre * self.decoder_norms().sum(1) > self.threshold)
+        return pre.mul_(pre * self.score_scales() > self.threshold)
 
     def decode(self, f: Tensor) -> Tensor:
         """Return the reconstruction [B, M, D] of latent activations f [B, F]."""
@@ -124,14 +137,16 @@ class Crosscoder:
             "scale": self.scale,
             "threshold": torch.tensor(self.threshold, dtype=torch.float64),
         }
+        if self.costs is not None:
+            tensors["costs"] = self.costs
         with atomic_path(folder / WEIGHTS) as temporary:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary)
+            save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, temporary)
         write_json(
             folder / SETTINGS,
             {
                 **self.settings,
                 "format": FORMAT,
-                "format_version": FORMAT_VERSION,
+                "format_version": 1 if self.costs is None else FORMAT_VERSION,
                 "models": self.models,
                 "k": self.k,
                 "threshold": self.threshold,
@@ -167,6 +182,7 @@ class Crosscoder:
             scale=tensors["scale"],
             k=int(settings["k"]),
             settings=settings,
+            costs=tensors.get("costs"),
         )
 
 

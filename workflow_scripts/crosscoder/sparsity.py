@@ -2,6 +2,9 @@
 
 A rule maps scores [B, F] to the active entries and may put a price on activity. To add one, write a
 class with the attributes of :class:`SparsityRule` and name it in :func:`sparsity_rule`.
+
+Latents may cost less than 1 each (:mod:`.tying`); then the entries with the largest score per cost
+are taken, until their costs have used up k per token.
 """
 
 from __future__ import annotations
@@ -12,8 +15,12 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from workflow_scripts.crosscoder.parallel import Processes
+
 # A new threshold is first sought at this share of the last one; a miss costs one more pass.
 MARGIN = 0.85
+# Costs are added up in float32.
+ROUNDING = 1e-4
 
 
 @dataclass
@@ -30,9 +37,6 @@ Variant = Literal["batch_topk", "topk", "l1"]
 class SparsityRule(Protocol):
     """What a fit needs of a rule."""
 
-    last_threshold: float
-    """State that is carried from step to step and kept in checkpoints; results must not depend
-    on it."""
     solved: bool
     """Whether inference uses a threshold solved for k; else every positive score is active."""
     price: float
@@ -42,29 +46,43 @@ class SparsityRule(Protocol):
         """Return the active entries for ``scores`` [B, F]."""
 
 
-def sparsity_rule(variant: str, price: float) -> SparsityRule:
-    """Return the rule of a variant; ``price`` is that of L1."""
+def sparsity_rule(
+    variant: str, price: float, costs: Tensor | None = None, processes: Processes | None = None
+) -> SparsityRule:
+    """Return the rule of a variant.
+
+    ``price`` is that of L1, ``costs`` [F] are what each latent counts (none: 1), ``processes``
+    those that share a batch (none: this one alone).
+    """
     if variant == "l1":
         return L1(price)
-    return TopK() if variant == "topk" else BatchTopK()
+    return TopK(costs) if variant == "topk" else BatchTopK(costs, processes)
 
 
 class TopK:
     """Keep the k largest scores of every token [Gao et al. 2024]; only positive ones, if wanted."""
 
-    last_threshold, solved, price = 0.0, True, 0.0
+    solved, price = True, 0.0
 
-    def __init__(self, positive: bool = True) -> None:
+    def __init__(self, costs: Tensor | None = None, positive: bool = True) -> None:
+        self.costs = costs
         self.positive = positive
 
     def select(self, scores: Tensor, k: float) -> Active:
         """Return the active entries, by token; ``k`` is rounded."""
-        top = scores.topk(min(round(k), scores.shape[1]), dim=1, sorted=False)
+        costs, most = self.costs, round(k)
+        if costs is not None:
+            scores, most = scores / costs, round(most / float(costs.min()))
+        # Only costs that add up need the entries in order.
+        top = scores.topk(min(most, scores.shape[1]), dim=1, sorted=costs is not None)
+        kept = torch.ones_like(top.values, dtype=torch.bool)
+        if self.positive:
+            kept &= top.values > 0
+        if costs is not None:
+            kept &= costs[top.indices].cumsum(1) <= round(k) + ROUNDING
         columns, order = top.indices.sort(dim=1)
-        rows = torch.arange(len(scores))[:, None].expand_as(columns)
-        if not self.positive:
-            return Active(rows.flatten(), columns.flatten())
-        kept = top.values.gather(1, order) > 0
+        rows = torch.arange(len(scores), device=scores.device)[:, None].expand_as(columns)
+        kept = kept.gather(1, order)
         return Active(rows[kept], columns[kept])
 
 
@@ -75,7 +93,7 @@ class L1:
     [Minder et al. 2025].
     """
 
-    last_threshold, solved = 0.0, False
+    solved = False
 
     def __init__(self, price: float) -> None:
         self.price = price
@@ -98,31 +116,57 @@ class BatchTopK:
 
     solved, price = True, 0.0
 
-    def __init__(self) -> None:
+    def __init__(self, costs: Tensor | None = None, processes: Processes | None = None) -> None:
+        self.costs = costs
+        self.processes = processes or Processes()
         self.last_threshold = 0.0
 
     def select(self, scores: Tensor, k: float) -> Active:
         """Return the active entries for ``scores`` [B, F] and a mean of ``k`` latents per token.
 
         Ties at the threshold are broken by position. Entries that are not positive are never
-        active, so fewer than B·k may be returned.
+        active, so fewer than B·k may be returned. With several processes the batch is that of all.
         """
-        wanted = round(scores.shape[0] * k)
-        flat = scores.flatten()
+        wanted = round(scores.shape[0] * self.processes.count * k)
+        flat = (scores if self.costs is None else scores / self.costs).flatten()
+        latents = scores.shape[1]
+        candidates = self._candidates(flat, wanted, latents)
+        values, first = self.processes.gather(flat[candidates])
+        kept = self._affordable(values, candidates % latents, wanted)
+        self.last_threshold = 0.0 if kept is None else float(values[kept].min())
+        if kept is not None:
+            candidates = candidates[kept[first : first + candidates.numel()]]
+        return Active(candidates // latents, candidates % latents)
+
+    def _candidates(self, flat: Tensor, wanted: int, latents: int) -> Tensor:
+        """Return the positions of enough of the largest values, or of all positive ones."""
         bound = self.last_threshold * MARGIN
         candidates = torch.nonzero(flat > bound).squeeze(1)
-        while candidates.numel() < wanted and bound > 0:
+        while bound > 0 and self._spent(candidates % latents) < wanted:
             bound = bound / 2 if bound > 1e-6 * self.last_threshold else 0.0
             candidates = torch.nonzero(flat > bound).squeeze(1)
-        if candidates.numel() > wanted:
-            values = flat[candidates]
+        return candidates
+
+    def _spent(self, columns: Tensor) -> float:
+        """Return what entries cost, over all processes."""
+        count = columns.numel() if self.costs is None else float(self.costs[columns].sum())
+        if self.processes.count == 1:
+            return count
+        total = torch.tensor(float(count), dtype=torch.float64, device=columns.device)
+        return float(self.processes.sum(total))
+
+    def _affordable(self, values: Tensor, columns: Tensor, wanted: int) -> Tensor | None:
+        """Return which of the values are kept; None where all are."""
+        if self.costs is None:
+            if values.numel() <= wanted:
+                return None
             threshold = torch.kthvalue(values, values.numel() - wanted + 1).values
-            candidates = candidates[_first(values, threshold, wanted)]
-            self.last_threshold = float(threshold)
-        else:
-            self.last_threshold = 0.0
-        latents = scores.shape[1]
-        return Active(candidates // latents, candidates % latents)
+            return _first(values, threshold, wanted)
+        costs, _ = self.processes.gather(self.costs[columns])
+        order = torch.argsort(values, descending=True, stable=True)
+        kept = torch.zeros_like(values, dtype=torch.bool)
+        kept[order] = costs[order].double().cumsum(0) <= wanted + ROUNDING
+        return None if bool(kept.all()) else kept
 
 
 def _first(values: Tensor, threshold: Tensor, wanted: int) -> Tensor:

@@ -11,20 +11,35 @@ from workflow_scripts.cli import UserError
 from workflow_scripts.crosscoder.model import Weights
 
 
-def solve_threshold(weights: Weights, batches: Iterator[Tensor], models: int, k: int) -> float:
+def solve_threshold(
+    weights: Weights,
+    batches: Iterator[Tensor],
+    models: int,
+    k: int,
+    costs: Tensor | None = None,
+) -> float:
     """Return θ such that on average k scores per token exceed it, over batches [B, M, D].
 
-    Exact, as long as no batch has more than 4·k scores per token above θ: each batch hands on its
-    4·k·B largest scores, and θ is the (k·N)-th largest of all. Falls back to 0 when fewer than k
-    scores per token are positive.
+    Where latents cost less than 1 each (``costs`` [F]), scores are divided by them, and those above
+    θ cost k per token.
+
+    Exact, as long as no batch has more than 4·k scores per token above θ (with costs: nor spends
+    more than 2·k): each batch hands on so many of its largest scores, and θ is the (k·N)-th largest
+    of all. Falls back to 0 when fewer than k scores per token are positive.
     """
-    total_norm = weights.norms(models).sum(1)
+    scale = weights.norms(models).sum(1)
+    scale = scale if costs is None else scale / costs
+    most = 4 * k if costs is None else max(4 * k, round(2 * k / float(costs.min())))
     kept: list[Tensor] = []
+    spent: list[Tensor] = []
     tokens = 0
     for x in batches:
-        pre = torch.addmm(weights.encoder_bias, x.flatten(1), weights.encoder.T)
-        scores = (pre * total_norm).flatten()
-        kept.append(scores.topk(min(4 * k * x.shape[0], scores.numel())).values)
+        pre = torch.addmm(weights.encoder_bias, x.flatten(1).to(scale.device), weights.encoder.T)
+        scores = (pre * scale).flatten()
+        top = scores.topk(min(most * x.shape[0], scores.numel()))
+        kept.append(top.values)
+        if costs is not None:
+            spent.append(costs[top.indices % len(costs)])
         tokens += x.shape[0]
     if not tokens:
         raise UserError(
@@ -32,6 +47,15 @@ def solve_threshold(weights: Weights, batches: Iterator[Tensor], models: int, k:
             "text.splits.calibration"
         )
     scores = torch.cat(kept)
+    if costs is not None:
+        return _dearest(scores, torch.cat(spent), k * tokens)
     if scores.numel() <= k * tokens:
         return 0.0
     return max(0.0, float(torch.kthvalue(scores, scores.numel() - k * tokens).values))
+
+
+def _dearest(scores: Tensor, costs: Tensor, budget: int) -> float:
+    """Return the largest score that the budget does not pay for, at least 0."""
+    order = torch.argsort(scores, descending=True)
+    paid = int((costs[order].double().cumsum(0) <= budget).sum())
+    return max(0.0, float(scores[order[paid]])) if paid < len(order) else 0.0

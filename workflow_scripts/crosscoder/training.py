@@ -17,8 +17,19 @@ from workflow_scripts.cli import UserError
 from workflow_scripts.crosscoder import step
 from workflow_scripts.crosscoder.auxiliary import AuxK, DeadLatents
 from workflow_scripts.crosscoder.model import Weights
+from workflow_scripts.crosscoder.parallel import Processes
 from workflow_scripts.crosscoder.sparsity import sparsity_rule
+from workflow_scripts.crosscoder.step import ActivityPrice
+from workflow_scripts.crosscoder.tying import SharedLatents
 from workflow_scripts.files import atomic_path
+
+EXPLODED = 100.0
+"""A loss of so many times the input's mean square is taken for divergence."""
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+class DivergedError(UserError):
+    """The loss is no longer finite, or explodes; the weights are those of the step before."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,9 @@ class Training:
     auxk_weight: float
     variant: str = "batch_topk"
     l1_price: float = 0.0  # μ, rising linearly over the warm-up
+    shared: int = 0  # designated shared latents, the first of all
+    shared_cost: float = 0.5  # what one of them counts; others 1
+    matmul: str = "float32"  # type of the encoder's product
 
 
 @dataclass
@@ -56,14 +70,21 @@ class LogRow:
 
 
 class Trainer:
-    """Fits the weights of a crosscoder, step by step."""
+    """Fits the weights of a crosscoder, step by step, on the device that holds them."""
 
-    def __init__(self, weights: Weights, settings: Training) -> None:
+    def __init__(
+        self, weights: Weights, settings: Training, processes: Processes | None = None
+    ) -> None:
         self.weights = weights
         self.settings = settings
-        self.rule = sparsity_rule(settings.variant, settings.l1_price)
-        self.auxk = AuxK(settings.k_aux, settings.auxk_weight)
-        self.dead = DeadLatents(weights.decoder.shape[0], settings.dead_tokens)
+        self.processes = processes or Processes()
+        latents, device = weights.decoder.shape[0], weights.decoder.device
+        self.shared = SharedLatents(settings.shared, settings.shared_cost)
+        self.costs = self.shared.costs(latents, device)
+        self.rule = sparsity_rule(settings.variant, settings.l1_price, self.costs, self.processes)
+        self.auxk = AuxK(settings.k_aux, settings.auxk_weight, self.processes)
+        self.dead = DeadLatents(latents, settings.dead_tokens, self.processes, device)
+        self.dtype = torch.bfloat16 if settings.matmul == "bfloat16" else torch.float32
         parameters = list(weights.tensors().values())
         self.optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
         self.done = 0
@@ -71,79 +92,110 @@ class Trainer:
     def step(self, x: Tensor, models: int) -> LogRow:
         """Make one optimiser step on normalised activations x [B, M·D].
 
+        With several processes, x is this one's part of the batch.
+
         Raises
         ------
-        UserError
-            If the loss is no longer finite.
+        DivergedError
+            If loss or gradients are no longer finite, or the loss explodes.
         """
         rate, k = learning_rate(self.done, self.settings), active_latents(self.done, self.settings)
-        pre = step.encode(x, self.weights)
         norms = self.weights.norms(models)
+        pre = step.encode(x, self.weights, self.dtype)
         active = self.rule.select(pre * norms.sum(1), k)
-        forward = step.decode(x, pre, active, self.weights)
-        loss = step.reconstruction_loss(forward)
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"the crosscoder's loss is {loss.item()} at step {self.done}: lower learning_rate, "
-                "or look at the activations' norm bound"
-            )
-        price = self.rule.price * warmth(self.done, self.settings)
-        gradients = step.gradients(x, forward, self.weights, price, norms)
+        forward = step.decode(x, pre, active, self.weights, self.dtype == torch.bfloat16)
+        loss = self.processes.mean(step.reconstruction_loss(forward))
+        self._check(loss, x)
+        gradients = step.gradients(x, forward, self.weights, self._price(norms))
         dead = self.dead.dead()
         auxk_loss = self.auxk.add_gradients(
             x, pre, forward.residual, dead, self.weights, to=gradients
         )
+        self.shared.tie(gradients, models)
         self._apply(gradients, rate)
-        self.dead.update(active, x.shape[0])
+        tokens = x.shape[0] * self.processes.count
+        self.dead.update(active, tokens)
         self.done += 1
-        per_model, explained = _per_model(x, forward.residual, models)
+        per_model, explained = self._per_model(x, forward.residual, models)
+        entries = self.processes.sum(torch.tensor(active.rows.numel(), device=x.device))
         return LogRow(
             step=self.done,
-            tokens=self.done * x.shape[0],
+            tokens=self.done * tokens,
             loss=loss.item(),
-            auxk_loss=auxk_loss.item(),
+            auxk_loss=self.processes.mean(auxk_loss).item(),
             loss_per_model=per_model,
             fve_per_model=explained,
-            l0=active.rows.numel() / x.shape[0],
+            l0=entries.item() / tokens,
             dead_share=dead.numel() / self.weights.decoder.shape[0],
             learning_rate=rate,
         )
 
+    def _price(self, norms: Tensor) -> ActivityPrice | None:
+        if not self.rule.price:
+            return None
+        weight = self.rule.price * warmth(self.done, self.settings)
+        return ActivityPrice(weight, norms, self.costs)
+
+    def _check(self, loss: Tensor, x: Tensor) -> None:
+        """Stop when the loss is not finite, or far above that of predicting the mean."""
+        bound = EXPLODED * self.processes.mean(x.square().mean())
+        if not bool(loss <= bound):
+            raise self._diverged(f"loss is {loss.item():.3g}")
+
+    def _diverged(self, told: str) -> DivergedError:
+        return DivergedError(
+            f"the crosscoder's {told} at step {self.done}: lower learning_rate, "
+            "or look at the activations' norm bound"
+        )
+
     def _apply(self, gradients: Weights, rate: float) -> None:
         tensors = gradients.tensors()
+        for gradient in tensors.values():
+            self.processes.mean(gradient)
         total = torch.linalg.vector_norm(
             torch.stack([torch.linalg.vector_norm(g) for g in tensors.values()])
         )
+        if not bool(torch.isfinite(total)):
+            raise self._diverged("gradient is no longer finite")
         scale = min(1.0, self.settings.clip_norm / (float(total) + 1e-12))
         for name, parameter in self.weights.tensors().items():
             parameter.grad = tensors[name] if scale == 1.0 else tensors[name].mul_(scale)
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.step()
 
+    def _per_model(
+        self, x: Tensor, residual: Tensor, models: int
+    ) -> tuple[list[float], list[float]]:
+        """Return the mean squared residual and the batch's FVE of each model."""
+        mean = self.processes.mean(x.mean(0))
+        lost = residual.unflatten(1, (models, -1)).square().mean(dim=(0, 2))
+        total = (x - mean).unflatten(1, (models, -1)).square().mean(dim=(0, 2))
+        lost, total = self.processes.mean(lost), self.processes.mean(total)
+        return lost.tolist(), (1 - lost / total).tolist()
+
     def save(self, path: Path, position: dict[str, object]) -> None:
-        """Write a checkpoint: weights, moments, dead counters, threshold and ``position``."""
+        """Write a checkpoint: weights, moments, dead counters and ``position``."""
         tensors = {f"weights.{k}": v for k, v in self.weights.tensors().items()}
         for name, parameter in self.weights.tensors().items():
             state = self.optimizer.state[parameter]
-            tensors |= {f"{key}.{name}": state[key] for key in ("exp_avg", "exp_avg_sq", "step")}
+            tensors |= {f"{key}.{name}": state[key] for key in MOMENTS}
         tensors["silent_tokens"] = self.dead.silent_tokens
-        state_of_run = position | {"done": self.done, "last_threshold": self.rule.last_threshold}
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={"state": json.dumps(state_of_run)})
+            state_of_run = json.dumps(position | {"done": self.done})
+            save_file(tensors, temporary, metadata={"state": state_of_run})
 
     def restore(self, path: Path) -> dict[str, object]:
         """Continue from a checkpoint; return the position that was saved with it."""
-        with safe_open(path, framework="pt") as file:
+        device = self.weights.decoder.device
+        with safe_open(path, framework="pt", device=str(device)) as file:
             state: dict[str, object] = json.loads(file.metadata()["state"])
             for name, parameter in self.weights.tensors().items():
                 parameter.copy_(file.get_tensor(f"weights.{name}"))
                 self.optimizer.state[parameter] = {
-                    key: file.get_tensor(f"{key}.{name}")
-                    for key in ("exp_avg", "exp_avg_sq", "step")
+                    key: file.get_tensor(f"{key}.{name}") for key in MOMENTS
                 }
             self.dead.silent_tokens = file.get_tensor("silent_tokens")
         self.done = int(str(state["done"]))
-        self.rule.last_threshold = float(str(state["last_threshold"]))
         return state
 
 
@@ -172,12 +224,5 @@ def fit(trainer: Trainer, batches: Iterator[Tensor], models: int) -> Iterator[Lo
     ``batches`` yields [B, M, D], starting with the batch after ``trainer.done`` steps.
     """
     while trainer.done < trainer.settings.steps:
-        yield trainer.step(next(batches).flatten(1), models)
-
-
-def _per_model(x: Tensor, residual: Tensor, models: int) -> tuple[list[float], list[float]]:
-    """Return the mean squared residual and the batch's FVE of each model."""
-    lost = residual.unflatten(1, (models, -1)).square().mean(dim=(0, 2))
-    total = (x - x.mean(0)).unflatten(1, (models, -1)).square().mean(dim=(0, 2))
-    explained = 1 - lost / total
-    return [float(v) for v in lost], [float(v) for v in explained]
+        x = trainer.processes.part(next(batches).flatten(1))
+        yield trainer.step(x.to(trainer.weights.decoder.device), models)

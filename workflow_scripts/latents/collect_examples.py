@@ -140,7 +140,8 @@ def window_activations(
         weights = crosscoder.weights
         pre = (x @ weights.encoder[latent] + weights.encoder_bias[latent]).relu_()
         norm = weights.decoder[latent].unflatten(0, (len(crosscoder.models), -1)).norm(dim=1).sum()
-        values[present] = (pre * (pre * norm > crosscoder.threshold)).numpy()
+        scale = norm if crosscoder.costs is None else norm / crosscoder.costs[latent]
+        values[present] = (pre * (pre * scale > crosscoder.threshold)).numpy()
     return values[inverse]
 
 

@@ -1,0 +1,89 @@
+"""Activations in memory, in place of a store of dumps; ``python -m`` fits a crosscoder on them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tests.crosscoder.test_training import settings
+from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.crosscoder.fit_crosscoder import fit_crosscoder
+from workflow_scripts.crosscoder.parallel import joined
+from workflow_scripts.crosscoder.training import Training
+
+M, D, F = 2, 16, 96
+
+
+class MemoryStore:
+    """What a fit asks of a store, of sparse sums of a dictionary that is known."""
+
+    models, width, layer = ("a", "b"), D, 1
+
+    def __init__(self, tokens: int = 2000, gain: float = 1.0, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        dictionary = rng.standard_normal((40, M, D)) / 4
+        f = rng.random((tokens, 40)) * (rng.random((tokens, 40)) < 0.1)
+        x = np.einsum("nf,fmd->nmd", f, dictionary)
+        self.x: NDArray[np.float32] = (gain * x / x.std()).astype(np.float32)
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        return np.arange(len(self.x))
+
+    def count(self, split: str) -> int:
+        return len(self.x)
+
+    def shuffled(
+        self, split: str, batch: int, seed: int, start_batch: int = 0
+    ) -> Iterator[NDArray[np.float32]]:
+        position = start_batch
+        while True:
+            rng = np.random.default_rng([seed, position])
+            yield self.x[rng.permutation(len(self.x))[:batch]]
+            position += 1
+
+    def contiguous(
+        self, split: str, batch: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        for first in range(0, len(self.x), batch):
+            part = np.arange(first, min(first + batch, len(self.x)))
+            yield part, self.x[part]
+
+    def normalization(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return np.zeros((M, D)), np.ones(M)
+
+    def dropped(self, split: str) -> dict[str, float]:
+        return {}
+
+
+def store_of(memory: MemoryStore) -> ActivationStore:
+    """Pass a store in memory for one of dumps."""
+    return cast(ActivationStore, memory)
+
+
+def fit_settings(variant: str = "batch_topk", **changes: float) -> Training:
+    """Return the settings of a short fit, in which latents die and AuxK works."""
+    plain = settings(60, dead_tokens=300, shared_cost=0.5, **changes)
+    return replace(plain, variant=variant)
+
+
+def main(folder: Path, variant: str) -> None:
+    """Fit with as many processes as ``torchrun`` started."""
+    torch.set_num_threads(1)
+    with joined("cpu") as (processes, device), torch.no_grad():
+        store, chosen = store_of(MemoryStore()), fit_settings(variant)
+        if variant == "batch_topk":
+            chosen = replace(chosen, shared=10)
+        fit_crosscoder(
+            store, chosen, F, 0, 1000, folder, folder / "checkpoint", {}, device, processes
+        )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,109 @@
+"""Products with the sparse [B, F] matrix of active entries: by the entries, or dense.
+
+Both give the same numbers up to rounding. Entry by entry the work is K·C for K active entries and C
+columns; dense it is B·F·C, at a far higher rate. :data:`DENSE_FROM` is where the two were measured
+to cost the same on a CPU, at several sizes (``tests/benchmarks/bench_crosscoder.py`` checks it).
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from workflow_scripts.crosscoder.sparsity import Active
+
+warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
+
+DENSE_FROM = 0.2
+"""Share of active entries from which dense products are taken."""
+
+
+class Products(Protocol):
+    """Products of a matrix S [B, F] that is zero outside the active entries (i, j)."""
+
+    def matmul(self, values: Tensor, right: Tensor, bias: Tensor) -> Tensor:
+        """Return S @ right + bias, [B, C], for S of ``values`` [K] and right [F, C]."""
+
+    def transposed(self, values: Tensor, right: Tensor) -> Tensor:
+        """Return Sᵀ @ right, [F, C], for S of ``values`` [K] and right [B, C]."""
+
+    def sampled(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return ⟨left_i, right_j⟩ of the active entries, [K], of left [B, C], right [F, C]."""
+
+
+def products(active: Active, shape: tuple[int, int]) -> Products:
+    """Return the products that are faster for so many active entries of a [B, F] matrix."""
+    if active.rows.numel() >= DENSE_FROM * shape[0] * shape[1]:
+        return DenseProducts(active, shape)
+    return SparseProducts(active, shape)
+
+
+class SparseProducts:
+    """Products entry by entry, through compressed rows."""
+
+    def __init__(self, active: Active, shape: tuple[int, int]) -> None:
+        self.active = active
+        self.shape = shape
+        self.pointers = _pointers(active.rows, shape[0])
+        self._order: Tensor | None = None
+
+    def matmul(self, values: Tensor, right: Tensor, bias: Tensor) -> Tensor:
+        """Return S @ right + bias."""
+        sparse = _csr(self.pointers, self.active.columns, values, self.shape)
+        return torch.addmm(bias.expand(self.shape[0], -1), sparse, right)
+
+    def transposed(self, values: Tensor, right: Tensor) -> Tensor:
+        """Return Sᵀ @ right. The entries are sorted by column once."""
+        if self._order is None:
+            self._order = torch.argsort(self.active.columns, stable=True)
+            self._columns = self.active.rows[self._order]
+            self._pointers = _pointers(self.active.columns[self._order], self.shape[1])
+        sparse = _csr(self._pointers, self._columns, values[self._order], self.shape[::-1])
+        return torch.mm(sparse, right)
+
+    def sampled(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return ⟨left_i, right_j⟩ of the active entries."""
+        zeros = left.new_zeros(self.active.rows.numel())
+        pattern = _csr(self.pointers, self.active.columns, zeros, self.shape)
+        found: Tensor = torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()
+        return found
+
+
+class DenseProducts:
+    """The same through dense matrices."""
+
+    def __init__(self, active: Active, shape: tuple[int, int]) -> None:
+        self.active = active
+        self.shape = shape
+
+    def _dense(self, values: Tensor) -> Tensor:
+        dense = values.new_zeros(self.shape)
+        dense[self.active.rows, self.active.columns] = values
+        return dense
+
+    def matmul(self, values: Tensor, right: Tensor, bias: Tensor) -> Tensor:
+        """Return S @ right + bias."""
+        return torch.addmm(bias, self._dense(values), right)
+
+    def transposed(self, values: Tensor, right: Tensor) -> Tensor:
+        """Return Sᵀ @ right."""
+        return self._dense(values).T @ right
+
+    def sampled(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return ⟨left_i, right_j⟩ of the active entries."""
+        return (left @ right.T)[self.active.rows, self.active.columns]
+
+
+def _pointers(rows: Tensor, count: int) -> Tensor:
+    """Return where each of ``count`` rows begins, [count + 1], for sorted row numbers."""
+    pointers = torch.zeros(count + 1, dtype=torch.int64, device=rows.device)
+    torch.cumsum(torch.bincount(rows, minlength=count), 0, out=pointers[1:])
+    return pointers
+
+
+def _csr(pointers: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return torch.sparse_csr_tensor(pointers, columns, values, size=shape, check_invariants=False)

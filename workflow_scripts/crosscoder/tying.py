@@ -1,0 +1,40 @@
+"""Designated shared latents: one decoder direction for all models, and cheaper to use.
+
+Latents that are meant for what the models share take that load off the others, which then differ
+for a reason [Anthropic 2025, crosscoder-diffing update]. They count at a share of the price of
+others: of k under BatchTopK and TopK, of μ under L1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workflow_scripts.crosscoder.model import Weights
+
+
+@dataclass(frozen=True)
+class SharedLatents:
+    """The first ``count`` latents are shared and cost ``cost`` each, where others cost 1."""
+
+    count: int
+    cost: float
+
+    def costs(self, latents: int, device: torch.device | None = None) -> Tensor | None:
+        """Return the cost of every latent, [F], or None where all cost the same."""
+        if not self.count:
+            return None
+        costs = torch.ones(latents, device=device)
+        costs[: self.count] = self.cost
+        return costs
+
+    def tie(self, gradients: Weights, models: int) -> None:
+        """Give a shared latent's directions the same gradient, in place: the sum over models.
+
+        Directions that start equal then stay equal to the last bit.
+        """
+        if self.count:
+            own = gradients.decoder[: self.count].view(self.count, models, -1)
+            own.copy_(own.sum(1, keepdim=True).expand_as(own))
