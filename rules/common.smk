@@ -73,6 +73,9 @@ os.environ |= {
 for name, value in (("MMAP_MAX", 0), ("TRIM_THRESHOLD", 1 << 30), ("TOP_PAD", 1 << 26)):
     os.environ.setdefault(f"MALLOC_{name}_", str(value))
 
+# For a step that takes few buffers, of growing size: kept ones would more than double its memory.
+RETURN_BUFFERS = "env -u MALLOC_MMAP_MAX_ -u MALLOC_TRIM_THRESHOLD_"
+
 
 # Steps that open no model and take seconds: on a cluster they are not worth a place in the queue.
 localrules:

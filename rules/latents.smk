@@ -89,8 +89,9 @@ rule collect_examples:
         explain=list(SETTINGS.latents.examples.explain.model_dump().values()),
         verify=list(SETTINGS.latents.examples.verify.model_dump().values()),
         seed=SETTINGS.seed,
+        allocator=RETURN_BUFFERS,
     shell:
-        "logged {log:q} python -m workflow_scripts.latents.collect_examples"
+        "logged {log:q} {params.allocator} python -m workflow_scripts.latents.collect_examples"
         " {params.inputs:q} --tokens {input.tokens:q} --crosscoder {params.folder:q}"
         " --selection {input.selection:q} --tokenizer {input.tokenizer:q} {params.sizes:q}"
         " --explain-counts {params.explain} --verify-counts {params.verify}"

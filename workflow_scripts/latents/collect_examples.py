@@ -93,21 +93,27 @@ def find_peaks(
     for rows, x in store.contiguous(split, batch):
         f = crosscoder.encode(torch.from_numpy(x)) * wanted
         token, latent = torch.nonzero(f, as_tuple=True)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "latent": latent.numpy(),
-                    "token": rows[token.numpy()],
-                    "value": f[token, latent].numpy(),
-                }
-            )
-        )
+        tokens = rows[token.numpy()]
+        found = {
+            "latent": latent.numpy(),
+            "row": context.row_of(tokens),
+            "token": tokens,
+            "value": f[token, latent].numpy(),
+        }
+        parts.append(strongest(pd.DataFrame(found)))
     if not parts:
         raise cli.UserError(f"the {split} split holds no usable token: raise text.tokens")
-    found = pd.concat(parts)
-    found["row"] = context.row_of(found["token"].to_numpy())
-    found = found.sort_values(["latent", "row", "value"], kind="stable")
-    return found.drop_duplicates(["latent", "row"], keep="last").reset_index(drop=True)
+    return strongest(pd.concat(parts))
+
+
+def strongest(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the last of the strongest rows of every latent and document, in their order."""
+    keys = [found[name].to_numpy() for name in ("value", "row", "latent")]
+    order = np.lexsort(keys)
+    _, row, latent = (key[order] for key in keys)
+    last = np.append((np.diff(latent) != 0) | (np.diff(row) != 0), [True] * (len(order) > 0))
+    kept: pd.DataFrame = found.iloc[order[last]].reset_index(drop=True)
+    return kept
 
 
 class SplitReader:
