@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from workflow_scripts.crosscoder.model import Crosscoder, Weights
 from workflow_scripts.latents.context import TokenContext
+from workflow_scripts.latents.ownership import owned_by, owners
 from workflow_scripts.latents.score_latents import Bounds, score_latents, true_categories
 from workflow_scripts.latents.select_latents import Rule, count_clauses, decide
 
@@ -102,6 +103,29 @@ def test_only_exclusive_latents_are_unique(table: pd.DataFrame) -> None:
     assert counts["a_vs_b"]["fdr"] == 1
     strict = decide(table, ["a", "b"], Rule(0.5, 0.2, 0.1, delta_norm=0.9))
     assert strict["unique_to"].tolist() == ["", "a", "b", ""]
+
+
+def test_a_latent_of_both_in_other_directions_names_both() -> None:
+    claims = pd.DataFrame({"unique_a_vs_b": [0, 1, 0, 1], "unique_b_vs_a": [0, 0, 1, 1]})
+    unique_to = owners(claims, ["a", "b"])
+    assert unique_to.tolist() == ["", "a", "b", "a+b"]
+    assert owned_by(unique_to, "a").tolist() == [False, True, False, True]
+    assert owned_by(unique_to, "b").tolist() == [False, False, True, True]
+
+
+def test_of_three_models_one_must_differ_from_all_others() -> None:
+    pairs = ["a_vs_b", "a_vs_c", "b_vs_a", "b_vs_c", "c_vs_a", "c_vs_b"]
+    claims = pd.DataFrame(False, index=range(3), columns=[f"unique_{pair}" for pair in pairs])
+    claims.loc[0, ["unique_a_vs_b"]] = True
+    claims.loc[1, ["unique_a_vs_b", "unique_a_vs_c"]] = True
+    claims.loc[2, ["unique_a_vs_b", "unique_a_vs_c", "unique_c_vs_a", "unique_c_vs_b"]] = True
+    assert owners(claims, ["a", "b", "c"]).tolist() == ["", "a", "a+c"]
+
+
+def test_a_name_within_a_name_is_another() -> None:
+    unique_to = pd.Series(["it", "it_placebo", "it_placebo+pt", ""])
+    assert owned_by(unique_to, "it").tolist() == [True, False, False, False]
+    assert owned_by(unique_to, "pt").tolist() == [False, False, True, False]
 
 
 def test_undefined_stays_undefined(table: pd.DataFrame) -> None:

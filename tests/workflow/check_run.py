@@ -100,8 +100,8 @@ def check_unique(run: Run) -> Iterator[Result]:
         for label in ("baseline", "candidate"):
             side = run.comparisons[name][label]
             for path in sorted(run.results.glob(f"latents/{side['fit']}/seed*/selection.parquet")):
-                owner = pd.read_parquet(path)["unique_to"]
-                count = int((owner == side["model"]).sum())
+                claims = pd.read_parquet(path).filter(regex=f"^unique_{side['model']}_vs_")
+                count = int((claims.all(axis=1) & bool(claims.shape[1])).sum())
                 told = f"{name}: {count} latents unique to {side['model']} ({path.parent.name})"
                 yield Result(count >= LEAST_UNIQUE, f"{told} (at least {LEAST_UNIQUE})")
 

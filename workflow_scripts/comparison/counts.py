@@ -12,6 +12,7 @@ import pandas as pd
 from workflow_scripts.comparison import statistics
 from workflow_scripts.comparison.inputs import Labelled
 from workflow_scripts.comparison.statistics import UNDEFINED, Interval
+from workflow_scripts.latents.ownership import owned_by
 
 Level = Literal["category", "class"]
 
@@ -46,7 +47,7 @@ class Counts:
 def unique_mask(side: Labelled, model: str, other: str | None) -> pd.Series[bool]:
     """Return which latents are unique to ``model``: against ``other``, or against all others."""
     if other is None:
-        return side.frame["unique_to"] == model
+        return owned_by(side.frame["unique_to"], model)
     return side.frame[f"unique_{model}_vs_{other}"].astype(bool)
 
 

@@ -22,6 +22,7 @@ from workflow_scripts.comparison.inputs import TRUE, Labelled
 from workflow_scripts.comparison.job import Job, add_flags, read_job
 from workflow_scripts.comparison.judgement import compare
 from workflow_scripts.comparison.tables import write_csv
+from workflow_scripts.latents.ownership import owners
 
 TEMPLATE_SHARE = 0.5
 """Share of activation on template tokens from which a latent counts as a template latent."""
@@ -69,11 +70,7 @@ def rethreshold(labelled: Labelled, bounds: Thresholds) -> Labelled:
         old = frame[f"unique_{pair}"].astype(bool)
         fine = old if bounds.tested else frame[f"status_{pair}"] == "ok"
         frame[f"unique_{pair}"] = passed & fine
-    owner = pd.Series("", index=frame.index, dtype=object)
-    for own in labelled.models:
-        claims = [frame[f"unique_{own}_vs_{m}"] for m in labelled.models if m != own]
-        owner[np.logical_and.reduce(claims)] = own
-    frame["unique_to"] = owner.astype(str)
+    frame["unique_to"] = owners(frame, labelled.models)
     return replace(labelled, frame=frame)
 
 

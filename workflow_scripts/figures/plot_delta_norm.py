@@ -14,6 +14,7 @@ import pandas as pd
 
 from workflow_scripts import cli, files
 from workflow_scripts.figures import style
+from workflow_scripts.latents.ownership import owned_by
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +55,7 @@ def draw(axes: Axes, rows: pd.DataFrame, first: str, second: str, null: np.ndarr
     values = rows["delta_norm"].dropna()
     axes.hist(values, BINS, color=style.LIGHT, label=f"all live ({len(values)})")
     for model, colour in ((first, style.BASELINE), (second, style.CANDIDATE)):
-        mine = rows.loc[rows["unique_to"] == model, "delta_norm"]
+        mine = rows.loc[owned_by(rows["unique_to"], model), "delta_norm"]
         axes.hist(mine, BINS, color=colour, alpha=0.75, label=f"unique to {model} ({len(mine)})")
     if null is not None:
         axes.hist(

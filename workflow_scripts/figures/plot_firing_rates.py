@@ -12,6 +12,7 @@ import pandas as pd
 
 from workflow_scripts import cli, files
 from workflow_scripts.figures import style
+from workflow_scripts.latents.ownership import owned_by
 
 
 def tidy(latents: pd.DataFrame, selection: pd.DataFrame) -> pd.DataFrame:
@@ -33,7 +34,7 @@ def plot_firing_rates(
     with style.styled():
         figure, axes = plt.subplots(figsize=(style.WIDTH, 2.6))
         for owner, label, tint in groups:
-            mine = rates[table["unique_to"] == owner]
+            mine = rates[owned_by(table["unique_to"], owner) if owner else table["unique_to"] == ""]
             if len(mine):
                 axes.hist(
                     mine,

@@ -12,6 +12,7 @@ import pandas as pd
 
 from workflow_scripts import cli, files
 from workflow_scripts.figures import style
+from workflow_scripts.latents.ownership import JOIN
 
 SHARED = "unique to none"
 
@@ -19,18 +20,20 @@ SHARED = "unique to none"
 def tidy(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     """Return, per owner and number of other seeds, the share of latents that recur so often.
 
-    ``share`` counts any match, ``share_same_owner`` only those that are unique to the same model.
+    ``share`` counts any match, ``share_same_owner`` only those that are unique to the same one.
     """
     others = max(table["seed"].nunique() - 1, 1)
     rows = []
-    for owner in (*models, ""):
+    several = sorted({name for name in table["unique_to"] if JOIN in name})
+    for owner in (*models, *several, ""):
         mine = table[table["unique_to"] == owner]
         for count in range(others + 1):
             shares = [
                 float((np.rint(mine[name] * others) == count).mean()) if len(mine) else float("nan")
                 for name in ("recurrence", "recurrence_unique")
             ]
-            rows.append((f"unique to {owner}" if owner else SHARED, count, len(mine), *shares))
+            told = f"unique to {owner.replace(JOIN, ' and ')}" if owner else SHARED
+            rows.append((told, count, len(mine), *shares))
     return pd.DataFrame(
         rows, columns=["owner", "other_seeds", "latents", "share", "share_same_owner"]
     )
@@ -40,7 +43,9 @@ def plot_seed_stability(stability: Path, models: Sequence[str], output: style.Ou
     """Write the figure: bars per number of other seeds; filled where the owner is the same."""
     table = tidy(files.read_parquet(stability), models)
     owners = list(table["owner"].unique())
-    tints = dict(zip(owners, [*style.model_colours(models).values(), style.GREY], strict=True))
+    colours = list(style.model_colours(models).values())
+    several = [style.BLACK] * (len(owners) - len(colours) - 1)
+    tints = dict(zip(owners, [*colours, *several, style.GREY], strict=True))
     width = 0.8 / len(owners)
     with style.styled():
         figure, axes = plt.subplots(figsize=(style.WIDTH * 0.72, 2.6))

@@ -95,7 +95,7 @@
     const ids = column("latent").values;
     const keep = [];
     for (let i = 0; i < ids.length; i++) {
-      if (owner !== "*" && owners[i] !== owner) continue;
+      if (owner !== "*" && !owners[i].split("+").includes(owner)) continue;
       if (category !== "*" && labels && labels.values[i] !== category) continue;
       if (least !== null && !scores.some((c) => c.values[i] !== null && c.values[i] >= least)) continue;
       if (words.length) {

@@ -13,6 +13,7 @@ from workflow_scripts import files
 from workflow_scripts.figures.category_rows import Row, rows_of
 from workflow_scripts.figures.report_data import FitFiles
 from workflow_scripts.figures.style import labels_note, readable
+from workflow_scripts.latents.ownership import owned_by
 
 SIGNS = {1: "▲ gained", -1: "▼ lost", 0: "open"}
 
@@ -169,7 +170,7 @@ def fit_table(fits: Mapping[str, FitFiles]) -> Table:
     for name, fit in fits.items():
         for seed, source in fit.seeds.items():
             selection = files.read_parquet(source.selection)
-            unique = selection["unique_to"].value_counts()
+            unique = {m: int(owned_by(selection["unique_to"], m).sum()) for m in fit.models}
             facts = files.read_json(source.evaluation) if source.evaluation else {}
             fve = facts.get("fve", {})
             rows.append(
@@ -181,7 +182,7 @@ def fit_table(fits: Mapping[str, FitFiles]) -> Table:
                     f"{number(facts.get('l0_threshold', math.nan), 1)} (k = {facts.get('k', '?')})",
                     f"{number(100 * facts.get('dead_share', math.nan), 1)} %",
                     str(len(selection)),
-                    ", ".join(f"{m} {int(unique.get(m, 0))}" for m in fit.models),
+                    ", ".join(f"{m} {count}" for m, count in unique.items()),
                     str(len(files.read_parquet(source.mirrors))) if source.mirrors else "n/a",
                 ]
             )

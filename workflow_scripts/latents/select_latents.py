@@ -7,7 +7,8 @@ A latent is unique to its own model, against another, when all of these hold:
 3. the test of «ν^r ≥ bound or ν^ε ≥ bound» passes at the false discovery rate;
 4. optionally, Δnorm lies on the own model's side of a bound.
 
-``unique_to`` names the model against which all other models of the fit fail.
+``unique_to`` names the model against which all other models of the fit fail; both of two that hold
+the latent in directions of their own (``it+simpo``).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from workflow_scripts import cli, files
+from workflow_scripts.latents.ownership import owned_by, owners
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,7 @@ def decide(table: pd.DataFrame, models: Sequence[str], rule: Rule) -> pd.DataFra
             [mask for _, mask in clauses(live, own, other, models, rule)]
         )
         selection[f"unique_{own}_vs_{other}"] = passed
-    owner = np.full(len(selection), "", dtype=object)
-    for own in models:
-        against_all = np.logical_and.reduce(
-            [selection[f"unique_{own}_vs_{other}"] for other in models if other != own]
-        )
-        owner[against_all] = own
-    selection.insert(1, "unique_to", owner.astype(str))
+    selection.insert(1, "unique_to", owners(selection, models))
     return selection
 
 
@@ -112,7 +108,7 @@ def select_latents(
                 "delta_norm": rule.delta_norm,
             },
             "left_after": count_clauses(table, models, rule),
-            "unique_to": {m: int((chosen["unique_to"] == m).sum()) for m in models},
+            "unique_to": {m: int(owned_by(chosen["unique_to"], m).sum()) for m in models},
             "live": len(chosen),
             "latents": len(table),
         },

@@ -17,6 +17,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from workflow_scripts import cli, files
+from workflow_scripts.latents.ownership import owned_by
 from workflow_scripts.paper.published import (
     ExplainedVariance,
     NormBin,
@@ -131,7 +132,9 @@ def measure(wanted: Published, run: Run) -> Measurement:
     if model is not None and model not in run.fits[what.fit].models:
         return Measurement(missing=f"the fit {what.fit} has no model {model}")
     if isinstance(what, UniqueLatents):
-        return Measurement(float((run.table(source.selection)["unique_to"] == what.model).sum()))
+        return Measurement(
+            float(owned_by(run.table(source.selection)["unique_to"], what.model).sum())
+        )
     if isinstance(what, NormBin):
         return _norm_bin(what, run.fits[what.fit].models, run.table(source.latents))
     if isinstance(what, TemplateShare):
@@ -170,7 +173,7 @@ def _norm_bin(what: NormBin, models: Sequence[str], latents: pd.DataFrame) -> Me
 
 def _template_share(what: TemplateShare, run: Run, source: SeedFiles) -> Measurement:
     selection = run.table(source.selection)
-    own = selection.loc[selection["unique_to"] == what.model, "latent"]
+    own = selection.loc[owned_by(selection["unique_to"], what.model), "latent"]
     shares = run.table(source.latents).set_index("latent").loc[own, "template_share"]
     if shares.empty:
         return Measurement(missing=f"no latent is unique to {what.model}")

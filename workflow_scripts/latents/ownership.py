@@ -1,0 +1,32 @@
+"""Whose latents are whose: the column ``unique_to`` and how it is read.
+
+It names the model against which all others fail. Two models may each hold a latent in a direction
+that the other lacks; then both are named, joined by ``+``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+JOIN = "+"
+
+
+def owners(claims: pd.DataFrame, models: Sequence[str]) -> pd.Series[str]:
+    """Return ``unique_to`` of rows with a boolean column ``unique_<own>_vs_<other>`` per pair."""
+    names = pd.Series("", index=claims.index, dtype=str)
+    for own in models:
+        against = [claims[f"unique_{own}_vs_{other}"] for other in models if other != own]
+        mine = np.logical_and.reduce([claim.to_numpy(dtype=bool) for claim in against])
+        names = names.where(~mine, names + np.where(names == "", "", JOIN) + own)
+    return names
+
+
+def owned_by(unique_to: pd.Series[str], model: str) -> pd.Series[bool]:
+    """Return which rows of ``unique_to`` name ``model``, alone or beside others."""
+    found: pd.Series[bool] = (JOIN + unique_to + JOIN).str.contains(
+        JOIN + model + JOIN, regex=False
+    )
+    return found
