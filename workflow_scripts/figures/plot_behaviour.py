@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
 
 from workflow_scripts import cli
 from workflow_scripts.figures import category_rows, style
@@ -26,8 +27,17 @@ SOURCES = {
     "score": "gap in score",
     "score_controlled": "gap in score, style controlled",
 }
-NAME = (150.0, 13.0)
-"""Room that a name takes beside its point, in pixels."""
+PLACES = {
+    (6, 3): ("left", "bottom"),
+    (6, -3): ("left", "top"),
+    (-6, 3): ("right", "bottom"),
+    (-6, -3): ("right", "top"),
+    (6, 14): ("left", "bottom"),
+    (-6, 14): ("right", "bottom"),
+    (6, -14): ("left", "top"),
+    (-6, -14): ("right", "top"),
+}
+"""Where a name may stand: its offset from the point in points, and how it is aligned."""
 
 
 def tidy(gaps: pd.DataFrame, comparison: str, labeller: str | None) -> pd.DataFrame:
@@ -41,7 +51,7 @@ def tidy(gaps: pd.DataFrame, comparison: str, labeller: str | None) -> pd.DataFr
 
 
 def draw(axes: Axes, table: pd.DataFrame) -> None:
-    """Draw a point with both intervals per category, with its name where something happens."""
+    """Draw a point with both intervals per category."""
     axes.axhline(0, color=style.BLACK, linewidth=0.8, zorder=0)
     axes.axvline(0, color=style.BLACK, linewidth=0.8, zorder=0)
     for row in category_rows.rows_of(table):
@@ -52,27 +62,29 @@ def draw(axes: Axes, table: pd.DataFrame) -> None:
         axes.plot(across, [y, y], color=tint, linewidth=0.9, alpha=0.7)
         axes.plot([x, x], along, color=tint, linewidth=0.9, alpha=0.7)
         axes.plot(x, y, "o", color=tint, markersize=5)
-    name_points(axes, table[table["reading"] != "within noise"])
 
 
 def name_points(axes: Axes, table: pd.DataFrame) -> None:
-    """Write the names beside their points, moved up where they would overlap."""
-    placed: list[tuple[float, float]] = []
-    for row in category_rows.rows_of(table.sort_values("delta_norm")):
-        point = (row.number("gap"), row.number("delta_norm"))
-        x, y = axes.transData.transform(point)
-        free = y
-        for other_x, other_y in placed:
-            if abs(other_x - x) < NAME[0] and free < other_y + NAME[1]:
-                free = other_y + NAME[1]
-        placed.append((x, free))
-        axes.annotate(
+    """Write each name beside its point where there is room; the strongest shifts come first."""
+    points = axes.transData.transform(table[["gap", "delta_norm"]].to_numpy())
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in points]
+    order = table["delta_norm"].abs().sort_values(ascending=False, kind="stable").index
+    for row in category_rows.rows_of(table.loc[order]):
+        name = axes.annotate(
             style.readable(row.text("name")),
-            point,
-            (5, 2 + 0.72 * (free - y)),
+            (row.number("gap"), row.number("delta_norm")),
+            (0, 0),
             textcoords="offset points",
             fontsize=7,
         )
+        for place, (side, level) in PLACES.items():
+            name.set(position=place, ha=side, va=level)
+            box = name.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+        else:
+            name.remove()
 
 
 def plot_behaviour(gaps: Path, comparison: str, labeller: str | None, output: style.Output) -> None:
@@ -99,6 +111,9 @@ def plot_behaviour(gaps: Path, comparison: str, labeller: str | None, output: st
         grid[0, 0].legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5))
         style.note(grid[-1, 0], style.labels_note(str(table["labeller"].iloc[0])))
         figure.tight_layout()
+        for axes, source in zip(grid.flat, shown, strict=True):
+            of_source = table[table["source"] == source]
+            name_points(axes, of_source[of_source["reading"] != "within noise"])
         style.save(figure, table, output)
 
 
