@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -36,13 +38,42 @@ def progress(
 
 
 def guarded(step: Callable[[], None]) -> int:
-    """Run ``step``; return 0, or print the sentence of a :class:`UserError` and return 2."""
+    """Run ``step``; return 0, or print one sentence and return 2.
+
+    That of a :class:`UserError`, or that the disk is full. In the latter case the process ends at
+    once: HDF5 crashes at exit over a file that it could not write.
+    """
     try:
         step()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
+    except Exception as error:
+        if not is_full(error):
+            raise
+        print(
+            f"error: the disk is full, or a file too large for it ({shortened(error)}): make room "
+            "and run again: what is finished is kept",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
     return 0
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+TOLD = re.compile(rf"(errno =|os error) ({'|'.join(map(str, FULL))})\b")
+"""How HDF5 and safetensors tell an error number."""
+
+
+def is_full(error: Exception) -> bool:
+    """Return whether a file could not be written for want of room."""
+    return getattr(error, "errno", None) in FULL or TOLD.search(str(error)) is not None
+
+
+def shortened(error: Exception) -> str:
+    """Return an error's message on one line, cut to a sentence's length."""
+    return " ".join(str(error).split())[:300]
 
 
 def json_argument(text: str) -> object:

@@ -119,8 +119,22 @@ def dump_activations(
     shard = TokenShard.read(tokens)
     device = choose_device(device_name)
     model = load_model(manifest, getattr(torch, compute_dtype), device, gpus)
-    width = int(model.config.get_text_config().hidden_size)
     origin = provenance(model=described.name, device=str(device), **(facts or {}))
+    write_dump(model, described.name, shard, layers, output, store_dtype, batch_tokens, origin)
+
+
+def write_dump(
+    model: PreTrainedModel,
+    name: str,
+    shard: TokenShard,
+    layers: Sequence[int],
+    output: Path,
+    store_dtype: str,
+    batch_tokens: int,
+    origin: Mapping[str, object],
+) -> None:
+    """Do the work of :func:`dump_activations` with a loaded model and shard."""
+    width = int(model.config.get_text_config().hidden_size)
     with hdf5.atomic(output, FORMAT, VERSION, origin) as file:
         write_index(file, shard)
         writers = {
@@ -131,14 +145,14 @@ def dump_activations(
             first, stretch_of = item
             for layer, stretch in stretch_of.items():
                 if stretch.outside.any():
-                    where = f"model {described.name} at layer {layer}"
+                    where = f"model {name} at layer {layer}"
                     found = first + np.flatnonzero(stretch.outside)
                     raise _refusal(where, store_dtype, shard, found)
                 writers[layer].write(stretch.values, stretch.norms)
 
         computed = compute(model, shard, layers, width, store_dtype, batch_tokens)
         parts = list(stretches(shard.row_starts, held_tokens(layers, width)))
-        shown = cli.progress(computed, total=len(parts), desc=f"{described.name} {tokens.stem}")
+        shown = cli.progress(computed, total=len(parts), desc=f"{name} {output.stem}")
         for _ in ahead(write, shown):
             pass
         for writer in writers.values():
