@@ -19,6 +19,10 @@ quickstart: $(READY)
 test: $(READY)
 	@$(BIN)/python -m pytest -m "not slow"
 
+# The allocator as the workflow sets it for every step (rules/common.smk).
+bench: export MALLOC_MMAP_MAX_ = 0
+bench: export MALLOC_TRIM_THRESHOLD_ = 1073741824
+bench: export MALLOC_TOP_PAD_ = 67108864
 bench: $(READY)
 	@for file in tests/benchmarks/bench_*.py; do \
 		$(BIN)/python -m tests.benchmarks.$$(basename $$file .py) || exit 1; \

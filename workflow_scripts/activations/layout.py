@@ -20,7 +20,7 @@ from workflow_scripts import hdf5
 from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.cli import UserError
 
-CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 17
 PIECE_BYTES = 1 << 23  # chunks that lie side by side and are read together
 STORED = {"bfloat16": np.uint16, "float16": np.float16, "float32": np.float32}
 CHECKSUM = "crc32"
