@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -208,17 +208,21 @@ def human(size: float) -> str:
 
 def hours(seconds: float) -> str:
     """Return a duration in the unit that fits."""
+    if seconds < 60:
+        return "under 1 min"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:,.0f} h"
 
 
-def flop_rate(config: Config) -> float:
-    """Return the operations per second to reckon with: the CPU's where there is no GPU here."""
-    here = config.activations.device == "auto" and shutil.which("nvidia-smi") is None
-    if here and config.activations.flop_per_second is None:
-        return resources.CPU_RATE
-    return resources.flop_rate(config)
+def duration(config: Config, flop: float) -> str:
+    """Return how long so many operations take on a GPU, and on a CPU where there is no GPU here."""
+    device = config.activations.device
+    told = hours(flop / resources.flop_rate(config))
+    if device == "cpu":
+        return told
+    here = device == "cuda" or shutil.which("nvidia-smi")
+    return f"{told} of a GPU" + ("" if here else f" or {hours(flop / resources.CPU_RATE)} of a CPU")
 
 
 def describe(config: Config) -> str:
@@ -230,9 +234,9 @@ def describe(config: Config) -> str:
             f"  {part.stage:<12} {part.files:>5} files {human(part.bytes):>9}, "
             f"{human(part.missing)} to make: {part.told}"
         )
-    rate = flop_rate(config)
+    rate = f"{resources.flop_rate(config):.2g} FLOP/s"
     for name, flop in (("forward", forward_flop(config)), ("fits", fit_flop(config))):
-        lines.append(f"  {name:<12} {flop:.2g} FLOP, {hours(flop / rate)} at {rate:.2g} FLOP/s")
+        lines.append(f"  {name:<12} {flop:.2g} FLOP: {duration(config, flop)}, at {rate}")
     calls = llm_calls(config)
     for purpose, count in calls.items():
         lines.append(
@@ -246,7 +250,30 @@ def describe(config: Config) -> str:
         f"  disk         {human(missing)} to make, {human(free)} free: "
         + ("it fits" if missing <= free else "IT DOES NOT FIT")
     )
+    lines += [
+        f"  with half of {name}: {saving(config, less)} less" for name, less in halved(config)
+    ]
     return "\n".join(lines)
+
+
+def halved(config: Config) -> Iterator[tuple[str, Config]]:
+    """Yield settings that cost, and the config with half of each."""
+    text = config.text.model_copy(update={"tokens": config.text.tokens // 2})
+    yield "text.tokens", config.model_copy(update={"text": text})
+    for name in ("dictionary_size", "tokens"):
+        fits = {
+            key: fit.model_copy(update={name: getattr(fit, name) // 2})
+            for key, fit in config.fits.items()
+        }
+        yield f"fits.*.{name}", config.model_copy(update={"fits": fits})
+
+
+def saving(config: Config, less: Config) -> str:
+    """Return the room and the time that ``less`` does not take."""
+    room = [sum(part.missing for part in parts(each)) for each in (config, less)]
+    work = [forward_flop(each) + fit_flop(each) for each in (config, less)]
+    told = duration(config, work[0] - work[1])
+    return f"{human(room[0] - room[1])} and {told}" if room[0] > room[1] else told
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from workflow_scripts.plan_run import (
     check_disk,
     describe,
     dumps,
+    fit_flop,
     forward_flop,
     llm_calls,
     parts,
@@ -73,6 +75,23 @@ def test_calls_of_an_llm() -> None:
     assert subjects % (2 * (20 + plan_run.UNIQUE)) == 0
     assert calls["score"].calls == subjects * (11 + 4)  # 52 and 20 contexts, five at a time
     assert "LLM score" in describe(load(raw))
+
+
+@pytest.mark.usefixtures("_empty")
+def test_what_less_would_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half the text is half the dumps and forward passes; half the dictionary half the fits."""
+    monkeypatch.setattr("workflow_scripts.plan_run.shutil.which", lambda _: None)
+    config = load(put(smoke(), "activations", {"flop_per_second": 1e6}))
+    told = dict(re.findall(r"with half of (\S+): (.*) less", describe(config)))
+    assert list(told) == ["text.tokens", "fits.*.dictionary_size", "fits.*.tokens"]
+    hours = {
+        name: float(re.findall(r"([\d,]+) h of a GPU", line)[0]) for name, line in told.items()
+    }
+    assert hours["text.tokens"] == pytest.approx(forward_flop(config) / 2 / 3.6e9, abs=1)
+    assert hours["fits.*.tokens"] == pytest.approx(fit_flop(config) / 2 / 3.6e9, abs=1)
+    assert hours["fits.*.dictionary_size"] == hours["fits.*.tokens"]
+    assert "MB and" in told["text.tokens"]
+    assert " and " not in told["fits.*.tokens"]
 
 
 @pytest.mark.usefixtures("_empty")
