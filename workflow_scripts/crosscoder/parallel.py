@@ -12,6 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+
+# The optimiser imports this late; its default arguments would then hold the group of processes,
+# whose threads outlive `destroy_process_group` and now and then abort the process at its exit.
+import torch.distributed.nn
 from torch import Tensor, distributed
 
 from workflow_scripts.cli import UserError
