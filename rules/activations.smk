@@ -28,10 +28,7 @@ rule dump_activations:
     params:
         layers=lambda wildcards: SETTINGS.layers[wildcards.group],
         settings=flags(SETTINGS.activations, "dtype", "compute_dtype"),
-        # How a dump is computed is no reason to redo it: what depends on `threads` is not tracked.
-        means=lambda wildcards, threads: flags(
-            SETTINGS.activations, "batch_tokens", "device", "gpus"
-        ),
+        means=means("batch_tokens", "device", "gpus"),
         facts=facts("activations.dump_activations"),
     shell:
         "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.activations.dump_activations"

@@ -130,6 +130,14 @@ def flags(settings: object, *names: str) -> list[str]:
     return [f"--{n.replace('_', '-')}={v}" for n, v in values.items() if v is not None]
 
 
+def means(*names: str):
+    """Return how a step is computed, as flags that are no reason to redo it.
+
+    Snakemake does not track params that depend on `threads`.
+    """
+    return lambda wildcards, threads: flags(SETTINGS.activations, *names)
+
+
 def asked(step: str, name: str):
     """Return what a job of ``step`` asks a cluster for: twice as much on every attempt."""
     first = getattr(resources.request(SETTINGS, step), name)
@@ -387,7 +395,7 @@ def cause_flags(name: str) -> list[str]:
         f"--normalizers={as_json(normalizers)}",
         f"--layer={fit.layer}",
         f"--documents={SETTINGS.comparison.cause_documents}",
-        *flags(SETTINGS.activations, "compute_dtype", "batch_tokens", "device"),
+        *flags(SETTINGS.activations, "compute_dtype"),
     ]
 
 

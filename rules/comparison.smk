@@ -41,11 +41,12 @@ rule evaluate_behaviour:
     params:
         code=keys.step_digest("comparison.evaluate_behaviour"),
         models=[f"--model={name}={manifest(name)}" for name in compared_models()],
-        settings=flags(SETTINGS.activations, "compute_dtype", "batch_tokens", "device"),
+        settings=flags(SETTINGS.activations, "compute_dtype"),
+        means=means("batch_tokens", "device"),
         documents=SETTINGS.comparison.behaviour_documents,
     shell:
         "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.comparison.evaluate_behaviour"
-        " {params.models:q} --tokens {input.tokens:q} {params.settings:q}"
+        " {params.models:q} --tokens {input.tokens:q} {params.settings:q} {params.means:q}"
         " --documents {params.documents} --threads {threads} --output {output:q}"
 
 
@@ -130,12 +131,13 @@ rule ablate_categories:
         fit=lambda wildcards: as_json(ablated_fit(wildcards.comparison)),
         pair=lambda wildcards: direct_pair(wildcards.comparison),
         inputs=lambda wildcards: cause_flags(wildcards.comparison),
+        means=means("batch_tokens", "device"),
         models=lambda wildcards: named_models(wildcards.comparison),
         rule_=flags(SETTINGS.comparison, "labeller", "confidence"),
     shell:
         "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.comparison.ablate_categories"
         " --comparison {wildcards.comparison} --pair {params.pair} --fit {params.fit:q}"
-        " {params.models:q} {params.inputs:q} {params.rule_:q} --tokens {input.tokens:q}"
+        " {params.models:q} {params.inputs:q} {params.means:q} {params.rule_:q} --tokens {input.tokens:q}"
         " --taxonomy {input.taxonomy:q} --threads {threads} --output {output:q}"
 
 

@@ -31,11 +31,11 @@ rule fit_crosscoder:
         checkpoint=lambda wildcards: checkpoint(wildcards.fit, wildcards.seed),
         facts=facts("crosscoder.fit_crosscoder"),
         folder=lambda wildcards, output: str(Path(output[0]).parent),
-        device=f"--device={DEVICE}",
-        launcher=lambda wildcards: launcher(wildcards.fit),
+        launcher=lambda wildcards, threads: launcher(wildcards.fit),
+        means=means("device"),
     shell:
         "logged {log:q}"
-        " {params.launcher:q} -m workflow_scripts.crosscoder.fit_crosscoder {params.device}"
+        " {params.launcher:q} -m workflow_scripts.crosscoder.fit_crosscoder {params.means:q}"
         " {params.inputs:q} {params.settings:q} --seed {wildcards.seed} --threads {threads}"
         " --facts {params.facts:q} --checkpoint {params.checkpoint:q}"
         " --output-dir {params.folder:q}"

@@ -188,10 +188,11 @@ rule patch_latents:
     params:
         code=keys.step_digest("latents.patch_latents"),
         inputs=lambda wildcards: cause_flags(wildcards.comparison),
+        means=means("batch_tokens", "device"),
         models=lambda wildcards: patched_models(wildcards.comparison),
         seed=SETTINGS.seed,
     shell:
         "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.latents.patch_latents"
-        " {params.models:q} {params.inputs:q}"
+        " {params.models:q} {params.inputs:q} {params.means:q}"
         " --latents {input.latents:q} --selection {input.selection:q} --tokens {input.tokens:q}"
         " --seed {params.seed} --threads {threads} --output {output:q}"
