@@ -37,6 +37,8 @@ COMPARED = sorted(
 )
 # GPUs that a job asks for where models run on one.
 DEVICE = SETTINGS.activations.device
+IMPORTED = [name for name, fit in SETTINGS.fits.items() if fit.imported is not None]
+FITTED = [name for name in SETTINGS.fits if name not in IMPORTED]
 GPU = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))
 GPUS = GPU * SETTINGS.activations.gpus
 TAXONOMY = SETTINGS.taxonomy or os.path.relpath(Path(workflow.basedir, "config", "taxonomy.yaml"))
@@ -99,6 +101,7 @@ localrules:
     plot_behaviour,
     plot_recovery,
     plot_cause,
+    plot_difference,
     plot_seed_stability,
     build_report,
 
@@ -249,13 +252,31 @@ def fit_flags(name: str) -> list[str]:
     ]
 
 
-NOT_TRAINING = ("models", "layer", "seeds", "control", "processes")
+def loss_flags(name: str) -> list[str]:
+    """Return the flags of the step that measures the loss with a fit's reconstructions."""
+    fit = SETTINGS.fits[name]
+    normalizers = {model: normalizer(model, fit.layer) for model in fit.models}
+    return [
+        f"--normalizers={as_json(normalizers)}",
+        f"--layer={fit.layer}",
+        f"--documents={fit.loss_documents}",
+        *flags(SETTINGS.activations, "compute_dtype"),
+    ]
+
+
+NOT_TRAINING = ("models", "layer", "seeds", "control", "processes", "loss_documents", "imported")
 
 
 def training_flags(name: str) -> list[str]:
     """Return the flags with the training settings of a fit."""
     fit = SETTINGS.fits[name]
     return flags(fit, *(n for n in type(fit).model_fields if n not in NOT_TRAINING))
+
+
+def import_files(name: str) -> list[str]:
+    """Return the files of a published crosscoder in a folder, none for the hub's."""
+    path = SETTINGS.fits[name].imported.path
+    return [f"{path}/model.safetensors"] if path else []
 
 
 def launcher(name: str) -> list[str]:
@@ -266,9 +287,36 @@ def launcher(name: str) -> list[str]:
 
 
 def checkpoint(name: str, seed: str) -> str:
-    """Return the checkpoint of a fit; its name changes with all on which the fit depends."""
-    depends = [fit_flags(name), training_flags(name), facts("crosscoder.fit_crosscoder")]
-    return f"{RESULTS}/crosscoder/{name}/seed{seed}/checkpoint-{keys.digest(depends)}.safetensors"
+    """Return the checkpoint of a fit."""
+    return resumable(f"{RESULTS}/crosscoder/{name}/seed{seed}", name, fit_flags(name))
+
+
+def resumable(folder: str, name: str, inputs: list[str]) -> str:
+    """Return a checkpoint in a folder; its name changes with all on which the fit depends."""
+    depends = [inputs, training_flags(name), facts("crosscoder.fit_crosscoder")]
+    return f"{folder}/checkpoint-{keys.digest(depends)}.safetensors"
+
+
+def direct_name(comparison: str) -> str:
+    """Return the name of the fit of a direct comparison."""
+    return SETTINGS.comparisons[comparison].baseline.fit
+
+
+def direct_fit(comparison: str):
+    """Return the fit of a direct comparison."""
+    return SETTINGS.fits[direct_name(comparison)]
+
+
+def difference_flags(comparison: str) -> list[str]:
+    """Return the flags by which a step finds a direct comparison's difference of activations."""
+    pair = direct_pair(comparison)
+    return [*fit_flags(direct_name(comparison)), "--difference", *pair]
+
+
+def difference_checkpoint(comparison: str) -> str:
+    """Return the checkpoint of a direct comparison's sparse autoencoder."""
+    folder = f"{RESULTS}/crosscoder/difference/{comparison}"
+    return resumable(folder, direct_name(comparison), difference_flags(comparison))
 
 
 def fits_and_seeds(names: list[str]) -> list[str]:
@@ -330,8 +378,7 @@ def direct_comparisons() -> dict[str, object]:
 
 def comparison_seed(name: str) -> str:
     """Return ``<fit>/seed<S>`` of a direct comparison's first crosscoder."""
-    fit = SETTINGS.comparisons[name].baseline.fit
-    return f"{fit}/seed{SETTINGS.fits[fit].seeds[0]}"
+    return f"{direct_name(name)}/seed{direct_fit(name).seeds[0]}"
 
 
 def cause_inputs(name: str) -> dict[str, object]:
@@ -421,6 +468,8 @@ def report_fits(names: list[str]) -> dict[str, dict[str, object]]:
         fit["layer"] = SETTINGS.fits[name].layer
         for seed, files in fit["seeds"].items():
             files["evaluation"] = f"{RESULTS}/crosscoder/{name}/seed{seed}/evaluation.json"
+            if SETTINGS.fits[name].loss_documents and SETTINGS.fits[name].control is None:
+                files["loss"] = f"{RESULTS}/crosscoder/{name}/seed{seed}/loss.csv"
             if name in {c.baseline.fit for c in direct_comparisons().values()}:
                 files["mirrors"] = f"{RESULTS}/latents/{name}/seed{seed}/mirrors.parquet"
     return fits
@@ -460,6 +509,9 @@ def report_figures() -> list[dict[str, str]]:
         if direct and SETTINGS.comparison.cause_documents and not controlled:
             told = "What unique latents cause: patched into the other model, and taken away"
             add(f"cause_{name}", "cause", f"{told}: {pair} ({name}).")
+        if direct and SETTINGS.comparison.difference_baselines and not controlled:
+            told = "How much of the difference of activations baselines and crosscoder explain"
+            add(f"difference_{name}", "cause", f"{told}: {pair} ({name}).")
     if PLANTED_PAIRS:
         told = "What every statistic measures, beside what was planted"
         add("recovery", "recovery", f"{told}.")
@@ -472,6 +524,8 @@ def report_figures() -> list[dict[str, str]]:
         add(f"firing_rates_{at}", "latents", f"Firing rates of unique and shared latents {of}.")
         if len(fit.seeds) > 1:
             add(f"seed_stability_{name}", "latents", f"Latents {of} that come back in other seeds.")
+        if name in IMPORTED:
+            continue
         add(f"training_curves_{name}", "training", f"Training of the crosscoder {of}.")
     return found
 

@@ -229,6 +229,26 @@ rule plot_cause:
         " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
 
 
+rule plot_difference:
+    """Plot how much of two models' difference baselines and crosscoder explain."""
+    input:
+        "<results>/latents/difference/{comparison}.csv",
+    output:
+        png=f"{FIGURES}/difference_{{comparison}}.png",
+        pdf=f"{FIGURES}/difference_{{comparison}}.pdf",
+        table=f"{FIGURES}/difference_{{comparison}}.csv",
+    log:
+        "<results>/logs/plot_difference/{comparison}.log",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("figures.plot_difference"),
+    shell:
+        "logged {log:q} python -m workflow_scripts.figures.plot_difference"
+        " --difference {input:q}"
+        " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
+
+
 rule plot_recovery:
     """Plot what every statistic measures beside what was planted."""
     input:

@@ -166,6 +166,40 @@ rule pair_mirrors:
         " {params.sizes:q} --seed {params.seed} --threads {threads} --output {output:q}"
 
 
+rule explain_difference:
+    """Hold what a crosscoder tells of two models' difference against two baselines."""
+    input:
+        unpack(lambda wildcards: fit_inputs(direct_name(wildcards.comparison))),
+        sae=f"{DIFFERENCE}/crosscoder.safetensors",
+        crosscoder=lambda wildcards: (
+            f"{RESULTS}/crosscoder/{comparison_seed(wildcards.comparison)}/{CROSSCODER_FILE}"
+        ),
+        selection=lambda wildcards: (
+            f"{RESULTS}/latents/{comparison_seed(wildcards.comparison)}/selection.parquet"
+        ),
+        tokens=TOKEN_SHARDS,
+    output:
+        "<results>/latents/difference/{comparison}.csv",
+    log:
+        "<results>/logs/explain_difference/{comparison}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=asked("explain_difference", "mem_mb"),
+        runtime=asked("explain_difference", "runtime"),
+    params:
+        code=keys.step_digest("latents.explain_difference"),
+        inputs=lambda wildcards: difference_flags(wildcards.comparison),
+        sae=lambda wildcards, input: str(Path(input.sae).parent),
+        folder=lambda wildcards, input: str(Path(input.crosscoder).parent),
+    shell:
+        "logged {log:q} python -m workflow_scripts.latents.explain_difference"
+        " {params.inputs:q} --sae {params.sae:q} --crosscoder {params.folder:q}"
+        " --selection {input.selection:q} --tokens {input.tokens:q} --threads {threads}"
+        " --output {output:q}"
+
+
 rule patch_latents:
     """Patch one model's latents into the other and see how far its predictions follow."""
     input:

@@ -218,7 +218,28 @@ def check_fits(config: Config) -> None:
                 f"{where}.layer is {fit.layer}, which no group in `layers` dumps: add it there "
                 f"or use one of {', '.join(map(str, dumped))}"
             )
+        _check_imported(where, fit)
         check_training(where, fit)
+
+
+def _check_imported(where: str, fit: Fit) -> None:
+    found = fit.imported
+    if found is None:
+        return
+    given = sorted({"path", "hub"} & set(_given(found)))
+    if len(given) != 1:
+        told = " and ".join(given) or "no source"
+        raise UserError(f"{where}.imported has {told}: give exactly one of path and hub")
+    if (found.hub is None) != (found.revision is None):
+        raise UserError(
+            f"{where}.imported: hub and revision, its commit (40 hex digits), go together"
+        )
+    if found.path is not None and not (Path(found.path) / "model.safetensors").is_file():
+        raise UserError(
+            f"{where}.imported.path: {found.path} is no folder with a model.safetensors: correct it"
+        )
+    if len(fit.seeds) != 1 or fit.control is not None:
+        raise UserError(f"{where} is imported: give it one seed and no control")
 
 
 def check_training(where: str, fit: Fit) -> None:

@@ -251,6 +251,10 @@ class Crosscoder(Settings):
     calibration_rows: Count = Field(
         default=200_000, description="tokens on which the threshold is solved"
     )
+    loss_documents: Natural = Field(
+        default=40,
+        description="documents per source on which models predict from reconstructions; 0: none",
+    )
     seeds: list[Natural] = Field(
         default=[0], min_length=1, description="one crosscoder is fitted per seed"
     )
@@ -259,6 +263,16 @@ class Crosscoder(Settings):
         description="processes that share each batch of a fit, every one with a GPU of its own "
         "where there are GPUs",
     )
+
+
+class Imported(Settings):
+    """Where a published crosscoder comes from: exactly one of `path` and `hub`."""
+
+    path: str | None = Field(
+        default=None, description="folder with config.json and model.safetensors"
+    )
+    hub: str | None = Field(default=None, description="id on the Hugging Face hub")
+    revision: str | None = Field(default=None, description="the hub's commit, 40 hex digits")
 
 
 class Fit(Crosscoder):
@@ -270,6 +284,11 @@ class Fit(Crosscoder):
         default=None,
         description="`noise`: the first model against itself with rounding errors; `swap`: labels "
         "of the two models exchanged in half of the documents; none: the models themselves",
+    )
+    imported: Imported | None = Field(
+        default=None,
+        description="a published crosscoder of these models in the layout of "
+        "`dictionary_learning`, instead of a fit",
     )
 
 
@@ -445,6 +464,11 @@ class ComparisonSettings(Settings):
     cause_documents: Natural = Field(
         default=6,
         description="documents per category on which latents are patched and ablated; 0: none",
+    )
+    difference_baselines: bool = Field(
+        default=True,
+        description="explain what two models of a fit differ in by principal components and by a "
+        "sparse autoencoder on the difference, too",
     )
     leaderboard: str | None = Field(
         default=None,

@@ -135,6 +135,15 @@ def patch_models(config: Config) -> Request:
     return Request(2 * one.mem_mb + round(crosscoder), one.runtime)
 
 
+def recover_loss(config: Config) -> Request:
+    """All models of a fit and a crosscoder held at once; so many documents five times."""
+    models = max(len(fit.models) for fit in config.fits.values())
+    documents = max(fit.loss_documents for fit in config.fits.values()) * len(config.text.sources)
+    one = forward(config, 5 * models * documents * config.text.context_length)
+    crosscoder = 4 * crosscoder_parameters(config) / 1e6
+    return Request(models * one.mem_mb + round(crosscoder), one.runtime)
+
+
 def fit_crosscoder(config: Config) -> Request:
     """Weights, gradients and two moments in float32; three products with the encoder per token."""
     parameters = crosscoder_parameters(config)
@@ -204,9 +213,11 @@ REQUESTS: dict[str, Callable[[Config], Request]] = {
     "fit_normalizer": fit_normalizer,
     "fit_crosscoder": fit_crosscoder,
     "evaluate_crosscoder": encode_score,
+    "recover_loss": recover_loss,
     "score_latents": score_latents,
     "match_latents": encode_score,
     "pair_mirrors": encode_score,
+    "explain_difference": encode_score,
     "collect_examples": collect_examples,
     "evaluate_behaviour": evaluate_behaviour,
     "patch_latents": patch_models,

@@ -42,6 +42,13 @@ def write_causes(made: Run) -> None:
         for kind in ("unique", "shared")
     ]
     pd.DataFrame(taken).to_csv(made.root / "ablation.csv", index=False)
+    told = [
+        {"method": method, "size": size, "group": group, "mean_square": 1 + 0.3 * n}
+        | {"explained": 0.2 * n + 0.05 * size}
+        for n, group in enumerate(("all", "advice", "news"))
+        for method, size in (("pca", 1), ("pca", 4), ("sae", 3.2), ("crosscoder", 4.1))
+    ]
+    pd.DataFrame(told).to_csv(made.root / "difference.csv", index=False)
     rng = np.random.default_rng(0)
     latents = pd.DataFrame({"seed": np.repeat([0, 1, 2], 60), "latent": np.tile(range(60), 3)})
     latents["unique_to"] = rng.choice(["", "it", "simpo"], len(latents))

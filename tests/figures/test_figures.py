@@ -25,6 +25,7 @@ FIGURES = {
     "plot_behaviour": "--gaps {g} --comparison direct",
     "plot_recovery": "--recovery {r}",
     "plot_cause": "--cause {cause} --ablation {ablation}",
+    "plot_difference": "--difference {difference}",
     "plot_seed_stability": "--stability {stability} --models it simpo",
 }
 
@@ -43,6 +44,7 @@ def flags_of(run: Run, name: str) -> list[str]:
         "g": run.root / "comparison/gaps.csv",
         "cause": run.root / "cause.csv",
         "ablation": run.root / "ablation.csv",
+        "difference": run.root / "difference.csv",
         "stability": run.root / "stability.parquet",
     }
     return FIGURES[name].format(**paths).split()

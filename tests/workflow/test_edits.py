@@ -20,6 +20,7 @@ PLOTS = {
     "plot_category_shares",
     "plot_cause",
     "plot_delta_norm",
+    "plot_difference",
     "plot_direct_shares",
     "plot_firing_rates",
     "plot_nu_plane",
@@ -28,17 +29,20 @@ PLOTS = {
     "plot_training_curves",
 }
 COMPARISONS = {"compare_categories", "vary_decisions", "weight_shares"}
+FITS = {"fit_crosscoder", "fit_difference"}
+SEVERAL = {"fit_crosscoder": FITS}  # step → its rules, where they are not its one namesake
 MATCHING = ("match_latents", "pair_mirrors")
-PATCHING = ("ablate_categories", "patch_latents")
+PATCHING = ("ablate_categories", "patch_latents", "recover_loss")
 # Helper → steps that import it.
 IMPORTERS = {
     "dataset/rendering.py": {"tokenize_documents"},
     "models/simpo.py": {"train_organism"},
-    "activations/blocks.py": {"ablate_categories", "dump_activations", "patch_latents"},
+    "activations/blocks.py": {*PATCHING, "dump_activations"},
     "activations/store.py": {
         "collect_examples",
         "evaluate_crosscoder",
-        "fit_crosscoder",
+        "explain_difference",
+        *FITS,
         "fit_normalizer",
         "score_latents",
         *MATCHING,
@@ -47,12 +51,13 @@ IMPORTERS = {
     "crosscoder/model.py": {
         "collect_examples",
         "evaluate_crosscoder",
-        "fit_crosscoder",
+        "explain_difference",
+        *FITS,
         "score_latents",
         *MATCHING,
         *PATCHING,
     },
-    "crosscoder/threshold.py": {"fit_crosscoder"},
+    "crosscoder/threshold.py": FITS,
     "latents/scaling.py": {"score_latents"},
     "latents/windows.py": {"collect_examples"},
     "autointerp/lexicon.py": {"explain_lexical"},
@@ -93,7 +98,8 @@ def planned_with(tree: Path, file: str, addition: str) -> set[str]:
 def test_edit_reruns_importers(tree: Path, edges: list[tuple[str, str]], helper: str) -> None:
     module = f"{PACKAGE}.{helper.removesuffix('.py').replace('/', '.')}"
     modules = (step for step in keys.steps() if module in closure(f"{PACKAGE}.{step}"))
-    importers = {step.split(".")[1] for step in modules} & {rule for edge in edges for rule in edge}
+    steps = {step.split(".")[1] for step in modules} & {rule for edge in edges for rule in edge}
+    importers = {rule for step in steps for rule in SEVERAL.get(step, {step})}
     assert importers == IMPORTERS[helper]
     rules = planned_with(tree, f"{PACKAGE}/{helper}", "\nEDITED = True\n")
     assert rules == running.downstream(edges, importers)

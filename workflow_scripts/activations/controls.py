@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workflow_scripts import cli
+from workflow_scripts.activations.difference import DifferenceStore
 from workflow_scripts.activations.store import ActivationStore
 
 Control = Literal["noise", "swap"]
@@ -64,6 +65,9 @@ def add_store_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--activations", type=cli.json_argument, required=True)
     parser.add_argument("--normalizers", type=cli.json_argument, required=True)
     parser.add_argument("--layer", type=int, required=True)
+    parser.add_argument(
+        "--difference", nargs=2, metavar=("A", "B"), default=None, help="B's activations minus A's"
+    )
     parser.add_argument("--control", choices=get_args(Control), default=None)
     parser.add_argument("--control-seed", type=int, default=0)
 
@@ -76,8 +80,10 @@ def open_store(a: argparse.Namespace) -> ActivationStore:
     UserError
         If the flags are no JSON objects keyed by model, or the files do not fit together.
     """
-    if a.control is None:
-        return ActivationStore.from_json(a.activations, a.normalizers, a.layer)
     plain = ActivationStore.from_json(a.activations, a.normalizers, a.layer)
     paths = {model: Path(path) for model, path in a.normalizers.items()}
+    if a.difference is not None:
+        return DifferenceStore(plain.files, a.layer, paths, a.difference)
+    if a.control is None:
+        return plain
     return ControlStore(plain.files, a.layer, paths, a.control, a.control_seed)

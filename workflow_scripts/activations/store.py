@@ -103,7 +103,10 @@ class Usable:
 
 
 class ActivationStore:
-    """The activations of several models at one layer, row by row aligned."""
+    """The activations of several models at one layer, row by row aligned.
+
+    ``stored`` are the models whose dumps are read, ``models`` those of the batches.
+    """
 
     def __init__(
         self,
@@ -113,9 +116,10 @@ class ActivationStore:
         memory: int = MEMORY,
     ) -> None:
         self.files = {model: list(paths) for model, paths in files.items()}
-        self.models = list(files)
+        self.stored = list(files)
+        self.models = self.stored
         self.layer = layer
-        self.normalizers = {model: Normalizer.read(normalizers[model]) for model in self.models}
+        self.normalizers = {model: Normalizer.read(normalizers[model]) for model in self.stored}
         widths = {model: len(n.mean) for model, n in self.normalizers.items()}
         if len(set(widths.values())) != 1:
             raise UserError(
@@ -127,7 +131,7 @@ class ActivationStore:
             raise UserError(f"the models differ in their number of shards ({counts}): dump all")
         self.width = next(iter(widths.values()))
         # Tokens that are shuffled together; two such pools exist where the split is larger.
-        self.buffer = max(1, memory // (4 * len(self.models) * self.width))
+        self.buffer = max(1, memory // (4 * len(self.stored) * self.width))
         self._cache: dict[str, NDArray[np.float32]] = {}
 
     @classmethod
@@ -146,7 +150,7 @@ class ActivationStore:
 
     @cached_property
     def _layers(self) -> dict[str, list[Layer]]:
-        return {m: [Layer.open(path, self.layer) for path in self.files[m]] for m in self.models}
+        return {m: [Layer.open(path, self.layer) for path in self.files[m]] for m in self.stored}
 
     @cached_property
     def _readers(self) -> ThreadPoolExecutor:
@@ -159,9 +163,9 @@ class ActivationStore:
         splits: tuple[str, ...] = ()
         tokens = np.zeros(DROPPED, dtype=np.int64)
         dropped = {
-            name: tokens.copy() for name in ("position", *(f"norm_{m}" for m in self.models))
+            name: tokens.copy() for name in ("position", *(f"norm_{m}" for m in self.stored))
         }
-        for shard in range(len(self.files[self.models[0]])):
+        for shard in range(len(self.files[self.stored[0]])):
             index = self._shard_index(shard)
             splits = index.splits
             tokens += np.bincount(index.split, minlength=DROPPED)
@@ -175,8 +179,8 @@ class ActivationStore:
 
     def _shard_index(self, shard: int) -> Index:
         """Return a shard's index, the same for all models."""
-        first, *others = (read_index(self.files[model][shard]) for model in self.models)
-        for model, other in zip(self.models[1:], others, strict=True):
+        first, *others = (read_index(self.files[model][shard]) for model in self.stored)
+        for model, other in zip(self.stored[1:], others, strict=True):
             if not np.array_equal(first.document, other.document):
                 raise UserError(
                     f"{self.files[model][shard]} was dumped from other tokens: delete it and run "
@@ -187,7 +191,7 @@ class ActivationStore:
     def _reasons(self, shard: int, index: Index) -> dict[str, NDArray[np.bool_]]:
         """Return which tokens of a shard are dropped: at ``position`` 0, or beyond a norm bound."""
         reasons = {"position": index.position == 0}
-        for model in self.models:
+        for model in self.stored:
             norms = read_norms(self.files[model][shard], self.layer)
             reasons[f"norm_{model}"] = norms > self.normalizers[model].norm_bound
         return reasons
@@ -195,7 +199,7 @@ class ActivationStore:
     @cached_property
     def document(self) -> NDArray[np.int32]:
         """The document of each token, int32 [N]."""
-        paths = self.files[self.models[0]]
+        paths = self.files[self.stored[0]]
         return np.concatenate([read_index(path).document for path in paths])
 
     def _number(self, split: str) -> int:
@@ -219,19 +223,19 @@ class ActivationStore:
 
     def normalization(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the means [M, D] and the scales [M]."""
-        chosen = [self.normalizers[model] for model in self.models]
+        chosen = [self.normalizers[model] for model in self.stored]
         return np.stack([n.mean for n in chosen]), np.array([n.scale for n in chosen])
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the normalised activations of sorted global tokens, [n, M, D] float32."""
-        result = np.empty((len(rows), len(self.models), self.width), dtype=np.float32)
+        result = np.empty((len(rows), len(self.stored), self.width), dtype=np.float32)
         offsets = self.usable.offsets
         bounds = np.searchsorted(rows, offsets)
 
         def fill(task: tuple[int, int]) -> None:
             shard, model = task
             first, last = bounds[shard], bounds[shard + 1]
-            name = self.models[model]
+            name = self.stored[model]
             normalizer = self.normalizers[name]
             mean, scale = normalizer.mean.astype(np.float32), np.float32(normalizer.scale)
             layer, target = self._layers[name][shard], result[first:last, model]
@@ -242,7 +246,7 @@ class ActivationStore:
 
         _ = self._layers  # opened here, not by several threads at once
         shards = np.flatnonzero(np.diff(bounds))
-        tasks = [(int(shard), model) for shard in shards for model in range(len(self.models))]
+        tasks = [(int(shard), model) for shard in shards for model in range(len(self.stored))]
         for _ in self._readers.map(fill, tasks):
             pass
         return result
@@ -329,7 +333,7 @@ class ActivationStore:
         """
         found = []
         number = self._number(split)
-        for shard, layer in enumerate(self._layers[self.models[0]]):
+        for shard, layer in enumerate(self._layers[self.stored[0]]):
             begin, end = self.usable.offsets[shard : shard + 2]
             if begin == end:
                 continue

@@ -10,7 +10,6 @@ like firing rate.
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,10 +215,7 @@ def ablate_categories(
         }
         rise = rises(models, patcher, layer, wanted, known, batch_tokens, device)
         rows = list(rows_of(comparison, labeller, wanted, rise, known, confidence))
-    with files.atomic_path(output) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    files.write_csv(output, COLUMNS, rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

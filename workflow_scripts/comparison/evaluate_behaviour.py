@@ -8,7 +8,6 @@ mean over documents with its standard error.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -82,10 +81,7 @@ def evaluate_behaviour(
                 name, documents, document_losses(model, documents, batch_tokens, where)
             )
             del model
-    with files.atomic_path(output) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    files.write_csv(output, COLUMNS, rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

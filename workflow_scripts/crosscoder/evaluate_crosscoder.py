@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from workflow_scripts import cli, files
@@ -15,6 +18,7 @@ from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.crosscoder.sparsity import sparsity_rule
+from workflow_scripts.dataset.documents import read_sources
 
 
 @dataclass
@@ -50,10 +54,55 @@ class ExplainedVariance:
         return [float(v) for v in 1 - self.residual / spread]
 
 
+@dataclass
+class SourceSums:
+    """What is measured of each source's tokens, in threshold mode."""
+
+    models: int
+    sources: Mapping[int, str]  # of each document
+    variance: dict[str, ExplainedVariance] = field(default_factory=dict)
+    active: dict[str, int] = field(default_factory=dict)
+
+    def add(
+        self, documents: NDArray[np.int32], x: Tensor, reconstruction: Tensor, l0: Tensor
+    ) -> None:
+        """Add tokens by the documents [B] they are of; L0 is [B]."""
+        numbers, place = np.unique(documents, return_inverse=True)
+        names = np.array([self.sources[number] for number in numbers])[place]
+        for name in dict.fromkeys(names.tolist()):
+            chosen = torch.from_numpy(names == name)
+            sums = self.variance.setdefault(name, ExplainedVariance(self.models))
+            sums.add(x[chosen], reconstruction[chosen])
+            self.active[name] = self.active.get(name, 0) + int(l0[chosen].sum())
+
+    def result(self, names: Sequence[str]) -> dict[str, object]:
+        """Return rows, FVE and mean L0 of each source.
+
+        FVE is around the source's own mean; a single token has none.
+        """
+        return {
+            source: {
+                "rows": sums.rows,
+                "fve": {
+                    name: fve if math.isfinite(fve) else None
+                    for name, fve in zip(names, sums.result(), strict=True)
+                },
+                "l0": self.active[source] / sums.rows,
+            }
+            for source, sums in sorted(self.variance.items())
+        }
+
+
 def evaluate_crosscoder(
-    store: ActivationStore, crosscoder: Crosscoder, split: str, batch: int
+    store: ActivationStore,
+    crosscoder: Crosscoder,
+    split: str,
+    batch: int,
+    sources: Mapping[int, str],
 ) -> dict[str, object]:
     """Return the evaluation of ``crosscoder`` on ``split``, in threshold and in training mode.
+
+    ``sources`` tells where each document comes from.
 
     Raises
     ------
@@ -70,14 +119,17 @@ def evaluate_crosscoder(
     variant = training.get("variant", "batch_topk") if isinstance(training, dict) else "batch_topk"
     rule = sparsity_rule(str(variant), 0.0, crosscoder.costs)
     norms, scales = crosscoder.decoder_norms().sum(1), crosscoder.score_scales()
-    for _, array in store.contiguous(split, batch):
+    by_source = SourceSums(models, sources)
+    for rows, array in store.contiguous(split, batch):
         x = torch.from_numpy(array)
         pre = crosscoder.pre_activations(x).relu_()
         scores = pre * norms
         f = pre * (pre * scales > crosscoder.threshold)
-        threshold_fve.add(x, crosscoder.decode(f))
+        reconstruction = crosscoder.decode(f)
+        threshold_fve.add(x, reconstruction)
         fired += (f > 0).sum(0)
         l0_counts.append((f > 0).sum(1))
+        by_source.add(store.document[rows], x, reconstruction, l0_counts[-1])
         active = rule.select(scores, k)
         f = torch.zeros_like(pre)
         f[active.rows, active.columns] = pre[active.rows, active.columns]
@@ -98,6 +150,7 @@ def evaluate_crosscoder(
         "l0_training": training_active / threshold_fve.rows,
         "dead_share": float((fired == 0).double().mean()),
         "dropped": store.dropped(split),
+        "sources": by_source.result(crosscoder.models),
     }
 
 
@@ -106,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_store_flags(parser)
     parser.add_argument("--crosscoder", type=Path, required=True)
+    parser.add_argument("--documents", type=Path, nargs="+", required=True)
     parser.add_argument("--split", default="score")
     parser.add_argument("--batch", type=int, default=4096)
     parser.add_argument("--threads", type=int, default=None)
@@ -117,7 +171,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         store = open_store(arguments)
         crosscoder = Crosscoder.load(arguments.crosscoder)
         with torch.no_grad():
-            result = evaluate_crosscoder(store, crosscoder, arguments.split, arguments.batch)
+            sources = read_sources(arguments.documents)
+            result = evaluate_crosscoder(
+                store, crosscoder, arguments.split, arguments.batch, sources
+            )
         files.write_json(arguments.output, result)
 
     return cli.guarded(run)

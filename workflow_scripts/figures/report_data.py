@@ -26,6 +26,7 @@ class SeedFiles:
     selection: Path
     examples: Path | None = None
     evaluation: Path | None = None
+    loss: Path | None = None
     mirrors: Path | None = None
     labels: list[Path] = field(default_factory=list)
     explanations: list[Path] = field(default_factory=list)

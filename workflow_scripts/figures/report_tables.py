@@ -165,7 +165,7 @@ def _tested(row: Row) -> bool:
 
 
 def fit_table(fits: Mapping[str, FitFiles]) -> Table:
-    """Return a row per crosscoder: FVE per model, L0, dead latents, unique latents."""
+    """Return a row per crosscoder: FVE and loss per model, L0, dead latents, unique latents."""
     rows = []
     for name, fit in fits.items():
         for seed, source in fit.seeds.items():
@@ -173,12 +173,14 @@ def fit_table(fits: Mapping[str, FitFiles]) -> Table:
             unique = {m: int(owned_by(selection["unique_to"], m).sum()) for m in fit.models}
             facts = files.read_json(source.evaluation) if source.evaluation else {}
             fve = facts.get("fve", {})
+            recovered = _recovered(source.loss)
             rows.append(
                 [
                     name,
                     str(seed),
                     str(fit.layer),
                     ", ".join(f"{m} {number(fve.get(m, math.nan), 4)}" for m in fit.models),
+                    ", ".join(f"{m} {number(v, 3)}" for m, v in recovered.items()) or "n/a",
                     f"{number(facts.get('l0_threshold', math.nan), 1)} (k = {facts.get('k', '?')})",
                     f"{number(100 * facts.get('dead_share', math.nan), 1)} %",
                     str(len(selection)),
@@ -186,9 +188,28 @@ def fit_table(fits: Mapping[str, FitFiles]) -> Table:
                     str(len(files.read_parquet(source.mirrors))) if source.mirrors else "n/a",
                 ]
             )
-    header = ["fit", "seed", "layer", "held-out FVE", "L0", "dead", "live", "unique to"]
+    header = [
+        "fit",
+        "seed",
+        "layer",
+        "held-out FVE",
+        "loss recovered",
+        "L0",
+        "dead",
+        "live",
+        "unique to",
+    ]
     header += ["mirror pairs"]
     return Table("Crosscoders", header, rows, [""] * len(rows))
+
+
+def _recovered(path: Path | None) -> dict[str, float]:
+    """Return by model the share of the loss that reconstructions keep, against mean ablation."""
+    if path is None:
+        return {}
+    table = pd.read_csv(path)
+    every = table[table["source"] == "all"]
+    return dict(zip(every["model"], every["recovered_mean"].astype(float), strict=True))
 
 
 def recovery_table(recovery: pd.DataFrame) -> Table | None:

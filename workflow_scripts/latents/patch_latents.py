@@ -14,7 +14,6 @@ reconstruct: both together give ``target``'s own activations. Tokens that the fi
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -203,12 +202,9 @@ def patch_latents(
     )
     sizes = {"none": 0, **{name: len(members) for name, members in chosen.items()}}
     sizes["all"] = int(latents["live"].sum())
-    with files.atomic_path(output) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for row in summarise(kl, documents, sizes, seed):
-            told = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
-            writer.writerow({"source": names[0], "target": names[1], **told})
+    pair = {"source": names[0], "target": names[1]}
+    rows = ({**pair, **row} for row in summarise(kl, documents, sizes, seed))
+    files.write_csv(output, COLUMNS, rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -31,22 +31,52 @@ def calling(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]
             vars(module)["forward"] = before
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """A decoder's last states where it predicts n chosen tokens, before the model's head."""
+
+    model: nn.Module
+    output: Any  # the decoder's answer, with states [1, n, D]
+
+    @torch.no_grad()
+    def logits(self, part: slice) -> Tensor:
+        """Return the logits of some of the predictions, float32 [·, V]."""
+        decoder = cast(Any, self.model).base_model
+        states = self.output.last_hidden_state[:, part]
+        answer = replace(self.output, last_hidden_state=states)
+        shape = torch.zeros(states.shape[:2], dtype=torch.int64, device=states.device)
+        with calling(decoder, lambda *_, **__: answer):
+            logits: Tensor = cast(Any, self.model)(input_ids=shape, use_cache=False).logits[0]
+        return logits.float()
+
+
 @torch.no_grad()
-def token_losses(model: nn.Module, ids: Tensor, mask: Tensor, chosen: Tensor) -> Tensor:
-    """Return −log p of the chosen tokens in nats, float32 [n], in the order of ``chosen``.
+def predict(model: nn.Module, ids: Tensor, mask: Tensor, chosen: Tensor) -> Predictions:
+    """Run the decoder once, and keep its states where it predicts the chosen tokens.
 
     ``ids``, ``mask`` and ``chosen`` are [B, T], right-padded; the first token of a row, which
     nothing predicts, cannot be chosen.
     """
-    decoder = cast(Any, model).base_model
-    output = decoder(input_ids=ids, attention_mask=mask, use_cache=False)
-    kept = chosen[:, 1:]
-    hidden, targets = output.last_hidden_state[:, :-1][kept], ids[:, 1:][kept]
-    losses = [hidden.new_zeros(0, dtype=torch.float32)]
-    for first in range(0, len(hidden), CHUNK):
-        part = slice(first, first + CHUNK)
-        answer = replace(output, last_hidden_state=hidden[None, part])
-        with calling(decoder, lambda *_, answer=answer, **__: answer):
-            logits = model(input_ids=targets[None, part], use_cache=False).logits[0]
-        losses.append(functional.cross_entropy(logits.float(), targets[part], reduction="none"))
-    return torch.cat(losses)
+    output = cast(Any, model).base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+    states = output.last_hidden_state[:, :-1][chosen[:, 1:]]
+    return Predictions(model, replace(output, last_hidden_state=states[None]))
+
+
+def parts(count: int) -> Iterator[slice]:
+    """Yield the predictions whose logits exist at one time."""
+    return (slice(first, first + CHUNK) for first in range(0, count, CHUNK))
+
+
+@torch.no_grad()
+def token_losses(model: nn.Module, ids: Tensor, mask: Tensor, chosen: Tensor) -> Tensor:
+    """Return −log p of the chosen tokens in nats, float32 [n], in the order of ``chosen``.
+
+    Shapes as of :func:`predict`.
+    """
+    found = predict(model, ids, mask, chosen)
+    targets = ids[:, 1:][chosen[:, 1:]]
+    losses = [
+        functional.cross_entropy(found.logits(part), targets[part], reduction="none")
+        for part in parts(len(targets))
+    ]
+    return torch.cat([torch.zeros(0, device=ids.device), *losses])

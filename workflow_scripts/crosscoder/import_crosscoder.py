@@ -1,0 +1,246 @@
+"""Write a published crosscoder, in the layout of ``dictionary_learning``, as one of ours.
+
+The layout: ``config.json`` and ``model.safetensors`` with, for M models, width D and F latents,
+
+====================================  ===========================================================
+``encoder.weight`` [M, D, F]          ``encoder.bias`` [F]
+``decoder.weight`` [M, F, D]          ``decoder.bias`` [M, D]
+``code_normalization_id``             what a latent's score is multiplied by: 1 Σ_m ‖d^m‖,
+                                      2 ‖(d^1, …, d^M)‖, 3 a weighted sum of both, 4 nothing
+``k``, ``threshold``                  BatchTopK only: a latent fires where its score exceeds it
+``activation_mean`` [M, D],           optional: it reads x' = (h − mean)·scale (NaN: x' = h)
+``activation_global_scale`` [M]
+====================================  ===========================================================
+
+Ours reads x = (h − μ)/σ with the run's normaliser. With x' = (h − μ')/σ'::
+
+    W^m = W'^m σ^m/σ'^m        b = b' + Σ_m W'^m (μ^m − μ'^m)/σ'^m
+    d^m = d'^m σ'^m/σ^m        b_dec^m = (σ'^m b'_dec^m + μ'^m − μ^m)/σ^m
+
+``costs`` keep the scores, hence what fires, as they were.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from workflow_scripts import cli, files
+from workflow_scripts.activations.controls import add_store_flags, open_store
+from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.crosscoder.model import Crosscoder, Weights
+from workflow_scripts.models.resolve_model import fetch
+from workflow_scripts.provenance import provenance
+
+CONFIG, TENSORS = "config.json", "model.safetensors"
+COUNTED_ROWS = 20_000  # on which the L0 of an L1 crosscoder is measured
+WANTED = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias")
+SUM_OF_NORMS, JOINT_NORM, MIXED, NOTHING = 1, 2, 3, 4
+
+
+@dataclass(frozen=True)
+class Published:
+    """A crosscoder as it was published."""
+
+    tensors: Mapping[str, Tensor]
+    config: Mapping[str, object]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Models M, width D and latents F."""
+        models, width, latents = self.tensors["encoder.weight"].shape
+        return models, width, latents
+
+    @property
+    def variant(self) -> str:
+        """The sparsity rule it was fitted with."""
+        return "batch_topk" if "threshold" in self.tensors else "l1"
+
+    def score_scales(self) -> Tensor:
+        """Return by what a latent's activation is multiplied to give its score, [F] float64.
+
+        Raises
+        ------
+        UserError
+            If the models' scores are kept apart, which one dictionary of ours cannot say.
+        """
+        decoder = self.tensors["decoder.weight"].double()
+        kind = int(self.tensors.get("code_normalization_id", torch.tensor(SUM_OF_NORMS)))
+        total: Tensor = torch.linalg.vector_norm(decoder, dim=2).sum(0)
+        joint: Tensor = torch.linalg.vector_norm(decoder, dim=(0, 2))
+        if kind == SUM_OF_NORMS:
+            return total
+        if kind == JOINT_NORM:
+            return joint
+        if kind == MIXED:
+            parts = [
+                self._number(f"code_normalization_alpha_{name}", default)
+                for name, default in (("sae", 1.0), ("cc", 0.1))
+            ]
+            return parts[0] * joint + parts[1] * total
+        if kind == NOTHING:
+            return torch.ones_like(total)
+        raise cli.UserError(
+            f"the crosscoder's code normalisation {kind} scores each model apart: only one score "
+            "per latent can be imported"
+        )
+
+    def _number(self, name: str, default: float) -> float:
+        found = self.config.get(name, default)
+        return float(found) if isinstance(found, int | float) else default
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Return μ' [M, D] and σ' [M, 1] of the activations that it reads, float64."""
+        models, width, _ = self.shape
+        mean = self.tensors.get("activation_mean")
+        if mean is None or bool(torch.isnan(mean).any()):
+            return torch.zeros(models, width).double(), torch.ones(models, 1).double()
+        if "activation_global_scale" in self.tensors:
+            scale = self.tensors["activation_global_scale"].double()
+        else:
+            rms = self.tensors["activation_std"].double().square().sum(-1).sqrt()
+            scale = self.tensors.get("target_rms", torch.tensor(1.0)).double() / rms
+        return mean.double(), 1 / scale.reshape(models, 1)
+
+
+def read_published(folder: Path) -> Published:
+    """Read a folder of the layout.
+
+    Raises
+    ------
+    UserError
+        If files or tensors are missing, damaged or of other shapes.
+    """
+    path = folder / TENSORS
+    if not path.is_file():
+        pickled = any(folder.glob("*.pt"))
+        told = "only pickled weights (*.pt), which may run code" if pickled else f"no {TENSORS}"
+        raise cli.UserError(f"{folder} has {told}: save the crosscoder as {TENSORS}")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise cli.UserError(f"{path} is damaged ({error}): fetch it again") from None
+    config = files.read_json(folder / CONFIG) if (folder / CONFIG).exists() else {}
+    for name in WANTED:
+        if name not in tensors:
+            raise cli.UserError(
+                f"{path} has no tensor {name}: this is no crosscoder of dictionary_learning"
+            )
+    found = Published(tensors, config)
+    models, width, latents = found.shape
+    expected = ((models, width, latents), (latents,), (models, latents, width), (models, width))
+    for name, shape in zip(WANTED, expected, strict=True):
+        if tuple(tensors[name].shape) != shape:
+            raise cli.UserError(
+                f"{path}: {name} is {list(tensors[name].shape)}, not {list(shape)}: models of "
+                "different widths cannot be imported"
+            )
+    return found
+
+
+def converted(published: Published, store: ActivationStore) -> Crosscoder:
+    """Return the crosscoder in the normalised space of a store, with the same scores.
+
+    Raises
+    ------
+    UserError
+        If the store has other models or another width.
+    """
+    models, width, latents = published.shape
+    if (models, width) != (len(store.models), store.width):
+        raise cli.UserError(
+            f"the crosscoder has {models} models of width {width}, the fit {len(store.models)} of "
+            f"width {store.width}: name the models that it was fitted on"
+        )
+    old_mean, old_scale = published.statistics()
+    mean, scales = (torch.from_numpy(values) for values in store.normalization())
+    scale = scales[:, None]
+    t = {name: tensor.double() for name, tensor in published.tensors.items()}
+    shift = (mean - old_mean) / old_scale
+    encoder = t["encoder.weight"] * (scale / old_scale)[..., None]
+    decoder = t["decoder.weight"] * (old_scale / scale)[..., None]
+    weights = Weights(
+        encoder=encoder.permute(2, 0, 1).reshape(latents, models * width),
+        encoder_bias=t["encoder.bias"] + torch.einsum("mdf,md->f", t["encoder.weight"], shift),
+        decoder=decoder.permute(1, 0, 2).reshape(latents, models * width),
+        decoder_bias=((old_scale * t["decoder.bias"] + old_mean - mean) / scale).flatten(),
+    )
+    scores = published.score_scales()
+    norms = weights.norms(models).sum(1)
+    costs = torch.where((scores > 0) & (norms > 0), norms / scores, 1.0)  # 0: it writes nothing
+    threshold = t.get("threshold")
+    return Crosscoder(
+        models=list(store.models),
+        weights=Weights(**{name: x.float().contiguous() for name, x in weights.tensors().items()}),
+        threshold=0.0 if threshold is None else max(0.0, float(threshold)),
+        mean=mean.float(),
+        scale=scales.float(),
+        k=int(t["k"]) if "k" in t else 0,
+        settings={},
+        costs=costs.float(),
+    )
+
+
+def mean_active(crosscoder: Crosscoder, store: ActivationStore) -> float:
+    """Return the number of latents active per token on some of the calibration split."""
+    rows = store.rows("calibration")[:COUNTED_ROWS]
+    active = 0
+    for first in range(0, len(rows), 1024):
+        x = torch.from_numpy(store.read(rows[first : first + 1024]))
+        active += int((crosscoder.encode(x) > 0).sum())
+    return active / max(1, len(rows))
+
+
+def import_crosscoder(
+    folder: Path, store: ActivationStore, output: Path, facts: Mapping[str, object]
+) -> None:
+    """Write the crosscoder of a folder for the models of a store.
+
+    k is the published one; where there is none, the mean number of active latents.
+    """
+    published = read_published(folder)
+    crosscoder = converted(published, store)
+    if crosscoder.k == 0:
+        crosscoder.k = max(1, round(mean_active(crosscoder, store)))
+    crosscoder.settings = {
+        "training": {"variant": published.variant, "k": crosscoder.k},
+        "layer": store.layer,
+        "latents": crosscoder.latents,
+        "width": crosscoder.width,
+        "dropped": store.dropped("fit"),
+        "imported": {key: published.config.get(key) for key in sorted(published.config)},
+        "provenance": provenance(**facts),
+    }
+    crosscoder.save(output)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and import."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_store_flags(parser)
+    parser.add_argument("--path", type=Path, default=None, help="folder with model.safetensors")
+    parser.add_argument("--hub", default=None, help="id on the Hugging Face hub")
+    parser.add_argument("--revision", default=None, help="commit, 40 hex digits")
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--facts", type=cli.json_argument, default={})
+    parser.add_argument("--output-dir", type=Path, required=True)
+    a = parser.parse_args(argv)
+
+    def run() -> None:
+        cli.set_threads(a.threads)
+        folder = a.path or fetch(a.hub, a.revision, (CONFIG, TENSORS))
+        with torch.no_grad():
+            import_crosscoder(folder, open_store(a), a.output_dir, a.facts)
+
+    return cli.guarded(run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,227 @@
+"""How much of what two models differ in do baselines and crosscoder tell? ``difference/*.csv``.
+
+All in one frame: Δ = x^b − x^a in normalised space, on held-out tokens, against
+
+``pca``
+    the first n principal components of Δ on the calibration split;
+``sae``
+    a sparse autoencoder fitted on Δ as the crosscoder was on x, with its k;
+``crosscoder``
+    x̂^b − x̂^a; ``unique``, ``shared``: what the latents unique to either model, and the others,
+    add to that.
+
+explained = 1 − Σ‖Δ − Δ̂‖² / Σ‖Δ − mean‖², around the calibration split's mean, which is the
+Δ̂ of no component.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from workflow_scripts import cli, files
+from workflow_scripts.activations.controls import add_store_flags, open_store
+from workflow_scripts.activations.difference import DifferenceStore, moments
+from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.crosscoder.model import Crosscoder
+from workflow_scripts.latents.context import TokenContext, read_context
+
+ALL = "all"
+COLUMNS = ("baseline", "candidate", "method", "size", "group", "tokens", "mean_square", "explained")
+"""``size``: directions in use per token. ``group``: ``all``, or the tokens of a true category.
+
+``mean_square``: of Δ, per coordinate, over that of all tokens: how far the models are apart there.
+"""
+
+
+@dataclass
+class Sums:
+    """Squares of residuals by method and group, float64 sums; the last group: no category."""
+
+    groups: int
+    residual: dict[str, Tensor] = field(default_factory=dict)
+    active: dict[str, int] = field(default_factory=dict)
+    square: Tensor = field(init=False)
+    spread: Tensor = field(init=False)
+    tokens: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.square, self.spread = (torch.zeros(self.groups, dtype=torch.float64) for _ in "ab")
+        self.tokens = torch.zeros(self.groups, dtype=torch.int64)
+
+    def by_group(self, values: Tensor, group: Tensor) -> Tensor:
+        """Return sums of values [B, …] by group."""
+        sums = torch.zeros((self.groups, *values.shape[1:]), dtype=torch.float64)
+        return sums.index_add_(0, group, values.double())
+
+    def add(self, name: str, left: Tensor, group: Tensor, active: Tensor) -> None:
+        """Add what a method leaves, [B] or [B, sizes], and how many latents it uses."""
+        sums = self.by_group(left, group)
+        self.residual[name] = self.residual[name] + sums if name in self.residual else sums
+        self.active[name] = self.active.get(name, 0) + int(active.sum())
+
+
+def sizes(k: int, width: int) -> list[int]:
+    """Return the numbers of components to report: powers of two up to D, and k."""
+    powers = [2**i for i in range(width.bit_length()) if 2**i <= width]
+    return sorted({*powers, min(k, width), width})
+
+
+def components(covariance: NDArray[np.float64]) -> Tensor:
+    """Return the principal components, the largest first, as columns [D, D] in float32."""
+    _, vectors = np.linalg.eigh(covariance)
+    return torch.from_numpy(np.ascontiguousarray(vectors[:, ::-1])).float()
+
+
+def squares(x: Tensor) -> Tensor:
+    """Return ‖x‖² of rows."""
+    return x.square().sum(1)
+
+
+@dataclass(frozen=True)
+class Methods:
+    """What explains the difference of a pair."""
+
+    pair: tuple[int, int]
+    mean: Tensor  # [D]
+    basis: Tensor  # [D, D]
+    sizes: list[int]
+    sae: Crosscoder
+    crosscoder: Crosscoder
+    unique: Tensor  # [F] 1 where a latent is unique to either model
+
+    def add(self, x: Tensor, group: Tensor, sums: Sums) -> None:
+        """Add normalised activations x [B, M, D] of both models and the tokens' groups [B]."""
+        a, b = self.pair
+        delta = x[:, b] - x[:, a]
+        centred = delta - self.mean
+        sums.square += sums.by_group(squares(delta), group)
+        sums.spread += sums.by_group(squares(centred), group)
+        sums.tokens += torch.bincount(group, minlength=sums.groups)
+        told = (centred @ self.basis).square().cumsum(1)[:, torch.tensor(self.sizes) - 1]
+        sums.add("pca", squares(centred)[:, None] - told, group, torch.zeros(1))
+        found = self.sae.encode(self.sae.normalize(delta[:, None]))
+        guess = self.sae.decode(found)[:, 0] * self.sae.scale[0] + self.sae.mean[0]
+        sums.add("sae", squares(delta - guess), group, found > 0)
+        f = self.crosscoder.encode(x)
+        directions = self.crosscoder.w_dec[:, b] - self.crosscoder.w_dec[:, a]
+        biases = self.crosscoder.b_dec[b] - self.crosscoder.b_dec[a]
+        masks = {"crosscoder": None, "unique": self.unique, "shared": 1 - self.unique}
+        for name, mask in masks.items():
+            used = f if mask is None else f * mask
+            sums.add(name, squares(delta - used @ directions - biases), group, used > 0)
+
+
+def table(
+    names: tuple[str, str], sums: Sums, methods: Methods, categories: Sequence[str]
+) -> Iterator[dict[str, object]]:
+    """Yield a row per method, size and group with tokens."""
+    total = int(sums.tokens.sum())
+    everything = float(sums.square.sum()) / total
+    for name, residual in sums.residual.items():
+        known = methods.sizes if name == "pca" else [sums.active[name] / total]
+        left = residual if residual.ndim == 2 else residual[:, None]
+        for column, size in enumerate(known):
+            for group in (ALL, *categories):
+                chosen = slice(None) if group == ALL else [categories.index(group)]
+                tokens = int(sums.tokens[chosen].sum())
+                if not tokens:
+                    continue
+                share = float(sums.square[chosen].sum()) / tokens / everything
+                explained = 1 - float(left[chosen, column].sum() / sums.spread[chosen].sum())
+                values = (*names, name, round(size, 3), group, tokens, share, explained)
+                yield dict(zip(COLUMNS, values, strict=True))
+
+
+def explain_difference(
+    store: ActivationStore,
+    difference: DifferenceStore,
+    sae: Crosscoder,
+    crosscoder: Crosscoder,
+    unique: NDArray[np.int64],
+    context: TokenContext,
+    split: str,
+    batch: int,
+    names: tuple[str, str],
+) -> list[dict[str, object]]:
+    """Return the table of a pair; ``unique`` are the latents of either model alone.
+
+    Raises
+    ------
+    UserError
+        If the split holds no usable token, or the models do not differ.
+    """
+    mean, covariance = moments(difference)
+    mask = torch.zeros(crosscoder.latents)
+    mask[torch.from_numpy(unique)] = 1
+    methods = Methods(
+        difference.pair,
+        torch.from_numpy(mean).float(),
+        components(covariance),
+        sizes(crosscoder.k, store.width),
+        sae,
+        crosscoder,
+        mask,
+    )
+    sums = Sums(len(context.categories) + 1)
+    for rows, x in store.contiguous(split, batch):
+        group = torch.from_numpy(context.category[rows].astype(np.int64))
+        methods.add(torch.from_numpy(x), group % sums.groups, sums)
+    if not int(sums.tokens.sum()):
+        raise cli.UserError(f"the {split} split holds no usable token: raise text.tokens")
+    return list(table(names, sums, methods, context.categories))
+
+
+def unique_latents(selection: pd.DataFrame, pair: Sequence[str]) -> NDArray[np.int64]:
+    """Return the latents that are unique to either model of a pair against the other."""
+    a, b = pair
+    unique = selection[f"unique_{a}_vs_{b}"] | selection[f"unique_{b}_vs_{a}"]
+    return selection.loc[unique, "latent"].to_numpy(dtype=np.int64)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_store_flags(parser)
+    parser.add_argument("--sae", type=Path, required=True, help="folder of the fit on --difference")
+    parser.add_argument("--crosscoder", type=Path, required=True)
+    parser.add_argument("--selection", type=Path, required=True)
+    parser.add_argument("--tokens", type=Path, nargs="+", required=True)
+    parser.add_argument("--split", default="score")
+    parser.add_argument("--batch", type=int, default=4096)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--output", type=Path, required=True)
+    a = parser.parse_args(argv)
+
+    def run() -> None:
+        cli.set_threads(a.threads)
+        difference = open_store(a)
+        assert isinstance(difference, DifferenceStore)
+        store = ActivationStore.from_json(a.activations, a.normalizers, a.layer)
+        with torch.no_grad():
+            rows = explain_difference(
+                store,
+                difference,
+                Crosscoder.load(a.sae),
+                Crosscoder.load(a.crosscoder),
+                unique_latents(files.read_parquet(a.selection), a.difference),
+                read_context(a.tokens),
+                a.split,
+                a.batch,
+                (a.difference[0], a.difference[1]),
+            )
+        files.write_csv(a.output, COLUMNS, rows)
+
+    return cli.guarded(run)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
