@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tests.activations.synthetic import token_shard, write_dump, write_normalizer
 from workflow_scripts.activations import layout
+from workflow_scripts.activations.layout import Stored
 from workflow_scripts.activations.store import ActivationStore, read_rows
 from workflow_scripts.cli import UserError
 from workflow_scripts.dataset.shards import TokenShard
@@ -261,13 +262,13 @@ def test_memory_bounds_what_is_read_at_once(
 ) -> None:
     store = write_store(tmp_path, 512 * 4 * 2 * D)
     sizes: list[int] = []
-    read = store.read
+    held = store.held
 
-    def counted(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def counted(rows: NDArray[np.int64], room: Stored | None = None) -> Stored:
         sizes.append(len(rows))
-        return read(rows)
+        return held(rows, room)
 
-    monkeypatch.setattr(store, "read", counted)
+    monkeypatch.setattr(store, "held", counted)
     batches = islice(store.shuffled("fit", BATCH, seed=0), 2 * (len(store.rows("fit")) // BATCH))
     assert len(list(batches)) > 10
     assert 0 < max(sizes) <= 512 + BATCH

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from tests.crosscoder.memory_store import MemoryStore, fit_settings
 from workflow_scripts.activations import difference as differences
-from workflow_scripts.activations.difference import DifferenceStore, moments, subtract
+from workflow_scripts.activations.difference import DifferenceStore, moments
+from workflow_scripts.activations.layout import Stored
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.cli import UserError
 from workflow_scripts.crosscoder.fit_crosscoder import fit_crosscoder
@@ -44,12 +45,14 @@ class Known(DifferenceStore):
         self.x = np.stack([a, b], axis=1)
         self.stored, self.models, self.width = list(NAMES), ["simpo-it"], WIDTH
         self.pair = (0, 1)
+        self._encoding = "float32"
+        self._normalization = np.zeros((2, WIDTH)), np.ones(2)
 
     def rows(self, split: str) -> NDArray[np.int64]:
         return np.arange(TOKENS)
 
-    def differences(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return subtract(self.x[rows], self.pair)
+    def held(self, rows: NDArray[np.int64], room: Stored | None = None) -> Stored:
+        return self.x[rows].transpose(1, 0, 2)
 
 
 class Pair(MemoryStore):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from workflow_scripts import cli
 from workflow_scripts.activations.difference import DifferenceStore
+from workflow_scripts.activations.layout import Stored
 from workflow_scripts.activations.store import ActivationStore
 
 Control = Literal["noise", "swap"]
@@ -41,9 +42,11 @@ class ControlStore(ActivationStore):
         super().__init__(files, layer, normalizers)
         self.control, self.seed = control, seed
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the control's activations of sorted global tokens, [n, M, D] float32."""
-        x = super().read(rows)
+    def normalized(
+        self, held: Stored, place: NDArray[np.int64] | slice, rows: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return the control's activations of some tokens, [n, M, D]."""
+        x = super().normalized(held, place, rows)
         if self.control == "swap":
             swapped = self._swapped(rows)
             x[swapped] = x[swapped][:, ::-1]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from workflow_scripts.activations.layout import Stored
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.cli import UserError
 
@@ -41,12 +42,15 @@ class DifferenceStore(ActivationStore):
 
     def differences(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return x^b − x^a of sorted global tokens, [n, D]."""
-        return subtract(super().read(rows), self.pair)
+        every = super().normalized(self.held(rows), slice(None), rows)
+        return subtract(every, self.pair)
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the normalised differences of sorted global tokens, [n, 1, D]."""
+    def normalized(
+        self, held: Stored, place: NDArray[np.int64] | slice, rows: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return the normalised differences of some tokens, [n, 1, D]."""
         mean, scale = self._statistics
-        x = self.differences(rows)
+        x = subtract(super().normalized(held, place, rows), self.pair)
         np.subtract(x, mean.astype(np.float32), out=x)
         return np.divide(x, np.float32(scale), out=x)[:, None]
 

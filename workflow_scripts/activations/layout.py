@@ -14,7 +14,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from workflow_scripts import hdf5
 from workflow_scripts.activations import FORMAT, VERSION
@@ -147,8 +149,11 @@ class Layer:
         """Bytes of a whole chunk."""
         return self.chunk_rows * self.width * self.kind.itemsize
 
-    def pieces(self, rows: NDArray[np.int64]) -> Iterator[tuple[slice, Stored]]:
-        """Yield sorted rows in the stored type, part by part, each with its place among ``rows``.
+    def pieces(self, rows: NDArray[np.int64]) -> Iterator[tuple[slice, Stored, NDArray[np.int64]]]:
+        """Yield sorted rows in the stored type, part by part.
+
+        Each part is told by its place among ``rows``, the chunks that hold it, and where in them
+        its rows are.
 
         Raises
         ------
@@ -171,7 +176,7 @@ class Layer:
 
     def _piece(
         self, handle: int, chunks: NDArray[np.int64], rows: NDArray[np.int64]
-    ) -> tuple[slice, Stored]:
+    ) -> tuple[slice, Stored, NDArray[np.int64]]:
         begin = int(chunks[0]) * self.chunk_rows
         end = min((int(chunks[-1]) + 1) * self.chunk_rows, self.rows)
         values = np.empty((end - begin, self.width), dtype=self.kind)
@@ -186,22 +191,19 @@ class Layer:
                     f"{MEND}"
                 )
         first, last = np.searchsorted(rows, (begin, end))
-        wanted = rows[first:last] - begin
-        whole = len(wanted) == end - begin
-        return slice(int(first), int(last)), values if whole else values[wanted]
+        return slice(int(first), int(last)), values, rows[first:last] - begin
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return sorted rows as float32, [n, D]."""
         result = np.empty((len(rows), self.width), dtype=np.float32)
-        for place, values in self.pieces(rows):
-            result[place] = self.widen(values)
+        for place, values, wanted in self.pieces(rows):
+            result[place] = self.widen(values[wanted])
         return result
 
     def widen(self, values: Stored) -> NDArray[np.float32]:
         """Return stored values as float32, exactly."""
-        if self.encoding == "bfloat16":
-            return hdf5.from_bfloat16_bits(values.astype(np.uint16, copy=False))
-        return values.astype(np.float32, copy=False)
+        widened: NDArray[np.float32] = as_tensor(values, self.encoding).float().numpy()
+        return widened
 
     def verify(self) -> None:
         """Read every chunk and compare its checksum; raises as :meth:`pieces`."""
@@ -209,6 +211,13 @@ class Layer:
         for first in range(0, self.rows, step):
             for _ in self.pieces(np.arange(first, min(first + step, self.rows))):
                 pass
+
+
+def as_tensor(values: Stored, encoding: str) -> Tensor:
+    """Return stored values as a tensor that shares their memory."""
+    if encoding == "bfloat16":
+        return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(values)
 
 
 def _read_fully(handle: int, values: NDArray[np.generic], offset: int) -> int:

@@ -9,25 +9,33 @@ x^m = (h^m − mean^m) / scale^m.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from workflow_scripts import hdf5
 from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.activations.ahead import ahead
-from workflow_scripts.activations.layout import Layer, read_column
+from workflow_scripts.activations.layout import (
+    STORED,
+    Layer,
+    Stored,
+    as_tensor,
+    read_column,
+)
 from workflow_scripts.cli import UserError
 
 NORMALIZER_FORMAT = "diffscope-normalizer"
 NORMALIZER_VERSION = 1
 MEMORY = 1 << 30  # bytes of tokens, as float32 of all models, that are shuffled together
-WORKERS = 4  # threads that read
+WORKERS = min(4, os.cpu_count() or 1)  # threads that read
 DROPPED = 255  # in place of a split
 
 
@@ -223,33 +231,66 @@ class ActivationStore:
 
     def normalization(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the means [M, D] and the scales [M]."""
+        return self._normalization
+
+    @cached_property
+    def _normalization(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         chosen = [self.normalizers[model] for model in self.stored]
         return np.stack([n.mean for n in chosen]), np.array([n.scale for n in chosen])
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the normalised activations of sorted global tokens, [n, M, D] float32."""
-        result = np.empty((len(rows), len(self.stored), self.width), dtype=np.float32)
+    @cached_property
+    def _encoding(self) -> str:
+        """How values are held before they are used: as all dumps store them, else widened."""
+        found = {layer.encoding for layers in self._layers.values() for layer in layers}
+        return found.pop() if len(found) == 1 else "float32"
+
+    def room(self, tokens: int) -> Stored:
+        """Return memory in which so many tokens can be held, [M, tokens, D]."""
+        return np.empty((len(self.stored), tokens, self.width), dtype=STORED[self._encoding])
+
+    def held(self, rows: NDArray[np.int64], room: Stored | None = None) -> Stored:
+        """Return the raw activations of sorted global tokens as they are held, [M, n, D].
+
+        They are the first n of ``room``, where it is given.
+        """
+        encoding, layers = self._encoding, self._layers  # not by several threads at once
+        result = self.room(len(rows)) if room is None else room[:, : len(rows)]
         offsets = self.usable.offsets
         bounds = np.searchsorted(rows, offsets)
 
         def fill(task: tuple[int, int]) -> None:
             shard, model = task
             first, last = bounds[shard], bounds[shard + 1]
-            name = self.stored[model]
-            normalizer = self.normalizers[name]
-            mean, scale = normalizer.mean.astype(np.float32), np.float32(normalizer.scale)
-            layer, target = self._layers[name][shard], result[first:last, model]
-            for place, values in layer.pieces(rows[first:last] - offsets[shard]):
-                x = target[place]
-                np.subtract(layer.widen(values), mean, out=x)
-                np.divide(x, scale, out=x)
+            layer, target = layers[self.stored[model]][shard], result[model, first:last]
+            for place, values, wanted in layer.pieces(rows[first:last] - offsets[shard]):
+                x = values if layer.encoding == encoding else layer.widen(values)
+                np.take(x, wanted, axis=0, out=target[place], mode="clip")
 
-        _ = self._layers  # opened here, not by several threads at once
         shards = np.flatnonzero(np.diff(bounds))
         tasks = [(int(shard), model) for shard in shards for model in range(len(self.stored))]
         for _ in self._readers.map(fill, tasks):
             pass
         return result
+
+    def normalized(
+        self, held: Stored, place: NDArray[np.int64] | slice, rows: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return the normalised activations of some tokens, [n, M, D].
+
+        ``place`` tells where in ``held`` [M, ·, D] they are, ``rows`` [n] which tokens they are.
+        """
+        mean, scale = (torch.from_numpy(v).float() for v in self._normalization)
+        chosen = None if isinstance(place, slice) else torch.from_numpy(place)
+        result = torch.empty(len(rows), len(self.stored), self.width)
+        for model, values in enumerate(as_tensor(held, self._encoding)):
+            x = result[:, model]
+            x.copy_(values[place] if chosen is None else values.index_select(0, chosen))
+            x.sub_(mean[model]).div_(scale[model])  # by steps: of one type they are faster
+        return result.numpy()
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the normalised activations of sorted global tokens, [n, M, D] float32."""
+        return self.normalized(self.held(rows), slice(None), rows)
 
     def contiguous(
         self, split: str, batch: int
@@ -258,14 +299,33 @@ class ActivationStore:
         rows = self.rows(split)
         step = max(batch, self.buffer // 8 // batch * batch)
         parts = [rows[first : first + step] for first in range(0, len(rows), step)]
-        for part, x in ahead(self._with_values, parts):
+        for part, _, held in self._held_ahead((part, part) for part in parts):
             for start in range(0, len(part), batch):
-                yield part[start : start + batch], x[start : start + batch]
+                chosen = part[start : start + batch]
+                place = slice(start, start + len(chosen))
+                yield chosen, self.normalized(held, place, chosen)
 
-    def _with_values(
-        self, rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        return rows, self.read(rows)
+    def _held_ahead(
+        self, parts: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Stored]]:
+        """Yield (what is told of a part, its sorted tokens, what is held of them) in order.
+
+        The next part is read while one is used, into the other one of two rooms: to touch new
+        memory costs more than to read.
+        """
+        rooms: list[Stored | None] = [None, None]
+
+        def read(
+            numbered: tuple[int, tuple[NDArray[np.int64], NDArray[np.int64]]],
+        ) -> tuple[NDArray[np.int64], NDArray[np.int64], Stored]:
+            number, (told, rows) = numbered
+            room = rooms[number % 2]
+            if room is None or room.shape[1] < len(rows):
+                rooms[number % 2] = None  # before there is another
+                room = rooms[number % 2] = self.room(len(rows))
+            return told, rows, self.held(rows, room)
+
+        yield from ahead(read, enumerate(parts))
 
     def shuffled(
         self, split: str, batch: int, seed: int, start_batch: int = 0
@@ -288,10 +348,9 @@ class ActivationStore:
             yield from self._whole(split, batch, seed, epoch, first)
         else:
             pools = self._pools_from(split, batch, seed, epoch, first)
-            for skipped, place, x in ahead(self._with_batches, pools):
-                for index in range(skipped, len(place)):
-                    yield x[place[index]]
-                del x  # before the pool after the next is read
+            for batches, ordered, held in self._held_ahead(pools):
+                for rows in batches:
+                    yield self.normalized(held, np.searchsorted(ordered, rows), rows)
 
     def _whole(
         self, split: str, batch: int, seed: int, epoch: int, first: int
@@ -307,23 +366,15 @@ class ActivationStore:
 
     def _pools_from(
         self, split: str, batch: int, seed: int, epoch: int, first: int
-    ) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Yield (batches to skip, batches of rows [n, batch]) without end, behind ``first``."""
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield (batches of rows [n, batch], all of them sorted) without end, behind ``first``."""
         blocks = self._blocks(split, batch)
         while True:
             for batches in self._pools(split, blocks, batch, [seed, epoch]):
                 if first < len(batches):
-                    yield first, batches
+                    yield batches[first:], np.sort(batches[first:], axis=None)
                 first = max(0, first - len(batches))
             epoch += 1
-
-    def _with_batches(
-        self, pool: tuple[int, NDArray[np.int64]]
-    ) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:
-        """Return batches to skip, places [n, batch] in what is read, and what is read."""
-        skipped, batches = pool
-        ordered = np.sort(batches[skipped:], axis=None)
-        return 0, np.searchsorted(ordered, batches[skipped:]), self.read(ordered)
 
     def _blocks(self, split: str, batch: int) -> NDArray[np.int64]:
         """Return (first token, last token + 1, usable tokens) of each block of a split, [n, 3].

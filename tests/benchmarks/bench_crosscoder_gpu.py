@@ -1,0 +1,138 @@
+"""Speed of the crosscoder step on a GPU, against a compiled dense step and the encoder's roofline.
+
+``make bench-gpu`` runs it where there is a GPU; it needs torch, triton and numpy alone. Products in
+bfloat16, weights in float32.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tests.benchmarks.report import Figure, at_least, record
+from tests.crosscoder.dense import as_leaves, dense_loss
+from workflow_scripts.crosscoder import step
+from workflow_scripts.crosscoder.model import initial_weights
+from workflow_scripts.crosscoder.training import Trainer, Training
+
+M = 2
+
+
+@dataclass(frozen=True)
+class Size:
+    """Latents F, width D, active latents k, batch B; side of the square product."""
+
+    F: int = 73_728
+    D: int = 2304
+    k: int = 100
+    B: int = 4096
+    side: int = 8192
+
+
+SIZES = (Size(D=2304), Size(D=3584))
+
+
+def seconds(action: Callable[[], object], device: torch.device, repeats: int = 9) -> float:
+    """Return the median time of ``action`` after three calls to warm up, the device idle again."""
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    times = []
+    for turn in range(3 + repeats):
+        wait()
+        started = time.perf_counter()
+        action()
+        wait()
+        if turn >= 3:
+            times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def peak_rate(device: torch.device, side: int) -> float:
+    """Return the operations per second of a large square product in bfloat16."""
+    a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in "ab")
+    return 2 * side**3 / seconds(lambda: a @ b, device)
+
+
+def new_trainer(size: Size, device: torch.device) -> Trainer:
+    """Return a trainer of this size without dead latents."""
+    settings = Training(
+        steps=1000,
+        k=size.k,
+        batch=size.B,
+        learning_rate=1e-4,
+        warmup_steps=1,
+        decay_share=0.0,
+        k_start=size.k,
+        clip_norm=1.0,
+        dead_tokens=10**12,
+        k_aux=size.D // 2,
+        auxk_weight=1 / 32,
+        matmul="bfloat16",
+    )
+    return Trainer(initial_weights(size.F, M, size.D, 0, 1.0).to(device), settings)
+
+
+def dense_step(size: Size, device: torch.device, x: Tensor, compiled: bool) -> Callable[[], None]:
+    """Return a step of plain autograd under autocast, compiled on request."""
+    leaves = as_leaves(initial_weights(size.F, M, size.D, 0, 1.0).to(device))
+    parameters = list(leaves.tensors().values())
+    optimizer = torch.optim.Adam(parameters, lr=1e-4, fused=True)
+
+    def loss() -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16):
+            return dense_loss(x, leaves, M, size.k)
+
+    forward = torch.compile(loss) if compiled else loss
+
+    def once() -> None:
+        with torch.enable_grad():
+            found = forward()
+            optimizer.zero_grad()
+            found.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+
+    return once
+
+
+@torch.no_grad()
+def our_step(size: Size, device: torch.device, x: Tensor) -> tuple[float, float]:
+    """Return the seconds of a step of ours and of the encoder's product in it."""
+    trainer = new_trainer(size, device)
+    whole = seconds(lambda: trainer.step(x, M), device)
+    return whole, seconds(lambda: step.encode(x, trainer.weights, torch.bfloat16), device)
+
+
+def measure(size: Size, device: torch.device, compiled: bool = True) -> list[Figure]:
+    """Return the figures of one size."""
+    torch.manual_seed(0)
+    x = torch.randn(size.B, M * size.D, device=device)
+    whole, encoder = our_step(size, device, x)
+    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    dense = seconds(dense_step(size, device, x, compiled), device, 5)
+    rate = peak_rate(device, size.side)
+    flop = 2 * size.B * size.F * M * size.D
+    name = f"crosscoder_step_{device.type}_D{size.D}"
+    return [
+        at_least(name, "dense compiled step / our step", dense / whole, "ratio", 3.0),
+        Figure(name, "our step", whole, "s"),
+        Figure(name, "dense compiled step", dense, "s"),
+        Figure(name, "tokens per second", size.B / whole, "1/s"),
+        Figure(name, "memory at the peak", memory / 1e9, "GB"),
+        Figure(name, "encoder product / square product, rates", flop / encoder / rate, "ratio"),
+    ]
+
+
+if __name__ == "__main__":
+    if os.environ.get("BENCH_DEVICE") == "cuda":
+        for chosen in SIZES:
+            record(measure(chosen, torch.device("cuda")))
