@@ -12,14 +12,14 @@ from collections.abc import Callable
 import torch
 
 from tests.benchmarks.report import Figure, at_least, at_most, record
+from tests.benchmarks.sizes import M, Size, new_trainer
 from tests.crosscoder.dense import as_leaves, dense_loss
 from workflow_scripts.crosscoder import step
-from workflow_scripts.crosscoder.model import initial_weights
 from workflow_scripts.crosscoder.products import DENSE_FROM, DenseProducts, SparseProducts
 from workflow_scripts.crosscoder.sparsity import Active, BatchTopK
-from workflow_scripts.crosscoder.training import Trainer, Training
 
-B, M, D, F, K = 1024, 2, 512, 16_384, 32
+SIZE = Size()
+B, D, F, K = SIZE.B, SIZE.D, SIZE.F, SIZE.k
 
 
 def seconds(action: Callable[[], object], repeats: int) -> float:
@@ -31,24 +31,6 @@ def seconds(action: Callable[[], object], repeats: int) -> float:
         action()
         times.append(time.perf_counter() - started)
     return statistics.median(times)
-
-
-def new_trainer(k_aux: int, dead_tokens: int) -> Trainer:
-    """Return a trainer at the benchmark's size, warmed up."""
-    settings = Training(
-        steps=1000,
-        k=K,
-        batch=B,
-        learning_rate=1e-4,
-        warmup_steps=1,
-        decay_share=0.0,
-        k_start=K,
-        clip_norm=1.0,
-        dead_tokens=dead_tokens,
-        k_aux=k_aux,
-        auxk_weight=1 / 32,
-    )
-    return Trainer(initial_weights(F, M, D, 0, 1.0), settings)
 
 
 def dense_by_sparse(latents: int = 4096) -> float:
@@ -71,7 +53,7 @@ def measure() -> list[Figure]:
     """Return the ratios, all of one run."""
     torch.manual_seed(0)
     batches = iter([torch.randn(B, M * D) for _ in range(64)] * 4)
-    trainer = new_trainer(k_aux=D // 2, dead_tokens=10**12)
+    trainer = new_trainer(SIZE)
     weights, rule = trainer.weights, BatchTopK()
 
     def forward_backward() -> None:
@@ -94,7 +76,7 @@ def measure() -> list[Figure]:
         encoder = seconds(lambda: step.encode(next(batches), weights), 9)
         ours = seconds(forward_backward, 9)
         whole = seconds(lambda: trainer.step(next(batches), M), 9)
-        aux = new_trainer(k_aux=D // 2, dead_tokens=1)
+        aux = new_trainer(SIZE, dead_tokens=1)
         with_aux = seconds(lambda: aux.step(next(batches), M), 3)
     dense = seconds(dense_step, 3)
     name = "crosscoder_step"

@@ -10,32 +10,18 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tests.benchmarks.report import Figure, at_least, record
+from tests.benchmarks.sizes import M, Size, new_trainer
 from tests.crosscoder.dense import as_leaves, dense_loss
 from workflow_scripts.crosscoder import step
 from workflow_scripts.crosscoder.model import initial_weights
-from workflow_scripts.crosscoder.training import Trainer, Training
 
-M = 2
-
-
-@dataclass(frozen=True)
-class Size:
-    """Latents F, width D, active latents k, batch B; side of the square product."""
-
-    F: int = 73_728
-    D: int = 2304
-    k: int = 100
-    B: int = 4096
-    side: int = 8192
-
-
-SIZES = (Size(D=2304), Size(D=3584))
+SIZES = tuple(Size(F=73_728, D=width, k=100, B=4096) for width in (2304, 3584))
+SIDE = 8192  # of the square product
 
 
 def seconds(action: Callable[[], object], device: torch.device, repeats: int = 9) -> float:
@@ -60,25 +46,6 @@ def peak_rate(device: torch.device, side: int) -> float:
     """Return the operations per second of a large square product in bfloat16."""
     a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in "ab")
     return 2 * side**3 / seconds(lambda: a @ b, device)
-
-
-def new_trainer(size: Size, device: torch.device) -> Trainer:
-    """Return a trainer of this size without dead latents."""
-    settings = Training(
-        steps=1000,
-        k=size.k,
-        batch=size.B,
-        learning_rate=1e-4,
-        warmup_steps=1,
-        decay_share=0.0,
-        k_start=size.k,
-        clip_norm=1.0,
-        dead_tokens=10**12,
-        k_aux=size.D // 2,
-        auxk_weight=1 / 32,
-        matmul="bfloat16",
-    )
-    return Trainer(initial_weights(size.F, M, size.D, 0, 1.0).to(device), settings)
 
 
 def dense_step(size: Size, device: torch.device, x: Tensor, compiled: bool) -> Callable[[], None]:
@@ -107,19 +74,21 @@ def dense_step(size: Size, device: torch.device, x: Tensor, compiled: bool) -> C
 @torch.no_grad()
 def our_step(size: Size, device: torch.device, x: Tensor) -> tuple[float, float]:
     """Return the seconds of a step of ours and of the encoder's product in it."""
-    trainer = new_trainer(size, device)
+    trainer = new_trainer(size, matmul="bfloat16", device=device)
     whole = seconds(lambda: trainer.step(x, M), device)
     return whole, seconds(lambda: step.encode(x, trainer.weights, torch.bfloat16), device)
 
 
-def measure(size: Size, device: torch.device, compiled: bool = True) -> list[Figure]:
+def measure(
+    size: Size, device: torch.device, compiled: bool = True, side: int = SIDE
+) -> list[Figure]:
     """Return the figures of one size."""
     torch.manual_seed(0)
     x = torch.randn(size.B, M * size.D, device=device)
     whole, encoder = our_step(size, device, x)
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     dense = seconds(dense_step(size, device, x, compiled), device, 5)
-    rate = peak_rate(device, size.side)
+    rate = peak_rate(device, side)
     flop = 2 * size.B * size.F * M * size.D
     name = f"crosscoder_step_{device.type}_D{size.D}"
     return [

@@ -19,25 +19,13 @@ import torch
 
 from tests.benchmarks.bench_crosscoder import seconds
 from tests.benchmarks.report import Figure, at_most, record
+from tests.benchmarks.sizes import M, Size, new_trainer
 from workflow_scripts.crosscoder import step
-from workflow_scripts.crosscoder.model import initial_weights
-from workflow_scripts.crosscoder.training import Trainer, Training
 
-M = 2
 PLOT = Path("results/benchmarks_grid.png")
 
 
-@dataclass(frozen=True)
-class Size:
-    """Latents F, batch B, active latents k and width D."""
-
-    F: int = 8192
-    B: int = 512
-    k: int = 32
-    D: int = 256
-
-
-BASE = Size()
+BASE = Size(F=8192, D=256, k=32, B=512)
 AXES: dict[str, tuple[int, ...]] = {
     "F": (2048, 4096, 8192, 16_384),
     "B": (128, 256, 512, 1024),
@@ -66,20 +54,7 @@ def cost(size: Size) -> Cost:
     torch.manual_seed(0)
     x = torch.randn(size.B, M * size.D)
     before = peak()
-    settings = Training(
-        steps=1000,
-        k=size.k,
-        batch=size.B,
-        learning_rate=1e-4,
-        warmup_steps=1,
-        decay_share=0.0,
-        k_start=size.k,
-        clip_norm=1.0,
-        dead_tokens=10**12,
-        k_aux=size.D // 2,
-        auxk_weight=1 / 32,
-    )
-    trainer = Trainer(initial_weights(size.F, M, size.D, 0, 1.0), settings)
+    trainer = new_trainer(size)
     with torch.no_grad():
         encoder = seconds(lambda: step.encode(x, trainer.weights), 7)
         whole = seconds(lambda: trainer.step(x, M), 7)

@@ -10,17 +10,18 @@ import torch
 
 from tests.benchmarks import bench_crosscoder_gpu, bench_fve, bench_grid
 from tests.benchmarks.report import Figure, at_least, record
+from tests.benchmarks.sizes import Size
 
 
 def test_gpu_benchmark_on_the_cpu() -> None:
-    size = bench_crosscoder_gpu.Size(F=256, D=16, k=4, B=32, side=64)
-    figures = bench_crosscoder_gpu.measure(size, torch.device("cpu"), compiled=False)
+    size = Size(F=256, D=16, k=4, B=32)
+    figures = bench_crosscoder_gpu.measure(size, torch.device("cpu"), compiled=False, side=64)
     assert all(math.isfinite(figure.value) for figure in figures)
     assert figures[0].met in {"yes", "no"}
 
 
 def test_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = bench_grid.cost(bench_grid.Size(F=64, B=16, k=4, D=8))
+    small = bench_grid.cost(Size(F=64, B=16, k=4, D=8))
     assert 0 < small.encoder < small.step
     costs = {
         (axis, v): bench_grid.Cost(1, 2, v) for axis, vs in bench_grid.AXES.items() for v in vs

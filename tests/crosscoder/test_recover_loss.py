@@ -58,9 +58,8 @@ def measured(
     manifests: dict[str, Path], sample: step.Sample, crosscoder: Crosscoder, folder: Path
 ) -> pd.DataFrame:
     output = folder / "loss.csv"
-    step.recover_loss(
-        manifests, crosscoder, LAYER, [1e6, 1e6], sample, 0, "float32", 64, "cpu", output
-    )
+    patcher = Patcher(crosscoder, torch.tensor([1e6, 1e6]))
+    step.recover_loss(manifests, patcher, LAYER, sample, 0, "float32", 64, output)
     return pd.read_csv(output)
 
 

@@ -128,9 +128,8 @@ def test_step_writes_every_set(tmp_path: Path) -> None:
             step.patch_latents(
                 (models[0], models[1]),
                 NAMES,
-                crosscoder(),
+                Patcher(crosscoder(), torch.tensor([1e6, 1e6])),
                 LAYER,
-                [1e6, 1e6],
                 latents,
                 selection,
                 [tmp_path / "shard000.h5"],
@@ -138,7 +137,6 @@ def test_step_writes_every_set(tmp_path: Path) -> None:
                 seed=0,
                 dtype="float32",
                 batch_tokens=30,
-                device="cpu",
                 output=output,
             )
     assert outputs[0].read_bytes() == outputs[1].read_bytes()

@@ -24,7 +24,7 @@ from workflow_scripts.activations.ahead import ahead
 from workflow_scripts.activations.blocks import capture, check_layers, decoder_blocks, forward_to
 from workflow_scripts.activations.layout import STORED, LayerWriter, Stored, write_column
 from workflow_scripts.dataset.shards import TokenShard
-from workflow_scripts.models.loading import Manifest, choose_device, load_model
+from workflow_scripts.models.loading import Manifest, add_running_flags, choose_device, load_model
 from workflow_scripts.provenance import provenance
 
 HELD_BYTES = 1 << 28  # float32 values of all layers, before they are written; twice at most
@@ -212,11 +212,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokens", type=Path, required=True)
     parser.add_argument("--layers", type=int, nargs="+", required=True)
     parser.add_argument("--dtype", choices=sorted(STORED), default="bfloat16")
-    parser.add_argument("--compute-dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--batch-tokens", type=int, default=8192)
-    parser.add_argument("--device", default="auto")
+    add_running_flags(parser)
     parser.add_argument("--gpus", type=int, default=1, help="to spread the model over")
-    parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--facts", type=json.loads, default={})
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args(argv)

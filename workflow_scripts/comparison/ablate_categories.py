@@ -22,7 +22,6 @@ from transformers import PreTrainedModel
 
 from workflow_scripts import cli, files
 from workflow_scripts.activations.patching import layer_output, patched
-from workflow_scripts.activations.store import Normalizer
 from workflow_scripts.comparison import statistics
 from workflow_scripts.comparison.counts import unique_mask
 from workflow_scripts.comparison.inputs import (
@@ -34,11 +33,10 @@ from workflow_scripts.comparison.inputs import (
     read_classes,
     read_labelled,
 )
-from workflow_scripts.crosscoder.model import Crosscoder
-from workflow_scripts.crosscoder.patcher import Patcher, matched
+from workflow_scripts.crosscoder.patcher import Patcher, add_patching_flags, matched
 from workflow_scripts.dataset.answers import Document, batches, pad, read_documents
 from workflow_scripts.models.head import token_losses
-from workflow_scripts.models.loading import choose_device, load_model
+from workflow_scripts.models.loading import add_running_flags, load_model
 
 SPLIT = "verify"
 OTHERS = 2  # documents of each other category
@@ -230,15 +228,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--model", type=cli.named_path, action="append", required=True, metavar="NAME=MODEL.JSON"
     )
-    parser.add_argument("--crosscoder", type=Path, required=True)
-    parser.add_argument("--normalizers", type=cli.json_argument, required=True)
-    parser.add_argument("--layer", type=int, required=True)
+    add_patching_flags(parser)
     parser.add_argument("--tokens", type=Path, nargs="+", required=True)
     parser.add_argument("--documents", type=int, default=8, help="per category, at most")
-    parser.add_argument("--compute-dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--batch-tokens", type=int, default=8192)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=None)
+    add_running_flags(parser)
     parser.add_argument("--output", type=Path, required=True)
     a = parser.parse_args(argv)
 
@@ -248,9 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, fit = next(iter(fits.items()))
         found = read_labelled(name, min(fit.seeds), fits, read_classes(a.taxonomy))
         labeller = a.labeller or (TRUE if TRUE in found else next(iter(found)))
-        device = choose_device(a.device)
-        crosscoder = Crosscoder.load(a.crosscoder).to(device)
-        bounds = [Normalizer.read(Path(a.normalizers[m])).norm_bound for m in crosscoder.models]
+        patcher = Patcher.open(a)
         with torch.no_grad():
             ablate_categories(
                 a.comparison,
@@ -258,13 +249,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 labeller,
                 found[labeller],
                 dict(a.model),
-                Patcher(crosscoder, torch.tensor(bounds, device=device)),
+                patcher,
                 a.layer,
                 read_documents(a.tokens, SPLIT, a.documents),
                 a.confidence,
                 a.compute_dtype,
                 a.batch_tokens,
-                device,
+                patcher.device,
                 a.output,
             )
 

@@ -20,7 +20,7 @@ from workflow_scripts import cli, files
 from workflow_scripts.comparison.behaviour import COLUMNS
 from workflow_scripts.dataset.answers import Document, batches, pad, read_documents
 from workflow_scripts.models.head import token_losses
-from workflow_scripts.models.loading import choose_device, load_model
+from workflow_scripts.models.loading import add_running_flags, choose_device, load_model
 
 SPLIT = "score"
 
@@ -92,10 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--tokens", type=Path, nargs="+", required=True)
     parser.add_argument("--documents", type=int, default=200, help="per category, at most")
-    parser.add_argument("--compute-dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--batch-tokens", type=int, default=8192)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=None)
+    add_running_flags(parser)
     parser.add_argument("--output", type=Path, required=True)
     a = parser.parse_args(argv)
 

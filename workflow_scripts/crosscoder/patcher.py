@@ -5,14 +5,26 @@ Shapes: N tokens, M models, D width, F latents; σ and μ are the normaliser's s
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from workflow_scripts import cli
+from workflow_scripts.activations.store import Normalizer
 from workflow_scripts.crosscoder.model import Crosscoder
+from workflow_scripts.models.loading import choose_device
+
+
+def add_patching_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that name a crosscoder and where it looks."""
+    parser.add_argument("--crosscoder", type=Path, required=True)
+    parser.add_argument("--normalizers", type=cli.json_argument, required=True)
+    parser.add_argument("--layer", type=int, required=True)
 
 
 @dataclass(frozen=True)
@@ -21,6 +33,25 @@ class Patcher:
 
     crosscoder: Crosscoder
     bounds: Tensor  # norm above which a token is dropped, [M]
+
+    @classmethod
+    def open(cls, a: argparse.Namespace) -> Patcher:
+        """Read what the flags name, onto the device on which models run.
+
+        Raises
+        ------
+        UserError
+            If files are missing or there is no such device.
+        """
+        device = choose_device(a.device)
+        crosscoder = Crosscoder.load(a.crosscoder)
+        bounds = [Normalizer.read(Path(a.normalizers[m])).norm_bound for m in crosscoder.models]
+        return cls(crosscoder.to(device), torch.tensor(bounds, device=device))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.bounds.device
 
     def usable(self, h: Tensor, real: Tensor) -> Tensor:
         """Return which tokens the fit would use, [N]: neither at position 0 nor above a bound.

@@ -24,14 +24,12 @@ from transformers import PreTrainedModel
 
 from workflow_scripts import cli, files
 from workflow_scripts.activations.patching import layer_output, patched
-from workflow_scripts.activations.store import Normalizer
-from workflow_scripts.crosscoder.model import Crosscoder
-from workflow_scripts.crosscoder.patcher import Patcher
+from workflow_scripts.crosscoder.patcher import Patcher, add_patching_flags
 from workflow_scripts.dataset.answers import Document, batches, pad
 from workflow_scripts.dataset.documents import read_sources
 from workflow_scripts.dataset.shards import TokenShard
 from workflow_scripts.models.head import Predictions, parts, predict
-from workflow_scripts.models.loading import choose_device, load_model
+from workflow_scripts.models.loading import add_running_flags, load_model
 
 REPLACEMENTS = ("own", "reconstruction", "zero", "mean")
 ALL = "all"
@@ -119,12 +117,11 @@ def measure(
     layer: int,
     documents: Sequence[Document],
     batch_tokens: int,
-    device: torch.device,
 ) -> NDArray[np.float64]:
     """Return each model's sums per document: cross-entropies, then KLs, [M, documents, 7]."""
     sums: list[list[NDArray[np.float64]]] = [[] for _ in models]
     for batch in cli.progress(list(batches(documents, batch_tokens)), desc="replacing"):
-        ids, mask, predicted = (x.to(device) for x in pad(batch))
+        ids, mask, predicted = (x.to(patcher.device) for x in pad(batch))
         real, targets = mask.bool(), ids[:, 1:][predicted[:, 1:]]
         outputs = [layer_output(model, layer, ids, mask) for model in models]
         flat = torch.stack([output[real].float() for output in outputs], dim=1)
@@ -177,14 +174,12 @@ def table(
 
 def recover_loss(
     manifests: Mapping[str, Path],
-    crosscoder: Crosscoder,
+    patcher: Patcher,
     layer: int,
-    bounds: Sequence[float],
     sample: Sample,
     seed: int,
     dtype: str,
     batch_tokens: int,
-    device: str,
     output: Path,
 ) -> None:
     """Write the table; ``manifests`` name the crosscoder's models.
@@ -196,13 +191,10 @@ def recover_loss(
     """
     if not sample.documents:
         raise cli.UserError("the score split holds no document: raise text.tokens")
-    where = choose_device(device)
-    models = [
-        load_model(manifests[name], getattr(torch, dtype), where) for name in crosscoder.models
-    ]
-    patcher = Patcher(crosscoder.to(where), torch.tensor(bounds, device=where))
-    sums = measure(models, patcher, layer, sample.documents, batch_tokens, where)
-    files.write_csv(output, COLUMNS, table(crosscoder.models, sample, sums, seed))
+    names = patcher.crosscoder.models
+    models = [load_model(manifests[name], getattr(torch, dtype), patcher.device) for name in names]
+    sums = measure(models, patcher, layer, sample.documents, batch_tokens)
+    files.write_csv(output, COLUMNS, table(names, sample, sums, seed))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -211,37 +203,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--model", type=cli.named_path, action="append", required=True, metavar="NAME=MODEL"
     )
-    parser.add_argument("--crosscoder", type=Path, required=True)
-    parser.add_argument("--normalizers", type=cli.json_argument, required=True)
-    parser.add_argument("--layer", type=int, required=True)
+    add_patching_flags(parser)
     parser.add_argument("--tokens", type=Path, nargs="+", required=True)
     parser.add_argument("--sources", type=Path, nargs="+", required=True, help="documents.parquet")
     parser.add_argument("--split", default="score")
     parser.add_argument("--documents", type=int, default=40, help="per source, at most")
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--compute-dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--batch-tokens", type=int, default=8192)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=None)
+    add_running_flags(parser)
     parser.add_argument("--output", type=Path, required=True)
     a = parser.parse_args(argv)
 
     def run() -> None:
         cli.set_threads(a.threads)
-        crosscoder = Crosscoder.load(a.crosscoder)
-        bounds = [Normalizer.read(Path(a.normalizers[m])).norm_bound for m in crosscoder.models]
         sample = read_sample(a.tokens, read_sources(a.sources), a.split, a.documents)
         with torch.no_grad():
             recover_loss(
                 dict(a.model),
-                crosscoder,
+                Patcher.open(a),
                 a.layer,
-                bounds,
                 sample,
                 a.seed,
                 a.compute_dtype,
                 a.batch_tokens,
-                a.device,
                 a.output,
             )
 

@@ -26,11 +26,9 @@ from transformers import PreTrainedModel
 
 from workflow_scripts import cli, files
 from workflow_scripts.activations.patching import layer_output, log_probabilities, patched
-from workflow_scripts.activations.store import Normalizer
-from workflow_scripts.crosscoder.model import Crosscoder
-from workflow_scripts.crosscoder.patcher import Patcher, matched
+from workflow_scripts.crosscoder.patcher import Patcher, add_patching_flags, matched
 from workflow_scripts.dataset.answers import Document, batches, pad, read_documents
-from workflow_scripts.models.loading import choose_device, load_model
+from workflow_scripts.models.loading import add_running_flags, load_model
 
 SPLIT = "verify"
 SETS = ("none", "unique", "shared", "random", "all", "error")
@@ -91,13 +89,12 @@ def divergences(
     sets: Mapping[str, Tensor | str],
     documents: Sequence[Document],
     batch_tokens: int,
-    device: torch.device,
 ) -> dict[str, list[NDArray[np.float64]]]:
     """Return, by set, each document's KL(target ‖ patched target) per answer token, in nats."""
     source, target = models
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in sets}
     for batch in cli.progress(list(batches(documents, batch_tokens)), desc="patching"):
-        ids, mask, answer = (x.to(device) for x in pad(batch))
+        ids, mask, answer = (x.to(patcher.device) for x in pad(batch))
         own = log_probabilities(target, ids, mask, answer)
         real = mask.bool()
         outputs = [layer_output(model, layer, ids, mask) for model in (source, target)]
@@ -155,9 +152,8 @@ def summarise(
 def patch_latents(
     manifests: tuple[Path, Path],
     names: tuple[str, str],
-    crosscoder: Crosscoder,
+    patcher: Patcher,
     layer: int,
-    bounds: Sequence[float],
     latents: pd.DataFrame,
     selection: pd.DataFrame,
     tokens: Sequence[Path],
@@ -165,7 +161,6 @@ def patch_latents(
     seed: int,
     dtype: str,
     batch_tokens: int,
-    device: str,
     output: Path,
 ) -> None:
     """Write the table; ``names`` and ``manifests`` are those of source and target.
@@ -178,8 +173,7 @@ def patch_latents(
     documents = read_documents(tokens, SPLIT, limit)
     if not documents:
         raise cli.UserError(f"the {SPLIT} split holds no answer tokens: raise text.tokens")
-    where = choose_device(device)
-    crosscoder = crosscoder.to(where)
+    crosscoder, where = patcher.crosscoder, patcher.device
     source, target = (crosscoder.models.index(name) for name in names)
     models = [load_model(manifest, getattr(torch, dtype), where) for manifest in manifests]
     chosen = choose_sets(latents, selection, *names, seed)
@@ -189,7 +183,6 @@ def patch_latents(
         mask[torch.tensor(members, device=where)] = 1
         masks[name] = mask
     masks |= {"all": "all", "error": "error"}
-    patcher = Patcher(crosscoder, torch.tensor(bounds, device=where))
     kl = divergences(
         (models[0], models[1]),
         patcher,
@@ -198,7 +191,6 @@ def patch_latents(
         masks,
         documents,
         batch_tokens,
-        where,
     )
     sizes = {"none": 0, **{name: len(members) for name, members in chosen.items()}}
     sizes["all"] = int(latents["live"].sum())
@@ -212,33 +204,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     for side in ("source", "target"):
         parser.add_argument(f"--{side}", type=cli.named_path, required=True, metavar="NAME=MODEL")
-    parser.add_argument("--crosscoder", type=Path, required=True)
-    parser.add_argument("--normalizers", type=cli.json_argument, required=True)
-    parser.add_argument("--layer", type=int, required=True)
+    add_patching_flags(parser)
     parser.add_argument("--latents", type=Path, required=True)
     parser.add_argument("--selection", type=Path, required=True)
     parser.add_argument("--tokens", type=Path, nargs="+", required=True)
     parser.add_argument("--documents", type=int, default=20, help="per category, at most")
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--compute-dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--batch-tokens", type=int, default=8192)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=None)
+    add_running_flags(parser)
     parser.add_argument("--output", type=Path, required=True)
     a = parser.parse_args(argv)
 
     def run() -> None:
         cli.set_threads(a.threads)
-        crosscoder = Crosscoder.load(a.crosscoder)
-        bounds = [Normalizer.read(Path(a.normalizers[m])).norm_bound for m in crosscoder.models]
         (source, start), (target, end) = a.source, a.target
         with torch.no_grad():
             patch_latents(
                 (start, end),
                 (source, target),
-                crosscoder,
+                Patcher.open(a),
                 a.layer,
-                bounds,
                 files.read_parquet(a.latents),
                 files.read_parquet(a.selection),
                 a.tokens,
@@ -246,7 +230,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 a.seed,
                 a.compute_dtype,
                 a.batch_tokens,
-                a.device,
                 a.output,
             )
 

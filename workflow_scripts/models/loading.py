@@ -6,6 +6,7 @@ says so. Nothing is downloaded: the manifest names a local folder.
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+
+
+def add_running_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how models run."""
+    parser.add_argument("--compute-dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--batch-tokens", type=int, default=8192)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=None)
 
 
 @dataclass(frozen=True)
