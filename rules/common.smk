@@ -467,6 +467,7 @@ def report_fits(names: list[str]) -> dict[str, dict[str, object]]:
     for name, fit in fits.items():
         fit["layer"] = SETTINGS.fits[name].layer
         for seed, files in fit["seeds"].items():
+            files["clauses"] = f"{RESULTS}/latents/{name}/seed{seed}/selection.json"
             files["evaluation"] = f"{RESULTS}/crosscoder/{name}/seed{seed}/evaluation.json"
             if SETTINGS.fits[name].loss_documents and SETTINGS.fits[name].control is None:
                 files["loss"] = f"{RESULTS}/crosscoder/{name}/seed{seed}/loss.csv"

@@ -14,6 +14,7 @@ rule score_latents:
         unpack(lambda wildcards: fit_inputs(wildcards.fit)),
         crosscoder=f"{CROSSCODER}/crosscoder.safetensors",
         tokens=TOKEN_SHARDS,
+        documents=[f"{documents}.parquet" for documents in DOCUMENTS],
     output:
         f"{LATENTS}/latents.parquet",
     log:
@@ -35,8 +36,8 @@ rule score_latents:
         ),
     shell:
         "logged {log:q} python -m workflow_scripts.latents.score_latents"
-        " {params.inputs:q} --tokens {input.tokens:q} --crosscoder {params.folder:q}"
-        " {params.rule_:q} --threads {threads} --output {output:q}"
+        " {params.inputs:q} --tokens {input.tokens:q} --documents {input.documents:q}"
+        " --crosscoder {params.folder:q} {params.rule_:q} --threads {threads} --output {output:q}"
 
 
 rule select_latents:

@@ -31,6 +31,9 @@ HOSTILE = (
 )
 
 
+SOURCES = ("all", "web")
+
+
 def report_flags(run: Run, figure: Path, output: Path) -> list[str]:
     """Return the command line of the report."""
     fits = {}
@@ -38,9 +41,18 @@ def report_flags(run: Run, figure: Path, output: Path) -> list[str]:
         seeds = {}
         for seed in run.seeds:
             named = run.root / f"autointerp/{name}/seed{seed}"
+            clauses, loss = named / "selection.json", named / "loss.csv"
+            left = {"live": 300, "status": 280, "nu_r": 61, "nu_e": 47, "fdr": 46}
+            files.write_json(clauses, {"left_after": {f"{models[0]}_vs_{models[1]}": left}})
+            rows = [
+                {"model": m, "source": s, "recovered_mean": 0.9} for m in models for s in SOURCES
+            ]
+            files.write_csv(loss, ["model", "source", "recovered_mean"], rows)
             seeds[str(seed)] = {
                 **run.seed_files(name, seed),
                 "evaluation": str(run.root / f"crosscoder/{name}/seed{seed}/evaluation.json"),
+                "clauses": str(clauses),
+                "loss": str(loss),
                 "explanations": [str(named / "explanations.parquet")],
                 "scores": [str(named / "scores.parquet")],
             }
@@ -123,6 +135,19 @@ def test_the_answer_stands_first_with_its_picture(run: Run, page: Path) -> None:
     assert "Gaps in score and changes of latents" in text
     assert "Verdicts under other decisions" in text
     assert "a" * 40 in text
+
+
+def test_clauses_and_recovered_losses_are_told(run: Run, page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    names = list(run.fits)
+    table = text.split("<caption>Latents left after each clause of the rule")[1].split("</table>")[
+        0
+    ]
+    assert table.count("<tr") == 1 + len(names) * len(run.seeds)
+    for left in ("300", "280", "61", "47", "46"):
+        assert f">{left}<" in table
+    models = run.fits[names[0]]
+    assert ", ".join(f"{model} 0.900" for model in models) in text
 
 
 def test_hostile_text_stays_data(hostile: Path) -> None:

@@ -83,7 +83,15 @@ def planted() -> tuple[MemoryStore, Crosscoder, TokenContext]:
 def table() -> pd.DataFrame:
     store, crosscoder, context = planted()
     bounds = Bounds(nu_r=0.5, nu_e=0.2, lower=-0.1, min_documents=10, min_beta=0.05)
-    return score_latents(store, crosscoder, context, bounds, groups=20)  # type: ignore[arg-type]
+    sources = {number: "web" if number % 4 else "chat" for number in range(DOCUMENTS)}
+    return score_latents(
+        store,  # type: ignore[arg-type]
+        crosscoder,
+        context,
+        bounds,
+        groups=20,
+        sources=sources,
+    )
 
 
 def test_planted_ratios_come_back(table: pd.DataFrame) -> None:
@@ -145,6 +153,25 @@ def test_true_category_needs_half_of_the_normalised_mass() -> None:
     assert names == ["x", "none", "none"]
 
 
+def test_mass_is_shared_out_by_place_and_source(table: pd.DataFrame) -> None:
+    store, crosscoder, context = planted()
+    f = crosscoder.encode(torch.from_numpy(store.x)).double().numpy()
+    total = f.sum(0)
+    live = total > 0
+    masks = {
+        "position_share_1_8": (context.position > 0) & (context.position < 9),
+        "position_share_9_64": (context.position >= 9) & (context.position < 65),
+        "source_share_chat": context.document % 4 == 0,
+        "source_share_web": context.document % 4 > 0,
+    }
+    for name, mask in masks.items():
+        usable = mask | (context.position == 0) if name.endswith("1_8") else mask
+        expected = f[usable].sum(0)[live] / total[live]
+        np.testing.assert_allclose(table.loc[live, name], expected, rtol=1e-6, err_msg=name)
+    web_and_chat = table["source_share_chat"] + table["source_share_web"]
+    np.testing.assert_allclose(web_and_chat[live], 1)
+
+
 def test_columns_are_documented(table: pd.DataFrame) -> None:
     """Every column of the table stands in COLUMNS.md, and every column there exists."""
     told = {
@@ -157,5 +184,6 @@ def test_columns_are_documented(table: pd.DataFrame) -> None:
         re.sub(r"_(a|b)_vs_(a|b)", "_<own>_vs_<other>", column).replace("_a_b", "_<a>_<b>")
         for column in table.columns
     }
+    generic = {re.sub(r"^source_share_.*$", "source_share_<source>", name) for name in generic}
     generic = {re.sub(r"^decoder_norm_[ab]$", "decoder_norm_<m>", name) for name in generic}
     assert told == generic

@@ -126,6 +126,7 @@ def render(inputs: Inputs) -> str:
         gaps=report_tables.gap_table(_optional(inputs.gaps)),
         sensitivity=report_tables.sensitivity_table(_optional(inputs.sensitivity)),
         fits=report_tables.fit_table(inputs.fits),
+        clauses=report_tables.clause_table(inputs.fits),
         published=report_tables.published_table(inputs.published[0]) if inputs.published else None,
         measured_with=files.read_json(inputs.published[1]) if inputs.published else [],
         provenance=report_tables.flatten(provenance),

@@ -25,6 +25,7 @@ class SeedFiles:
     latents: Path
     selection: Path
     examples: Path | None = None
+    clauses: Path | None = None
     evaluation: Path | None = None
     loss: Path | None = None
     mirrors: Path | None = None

@@ -203,6 +203,35 @@ def fit_table(fits: Mapping[str, FitFiles]) -> Table:
     return Table("Crosscoders", header, rows, [""] * len(rows))
 
 
+CLAUSES = {
+    "status": "defined, no flipped sign",
+    "nu_r": "ν^r below its bound",
+    "nu_e": "ν^ε below its bound",
+    "fdr": "significant",
+    "delta_norm": "Δnorm",
+}
+
+
+def clause_table(fits: Mapping[str, FitFiles]) -> Table | None:
+    """Return how many live latents are left after each clause of the rule, by claim."""
+    told = [
+        (name, seed, files.read_json(source.clauses)["left_after"])
+        for name, fit in fits.items()
+        for seed, source in fit.seeds.items()
+        if source.clauses
+    ]
+    if not told:
+        return None
+    steps = list(next(iter(told[0][2].values())))
+    rows = [
+        [name, str(seed), readable(claim), *(str(left[step]) for step in steps)]
+        for name, seed, claims in told
+        for claim, left in claims.items()
+    ]
+    header = ["fit", "seed", "unique to", *(CLAUSES.get(step, step) for step in steps)]
+    return Table("Latents left after each clause of the rule", header, rows, [""] * len(rows))
+
+
 def _recovered(path: Path | None) -> dict[str, float]:
     """Return by model the share of the loss that reconstructions keep, against mean ablation."""
     if path is None:

@@ -6,7 +6,7 @@ Leaves one Parquet row per latent; ``COLUMNS.md`` beside this file states every 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
 from pathlib import Path
@@ -22,10 +22,13 @@ from workflow_scripts import cli, files
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.crosscoder.model import Crosscoder
+from workflow_scripts.dataset.documents import read_sources
+from workflow_scripts.dataset.shards import ROLES
 from workflow_scripts.latents.context import TokenContext, read_context
 from workflow_scripts.latents.scaling import Ratio, ScalingSums, latent_scaling
 
-ROLES = ("plain", "system", "user", "assistant")
+POSITION_STARTS = (9, 65)
+POSITIONS = ("1_8", "9_64", "65_up")
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,45 @@ class Bounds:
     min_beta: float  # share of the median β^own below which ν is undefined
 
 
+@dataclass(frozen=True)
+class Factor:
+    """A property of tokens by which a latent's activation mass is shared out."""
+
+    name: str
+    labels: Sequence[str]
+    codes: Callable[[NDArray[np.int64]], NDArray[np.integer]]  # of global tokens, places in labels
+
+
+def token_factors(context: TokenContext, sources: Mapping[int, str] | None) -> list[Factor]:
+    """Return role, position and, where the documents' sources are known, source."""
+    found = [
+        Factor("role", ROLES, lambda rows: context.role[rows]),
+        Factor(
+            "position", POSITIONS, lambda rows: np.digitize(context.position[rows], POSITION_STARTS)
+        ),
+    ]
+    if sources:
+        names = sorted(set(sources.values()))
+        source = np.zeros(max(sources) + 1, dtype=np.int64)
+        source[list(sources)] = [names.index(name) for name in sources.values()]
+        found.append(Factor("source", names, lambda rows: source[context.document[rows]]))
+    return found
+
+
 class ActivationSums:
     """Activation statistics per latent, float64 sums; C categories and one for template tokens."""
 
-    def __init__(self, latents: int, categories: int) -> None:
+    def __init__(self, latents: int, categories: int, factors: Sequence[Factor]) -> None:
         self.fired = torch.zeros(latents, dtype=torch.int64)
         self.documents = torch.zeros(latents, dtype=torch.int64)
         self.mass = torch.zeros(latents, dtype=torch.float64)
         self.maximum = torch.zeros(latents)
         self.category_mass = torch.zeros((latents, categories + 1), dtype=torch.float64)
         self.category_tokens = torch.zeros(categories + 1, dtype=torch.int64)
-        self.role_mass = torch.zeros((latents, len(ROLES)), dtype=torch.float64)
+        self.factors = [
+            (factor, torch.zeros((latents, len(factor.labels)), dtype=torch.float64))
+            for factor in factors
+        ]
         self.template_mass = torch.zeros(latents, dtype=torch.float64)
         self.rows = 0
 
@@ -72,8 +103,9 @@ class ActivationSums:
         )
         template = torch.from_numpy(context.template[rows])
         self.template_mass.index_add_(0, latent, mass * template[token])
-        role = torch.from_numpy(context.role[rows].astype(np.int64))
-        self.role_mass.index_put_((latent, role[token]), mass, accumulate=True)
+        for factor, sums in self.factors:
+            code = torch.from_numpy(factor.codes(rows).astype(np.int64))
+            sums.index_put_((latent, code[token]), mass, accumulate=True)
         category = torch.from_numpy(context.category[rows].astype(np.int64))
         category[category < 0] = self.category_mass.shape[1] - 1
         self.category_mass.index_put_((latent, category[token]), mass, accumulate=True)
@@ -114,8 +146,9 @@ def score_latents(
     groups: int = 50,
     split: str = "score",
     batch: int = 4096,
+    sources: Mapping[int, str] | None = None,
 ) -> pd.DataFrame:
-    """Return one row per latent, scored on ``split``.
+    """Return one row per latent, scored on ``split``; ``sources`` tells each document's.
 
     Raises
     ------
@@ -123,7 +156,8 @@ def score_latents(
         If the split holds no usable token.
     """
     scaling = ScalingSums(crosscoder.w_dec, groups)
-    activity = ActivationSums(crosscoder.latents, len(context.categories))
+    factors = token_factors(context, sources)
+    activity = ActivationSums(crosscoder.latents, len(context.categories), factors)
     for group, rows, x in document_groups(store, split, context, groups, batch):
         f = crosscoder.encode(x).to_sparse_csr()
         reconstruction = torch.addmm(
@@ -162,8 +196,9 @@ def _activity_columns(activity: ActivationSums, categories: list[str]) -> pd.Dat
                 "template_share": (activity.template_mass / activity.mass).numpy(),
             }
         )
-        for index, role in enumerate(ROLES):
-            table[f"role_share_{role}"] = (activity.role_mass[:, index] / activity.mass).numpy()
+        for factor, sums in activity.factors:
+            for label, mass in zip(factor.labels, sums.T, strict=True):
+                table[f"{factor.name}_share_{label}"] = (mass / activity.mass).numpy()
     if categories:
         names, shares = true_categories(
             activity.category_mass.numpy(), activity.category_tokens.numpy(), categories
@@ -253,6 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_store_flags(parser)
     parser.add_argument("--tokens", type=Path, nargs="+", required=True)
+    parser.add_argument("--documents", type=Path, nargs="+", required=True)
     parser.add_argument("--crosscoder", type=Path, required=True)
     parser.add_argument("--nu-r", type=float, default=0.5)
     parser.add_argument("--nu-e", type=float, default=0.2)
@@ -281,6 +317,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 read_context(arguments.tokens),
                 bounds,
                 arguments.groups,
+                sources=read_sources(arguments.documents),
             )
         files.write_parquet(arguments.output, table)
 
