@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +109,21 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 def of(table: pd.DataFrame, latent: int, kind: str, stratum: str, split: str) -> pd.DataFrame:
     chosen = (table["latent"] == latent) & (table["kind"] == kind)
     return table[chosen & (table["stratum"] == stratum) & (table["split"] == split)]
+
+
+def test_columns_are_documented(table: pd.DataFrame) -> None:
+    text = Path(step.__file__).with_name("COLUMNS.md").read_text(encoding="utf-8")
+    section = next(p for p in text.split("\n# ") if p.startswith("`<fit>/seed<S>/examples"))
+    told = re.findall(r"`([^`]+)`", "".join(re.findall(r"^\|([^|]*)\|", section, re.M)))
+    generic = {re.sub(r"^part_.*", "part_<m>", name) for name in table.columns}
+    assert set(told) == generic - {"sample_weight"}
+
+
+def test_parts_of_the_models_stand_beside_the_peak(table: pd.DataFrame) -> None:
+    shown = table[(table["latent"] == 0) & (table["kind"] == "positive")]
+    np.testing.assert_allclose(shown["part_a"], shown["max_activation"], rtol=1e-6)
+    assert (shown["part_b"] == 0).all()
+    assert (shown["part_a"] >= 2).all()
 
 
 @pytest.mark.parametrize("split", [step.EXPLAIN, step.VERIFY])

@@ -136,19 +136,27 @@ class SplitReader:
 
 def window_activations(
     reader: SplitReader, crosscoder: Crosscoder, latent: int, index: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Return one latent's activation at the token indices ``index``; 0 where tokens are dropped."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return one latent's activation at the token indices ``index`` [n], and its parts [n, M].
+
+    A model's part is what its activations add before bias and sparsity rule. Both are 0 where
+    tokens are dropped.
+    """
     tokens, inverse = np.unique(index, return_inverse=True)
     present, read = reader.read(tokens)
+    models = len(crosscoder.models)
     values = np.zeros(len(tokens), dtype=np.float32)
+    parts = np.zeros((len(tokens), models), dtype=np.float32)
     if len(read):
-        x = torch.from_numpy(read).flatten(1)
         weights = crosscoder.weights
-        pre = (x @ weights.encoder[latent] + weights.encoder_bias[latent]).relu_()
-        norm = weights.decoder[latent].unflatten(0, (len(crosscoder.models), -1)).norm(dim=1).sum()
+        encoder = weights.encoder[latent].unflatten(0, (models, -1))
+        own = torch.einsum("nmd,md->nm", torch.from_numpy(read), encoder)
+        parts[present] = own.numpy()
+        pre = (own.sum(1) + weights.encoder_bias[latent]).relu_()
+        norm = weights.decoder[latent].unflatten(0, (models, -1)).norm(dim=1).sum()
         scale = norm if crosscoder.costs is None else norm / crosscoder.costs[latent]
         values[present] = (pre * (pre * scale > crosscoder.threshold)).numpy()
-    return values[inverse]
+    return values[inverse], parts[inverse]
 
 
 def collect_split(
@@ -168,7 +176,7 @@ def collect_split(
     )
     latents = chosen["latent"].to_numpy()
     found = find_peaks(store, crosscoder, context, latents, split)
-    parts, values, strongest = [], [], []
+    parts, values, strongest, at_peak = [], [], [], []
     for latent in cli.progress(latents.tolist(), desc=split):
         own = peaks_of(found, latent)
         seed = [plan.seed, 3, code, latent]
@@ -176,7 +184,10 @@ def collect_split(
         negative = negative_windows(own, positive, pool, context, counts, seed)
         both = joined([positive, negative])
         index, _ = spread(both.start, both.end)
-        values.append(window_activations(reader, crosscoder, latent, index))
+        active, by_model = window_activations(reader, crosscoder, latent, index)
+        offsets = np.concatenate([[0], np.cumsum(both.end - both.start)])
+        at_peak.append(by_model[offsets[:-1] + _peaks(active, offsets)])
+        values.append(active)
         parts.append(both)
         strongest.append(float(own.value.max()) if len(own.value) else 0.0)
     of = np.repeat(np.arange(len(parts)), [len(part.row) for part in parts])
@@ -184,6 +195,8 @@ def collect_split(
         chosen.iloc[of].reset_index(drop=True).assign(split=split)
     )
     windows["latent_max"] = np.array(strongest)[of]
+    for model, part in zip(crosscoder.models, np.concatenate(at_peak).T, strict=True):
+        windows[f"part_{model}"] = part.astype(np.float64)
     return windows, np.concatenate(values), pool
 
 
