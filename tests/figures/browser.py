@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+from tests.debian import install
+
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -29,6 +30,11 @@ FLAGS = (
     "--hide-scrollbars",
     "--remote-debugging-pipe",
 )
+
+
+def chromium() -> str | None:
+    """Return the browser's program, if it is here."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @dataclass
@@ -122,12 +128,18 @@ class Page:
 
 @contextmanager
 def browse() -> Iterator[Page]:
-    """Start a browser with a fresh profile, yield its page, and end it."""
-    assert CHROMIUM is not None
+    """Start a browser with a fresh profile, yield its page, and end it.
+
+    Installs Debian's Chromium where there is none.
+    """
+    if chromium() is None:
+        install(["chromium"])
+    program = chromium()
+    assert program is not None
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}"]
+        command = [program, *FLAGS, f"--user-data-dir={profile}"]
         shell = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
         process = subprocess.Popen(
             ["bash", "-c", shell, "browser", *command],

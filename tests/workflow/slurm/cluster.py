@@ -24,6 +24,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.debian import install
+
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
 CONFIG = Path("/etc/slurm/slurm.conf")
@@ -90,21 +92,12 @@ def installed() -> bool:
     return all(shutil.which(program) for program in PROGRAMS)
 
 
-def install() -> None:
-    """Install Slurm and munge with apt-get."""
-    settings = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *PACKAGES]
-    if subprocess.run(command, env=settings, capture_output=True, check=False).returncode:
-        subprocess.run(["apt-get", "update", "-q"], env=settings, check=True, capture_output=True)
-        subprocess.run(command, env=settings, check=True, capture_output=True)
-
-
 def start() -> None:
     """Start munge, the controller and the node; return when the node takes jobs."""
     if told := why_not():
         raise SystemExit(f"error: {told}")
     if not installed():
-        install()
+        install(PACKAGES)
     stop()
     for folder in (STATE, STATE / "ctld", STATE / "d"):
         folder.mkdir(parents=True, exist_ok=True)
