@@ -452,6 +452,31 @@ def compared_models() -> list[str]:
     return [name for name in SETTINGS.models if any(side.model == name for side in sides)]
 
 
+def null_latents(name: str) -> list[str]:
+    """Return the latents of the null beside a fit: its comparison's placebo, or a control fit."""
+    comparisons = SETTINGS.comparisons
+    beside = [
+        comparisons[c.placebo].baseline.fit
+        for c in comparisons.values()
+        if c.placebo and c.baseline.fit == c.candidate.fit == name
+    ]
+    fit = SETTINGS.fits[name]
+    beside += [
+        other
+        for other, control in SETTINGS.fits.items()
+        if control.control is not None and fit.control is None and control.models == fit.models
+    ]
+    return [
+        f"{RESULTS}/latents/{other}/seed{SETTINGS.fits[other].seeds[0]}/latents.parquet"
+        for other in beside[:1]
+    ]
+
+
+def as_list(files: object) -> list[str]:
+    """Return the files of an input that may be one, several or none."""
+    return [files] if isinstance(files, str) else list(files)
+
+
 def compared_inputs(stage: str, *tables: str) -> list[str]:
     """Return tables of a stage for all compared fits and seeds."""
     return [

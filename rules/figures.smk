@@ -38,6 +38,7 @@ rule plot_delta_norm:
     input:
         latents=f"{LATENTS}/latents.parquet",
         selection=f"{LATENTS}/selection.parquet",
+        null=lambda wildcards: null_latents(wildcards.fit),
     output:
         png=f"{FIGURES}/delta_norm_{{fit}}_seed{{seed}}.png",
         pdf=f"{FIGURES}/delta_norm_{{fit}}_seed{{seed}}.pdf",
@@ -48,11 +49,12 @@ rule plot_delta_norm:
         "../envs/tables.yaml"
     params:
         code=keys.step_digest("figures.plot_delta_norm"),
+        null=lambda wildcards, input: [f"--null={file}" for file in as_list(input.null)],
         models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
     shell:
         "logged {log:q} python -m workflow_scripts.figures.plot_delta_norm"
         " --latents {input.latents:q} --selection {input.selection:q}"
-        " --models {params.models:q}"
+        " --models {params.models:q} {params.null:q}"
         " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
 
 
