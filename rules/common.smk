@@ -99,6 +99,7 @@ localrules:
     plot_category_shares,
     plot_direct_shares,
     plot_behaviour,
+    plot_layer_sweep,
     plot_recovery,
     plot_cause,
     plot_difference,
@@ -376,6 +377,17 @@ def direct_comparisons() -> dict[str, object]:
     }
 
 
+def sweeps() -> dict[str, dict[str, int]]:
+    """Return, by pair of models, the direct comparisons at more than one layer."""
+    found: dict[str, dict[str, int]] = {}
+    for name, c in direct_comparisons().items():
+        fit = SETTINGS.fits[c.baseline.fit]
+        if fit.control is None:
+            pair = f"{c.baseline.model}_{c.candidate.model}"
+            found.setdefault(pair, {})[name] = fit.layer
+    return {pair: layers for pair, layers in found.items() if len(set(layers.values())) > 1}
+
+
 def comparison_seed(name: str) -> str:
     """Return ``<fit>/seed<S>`` of a direct comparison's first crosscoder."""
     return f"{direct_name(name)}/seed{direct_fit(name).seeds[0]}"
@@ -538,6 +550,9 @@ def report_figures() -> list[dict[str, str]]:
         if direct and SETTINGS.comparison.difference_baselines and not controlled:
             told = "How much of the difference of activations baselines and crosscoder explain"
             add(f"difference_{name}", "cause", f"{told}: {pair} ({name}).")
+    for pair, layers in sweeps().items():
+        told = "The share of each category's live latents that belong to one model only, by layer"
+        add(f"layer_sweep_{pair}", "categories", f"{told}: {', '.join(layers)}.")
     if PLANTED_PAIRS:
         told = "What every statistic measures, beside what was planted"
         add("recovery", "recovery", f"{told}.")

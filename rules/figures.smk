@@ -146,6 +146,32 @@ rule plot_direct_shares:
         " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
 
 
+rule plot_layer_sweep:
+    """Plot the direct shares of two models that are compared at several layers."""
+    input:
+        "<results>/comparison/categories.csv",
+    output:
+        png=f"{FIGURES}/layer_sweep_{{pair}}.png",
+        pdf=f"{FIGURES}/layer_sweep_{{pair}}.pdf",
+        table=f"{FIGURES}/layer_sweep_{{pair}}.csv",
+    log:
+        "<results>/logs/plot_layer_sweep/{pair}.log",
+    wildcard_constraints:
+        pair="[a-z0-9_]+",
+    conda:
+        "../envs/tables.yaml"
+    params:
+        code=keys.step_digest("figures.plot_layer_sweep"),
+        layers=lambda wildcards: [
+            f"--layer={name}={layer}" for name, layer in sweeps()[wildcards.pair].items()
+        ],
+        rule_=flags(SETTINGS.comparison, "labeller", "fdr"),
+    shell:
+        "logged {log:q} python -m workflow_scripts.figures.plot_layer_sweep"
+        " --categories {input:q} {params.layers:q} {params.rule_:q}"
+        " --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
+
+
 rule plot_category_shares:
     """Plot each category's share of the unique latents of either model."""
     input:

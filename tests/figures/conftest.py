@@ -22,6 +22,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     made = make_run(tmp_path_factory.mktemp("figures"), seeds=(0, 1))
     compared(made)
     write_causes(made)
+    write_sweep(made)
     return made
 
 
@@ -56,6 +57,13 @@ def write_causes(made: Run) -> None:
     latents["recurrence_unique"] = np.minimum(latents["recurrence"], rng.choice([0, 0.5, 1], 180))
     latents["group"] = -1
     files.write_parquet(made.root / "stability.parquet", latents)
+
+
+def write_sweep(made: Run) -> None:
+    """Write the comparison's table with the direct one at a second layer, under another name."""
+    table = pd.read_csv(made.root / "comparison/categories.csv", keep_default_na=False)
+    deep = table[table["comparison"] == "direct"].assign(comparison="deep")
+    pd.concat([table, deep]).to_csv(made.root / "sweep.csv", index=False)
 
 
 def compared(made: Run) -> None:

@@ -25,6 +25,7 @@ FIGURES = {
     "plot_behaviour": "--gaps {g} --comparison direct",
     "plot_recovery": "--recovery {r}",
     "plot_cause": "--cause {cause} --ablation {ablation}",
+    "plot_layer_sweep": "--categories {sweep} --layer direct=2 --layer deep=5",
     "plot_difference": "--difference {difference}",
     "plot_seed_stability": "--stability {stability} --models it simpo",
 }
@@ -44,6 +45,7 @@ def flags_of(run: Run, name: str) -> list[str]:
         "g": run.root / "comparison/gaps.csv",
         "cause": run.root / "cause.csv",
         "ablation": run.root / "ablation.csv",
+        "sweep": run.root / "sweep.csv",
         "difference": run.root / "difference.csv",
         "stability": run.root / "stability.parquet",
     }

@@ -67,8 +67,13 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
     """Add the flags that choose rows."""
-    parser.add_argument("--categories", type=Path, required=True)
     parser.add_argument("--comparison", required=True)
+    add_rows(parser)
+
+
+def add_rows(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose rows of any comparison."""
+    parser.add_argument("--categories", type=Path, required=True)
     parser.add_argument("--labeller", default=None, help="default: true labels, else lexical")
     parser.add_argument("--level", choices=("category", "class"), default="category")
     parser.add_argument("--seed", type=int, default=None, help="default: the first")

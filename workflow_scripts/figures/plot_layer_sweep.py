@@ -1,0 +1,113 @@
+"""Plot the direct share of each category against the layer at which two models are compared."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from workflow_scripts import cli
+from workflow_scripts.figures import category_rows, style
+from workflow_scripts.figures.category_rows import Choice
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMNS = (
+    "name",
+    "unique",
+    "live",
+    "unique_share",
+    "unique_share_low",
+    "unique_share_high",
+    "verdict",
+)
+UNCHANGED = ("unchanged", "too few latents")
+
+
+def comparison_layer(text: str) -> tuple[str, int]:
+    """Argparse type of ``comparison=layer``."""
+    name, separator, layer = text.partition("=")
+    if not (name and separator and layer.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form comparison=layer")
+    return name, int(layer)
+
+
+def sweep(a: argparse.Namespace) -> tuple[pd.DataFrame, Choice]:
+    """Return the rows of every comparison with its layer, and what was chosen of the first."""
+    parts, choices = [], []
+    for name, layer in a.layer:
+        rows, choice = category_rows.choose(argparse.Namespace(**{**vars(a), "comparison": name}))
+        parts.append(rows.dropna(subset=["unique_share"])[list(COLUMNS)].assign(layer=layer))
+        choices.append(choice)
+    return pd.concat(parts).sort_values(["name", "layer"], ignore_index=True), choices[0]
+
+
+def draw(axes: Axes, table: pd.DataFrame) -> None:
+    """Draw a line per category, in the colour of its verdict where it changed at some layer."""
+    layers = sorted(table["layer"].unique())
+    changed = table[~table["verdict"].isin(UNCHANGED)]
+    for name, block in table.groupby("name"):
+        verdicts = changed.loc[changed["name"] == name, "verdict"]
+        tint = style.VERDICTS[str(verdicts.iloc[0])] if len(verdicts) else style.LIGHT
+        y = 100 * block["unique_share"]
+        reach = [y - 100 * block["unique_share_low"], 100 * block["unique_share_high"] - y]
+        axes.errorbar(
+            block["layer"],
+            y,
+            yerr=reach,
+            fmt="o-",
+            color=tint,
+            markersize=4,
+            linewidth=1.3,
+            elinewidth=0.8,
+            zorder=2 + len(verdicts),
+        )
+        if len(verdicts):
+            axes.annotate(
+                style.readable(str(name)),
+                (block["layer"].iloc[-1], y.iloc[-1]),
+                xytext=(8, 0),
+                textcoords="offset points",
+                va="center",
+                color=tint,
+                fontsize=8,
+            )
+    axes.set_xticks(layers)
+    axes.set(xlabel="layer", ylim=(0, None))
+
+
+def plot_layer_sweep(table: pd.DataFrame, choice: Choice, output: style.Output) -> None:
+    """Write the figure."""
+    if table.empty:
+        style.save_empty("no live latent has a category", table, output)
+        return
+    with style.styled():
+        figure, axes = plt.subplots(figsize=(style.WIDTH * 0.72, 3.4))
+        draw(axes, table)
+        axes.set_ylabel(f"live latents unique to {choice.baseline} or to {choice.candidate}, %")
+        style.note(axes, style.labels_note(choice.labeller))
+        style.save(figure, table, output)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and plot."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    category_rows.add_rows(parser)
+    parser.add_argument(
+        "--layer",
+        type=comparison_layer,
+        action="append",
+        required=True,
+        metavar="COMPARISON=LAYER",
+    )
+    style.add_output(parser)
+    a = parser.parse_args(argv)
+    return cli.guarded(lambda: plot_layer_sweep(*sweep(a), style.output_of(a)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
