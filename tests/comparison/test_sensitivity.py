@@ -23,15 +23,26 @@ def test_each_variant_is_compared(run: Run, tmp_path: Path) -> None:
     output = tmp_path / "sensitivity.csv"
     assert vary_decisions.main(run.compare_flags(output)) == 0
     table = read_csv(output)
-    assert table["variant"].nunique() == 4
+    assert table["variant"].nunique() == 5
     base = table[table["variant"] == vary_decisions.BASE]
     assert (base["same_verdict"] == "yes").all()
     mine = table[(table["comparison"] == "direct") & (table["labeller"] == "true")]
     counts = mine.groupby("variant")["n_baseline"].sum()
     assert counts["ν^r < 0.3, ν^ε < 0.1"] < counts["as configured"]
     assert counts["ν^r < 0.7, ν^ε < 0.3"] >= counts["as configured"]
+    classes = mine[mine["variant"] == vary_decisions.BY_CLASS]
+    assert set(classes["name"]) <= set(base["name"])
+    assert (classes["N_baseline"] == classes["N_baseline"].iloc[0]).all()
+    merged = classes.merge(base[base["comparison"] == "direct"], on=["labeller", "name"])
+    assert (merged["n_baseline_x"] >= merged["n_baseline_y"]).all()
     named = mine[mine["name"].isin([*LOST, *GAINED])]
-    assert (named["robust"] == "yes").all()
+    by_all = table[(table["comparison"] == "direct") & table["name"].isin([*LOST, *GAINED])]
+    signs = by_all.groupby("name")["sign"]
+    flipped = signs.min() * signs.max() < 0
+    assert flipped.sum() == 1  # one class holds a gain and a greater loss
+    assert (named["robust"] == np.where(named["name"].map(flipped), "no", "yes")).all()
+    other = by_all[by_all["variant"] != vary_decisions.BY_CLASS]
+    assert (vary_decisions.robust(other) == "yes").all()
 
 
 def test_a_flipped_sign_is_not_robust() -> None:

@@ -1,7 +1,8 @@
 """Ask whether a verdict depends on decisions that could have been made otherwise.
 
-Leaves ``sensitivity.csv``: the comparison made again with tighter and looser ν thresholds and
-without template latents, a row per comparison, labeller, name and variant; first seed, categories.
+Leaves ``sensitivity.csv``: the comparison made again with tighter and looser ν thresholds,
+without template latents and by class instead of category, a row per comparison, labeller, name and
+variant; first seed, categories.
 A change is ``robust`` when its sign is the same in every variant and by every labeller.
 """
 
@@ -57,6 +58,7 @@ class Thresholds:
 
 
 BASE = "as configured"
+BY_CLASS = "by class"
 TIGHT = Thresholds(0.3, 0.1, tested=True)
 LOOSE = Thresholds(0.7, 0.3, tested=False)
 
@@ -124,21 +126,31 @@ def sensitivity(job: Job) -> pd.DataFrame:
     parts = []
     for name, pairs in variants(firsts).items():
         table = compare(pairs, job.behaviour, job.classes, job.settings)
-        table = table[(table["level"] == "category") & table["tested"].astype(bool)]
+        table = table[table["tested"].astype(bool)]
         direct = table["kind"] == "direct"
-        parts.append(
-            table.assign(
-                variant=name,
-                q=table["detection_q"].where(direct, table["q"]),
-                sign=table["direction"],
-            )
+        told = table.assign(
+            variant=name,
+            q=table["detection_q"].where(direct, table["q"]),
+            sign=table["direction"],
         )
+        categories = told[told["level"] == "category"]
+        parts.append(categories)
+        if name == BASE:
+            parts.append(as_classes(categories, told[told["level"] == "class"]))
     table = pd.concat(parts, ignore_index=True)
     base = table[table["variant"] == BASE].set_index(["comparison", "labeller", "name"])["verdict"]
     keys = list(zip(table["comparison"], table["labeller"], table["name"], strict=True))
     same = [word == base.get(key, "") for key, word in zip(keys, table["verdict"], strict=True)]
     table = table.assign(same_verdict=np.where(same, "yes", "no"))
     return table.assign(robust=robust(table))[list(COLUMNS)]
+
+
+def as_classes(categories: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
+    """Return, for each category, what its class shows: the coarser taxonomy."""
+    keys = ["comparison", "labeller", "class"]
+    coarse = classes.drop(columns=["class"]).rename(columns={"name": "class"})
+    named = categories[[*keys, "name"]].merge(coarse, on=keys)
+    return named.assign(variant=BY_CLASS)
 
 
 def robust(table: pd.DataFrame) -> pd.Series[str]:
