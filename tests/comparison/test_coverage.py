@@ -43,6 +43,21 @@ def test_score_interval_covers(expected: float, ratio: float) -> None:
         assert covered <= 0.975
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("totals", [(50, 50), (112, 89), (300, 300), (820, 700)])
+@pytest.mark.parametrize("ratio", [0.5, 0.75, 1.0, 1.5, 2.0])
+@pytest.mark.parametrize("expected", [2.0, 3.0, 4.0, 6.0, 8.0, 16.0])
+def test_score_interval_covers_on_a_grid(
+    expected: float, ratio: float, totals: tuple[int, int]
+) -> None:
+    """``expected`` is the smaller of both expected counts."""
+    n1, n2 = totals
+    covered = exact_coverage(expected * max(1.0, n2 / (n1 * ratio)), ratio, n1, n2)
+    assert covered >= 0.94
+    if expected >= 4:
+        assert covered <= 0.975
+
+
 def clustered_counts(
     rng: np.random.Generator, n: int, p: float, size: int, draws: int
 ) -> np.ndarray:
@@ -65,15 +80,34 @@ def test_independent_interval_under_covers_clustered_latents() -> None:
     assert covered[4] < 0.85
 
 
-def test_false_discoveries_stay_below_the_rate() -> None:
-    """Ten categories without change and five with: BH at 10 % over Fisher's exact test."""
+def false_discovery_rate(unchanged: int, latents: int, share: float, draws: int) -> float:
+    """Return the realised rate of BH at 10 % over Fisher's exact test, five categories changed."""
     rng = np.random.default_rng(1)
+    before = np.full(unchanged + 5, share)
+    factors = np.concatenate([np.ones(unchanged), [0.1, 0.2, 3, 3, 4]])
     rates = []
-    for _ in range(150):
-        before = np.full(15, 20 / 300)
-        after = np.concatenate([before[:10], before[10:] * np.array([0.1, 0.2, 3, 3, 4])])
-        n1, n2 = rng.binomial(300, after), rng.binomial(300, before)
-        p = [statistics.fisher(int(a), 300, int(b), 300) for a, b in zip(n1, n2, strict=True)]
+    for _ in range(draws):
+        n1, n2 = rng.binomial(latents, before * factors), rng.binomial(latents, before)
+        p = [fisher(int(a), int(b), latents) for a, b in zip(n1, n2, strict=True)]
         called = statistics.adjust(p) <= 0.1
-        rates.append(called[:10].sum() / max(called.sum(), 1))
-    assert float(np.mean(rates)) <= 0.1
+        rates.append(called[:unchanged].sum() / max(called.sum(), 1))
+    return float(np.mean(rates))
+
+
+@functools.cache
+def fisher(x1: int, x2: int, n: int) -> float:
+    return statistics.fisher(x1, n, x2, n)
+
+
+def test_false_discoveries_stay_below_the_rate() -> None:
+    assert false_discovery_rate(10, 300, 20 / 300, 150) <= 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.1])
+@pytest.mark.parametrize("latents", [100, 300, 1000])
+@pytest.mark.parametrize("unchanged", [0, 5, 10, 25, 100])
+def test_false_discoveries_stay_below_the_rate_on_a_grid(
+    unchanged: int, latents: int, share: float
+) -> None:
+    assert false_discovery_rate(unchanged, latents, share, 400) <= 0.1
