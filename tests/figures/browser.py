@@ -116,6 +116,15 @@ class Page:
             raise RuntimeError(str(answer["exceptionDetails"]))
         return answer["result"].get("value")
 
+    def type(self, element: str, value: str) -> None:
+        """Change a control as a user would."""
+        self.evaluate(
+            f"(() => {{ const e = document.getElementById({json.dumps(element)});"
+            f" e.value = {json.dumps(value)};"
+            " e.dispatchEvent(new Event('input', {bubbles: true}));"
+            " e.dispatchEvent(new Event('change', {bubbles: true})); })()"
+        )
+
     def picture(self, path: Path, full: bool = False) -> None:
         """Write a PNG of the window, or of the whole page."""
         parameters: dict[str, object] = {"format": "png"}
