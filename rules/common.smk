@@ -289,12 +289,14 @@ def launcher(name: str) -> list[str]:
 
 def checkpoint(name: str, seed: str) -> str:
     """Return the checkpoint of a fit."""
-    return resumable(f"{RESULTS}/crosscoder/{name}/seed{seed}", name, fit_flags(name))
+    return resumable(
+        f"{RESULTS}/crosscoder/{name}/seed{seed}", fit_flags(name), training_flags(name)
+    )
 
 
-def resumable(folder: str, name: str, inputs: list[str]) -> str:
+def resumable(folder: str, inputs: list[str], training: list[str]) -> str:
     """Return a checkpoint in a folder; its name changes with all on which the fit depends."""
-    depends = [inputs, training_flags(name), facts("crosscoder.fit_crosscoder")]
+    depends = [inputs, training, facts("crosscoder.fit_crosscoder")]
     return f"{folder}/checkpoint-{keys.digest(depends)}.safetensors"
 
 
@@ -317,7 +319,14 @@ def difference_flags(comparison: str) -> list[str]:
 def difference_checkpoint(comparison: str) -> str:
     """Return the checkpoint of a direct comparison's sparse autoencoder."""
     folder = f"{RESULTS}/crosscoder/difference/{comparison}"
-    return resumable(folder, direct_name(comparison), difference_flags(comparison))
+    return resumable(folder, difference_flags(comparison), difference_training(comparison))
+
+
+def difference_training(comparison: str) -> list[str]:
+    """Return the flags with the training settings of that autoencoder: the crosscoder's."""
+    tokens = SETTINGS.comparison.difference_tokens
+    own = [] if tokens is None else [f"--tokens={tokens}"]
+    return [*training_flags(direct_name(comparison)), *own]
 
 
 def fits_and_seeds(names: list[str]) -> list[str]:
@@ -547,7 +556,7 @@ def report_figures() -> list[dict[str, str]]:
         if direct and SETTINGS.comparison.cause_documents and not controlled:
             told = "What unique latents cause: patched into the other model, and taken away"
             add(f"cause_{name}", "cause", f"{told}: {pair} ({name}).")
-        if direct and SETTINGS.comparison.difference_baselines and not controlled:
+        if direct and SETTINGS.comparison.difference_tokens != 0 and not controlled:
             told = "How much of the difference of activations baselines and crosscoder explain"
             add(f"difference_{name}", "cause", f"{told}: {pair} ({name}).")
     for pair, layers in sweeps().items():

@@ -95,7 +95,7 @@ rule fit_difference:
         runtime=asked("fit_crosscoder", "runtime"),
     params:
         inputs=lambda wildcards: difference_flags(wildcards.comparison),
-        settings=lambda wildcards: training_flags(direct_name(wildcards.comparison)),
+        settings=lambda wildcards: difference_training(wildcards.comparison),
         seed=lambda wildcards: direct_fit(wildcards.comparison).seeds[0],
         checkpoint=lambda wildcards: difference_checkpoint(wildcards.comparison),
         facts=facts("crosscoder.fit_crosscoder"),

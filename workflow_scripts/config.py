@@ -465,10 +465,10 @@ class ComparisonSettings(Settings):
         default=6,
         description="documents per category on which latents are patched and ablated; 0: none",
     )
-    difference_baselines: bool = Field(
-        default=True,
-        description="explain what two models of a fit differ in by principal components and by a "
-        "sparse autoencoder on the difference, too",
+    difference_tokens: Natural | None = Field(
+        default=None,
+        description="tokens drawn for a sparse autoencoder on the difference of a direct "
+        "comparison's models; none: as for the crosscoder; 0: no such baselines",
     )
     leaderboard: str | None = Field(
         default=None,

@@ -142,10 +142,32 @@ def forward_flop(config: Config) -> float:
 
 def fit_flop(config: Config) -> float:
     """Return the operations of all fits: 3 per parameter and token, since most is sparse."""
-    return sum(
+    crosscoders = sum(
         len(fit.seeds) * 3 * _parameters(config, name) * fit.tokens
         for name, fit in config.fits.items()
+        if fit.imported is None
     )
+    drawn = config.comparison.difference_tokens
+    return crosscoders + sum(
+        3
+        * _parameters(config, name)
+        / len(config.fits[name].models)
+        * (config.fits[name].tokens if drawn is None else drawn)
+        for name in differences(config)
+    )
+
+
+def differences(config: Config) -> list[str]:
+    """Return the fit of each comparison for which an autoencoder is fitted on the difference."""
+    direct = [
+        c.baseline.fit
+        for c in config.comparisons.values()
+        if c.baseline.fit == c.candidate.fit
+        and c.baseline.model != c.candidate.model
+        and c.against is None
+        and config.fits[c.baseline.fit].control is None
+    ]
+    return [] if config.comparison.difference_tokens == 0 else direct
 
 
 def llm_calls(config: Config) -> dict[str, Calls]:
