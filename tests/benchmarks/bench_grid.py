@@ -85,9 +85,11 @@ def plot(found: dict[tuple[str, int], Cost]) -> None:
         fixed = ", ".join(f"{k} {v}" for k, v in asdict(BASE).items() if k != name)
         axes.set_title(fixed, fontsize=8)
         axes.set_xlabel(name)
+        axes.set_xticks(values, [str(value) for value in values])
+        axes.minorticks_off()
     panels[0].set_ylabel("seconds")
-    panels[0].legend()
-    figure.tight_layout()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="upper center", ncol=2)
+    figure.tight_layout(rect=(0, 0, 1, 0.92))
     PLOT.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PLOT, dpi=120)
 
