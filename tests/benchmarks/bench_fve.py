@@ -23,7 +23,7 @@ from workflow_scripts.crosscoder.model import Weights, initial_weights
 from workflow_scripts.crosscoder.sparsity import BatchTopK
 from workflow_scripts.crosscoder.training import Trainer, Training, fit, learning_rate
 
-SEEDS, STEPS, BATCH = (0, 1, 2), 1200, 512
+SEEDS, STEPS, BATCH = (0, 1, 2), 600, 512
 FEATURES, M, D, F, K = 192, 2, 64, 384, 8
 TOKENS = 100_000
 
