@@ -35,10 +35,10 @@ TOKEN_SHARDS = [keys.tokens_file(SETTINGS, n) for n in range(len(SHARDS))]
 COMPARED = sorted(
     {side.fit for c in SETTINGS.comparisons.values() for side in (c.baseline, c.candidate)}
 )
-# GPUs that a job asks for where models run on one.
-DEVICE = SETTINGS.activations.device
 IMPORTED = [name for name, fit in SETTINGS.fits.items() if fit.imported is not None]
 FITTED = [name for name in SETTINGS.fits if name not in IMPORTED]
+# GPUs that a job asks for where models run on one.
+DEVICE = SETTINGS.activations.device
 GPU = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))
 GPUS = GPU * SETTINGS.activations.gpus
 TAXONOMY = SETTINGS.taxonomy or os.path.relpath(Path(workflow.basedir, "config", "taxonomy.yaml"))
@@ -253,16 +253,21 @@ def fit_flags(name: str) -> list[str]:
     ]
 
 
-def loss_flags(name: str) -> list[str]:
-    """Return the flags of the step that measures the loss with a fit's reconstructions."""
+def patching_flags(name: str, documents: int) -> list[str]:
+    """Return the flags of the steps that change the activations on which a fit was made."""
     fit = SETTINGS.fits[name]
     normalizers = {model: normalizer(model, fit.layer) for model in fit.models}
     return [
         f"--normalizers={as_json(normalizers)}",
         f"--layer={fit.layer}",
-        f"--documents={fit.loss_documents}",
+        f"--documents={documents}",
         *flags(SETTINGS.activations, "compute_dtype"),
     ]
+
+
+def loss_flags(name: str) -> list[str]:
+    """Return the flags of the step that measures the loss with a fit's reconstructions."""
+    return patching_flags(name, SETTINGS.fits[name].loss_documents)
 
 
 NOT_TRAINING = ("models", "layer", "seeds", "control", "processes", "loss_documents", "imported")
@@ -323,10 +328,13 @@ def difference_checkpoint(comparison: str) -> str:
 
 
 def difference_training(comparison: str) -> list[str]:
-    """Return the flags with the training settings of that autoencoder: the crosscoder's."""
+    """Return the flags with the training settings of that autoencoder: the crosscoder's.
+
+    With one "model" there is nothing to share.
+    """
     tokens = SETTINGS.comparison.difference_tokens
     own = [] if tokens is None else [f"--tokens={tokens}"]
-    return [*training_flags(direct_name(comparison)), *own]
+    return [*training_flags(direct_name(comparison)), "--shared-share=0", *own]
 
 
 def fits_and_seeds(names: list[str]) -> list[str]:
@@ -455,16 +463,9 @@ def scored(name: str, table: str) -> str:
 
 def cause_flags(name: str) -> list[str]:
     """Return the flags of the steps that patch a direct comparison's models."""
-    comparison = SETTINGS.comparisons[name]
-    fit = SETTINGS.fits[comparison.baseline.fit]
-    normalizers = {model: normalizer(model, fit.layer) for model in fit.models}
-    return [
-        f"--crosscoder={RESULTS}/crosscoder/{comparison_seed(name)}",
-        f"--normalizers={as_json(normalizers)}",
-        f"--layer={fit.layer}",
-        f"--documents={SETTINGS.comparison.cause_documents}",
-        *flags(SETTINGS.activations, "compute_dtype"),
-    ]
+    crosscoder = f"--crosscoder={RESULTS}/crosscoder/{comparison_seed(name)}"
+    documents = SETTINGS.comparison.cause_documents
+    return [crosscoder, *patching_flags(direct_name(name), documents)]
 
 
 def compared_models() -> list[str]:
@@ -491,11 +492,6 @@ def null_latents(name: str) -> list[str]:
         f"{RESULTS}/latents/{other}/seed{SETTINGS.fits[other].seeds[0]}/latents.parquet"
         for other in beside[:1]
     ]
-
-
-def as_list(files: object) -> list[str]:
-    """Return the files of an input that may be one, several or none."""
-    return [files] if isinstance(files, str) else list(files)
 
 
 def compared_inputs(stage: str, *tables: str) -> list[str]:

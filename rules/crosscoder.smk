@@ -91,8 +91,8 @@ rule fit_difference:
     threads: lambda wildcards: direct_fit(wildcards.comparison).processes
     resources:
         gpu=lambda wildcards: GPU * direct_fit(wildcards.comparison).processes,
-        mem_mb=asked("fit_crosscoder", "mem_mb"),
-        runtime=asked("fit_crosscoder", "runtime"),
+        mem_mb=asked("fit_difference", "mem_mb"),
+        runtime=asked("fit_difference", "runtime"),
     params:
         inputs=lambda wildcards: difference_flags(wildcards.comparison),
         settings=lambda wildcards: difference_training(wildcards.comparison),

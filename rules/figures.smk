@@ -49,7 +49,7 @@ rule plot_delta_norm:
         "../envs/tables.yaml"
     params:
         code=keys.step_digest("figures.plot_delta_norm"),
-        null=lambda wildcards, input: [f"--null={file}" for file in as_list(input.null)],
+        null=lambda wildcards: [f"--null={file}" for file in null_latents(wildcards.fit)],
         models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
     shell:
         "logged {log:q} python -m workflow_scripts.figures.plot_delta_norm"

@@ -23,13 +23,15 @@ def refuse_early(config: Config, dumps: Collection[Path] | None = None) -> None:
     ------
     UserError
         If a hub revision is no commit, a hub refuses a data set, an annotator's endpoint or key is
-        missing, local models have tokenizers in conflict, or the disk is too small.
+        missing, a published crosscoder cannot be had or does not fit, local models have tokenizers
+        in conflict, or the disk is too small.
     """
     check_pins(config)
     check_sources(config)
     llm = config.autointerp.llm
     if config.autointerp.annotator == "llm" and llm is not None:
         check_endpoint("llm", llm.base_url, llm.key_env, llm.mode, Path(llm.cache))
+    check_imports(config)
     check_tokenizers(config)
     check_disk(config, dumps)
 
@@ -42,6 +44,9 @@ def check_pins(config: Config) -> None:
     for name, model in config.models.items():
         if model.adapter_revision is not None:
             named[f"models.{name}.adapter_revision"] = (model.adapter, model.adapter_revision)
+    for name, fit in config.fits.items():
+        if fit.imported is not None and fit.imported.hub:
+            named[f"fits.{name}.imported.revision"] = (fit.imported.hub, fit.imported.revision)
     for name, source in config.text.sources.items():
         if isinstance(source, HubSource) and not Path(source.path).is_dir():
             named[f"text.sources.{name}.revision"] = (source.path, source.revision)
@@ -51,6 +56,25 @@ def check_pins(config: Config) -> None:
                 f"config: {place} is {revision}, which may change: put the commit of "
                 f"{hub} (40 hex digits) in its place, by python -m "
                 "workflow_scripts.models.pin_revisions and the config's path"
+            )
+
+
+def check_imports(config: Config) -> None:
+    """Fetch and open published crosscoders, which are needed only after the dumps."""
+    chosen = {name: fit for name, fit in config.fits.items() if fit.imported is not None}
+    if not chosen:
+        return
+    from workflow_scripts.crosscoder.import_crosscoder import open_published, read_published
+
+    for name, fit in chosen.items():
+        assert fit.imported is not None
+        path = None if fit.imported.path is None else Path(fit.imported.path)
+        folder = open_published(path, fit.imported.hub, fit.imported.revision)
+        models = read_published(folder).shape[0]
+        if models != len(fit.models):
+            raise UserError(
+                f"config: fits.{name} has {len(fit.models)} models, its imported crosscoder "
+                f"{models}: name the models that it was fitted on"
             )
 
 

@@ -212,6 +212,7 @@ REQUESTS: dict[str, Callable[[Config], Request]] = {
     "dump_activations": dump_activations,
     "fit_normalizer": fit_normalizer,
     "fit_crosscoder": fit_crosscoder,
+    "fit_difference": fit_crosscoder,
     "evaluate_crosscoder": encode_score,
     "recover_loss": recover_loss,
     "score_latents": score_latents,

@@ -24,7 +24,8 @@ M, D, F = 2, 16, 96
 class MemoryStore:
     """What a fit asks of a store, of sparse sums of a dictionary that is known."""
 
-    models, width, layer = ("a", "b"), D, 1
+    models: tuple[str, ...] = ("a", "b")
+    width, layer = D, 1
 
     def __init__(self, tokens: int = 2000, gain: float = 1.0, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)

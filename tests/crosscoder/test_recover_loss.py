@@ -63,6 +63,15 @@ def measured(
     return pd.read_csv(output)
 
 
+def defined(table: pd.DataFrame, ablation: str) -> pd.Series[float]:
+    """Return the shares recovered: defined just where the ablation raises the loss."""
+    shares = table[f"recovered_{ablation}"]
+    pd.testing.assert_series_equal(
+        shares.notna(), table[f"ce_{ablation}"] > table["ce_own"], check_names=False
+    )
+    return shares.dropna()
+
+
 def test_sample_is_limited_by_source(sample: step.Sample) -> None:
     assert sorted(sample.sources) == ["chat", "chat", "web", "web", "web"]
     assert [len(document.ids) for document in sample.documents] == [9, 12, 14, 21, 30]
@@ -82,8 +91,11 @@ def test_a_perfect_reconstruction_keeps_everything(
     assert (table["kl_reconstruction"].abs() < 1e-6).all()
     for ablation in ("zero", "mean"):
         assert (table[f"kl_{ablation}"] > 1e-4).all()
-        for end in ("", "_low", "_high"):
-            assert np.allclose(table[f"recovered_{ablation}{end}"], 1, atol=0.02)
+        shares = defined(table, ablation)
+        assert np.allclose(shares, 1, atol=0.02)
+        for end in ("_low", "_high"):
+            ends = table.loc[shares.index, f"recovered_{ablation}{end}"].dropna()
+            assert np.allclose(ends, 1, atol=0.02)
 
 
 def test_a_reconstruction_of_nothing_is_the_mean(
@@ -91,7 +103,9 @@ def test_a_reconstruction_of_nothing_is_the_mean(
 ) -> None:
     table = measured(manifests, sample, identity(0.0), tmp_path)
     assert np.allclose(table["ce_reconstruction"], table["ce_mean"], atol=1e-6)
-    assert np.allclose(table["recovered_mean"], 0, atol=1e-3)
+    shares = defined(table, "mean")
+    assert len(shares) >= 3
+    assert np.allclose(shares, 0, atol=1e-3)
 
 
 def test_figures_are_those_of_whole_logits(
@@ -130,6 +144,19 @@ def test_tokens_that_the_fit_drops_keep_their_own() -> None:
     assert torch.equal(found["zero"][:, 0], torch.tensor([1.0, 0.0, 9.0, 0.0]))
     assert torch.allclose(found["mean"][:, 0], torch.tensor([1.0, 0.2, 9.0, 0.2]))
     assert torch.allclose(found["reconstruction"], found["mean"])
+
+
+def test_an_ablation_that_does_not_hurt_recovers_nothing_defined() -> None:
+    """The columns: own, reconstruction, zero, mean, and the three KLs."""
+    tokens = np.array([2.0, 1.0])
+    sums = np.array([[6.0, 6.2, 8.0, 5.8, 0.1, 2, 1], [3.0, 3.1, 4.0, 3.4, 0.1, 1, 1]])
+    row = dict(zip(step.COLUMNS[4:], step.summarise(sums, tokens, 0), strict=True))
+    assert row["recovered_zero"] == pytest.approx(1 - 0.3 / 3)
+    assert row["recovered_zero_low"] <= row["recovered_zero"] <= row["recovered_zero_high"]
+    assert row["recovered_mean"] == pytest.approx(1 - 0.3 / 0.2)  # some draws have no gap
+    assert np.isnan([row["recovered_mean_low"], row["recovered_mean_high"]]).all()
+    worse = step.summarise(sums[:1], tokens[:1], 0)
+    assert np.isnan(worse[-3:]).all()
 
 
 def test_no_documents_are_told(manifests: dict[str, Path], tmp_path: Path) -> None:

@@ -62,6 +62,17 @@ class Pair(MemoryStore):
         self.x = known.x
 
 
+class Differences(MemoryStore):
+    """Their normalised difference, as its autoencoder reads it."""
+
+    def __init__(self, known: Known) -> None:
+        self.models, self.x = ("simpo-it",), known.read(np.arange(TOKENS))
+        self.known = known
+
+    def normalization(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return self.known.normalization()
+
+
 def holder(axis: int) -> Crosscoder:
     """Return a crosscoder with one latent, which reads b − a along an axis and writes it into b."""
     encoder, decoder = torch.zeros(1, 2 * WIDTH), torch.zeros(1, 2 * WIDTH)
@@ -174,11 +185,7 @@ def test_moments_are_those_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_autoencoder_is_fitted_on_the_difference(tmp_path: Path) -> None:
     known = Known()
-    memory = MemoryStore()
-    memory.models = ("simpo-it",)  # type: ignore[assignment]
-    memory.x = known.read(np.arange(TOKENS))
-    mean, scale = known.normalization()
-    memory.normalization = lambda: (mean, scale)  # type: ignore[method-assign]
+    memory = Differences(known)
     settings = fit_settings(learning_rate=0.01)
     with torch.no_grad():
         fit_crosscoder(

@@ -16,7 +16,10 @@ from safetensors.torch import save_file
 from tests.workflow import running
 from tests.workflow.conftest import Run
 from tests.workflow.test_config import put, smoke
+from workflow_scripts.cli import UserError
 from workflow_scripts.crosscoder.model import Crosscoder
+from workflow_scripts.load_config import load
+from workflow_scripts.refuse_early import check_imports, check_pins
 
 pytestmark = pytest.mark.workflow
 
@@ -82,3 +85,19 @@ def test_a_folder_without_weights_is_refused_at_once(smoke_run: Run, tmp_path: P
         smoke_run.folder, "-n", "--configfile", str(tmp_path / "imported.yaml"), good=False
     )
     assert "no folder with a model.safetensors" in told
+
+
+def test_a_crosscoder_of_other_models_is_refused_before_any_job(
+    smoke_run: Run, tmp_path: Path
+) -> None:
+    """Found at the start, not behind the dumps."""
+    crosscoder = Crosscoder.load(smoke_run.folder / FIT)
+    publish(crosscoder, tmp_path / "published")
+    raw = put(smoke(), "fits.pt_it.imported", {"path": str(tmp_path / "published")})
+    three = put(raw, "fits.pt_it.models", ["pt", "it", "simpo"])
+    with pytest.raises(UserError, match="has 3 models, its imported crosscoder 2"):
+        check_imports(load(three))
+    check_imports(load(raw))
+    branch = put(smoke(), "fits.pt_it.imported", {"hub": "org/name", "revision": "main"})
+    with pytest.raises(UserError, match=r"fits\.pt_it\.imported\.revision is main"):
+        check_pins(load(branch))

@@ -110,6 +110,21 @@ class Published:
         return mean.double(), 1 / scale.reshape(models, 1)
 
 
+def open_published(path: Path | None, hub: str | None, revision: str | None) -> Path:
+    """Return the folder of a published crosscoder, the hub's fetched where it is missing.
+
+    Raises
+    ------
+    UserError
+        If there is no source, or the hub does not give it.
+    """
+    if path is not None:
+        return path
+    if hub is None or revision is None:
+        raise cli.UserError("the crosscoder has no source: give a path, or hub and revision")
+    return fetch(hub, revision, (CONFIG, TENSORS))
+
+
 def read_published(folder: Path) -> Published:
     """Read a folder of the layout.
 
@@ -235,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> None:
         cli.set_threads(a.threads)
-        folder = a.path or fetch(a.hub, a.revision, (CONFIG, TENSORS))
+        folder = open_published(a.path, a.hub, a.revision)
         with torch.no_grad():
             import_crosscoder(folder, open_store(a), a.output_dir, a.facts)
 

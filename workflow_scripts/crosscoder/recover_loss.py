@@ -6,6 +6,9 @@ zero, or by the model's mean. With ce the cross-entropy in nats per predicted to
 
     recovered = 1 − (ce(reconstruction) − ce(own)) / (ce(ablation) − ce(own))
 
+It is undefined where the ablation does not raise the loss: a model can predict text that it was
+never taught worse than its own mean does. KL to the model's own predictions is always defined.
+
 Shapes: N tokens, M models, D width.
 """
 
@@ -146,16 +149,18 @@ def summarise(sums: NDArray[np.float64], tokens: NDArray[np.float64], seed: int)
     tail = 100 * (1 - CONFIDENCE) / 2
     figures = list(sums.sum(0) / tokens.sum())
     for ablation in (2, 3):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ends = np.nanpercentile(_recovered(drawn, ablation), [tail, 100 - tail])
-            figures += [float(_recovered(sums.sum(0)[None], ablation)[0]), *ends]
+        ends = np.percentile(_recovered(drawn, ablation), [tail, 100 - tail])
+        figures += [float(_recovered(sums.sum(0)[None], ablation)[0]), *ends]
     return [float(value) for value in figures]
 
 
 def _recovered(ce: NDArray[np.float64], ablation: int) -> NDArray[np.float64]:
-    """Return the share recovered against column ``ablation`` of ``ce`` [n, 4 or more]."""
-    share: NDArray[np.float64] = 1 - (ce[:, 1] - ce[:, 0]) / (ce[:, ablation] - ce[:, 0])
-    return share
+    """Return the share recovered against column ``ablation`` of ``ce`` [n, 4 or more], or NaN.
+
+    Where it is undefined in any draw there is no interval.
+    """
+    gap = ce[:, ablation] - ce[:, 0]
+    return 1 - (ce[:, 1] - ce[:, 0]) / np.where(gap > 0, gap, np.nan)
 
 
 def table(

@@ -204,6 +204,7 @@ def fit_table(fits: Mapping[str, FitFiles]) -> Table:
 
 
 CLAUSES = {
+    "live": "live",
     "status": "defined, no flipped sign",
     "nu_r": "ν^r below its bound",
     "nu_e": "ν^ε below its bound",
@@ -222,13 +223,14 @@ def clause_table(fits: Mapping[str, FitFiles]) -> Table | None:
     ]
     if not told:
         return None
-    steps = list(next(iter(told[0][2].values())))
+    counted = next(iter(told[0][2].values()))
+    steps = [step for step in CLAUSES if step in counted]  # the file's keys are sorted
     rows = [
         [name, str(seed), readable(claim), *(str(left[step]) for step in steps)]
         for name, seed, claims in told
         for claim, left in claims.items()
     ]
-    header = ["fit", "seed", "unique to", *(CLAUSES.get(step, step) for step in steps)]
+    header = ["fit", "seed", "unique to", *(CLAUSES[step] for step in steps)]
     return Table("Latents left after each clause of the rule", header, rows, [""] * len(rows))
 
 
