@@ -18,6 +18,7 @@ rule dump_activations:
         f"{DUMP}/logs/{{shard}}.log",
     benchmark:
         f"{DUMP}/logs/{{shard}}.tsv"
+    priority: CHAIN
     conda:
         "../envs/torch.yaml"
     threads: 1
@@ -47,6 +48,7 @@ rule fit_normalizer:
         "<results>/logs/fit_normalizer/{model}_layer{layer}.log",
     wildcard_constraints:
         layer="[0-9]+",
+    priority: CHAIN
     conda:
         "../envs/torch.yaml"
     resources:

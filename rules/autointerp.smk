@@ -18,6 +18,7 @@ rule select_contexts:
         latents=f"{AUTOINTERP}/latents.parquet",
     log:
         "<results>/logs/select_contexts/{fit}_seed{seed}.log",
+    priority: CHAIN
     conda:
         "../envs/tables.yaml"
     resources:
@@ -46,6 +47,7 @@ rule explain_lexical:
         "<results>/logs/explain_lexical/{fit}_seed{seed}.log",
     benchmark:
         "<results>/logs/explain_lexical/{fit}_seed{seed}.tsv"
+    priority: CHAIN
     conda:
         "../envs/tables.yaml"
     resources:
@@ -183,6 +185,7 @@ rule collect_annotations:
         ledger=[f"{AUTOINTERP}/ledger.csv"] if LLM else [],
     log:
         "<results>/logs/collect_annotations/{fit}_seed{seed}.log",
+    priority: CHAIN
     conda:
         "../envs/tables.yaml"
     params:

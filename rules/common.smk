@@ -37,6 +37,8 @@ COMPARED = sorted(
 )
 IMPORTED = [name for name, fit in SETTINGS.fits.items() if fit.imported is not None]
 FITTED = [name for name in SETTINGS.fits if name not in IMPORTED]
+# The steps that others wait for go first, so that the rest fills idle cores at the end.
+CHAIN = 1
 # GPUs that a job asks for where models run on one.
 DEVICE = SETTINGS.activations.device
 GPU = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))

@@ -58,6 +58,7 @@ rule compare_categories:
         "<results>/comparison/categories.csv",
     log:
         "<results>/logs/compare_categories.log",
+    priority: CHAIN
     conda:
         "../envs/tables.yaml"
     params:

@@ -22,6 +22,7 @@ rule fit_crosscoder:
         "<results>/logs/fit_crosscoder/{fit}_seed{seed}.tsv"
     wildcard_constraints:
         fit="|".join(FITTED) or "-",
+    priority: CHAIN
     conda:
         "../envs/torch.yaml"
     threads: lambda wildcards: SETTINGS.fits[wildcards.fit].processes
@@ -124,16 +125,18 @@ rule evaluate_crosscoder:
         "../envs/torch.yaml"
     threads: 1
     resources:
+        gpu=GPU,
         mem_mb=asked("evaluate_crosscoder", "mem_mb"),
         runtime=asked("evaluate_crosscoder", "runtime"),
     params:
         code=keys.step_digest("crosscoder.evaluate_crosscoder"),
         inputs=lambda wildcards: fit_flags(wildcards.fit),
         folder=lambda wildcards, input: str(Path(input.crosscoder).parent),
+        means=means("device"),
     shell:
         "logged {log:q} python -m workflow_scripts.crosscoder.evaluate_crosscoder"
         " {params.inputs:q} --crosscoder {params.folder:q} --documents {input.documents:q}"
-        " --threads {threads} --output {output:q}"
+        " --threads {threads} {params.means:q} --output {output:q}"
 
 
 rule recover_loss:

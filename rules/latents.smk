@@ -21,10 +21,12 @@ rule score_latents:
         "<results>/logs/score_latents/{fit}_seed{seed}.log",
     benchmark:
         "<results>/logs/score_latents/{fit}_seed{seed}.tsv"
+    priority: CHAIN
     conda:
         "../envs/torch.yaml"
     threads: 1
     resources:
+        gpu=GPU,
         mem_mb=asked("score_latents", "mem_mb"),
         runtime=asked("score_latents", "runtime"),
     params:
@@ -34,10 +36,12 @@ rule score_latents:
         rule_=flags(
             SETTINGS.latents, "nu_r", "nu_e", "nu_lower", "min_documents", "min_beta", "groups"
         ),
+        means=means("device"),
     shell:
         "logged {log:q} python -m workflow_scripts.latents.score_latents"
         " {params.inputs:q} --tokens {input.tokens:q} --documents {input.documents:q}"
-        " --crosscoder {params.folder:q} {params.rule_:q} --threads {threads} --output {output:q}"
+        " --crosscoder {params.folder:q} {params.rule_:q}"
+        " --threads {threads} {params.means:q} --output {output:q}"
 
 
 rule select_latents:
@@ -49,6 +53,7 @@ rule select_latents:
         summary=f"{LATENTS}/selection.json",
     log:
         "<results>/logs/select_latents/{fit}_seed{seed}.log",
+    priority: CHAIN
     conda:
         "../envs/tables.yaml"
     params:
@@ -76,10 +81,12 @@ rule collect_examples:
         "<results>/logs/collect_examples/{fit}_seed{seed}.log",
     benchmark:
         "<results>/logs/collect_examples/{fit}_seed{seed}.tsv"
+    priority: CHAIN
     conda:
         "../envs/torch.yaml"
     threads: 1
     resources:
+        gpu=GPU,
         mem_mb=asked("collect_examples", "mem_mb"),
         runtime=asked("collect_examples", "runtime"),
     params:
@@ -91,12 +98,13 @@ rule collect_examples:
         verify=list(SETTINGS.latents.examples.verify.model_dump().values()),
         seed=SETTINGS.seed,
         allocator=RETURN_BUFFERS,
+        means=means("device"),
     shell:
         "logged {log:q} {params.allocator} python -m workflow_scripts.latents.collect_examples"
         " {params.inputs:q} --tokens {input.tokens:q} --crosscoder {params.folder:q}"
         " --selection {input.selection:q} --tokenizer {input.tokenizer:q} {params.sizes:q}"
         " --explain-counts {params.explain} --verify-counts {params.verify}"
-        " --seed {params.seed} --threads {threads}"
+        " --seed {params.seed} --threads {threads} {params.means:q}"
         " --examples {output.examples:q} --background {output.background:q}"
 
 
@@ -118,6 +126,7 @@ rule match_latents:
         "../envs/torch.yaml"
     threads: 1
     resources:
+        gpu=GPU,
         mem_mb=asked("match_latents", "mem_mb"),
         runtime=asked("match_latents", "runtime"),
     params:
@@ -130,10 +139,11 @@ rule match_latents:
             f"--least={SETTINGS.latents.match_least}",
         ],
         seed=SETTINGS.seed,
+        means=means("device"),
     shell:
         "logged {log:q} python -m workflow_scripts.latents.match_latents"
         " {params.inputs:q} {params.seeds:q} {params.sizes:q} --seed {params.seed}"
-        " --threads {threads} --output-dir {params.folder:q}"
+        " --threads {threads} {params.means:q} --output-dir {params.folder:q}"
 
 
 rule pair_mirrors:
@@ -150,6 +160,7 @@ rule pair_mirrors:
         "../envs/torch.yaml"
     threads: 1
     resources:
+        gpu=GPU,
         mem_mb=asked("pair_mirrors", "mem_mb"),
         runtime=asked("pair_mirrors", "runtime"),
     params:
@@ -161,10 +172,12 @@ rule pair_mirrors:
             f"--least={SETTINGS.latents.match_least}",
         ],
         seed=SETTINGS.seed,
+        means=means("device"),
     shell:
         "logged {log:q} python -m workflow_scripts.latents.pair_mirrors"
         " {params.inputs:q} --crosscoder {params.folder:q} --selection {input.selection:q}"
-        " {params.sizes:q} --seed {params.seed} --threads {threads} --output {output:q}"
+        " {params.sizes:q} --seed {params.seed}"
+        " --threads {threads} {params.means:q} --output {output:q}"
 
 
 rule explain_difference:
@@ -187,6 +200,7 @@ rule explain_difference:
         "../envs/torch.yaml"
     threads: 1
     resources:
+        gpu=GPU,
         mem_mb=asked("explain_difference", "mem_mb"),
         runtime=asked("explain_difference", "runtime"),
     params:
@@ -194,10 +208,12 @@ rule explain_difference:
         inputs=lambda wildcards: difference_flags(wildcards.comparison),
         sae=lambda wildcards, input: str(Path(input.sae).parent),
         folder=lambda wildcards, input: str(Path(input.crosscoder).parent),
+        means=means("device"),
     shell:
         "logged {log:q} python -m workflow_scripts.latents.explain_difference"
         " {params.inputs:q} --sae {params.sae:q} --crosscoder {params.folder:q}"
-        " --selection {input.selection:q} --tokens {input.tokens:q} --threads {threads}"
+        " --selection {input.selection:q} --tokens {input.tokens:q}"
+        " --threads {threads} {params.means:q}"
         " --output {output:q}"
 
 

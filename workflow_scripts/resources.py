@@ -21,6 +21,8 @@ LIBRARIES = 2_500
 """MB of an idle step with its libraries."""
 READER = 2_500
 """MB of the reader that shuffles activations (1 GiB), and of what is in flight."""
+ENCODED = 4096 * 9
+"""Bytes per latent of a batch of tokens: scores twice in float32, and a mask."""
 GPU_RATE, CPU_RATE = 6e13, 3e10
 """FLOP per second that count on: a sixth of an H100's peak in bfloat16, a few CPU cores."""
 LEAST_MINUTES = 15
@@ -160,8 +162,9 @@ def encode(config: Config, share: float) -> Request:
     parameters = crosscoder_parameters(config)
     latents = max(fit.dictionary_size for fit in config.fits.values())
     sums = 16 * latents * (config.latents.groups + 8)
+    batch = ENCODED * latents
     return Request(
-        LIBRARIES + READER + round((4 * parameters + 8 * sums) / 1e6),
+        LIBRARIES + READER + round((4 * parameters + 8 * sums + batch) / 1e6),
         minutes(config, 2 * parameters * share * config.text.tokens),
     )
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from workflow_scripts.crosscoder.codes import decode, encode
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
 from workflow_scripts.crosscoder.threshold import solve_threshold
 from workflow_scripts.crosscoder.training import Trainer, Training, fit
@@ -122,9 +123,9 @@ def scores_of(crosscoder: Crosscoder, x: NDArray[np.float32]) -> Scores:
     fired = torch.zeros(crosscoder.latents)
     for group, part in enumerate(np.array_split(x, GROUPS)):
         batch = torch.from_numpy(part)
-        f = crosscoder.encode(batch)
-        fired += (f > 0).sum(0)
-        sums.add(group, f.to_sparse_csr(), batch, crosscoder.decode(f))
+        f = encode(crosscoder, batch)
+        fired += f.per_latent()
+        sums.add(group, f, batch, decode(crosscoder, f))
     claims = [latent_scaling(sums, own, 1 - own) for own in (0, 1)]
     norms = crosscoder.decoder_norms().numpy()
     delta = 0.5 * (1 + (norms[:, 1] - norms[:, 0]) / norms.max(1).clip(1e-12))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from tests.crosscoder.test_codes import codes
 from workflow_scripts.latents.scaling import ScalingSums, latent_scaling
 
 N, M, D, F, G = 300, 3, 8, 20, 10
@@ -23,7 +24,7 @@ def test_nu_equals_brute_force_least_squares() -> None:
     sums = ScalingSums(w_dec, G)
     for group in range(G):
         part = slice(group * N // G, (group + 1) * N // G)
-        sums.add(group, f[part].to_sparse_csr(), x[part], reconstruction[part])
+        sums.add(group, codes(f[part]), x[part], reconstruction[part])
     for own, other in ((0, 1), (1, 0), (2, 0)):
         nu_r, nu_e = latent_scaling(sums, own, other)
         for j in range(F):
@@ -51,7 +52,7 @@ def test_equal_models_give_one_exactly() -> None:
     f = torch.randn(N, F, generator=generator).relu()
     reconstruction = torch.einsum("nf,fmd->nmd", f, w_dec)
     sums = ScalingSums(w_dec, 1)
-    sums.add(0, f.to_sparse_csr(), x, reconstruction)
+    sums.add(0, codes(f), x, reconstruction)
     for ratio in latent_scaling(sums, 0, 1):
         assert (ratio.value == 1).all()
 

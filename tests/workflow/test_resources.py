@@ -52,12 +52,16 @@ def test_rules_on_a_gpu_ask_for_one_in_the_profile() -> None:
 
 
 def test_models_are_loaded_without_the_hub() -> None:
+    loading = 0
     for name, body in RULES.items():
-        if " gpu=" in body and name not in (
-            "fit_crosscoder",
-            "fit_difference",
-        ):  # a fit reads activations alone
+        step = re.search(r"-m workflow_scripts\.(\w+)\.(\w+)", body)
+        if " gpu=" not in body or step is None:
+            continue
+        source = (ROOT / "workflow_scripts" / step[1] / f"{step[2]}.py").read_text(encoding="utf-8")
+        if re.search(r"load_model|Patcher\.open", source):  # others read activations alone
             assert "HF_HUB_OFFLINE=1 logged" in body, name
+            loading += 1
+    assert loading == 5
 
 
 def test_rules_that_need_the_network_run_on_the_login_node() -> None:

@@ -16,9 +16,11 @@ from torch import Tensor
 from workflow_scripts import cli, files
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.crosscoder.codes import Codes, codes_of, decode
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.crosscoder.sparsity import sparsity_rule
 from workflow_scripts.dataset.documents import read_sources
+from workflow_scripts.models.loading import add_device_flags, choose_device
 
 
 @dataclass
@@ -41,9 +43,9 @@ class ExplainedVariance:
 
     def add(self, x: Tensor, reconstruction: Tensor) -> None:
         """Add a batch of activations and reconstructions [B, M, D]."""
-        self.residual += (x - reconstruction).double().square().sum(dim=(0, 2))
-        self.square += x.double().square().sum(dim=(0, 2))
-        batch_sum = x.double().sum(0)
+        self.residual += squares(x - reconstruction)
+        self.square += squares(x)
+        batch_sum = x.sum(0, dtype=torch.float64).cpu()
         self.total = batch_sum if self.total is None else self.total + batch_sum
         self.rows += x.shape[0]
 
@@ -52,6 +54,12 @@ class ExplainedVariance:
         assert self.total is not None
         spread = self.square - self.total.square().sum(1) / self.rows
         return [float(v) for v in 1 - self.residual / spread]
+
+
+def squares(x: Tensor) -> Tensor:
+    """Return Σ_i ‖x_i^m‖² of x [B, M, D], float64 [M]; single vectors are summed in float32."""
+    norms: Tensor = torch.linalg.vector_norm(x, dim=2).double()
+    return norms.square().sum(0).cpu()
 
 
 @dataclass
@@ -67,12 +75,13 @@ class SourceSums:
         self, documents: NDArray[np.int32], x: Tensor, reconstruction: Tensor, l0: Tensor
     ) -> None:
         """Add tokens by the documents [B] they are of; L0 is [B]."""
-        numbers, place = np.unique(documents, return_inverse=True)
-        names = np.array([self.sources[number] for number in numbers])[place]
+        numbers, of = np.unique(documents, return_inverse=True)
+        names = np.array([self.sources[number] for number in numbers])[of]
         for name in dict.fromkeys(names.tolist()):
-            chosen = torch.from_numpy(names == name)
+            chosen = torch.from_numpy(np.flatnonzero(names == name))
             sums = self.variance.setdefault(name, ExplainedVariance(self.models))
-            sums.add(x[chosen], reconstruction[chosen])
+            place = chosen.to(x.device)
+            sums.add(x[place], reconstruction[place])
             self.active[name] = self.active.get(name, 0) + int(l0[chosen].sum())
 
     def result(self, names: Sequence[str]) -> dict[str, object]:
@@ -115,25 +124,24 @@ def evaluate_crosscoder(
     fired = torch.zeros(crosscoder.latents, dtype=torch.int64)
     l0_counts: list[Tensor] = []
     training_active = 0
+    device = crosscoder.mean.device
     training = crosscoder.settings.get("training", {})
     variant = training.get("variant", "batch_topk") if isinstance(training, dict) else "batch_topk"
     rule = sparsity_rule(str(variant), 0.0, crosscoder.costs)
-    norms, scales = crosscoder.decoder_norms().sum(1), crosscoder.score_scales()
+    norms = crosscoder.decoder_norms().sum(1)
     by_source = SourceSums(models, sources)
     for rows, array in store.contiguous(split, batch):
-        x = torch.from_numpy(array)
+        x = torch.from_numpy(array).to(device)
         pre = crosscoder.pre_activations(x).relu_()
-        scores = pre * norms
-        f = pre * (pre * scales > crosscoder.threshold)
-        reconstruction = crosscoder.decode(f)
+        codes = codes_of(crosscoder, pre)
+        reconstruction = decode(crosscoder, codes)
         threshold_fve.add(x, reconstruction)
-        fired += (f > 0).sum(0)
-        l0_counts.append((f > 0).sum(1))
+        fired += codes.per_latent().cpu()
+        l0_counts.append(codes.per_token().cpu())
         by_source.add(store.document[rows], x, reconstruction, l0_counts[-1])
-        active = rule.select(scores, k)
-        f = torch.zeros_like(pre)
-        f[active.rows, active.columns] = pre[active.rows, active.columns]
-        training_fve.add(x, crosscoder.decode(f))
+        active = rule.select(pre * norms, k)
+        chosen = Codes(active, pre[active.rows, active.columns], codes.shape)
+        training_fve.add(x, decode(crosscoder, chosen))
         training_active += active.rows.numel()
     if not l0_counts:
         raise cli.UserError(f"the {split} split holds no usable token: raise text.tokens")
@@ -162,14 +170,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--documents", type=Path, nargs="+", required=True)
     parser.add_argument("--split", default="score")
     parser.add_argument("--batch", type=int, default=4096)
-    parser.add_argument("--threads", type=int, default=None)
+    add_device_flags(parser)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args(argv)
 
     def run() -> None:
         cli.set_threads(arguments.threads)
         store = open_store(arguments)
-        crosscoder = Crosscoder.load(arguments.crosscoder)
+        crosscoder = Crosscoder.load(arguments.crosscoder).to(choose_device(arguments.device))
         with torch.no_grad():
             sources = read_sources(arguments.documents)
             result = evaluate_crosscoder(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import warnings
 from typing import Protocol
 
+import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -49,7 +51,7 @@ class SparseProducts:
         self.active = active
         self.shape = shape
         self.pointers = _pointers(active.rows, shape[0])
-        self._order: Tensor | None = None
+        self._by_column: tuple[Tensor, Tensor, Tensor] | None = None
 
     def matmul(self, values: Tensor, right: Tensor, bias: Tensor) -> Tensor:
         """Return S @ right + bias."""
@@ -58,12 +60,23 @@ class SparseProducts:
 
     def transposed(self, values: Tensor, right: Tensor) -> Tensor:
         """Return Sᵀ @ right. The entries are sorted by column once."""
-        if self._order is None:
-            self._order = torch.argsort(self.active.columns, stable=True)
-            self._columns = self.active.rows[self._order]
-            self._pointers = _pointers(self.active.columns[self._order], self.shape[1])
-        sparse = _csr(self._pointers, self._columns, values[self._order], self.shape[::-1])
-        return torch.mm(sparse, right)
+        if self._by_column is None:
+            self._by_column = self._sort()
+        pointers, rows, order = self._by_column
+        return torch.mm(_csr(pointers, rows, values[order], self.shape[::-1]), right)
+
+    def _sort(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return where each column begins, and rows and places of the entries by column."""
+        columns = self.active.columns
+        if columns.device.type == "cpu":  # scipy sorts by counting
+            places = np.arange(columns.numel())
+            by_row = (places, columns.numpy(), self.pointers.numpy())
+            sorted_ = sp.csc_array(sp.csr_array(by_row, shape=self.shape))
+            found = (sorted_.indptr, sorted_.indices, sorted_.data)
+            pointers, rows, order = (torch.from_numpy(part.astype(np.int64)) for part in found)
+            return pointers, rows, order
+        order = torch.argsort(columns, stable=True)
+        return _pointers(columns[order], self.shape[1]), self.active.rows[order], order
 
     def sampled(self, left: Tensor, right: Tensor) -> Tensor:
         """Return ⟨left_i, right_j⟩ of the active entries."""

@@ -9,9 +9,11 @@ from scipy import sparse
 
 from workflow_scripts import cli
 from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.crosscoder.codes import encode
 from workflow_scripts.crosscoder.model import Crosscoder
 
 Array = NDArray[np.float64]
+CPU = torch.device("cpu")
 PAIRS = 20_000  # pairs of latents whose products are held at once
 
 
@@ -37,11 +39,9 @@ def activity(
     parts = []
     for first in range(0, len(rows), batch):
         x = torch.from_numpy(store.read(rows[first : first + batch]))
-        f = crosscoder.encode(x)
-        token, latent = torch.nonzero(f, as_tuple=True)
-        values = f[token, latent].double().numpy()
-        shape = (len(f), crosscoder.latents)
-        parts.append(sparse.csr_array((values, (token.numpy(), latent.numpy())), shape=shape))
+        f = encode(crosscoder, x.to(crosscoder.mean.device)).to("cpu")
+        place = (f.active.rows.numpy(), f.active.columns.numpy())
+        parts.append(sparse.csr_array((f.values.double().numpy(), place), shape=f.shape))
     return sparse.csc_array(sparse.vstack(parts))
 
 

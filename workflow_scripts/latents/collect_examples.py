@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from workflow_scripts import cli, files
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.crosscoder.codes import encode
 from workflow_scripts.crosscoder.model import Crosscoder
+from workflow_scripts.latents.activity import CPU
 from workflow_scripts.latents.context import TokenContext, read_context
 from workflow_scripts.latents.windows import (
     KINDS,
@@ -36,7 +38,7 @@ from workflow_scripts.latents.windows import (
     positive_windows,
     spread,
 )
-from workflow_scripts.models.loading import load_tokenizer
+from workflow_scripts.models.loading import add_device_flags, choose_device, load_tokenizer
 
 EXPLAIN, VERIFY = "explain", "verify"
 IN_MEMORY = 1 << 30  # bytes of a split's activations that are kept while windows are read
@@ -91,14 +93,13 @@ def find_peaks(
     wanted[torch.tensor(latents)] = True
     parts = []
     for rows, x in store.contiguous(split, batch):
-        f = crosscoder.encode(torch.from_numpy(x)) * wanted
-        token, latent = torch.nonzero(f, as_tuple=True)
-        tokens = rows[token.numpy()]
+        f = encode(crosscoder, torch.from_numpy(x).to(crosscoder.mean.device)).to("cpu").of(wanted)
+        tokens = rows[f.active.rows.numpy()]
         found = {
-            "latent": latent.numpy(),
+            "latent": f.active.columns.numpy(),
             "row": context.row_of(tokens),
             "token": tokens,
-            "value": f[token, latent].numpy(),
+            "value": f.values.numpy(),
         }
         parts.append(strongest(pd.DataFrame(found)))
     if not parts:
@@ -166,6 +167,7 @@ def collect_split(
     chosen: pd.DataFrame,
     plan: Plan,
     split: str,
+    device: torch.device = CPU,
 ) -> tuple[pd.DataFrame, NDArray[np.float32], Pool]:
     """Return the windows of every chosen latent, their activations end to end, and the pool."""
     counts = plan.explain if split == EXPLAIN else plan.verify
@@ -175,7 +177,7 @@ def collect_split(
         reader.kept, context, plan.length, plan.pool, np.random.default_rng([plan.seed, 2, code])
     )
     latents = chosen["latent"].to_numpy()
-    found = find_peaks(store, crosscoder, context, latents, split)
+    found = find_peaks(store, crosscoder.to(device), context, latents, split)
     parts, values, strongest, at_peak = [], [], [], []
     for latent in cli.progress(latents.tolist(), desc=split):
         own = peaks_of(found, latent)
@@ -283,14 +285,17 @@ def collect_examples(
     plan: Plan,
     examples: Path,
     background: Path,
+    device: torch.device = CPU,
 ) -> None:
     """Write ``examples`` and, for reference counts, the explain split's pool as ``background``."""
     chosen = choose_latents(selection, plan.shared_latents, plan.seed)
     if chosen.empty:
         raise cli.UserError("no latent is live: fit on more tokens or lower fits.*.k")
     pieces = token_pieces(tokenizer, int(context.ids.max()) + 1)
-    windows, values, pool = collect_split(store, crosscoder, context, chosen, plan, EXPLAIN)
-    verify, verify_values, _ = collect_split(store, crosscoder, context, chosen, plan, VERIFY)
+    (windows, values, pool), (verify, verify_values, _) = (
+        collect_split(store, crosscoder, context, chosen, plan, split, device)
+        for split in (EXPLAIN, VERIFY)
+    )
     write_windows(
         examples,
         pd.concat([windows, verify], ignore_index=True),
@@ -327,7 +332,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     parser.add_argument("--pool", type=int, default=2000)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--threads", type=int, default=None)
+    add_device_flags(parser)
     parser.add_argument("--examples", type=Path, required=True)
     parser.add_argument("--background", type=Path, required=True)
     arguments = parser.parse_args(argv)
@@ -352,6 +357,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 plan,
                 arguments.examples,
                 arguments.background,
+                choose_device(arguments.device),
             )
 
     return cli.guarded(run)

@@ -31,8 +31,10 @@ from workflow_scripts import cli, files
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.difference import DifferenceStore, moments
 from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.crosscoder.codes import decode, encode
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.context import TokenContext, read_context
+from workflow_scripts.models.loading import add_device_flags, choose_device
 
 ALL = "all"
 COLUMNS = ("baseline", "candidate", "method", "size", "group", "tokens", "mean_square", "explained")
@@ -60,13 +62,13 @@ class Sums:
     def by_group(self, values: Tensor, group: Tensor) -> Tensor:
         """Return sums of values [B, …] by group."""
         sums = torch.zeros((self.groups, *values.shape[1:]), dtype=torch.float64)
-        return sums.index_add_(0, group, values.double())
+        return sums.index_add_(0, group, values.double().cpu())
 
     def add(self, name: str, left: Tensor, group: Tensor, active: Tensor) -> None:
-        """Add what a method leaves, [B] or [B, sizes], and how many latents it uses."""
+        """Add what a method leaves, [B] or [B, sizes], and the activations that it uses, [K]."""
         sums = self.by_group(left, group)
         self.residual[name] = self.residual[name] + sums if name in self.residual else sums
-        self.active[name] = self.active.get(name, 0) + int(active.sum())
+        self.active[name] = self.active.get(name, 0) + active.numel()
 
 
 def sizes(k: int, width: int) -> list[int]:
@@ -96,7 +98,7 @@ class Methods:
     sizes: list[int]
     sae: Crosscoder
     crosscoder: Crosscoder
-    unique: Tensor  # [F] 1 where a latent is unique to either model
+    unique: Tensor  # [F] whether a latent is unique to either model
 
     def add(self, x: Tensor, group: Tensor, sums: Sums) -> None:
         """Add normalised activations x [B, M, D] of both models and the tokens' groups [B]."""
@@ -107,17 +109,17 @@ class Methods:
         sums.spread += sums.by_group(squares(centred), group)
         sums.tokens += torch.bincount(group, minlength=sums.groups)
         told = (centred @ self.basis).square().cumsum(1)[:, torch.tensor(self.sizes) - 1]
-        sums.add("pca", squares(centred)[:, None] - told, group, torch.zeros(1))
-        found = self.sae.encode(self.sae.normalize(delta[:, None]))
-        guess = self.sae.decode(found)[:, 0] * self.sae.scale[0] + self.sae.mean[0]
-        sums.add("sae", squares(delta - guess), group, found > 0)
-        f = self.crosscoder.encode(x)
+        sums.add("pca", squares(centred)[:, None] - told, group, torch.zeros(0))
+        found = encode(self.sae, self.sae.normalize(delta[:, None]))
+        guess = decode(self.sae, found)[:, 0] * self.sae.scale[0] + self.sae.mean[0]
+        sums.add("sae", squares(delta - guess), group, found.values)
+        f = encode(self.crosscoder, x)
         directions = self.crosscoder.w_dec[:, b] - self.crosscoder.w_dec[:, a]
         biases = self.crosscoder.b_dec[b] - self.crosscoder.b_dec[a]
-        masks = {"crosscoder": None, "unique": self.unique, "shared": 1 - self.unique}
-        for name, mask in masks.items():
-            used = f if mask is None else f * mask
-            sums.add(name, squares(delta - used @ directions - biases), group, used > 0)
+        parts = {"crosscoder": f, "unique": f.of(self.unique), "shared": f.of(~self.unique)}
+        for name, used in parts.items():
+            left = squares(delta - used.times(directions, biases))
+            sums.add(name, left, group, used.values)
 
 
 def table(
@@ -160,21 +162,22 @@ def explain_difference(
         If the split holds no usable token, or the models do not differ.
     """
     mean, covariance = moments(difference)
-    mask = torch.zeros(crosscoder.latents)
-    mask[torch.from_numpy(unique)] = 1
+    device = crosscoder.mean.device
+    mask = torch.zeros(crosscoder.latents, dtype=torch.bool)
+    mask[torch.tensor(unique)] = True
     methods = Methods(
         difference.pair,
-        torch.from_numpy(mean).float(),
-        components(covariance),
+        torch.from_numpy(mean).float().to(device),
+        components(covariance).to(device),
         sizes(crosscoder.k, store.width),
         sae,
         crosscoder,
-        mask,
+        mask.to(device),
     )
     sums = Sums(len(context.categories) + 1)
     for rows, x in store.contiguous(split, batch):
         group = torch.from_numpy(context.category[rows].astype(np.int64))
-        methods.add(torch.from_numpy(x), group % sums.groups, sums)
+        methods.add(torch.from_numpy(x).to(device), group % sums.groups, sums)
     if not int(sums.tokens.sum()):
         raise cli.UserError(f"the {split} split holds no usable token: raise text.tokens")
     return list(table(names, sums, methods, context.categories))
@@ -197,12 +200,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokens", type=Path, nargs="+", required=True)
     parser.add_argument("--split", default="score")
     parser.add_argument("--batch", type=int, default=4096)
-    parser.add_argument("--threads", type=int, default=None)
+    add_device_flags(parser)
     parser.add_argument("--output", type=Path, required=True)
     a = parser.parse_args(argv)
 
     def run() -> None:
         cli.set_threads(a.threads)
+        device = choose_device(a.device)
         difference = open_store(a)
         assert isinstance(difference, DifferenceStore)
         store = ActivationStore.from_json(a.activations, a.normalizers, a.layer)
@@ -210,8 +214,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows = explain_difference(
                 store,
                 difference,
-                Crosscoder.load(a.sae),
-                Crosscoder.load(a.crosscoder),
+                Crosscoder.load(a.sae).to(device),
+                Crosscoder.load(a.crosscoder).to(device),
                 unique_latents(files.read_parquet(a.selection), a.difference),
                 read_context(a.tokens),
                 a.split,

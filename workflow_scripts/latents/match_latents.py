@@ -22,7 +22,14 @@ from workflow_scripts import cli, files
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.crosscoder.model import Crosscoder
-from workflow_scripts.latents.activity import activity, correlations, mutual_best, sample_rows
+from workflow_scripts.latents.activity import (
+    CPU,
+    activity,
+    correlations,
+    mutual_best,
+    sample_rows,
+)
+from workflow_scripts.models.loading import add_device_flags, choose_device
 
 SPLIT = "score"
 CANDIDATES = 8  # neighbours by cosine whose activations are compared
@@ -167,11 +174,12 @@ def match_latents(
     least: float,
     seed: int,
     folder: Path,
+    device: torch.device = CPU,
 ) -> None:
     """Match every pair of seeds of a fit and write the three tables to ``folder``."""
     rows = sample_rows(store, SPLIT, tokens, seed)
     fitted = {number: Crosscoder.load(path) for number, path in crosscoders.items()}
-    fires = {number: activity(store, crosscoder, rows) for number, crosscoder in fitted.items()}
+    fires = {number: activity(store, c.to(device), rows) for number, c in fitted.items()}
     chosen = {number: files.read_parquet(path) for number, path in selections.items()}
     live = {n: table["latent"].to_numpy(dtype=np.int64) for n, table in chosen.items()}
     parts = []
@@ -203,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, default=100_000, help="tokens compared, at most")
     parser.add_argument("--least", type=float, default=0.5, help="least similarity of a match")
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--threads", type=int, default=None)
+    add_device_flags(parser)
     parser.add_argument("--output-dir", type=Path, required=True)
     a = parser.parse_args(argv)
 
@@ -219,6 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 a.least,
                 a.seed,
                 a.output_dir,
+                choose_device(a.device),
             )
 
     return cli.guarded(run)

@@ -21,7 +21,14 @@ from workflow_scripts import cli, files
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.crosscoder.model import Crosscoder
-from workflow_scripts.latents.activity import activity, correlations, mutual_best, sample_rows
+from workflow_scripts.latents.activity import (
+    CPU,
+    activity,
+    correlations,
+    mutual_best,
+    sample_rows,
+)
+from workflow_scripts.models.loading import add_device_flags, choose_device
 
 SPLIT = "score"
 COLUMNS = ("model_a", "latent_a", "model_b", "latent_b", "correlation", "cosine")
@@ -71,10 +78,12 @@ def pair_mirrors(
     least: float,
     seed: int,
     output: Path,
+    device: torch.device = CPU,
 ) -> None:
     """Write the table, from up to ``tokens`` tokens of the score split."""
     rows = sample_rows(store, SPLIT, tokens, seed)
-    found = mirrors(crosscoder, activity(store, crosscoder, rows), selection, least)
+    fires = activity(store, crosscoder.to(device), rows)
+    found = mirrors(crosscoder, fires, selection, least)
     files.write_parquet(output, found)
 
 
@@ -87,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, default=100_000, help="tokens compared, at most")
     parser.add_argument("--least", type=float, default=0.5, help="least correlation of a pair")
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--threads", type=int, default=None)
+    add_device_flags(parser)
     parser.add_argument("--output", type=Path, required=True)
     a = parser.parse_args(argv)
 
@@ -103,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 a.least,
                 a.seed,
                 a.output,
+                choose_device(a.device),
             )
 
     return cli.guarded(run)

@@ -23,7 +23,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
+from workflow_scripts.crosscoder.codes import Codes
+
 Array = NDArray[np.float64]
+PRODUCTS = 1 << 24  # numbers of products that are held at once
 
 
 class ScalingSums:
@@ -37,25 +40,21 @@ class ScalingSums:
         self.error = torch.zeros(shape, dtype=torch.float64)
         self.square = torch.zeros((groups, latents), dtype=torch.float64)
 
-    def add(self, group: int, f: Tensor, x: Tensor, reconstruction: Tensor) -> None:
-        """Add a batch of one group: f is [B, F] (sparse CSR), x and reconstruction [B, M, D]."""
+    def add(self, group: int, f: Codes, x: Tensor, reconstruction: Tensor) -> None:
+        """Add a batch of one group, x and reconstruction [B, M, D], on the device of ``w_dec``."""
         models = x.shape[1]
         targets = torch.cat([reconstruction, x - reconstruction], dim=1).flatten(1)
-        transposed = f.to_sparse_csc()
-        sums = torch.sparse_csr_tensor(
-            transposed.ccol_indices(),
-            transposed.row_indices(),
-            transposed.values(),
-            size=(f.shape[1], f.shape[0]),
-        )
-        totals = torch.mm(sums, targets).unflatten(
-            1, (2 * models, -1)
-        )  # Σ_i f_ij y_i^t, [F, 2M, D]
-        # Products and sums by element: equal models then give equal numbers to the last bit.
-        products = (self.w_dec[:, :, None].double() * totals[:, None].double()).sum(-1)
-        self.reconstruction[group] += products[:, :, :models]
-        self.error[group] += products[:, :, models:]
-        self.square[group].index_add_(0, f.col_indices(), f.values().double().square())
+        # Σ_i f_ij y_i^t, [F, 2M, D]
+        totals = f.transposed_times(targets).unflatten(1, (2 * models, -1))
+        latents = max(1, PRODUCTS // (models * totals[0].numel()))
+        for first in range(0, len(totals), latents):
+            part = slice(first, first + latents)
+            # By element, so that equal models give equal numbers to the last bit.
+            products = self.w_dec[part, :, None].double() * totals[part, None].double()
+            found = products.sum(-1).cpu()
+            self.reconstruction[group, part] += found[:, :, :models]
+            self.error[group, part] += found[:, :, models:]
+        self.square[group].index_add_(0, f.active.columns.cpu(), f.values.double().square().cpu())
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Ratio:
 
 def latent_scaling(sums: ScalingSums, own: int, other: int) -> tuple[Ratio, Ratio]:
     """Return ν^r and ν^ε of every latent for the claim «unique to ``own``, not in ``other``»."""
-    d = sums.w_dec.double().numpy()
+    d = sums.w_dec.cpu().double().numpy()
     norm = (d[:, own] * d[:, own]).sum(1)
     alignment = (d[:, other] * d[:, own]).sum(1)
     square = sums.square.numpy()

@@ -19,13 +19,16 @@ from scipy import stats
 from torch import Tensor
 
 from workflow_scripts import cli, files
+from workflow_scripts.activations.ahead import ahead
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.crosscoder.codes import Codes, decode, encode
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.dataset.documents import read_sources
 from workflow_scripts.dataset.shards import ROLES
 from workflow_scripts.latents.context import TokenContext, read_context
 from workflow_scripts.latents.scaling import Ratio, ScalingSums, latent_scaling
+from workflow_scripts.models.loading import add_device_flags, choose_device
 
 POSITION_STARTS = (9, 65)
 POSITIONS = ("1_8", "9_64", "65_up")
@@ -84,16 +87,15 @@ class ActivationSums:
         self.template_mass = torch.zeros(latents, dtype=torch.float64)
         self.rows = 0
 
-    def add(self, rows: NDArray[np.int64], f: Tensor, context: TokenContext) -> None:
-        """Add a batch: global token indices [B] and activations f [B, F] (sparse CSR).
+    def add(self, rows: NDArray[np.int64], f: Codes, context: TokenContext) -> None:
+        """Add a batch: global token indices [B] and activations.
 
         A document lies within one batch, so that documents are counted once.
         """
-        latent, values = f.col_indices(), f.values()
-        token = torch.repeat_interleave(torch.arange(len(rows)), f.crow_indices().diff())
+        token, latent, values = f.active.rows, f.active.columns, f.values
         mass = values.double()
         self.rows += len(rows)
-        self.fired += torch.bincount(latent, minlength=len(self.fired))
+        self.fired += f.per_latent()
         self.mass.index_add_(0, latent, mass)
         self.maximum.scatter_reduce_(0, latent, values, "amax")
         document = torch.from_numpy(context.document[rows].astype(np.int64))
@@ -117,10 +119,20 @@ def document_groups(
 ) -> Iterator[tuple[int, NDArray[np.int64], Tensor]]:
     """Yield (group, rows [B], x [B, M, D]): whole documents, dealt to groups in order.
 
-    Batches hold about ``batch`` tokens and never cut a document.
+    Batches hold about ``batch`` tokens and never cut a document. The next one is read ahead.
     """
     rows = store.rows(split)
-    documents = context.row_of(rows)
+
+    def read(part: tuple[int, NDArray[np.int64]]) -> tuple[int, NDArray[np.int64], Tensor]:
+        return *part, torch.from_numpy(store.read(part[1]))
+
+    yield from ahead(read, _parts(rows, context.row_of(rows), groups, batch))
+
+
+def _parts(
+    rows: NDArray[np.int64], documents: NDArray[np.int64], groups: int, batch: int
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield (group, rows [B])."""
     starts = np.flatnonzero(np.diff(documents, prepend=-1))
     ends = np.append(starts[1:], len(rows))
     group_of = np.arange(len(starts)) * groups // max(len(starts), 1)
@@ -133,8 +145,7 @@ def document_groups(
             and ends[last + 1] - starts[first] <= batch
         ):
             last += 1
-        chunk = rows[starts[first] : ends[last]]
-        yield int(group_of[first]), chunk, torch.from_numpy(store.read(chunk))
+        yield int(group_of[first]), rows[starts[first] : ends[last]]
         first = last + 1
 
 
@@ -158,13 +169,11 @@ def score_latents(
     scaling = ScalingSums(crosscoder.w_dec, groups)
     factors = token_factors(context, sources)
     activity = ActivationSums(crosscoder.latents, len(context.categories), factors)
-    for group, rows, x in document_groups(store, split, context, groups, batch):
-        f = crosscoder.encode(x).to_sparse_csr()
-        reconstruction = torch.addmm(
-            crosscoder.weights.decoder_bias.expand(len(rows), -1), f, crosscoder.weights.decoder
-        ).unflatten(1, (len(crosscoder.models), -1))
-        scaling.add(group, f, x, reconstruction)
-        activity.add(rows, f, context)
+    for group, rows, array in document_groups(store, split, context, groups, batch):
+        x = array.to(crosscoder.mean.device)
+        f = encode(crosscoder, x)
+        scaling.add(group, f, x, decode(crosscoder, f))
+        activity.add(rows, f.to("cpu"), context)
     if not activity.rows:
         raise cli.UserError(f"the {split} split holds no usable token: raise text.tokens")
     table = _activity_columns(activity, context.categories)
@@ -232,7 +241,7 @@ def _decoder_columns(crosscoder: Crosscoder) -> dict[str, NDArray[np.float64]]:
 
     Δnorm = ½(1 + (‖d^b‖ − ‖d^a‖) / max(‖d^a‖, ‖d^b‖)): 0 = only a, ½ = shared, 1 = only b.
     """
-    d = crosscoder.w_dec.double().numpy()
+    d = crosscoder.w_dec.cpu().double().numpy()
     norms = np.linalg.norm(d, axis=2)
     columns = {f"decoder_norm_{m}": norms[:, i] for i, m in enumerate(crosscoder.models)}
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -296,7 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--min-documents", type=int, default=10)
     parser.add_argument("--min-beta", type=float, default=0.05)
     parser.add_argument("--groups", type=int, default=50)
-    parser.add_argument("--threads", type=int, default=None)
+    add_device_flags(parser)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args(argv)
 
@@ -313,7 +322,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with torch.no_grad():
             table = score_latents(
                 store,
-                Crosscoder.load(arguments.crosscoder),
+                Crosscoder.load(arguments.crosscoder).to(choose_device(arguments.device)),
                 read_context(arguments.tokens),
                 bounds,
                 arguments.groups,

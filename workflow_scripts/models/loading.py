@@ -26,6 +26,11 @@ def add_running_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how models run."""
     parser.add_argument("--compute-dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--batch-tokens", type=int, default=8192)
+    add_device_flags(parser)
+
+
+def add_device_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say where is computed."""
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=None)
 

@@ -1,0 +1,152 @@
+"""Calls to an endpoint that takes its time: how near to the ideal, and whether memory grows.
+
+``python -m tests.benchmarks.bench_calls`` (part of ``make bench``). The endpoint is the tests' fake
+server in a process of its own; it waits 20 ms before each answer. The ideal is that all
+connections wait all the time; the floor is a bare client that posts the same bodies over as many
+connections and reads the replies, which tells what client, server and machine take by themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from tests.autointerp.llm_run import KEY_ENV, Run, make_contexts
+from tests.benchmarks.report import Figure, at_most, record
+from workflow_scripts.autointerp import call_llm
+from workflow_scripts.autointerp.dialect import Dialect, compose
+from workflow_scripts.autointerp.requests import (
+    read_header,
+    read_requests,
+    write_requests,
+)
+
+CALLS, CONCURRENCY, LATENCY = 5000, 32, 0.02
+PURPOSE = "score"
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """Serve from a process of its own; yield the address."""
+    port = folder / "port"
+    command = [sys.executable, "-m", "tests.autointerp.fake_server", "--port-file", str(port)]
+    process = subprocess.Popen([*command, "--behaviour", json.dumps({"latency": LATENCY})])
+    try:
+        while not port.exists():
+            if process.poll() is not None:
+                raise RuntimeError("the fake server does not start")
+            time.sleep(0.02)
+        yield port.read_text()
+    finally:
+        process.kill()
+        process.wait()
+        port.unlink(missing_ok=True)
+
+
+def prepare(data: Path, folder: Path, url: str, calls: int) -> Run:
+    """Return a run whose requests are explained and built: exactly so many scoring calls."""
+    run = Run(data, folder, url, folder / "cache", held_out=20, null=10)
+    run.flags = ("--concurrency", str(CONCURRENCY))
+    if run.purpose("explain") or run.build(PURPOSE):
+        raise RuntimeError("the requests cannot be built")
+    run.replicates = -(-calls // call_llm.count_requests(run.file(PURPOSE, "requests.jsonl")))
+    run.build(PURPOSE)
+    path = run.file(PURPOSE, "requests.jsonl")
+    kept = list(islice(read_requests(path), calls))
+    write_requests(path, read_header(path), kept)
+    return run
+
+
+def floor(run: Run) -> float:
+    """Return the seconds that a bare client takes for the same bodies."""
+    path = run.file(PURPOSE, "requests.jsonl")
+    header = read_header(path)
+    bodies = iter(
+        [json.dumps(compose(header, r, Dialect(), [])).encode() for r in read_requests(path)]
+    )
+    lock = threading.Lock()
+
+    def work() -> None:
+        connection = http.client.HTTPConnection(run.url.split("/")[2])
+        headers = {"Authorization": "Bearer none", "Content-Type": "application/json"}
+        while True:
+            with lock:
+                body = next(bodies, None)
+            if body is None:
+                break
+            connection.request("POST", "/v1/chat/completions", body, headers)
+            connection.getresponse().read()
+        connection.close()
+
+    threads = [threading.Thread(target=work) for _ in range(CONCURRENCY)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - started
+
+
+def called(run: Run) -> float:
+    """Return the seconds of the calling step, its outputs included."""
+    started = time.perf_counter()
+    if run.call(PURPOSE) != 0:
+        raise RuntimeError("the calls failed")
+    return time.perf_counter() - started
+
+
+def peak(run: Run) -> int:
+    """Return the peak of memory of the calling step as a process, in bytes."""
+    command = [sys.executable, "-m", "workflow_scripts.autointerp.call_llm"]
+    process = subprocess.Popen([*command, *run.call_flags(PURPOSE)], stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError("the calls failed")
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def measure(folder: Path) -> list[Figure]:
+    """Return the ratios."""
+    os.environ[KEY_ENV] = "none"
+    data = folder / "data"
+    data.mkdir()
+    make_contexts(data)
+    peaks = []
+    with serving(folder) as url:
+        run = prepare(data, folder / "timed", url, CALLS)
+        bare = floor(run)
+        seconds = called(run)
+        again = called(run)
+        for calls in (CALLS // 4, CALLS):
+            peaks.append(peak(prepare(data, folder / f"peak{calls}", url, calls)))
+    ideal = CALLS * LATENCY / CONCURRENCY
+    name = "calls"
+    return [
+        at_most(name, f"{CALLS} calls, of the ideal", seconds / ideal, "x", 1.5),
+        Figure(name, "a bare client, of the ideal", bare / ideal, "x"),
+        Figure(name, "calls", CALLS / seconds, "calls/s"),
+        Figure(name, "the same from the cache", CALLS / again, "calls/s"),
+        at_most(name, "peak of memory at 4x the calls", peaks[1] / peaks[0], "x", 1.1),
+        Figure(name, "peak of memory", peaks[1] / 1e6, "MB"),
+    ]
+
+
+def main() -> None:
+    """Measure and record."""
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        record(measure(Path(folder)))
+
+
+if __name__ == "__main__":
+    main()
