@@ -22,6 +22,7 @@ pathvars:
     results=f"results/{SETTINGS.run}",
 
 
+include: "rules/compared.smk"
 include: "rules/dataset.smk"
 include: "rules/models.smk"
 include: "rules/activations.smk"

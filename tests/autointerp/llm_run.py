@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.autointerp import fixtures
@@ -30,10 +31,14 @@ CONCEPTS = {
 }
 
 
-def make_contexts(folder: Path, latents: int = 4, documents: int = 300) -> None:
-    """Write `contexts.parquet` and `latents.parquet` of planted word latents."""
+def make_contexts(
+    folder: Path, latents: int = 4, documents: int = 300, owners: Sequence[str] = ()
+) -> None:
+    """Write `contexts.parquet` and `latents.parquet` of planted word latents, of some models."""
     texts = fixtures.random_documents(documents, CONCEPTS)
     planted = [fixtures.on_words(name, *CONCEPTS[name]) for name in list(CONCEPTS)[:latents]]
+    for place, owner in enumerate(owners):
+        planted[place] = replace(planted[place], unique_to=owner)
     examples, _ = fixtures.make_examples(texts, planted, folder, background=50)
     code = select_contexts.main(
         [

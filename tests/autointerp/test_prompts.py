@@ -6,11 +6,14 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.autointerp.llm_run import ANNOTATORS, Run
+from tests.autointerp.fake_server import FakeServer
+from tests.autointerp.llm_run import ANNOTATORS, Run, make_contexts
+from tests.autointerp.oracle import Behaviour
 from tests.autointerp.test_taxonomy import SHIPPED
 from workflow_scripts.autointerp.prompts import (
     PURPOSES,
@@ -93,6 +96,24 @@ def test_requests_name_no_model_under_study_and_no_latent(contexts: Path, tmp_pa
         sent = request.user + read_header(path).systems[request.system]
         for secret in ("simpo", "unique", "latent_max", request.id, f"latent {request.latent}"):
             assert secret not in sent
+
+
+def test_whose_a_latent_is_changes_no_request(tmp_path: Path) -> None:
+    """Blind to the model: with the models exchanged the same bytes are sent."""
+    sent = []
+    for owners in (("it", "simpo", "it", ""), ("simpo", "it", "simpo", "")):
+        data = tmp_path / "".join(owners)
+        data.mkdir()
+        make_contexts(data, owners=owners)
+        with FakeServer(Behaviour()) as server:
+            run = Run(data, data / "out", server.url, data / "cache", ANNOTATORS)
+            run.everything()
+            bodies = sorted(json.dumps(b, sort_keys=True) for b in server.counters.bodies)
+        files = [run.file(p, "requests.jsonl").read_bytes() for p in PURPOSES]
+        sent.append((bodies, files))
+        assert set(pd.read_parquet(data / "examples.parquet")["unique_to"]) == set(owners)
+    assert len(sent[0][0]) > 20
+    assert sent[0] == sent[1]
 
 
 def test_attacks_leave_the_prompt_outside_the_block_unchanged() -> None:
