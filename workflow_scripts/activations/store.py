@@ -165,6 +165,11 @@ class ActivationStore:
         return ThreadPoolExecutor(WORKERS, thread_name_prefix="read")
 
     @cached_property
+    def _helpers(self) -> ThreadPoolExecutor:
+        """Threads that normalise, a model each but for the first one."""
+        return ThreadPoolExecutor(max(1, len(self.stored) - 1), thread_name_prefix="normalize")
+
+    @cached_property
     def usable(self) -> Usable:
         """Which tokens can be used: read once, shard by shard."""
         codes: list[NDArray[np.uint8]] = []
@@ -282,10 +287,17 @@ class ActivationStore:
         mean, scale = (torch.from_numpy(v).float() for v in self._normalization)
         chosen = None if isinstance(place, slice) else torch.from_numpy(place)
         result = torch.empty(len(rows), len(self.stored), self.width)
-        for model, values in enumerate(as_tensor(held, self._encoding)):
-            x = result[:, model]
-            x.copy_(values[place] if chosen is None else values.index_select(0, chosen))
+        values = as_tensor(held, self._encoding)
+
+        def fill(model: int) -> None:
+            x, own = result[:, model], values[model]
+            x.copy_(own[place] if chosen is None else own.index_select(0, chosen))
             x.sub_(mean[model]).div_(scale[model])  # by steps: of one type they are faster
+
+        others = [self._helpers.submit(fill, model) for model in range(1, len(values))]
+        fill(0)
+        for other in others:
+            other.result()
         return result.numpy()
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -348,9 +360,9 @@ class ActivationStore:
             yield from self._whole(split, batch, seed, epoch, first)
         else:
             pools = self._pools_from(split, batch, seed, epoch, first)
-            for batches, ordered, held in self._held_ahead(pools):
-                for rows in batches:
-                    yield self.normalized(held, np.searchsorted(ordered, rows), rows)
+            for places, rows, held in self._held_ahead(pools):
+                for place in places:
+                    yield self.normalized(held, place, rows[place])
 
     def _whole(
         self, split: str, batch: int, seed: int, epoch: int, first: int
@@ -367,20 +379,20 @@ class ActivationStore:
     def _pools_from(
         self, split: str, batch: int, seed: int, epoch: int, first: int
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield (batches of rows [n, batch], all of them sorted) without end, behind ``first``."""
+        """Yield pools as :meth:`_pools` does, without end, behind the batch ``first``."""
         blocks = self._blocks(split, batch)
         while True:
-            for batches in self._pools(split, blocks, batch, [seed, epoch]):
-                if first < len(batches):
-                    yield batches[first:], np.sort(batches[first:], axis=None)
-                first = max(0, first - len(batches))
+            for places, rows in self._pools(split, blocks, batch, [seed, epoch]):
+                if first < len(places):
+                    yield _behind(places, rows, first)
+                first = max(0, first - len(places))
             epoch += 1
 
     def _blocks(self, split: str, batch: int) -> NDArray[np.int64]:
         """Return (first token, last token + 1, usable tokens) of each block of a split, [n, 3].
 
-        A block lies within a chunk, and a pool has room for as many blocks as a batch has tokens:
-        so batches span many documents, however long these are.
+        A block is a part of a chunk or some whole ones, and a pool has room for as many blocks as a
+        batch has tokens: so batches span many documents, however long these are.
         """
         found = []
         number = self._number(split)
@@ -388,9 +400,10 @@ class ActivationStore:
             begin, end = self.usable.offsets[shard : shard + 2]
             if begin == end:
                 continue
-            step = max(1, min(layer.chunk_rows, self._pool_size(batch) // batch))
-            within = np.arange(0, layer.chunk_rows, step)
-            starts = np.add.outer(np.arange(0, end - begin, layer.chunk_rows), within).ravel()
+            step, whole = max(1, self._pool_size(batch) // batch), layer.chunk_rows
+            span = max(whole, step // whole * whole)
+            within = np.arange(0, span, min(step, span))
+            starts = np.add.outer(np.arange(0, end - begin, span), within).ravel()
             starts = starts[starts < end - begin]
             wanted = (self.usable.code[begin:end] == number).astype(np.int64)
             counts = np.add.reduceat(wanted, starts)
@@ -404,8 +417,8 @@ class ActivationStore:
 
     def _pools(
         self, split: str, blocks: NDArray[np.int64], batch: int, seed: list[int]
-    ) -> Iterator[NDArray[np.int64]]:
-        """Yield the batches of each pool of an epoch, global tokens [n, batch].
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield each pool of an epoch: batches [n, batch] as places in its sorted tokens.
 
         Of every P neighbouring blocks each of the P pools gets one, by chance; of every n
         neighbouring tokens of a pool each of its n batches gets one, by chance: a document of some
@@ -428,5 +441,16 @@ class ActivationStore:
             kept[rng.choice(len(rows), len(rows) - count * batch, replace=False)] = False
             left = rows[~kept]
             if count:
-                strata = rng.permuted(rows[kept].reshape(batch, count), axis=1)
-                yield rng.permuted(np.ascontiguousarray(strata.T), axis=1)
+                strata = rng.permuted(np.arange(count * batch).reshape(batch, count), axis=1)
+                yield rng.permuted(np.ascontiguousarray(strata.T), axis=1), rows[kept]
+
+
+def _behind(
+    places: NDArray[np.int64], rows: NDArray[np.int64], first: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return a pool without its batches before ``first``, and without the tokens of these."""
+    if not first:
+        return places, rows
+    wanted = np.zeros(len(rows), dtype=np.bool_)
+    wanted[places[first:]] = True
+    return (np.cumsum(wanted) - 1)[places[first:]], rows[wanted]
