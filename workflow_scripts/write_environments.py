@@ -9,6 +9,7 @@ from workflow_scripts.provenance import ROOT
 
 COMMON = (
     "h5py",
+    "isal",
     "numpy",
     "pandas",
     "pyarrow",
@@ -31,7 +32,7 @@ ENVIRONMENTS = {
         "torch",
         "transformers",
     ),
-    "llm": ("httpx2", "openai"),
+    "llm": ("aiohttp", "httpx2", "openai"),
 }
 PYTHON = "3.11"
 

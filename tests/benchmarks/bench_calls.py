@@ -1,9 +1,10 @@
 """Calls to an endpoint that takes its time: how near to the ideal, and whether memory grows.
 
 ``python -m tests.benchmarks.bench_calls`` (part of ``make bench``). The endpoint is the tests' fake
-server in a process of its own; it waits 20 ms before each answer. The ideal is that all
-connections wait all the time; the floor is a bare client that posts the same bodies over as many
-connections and reads the replies, which tells what client, server and machine take by themselves.
+server in a process of its own; it waits 20 ms before each answer, then 200 ms, as a fast model
+would. The ideal is that all connections wait all the time; the floor is a bare client that posts
+the same bodies over as many connections and reads the replies, which tells what server and machine
+take by themselves.
 """
 
 from __future__ import annotations
@@ -18,29 +19,30 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 
 from tests.autointerp.llm_run import KEY_ENV, Run, make_contexts
 from tests.benchmarks.report import Figure, at_most, record
-from workflow_scripts.autointerp import call_llm
 from workflow_scripts.autointerp.dialect import Dialect, compose
 from workflow_scripts.autointerp.requests import (
+    Request,
     read_header,
     read_requests,
     write_requests,
 )
 
 CALLS, CONCURRENCY, LATENCY = 5000, 32, 0.02
+SLOW_CALLS, SLOW_LATENCY = 1600, 0.2
 PURPOSE = "score"
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
+def serving(folder: Path, latency: float = LATENCY) -> Iterator[str]:
     """Serve from a process of its own; yield the address."""
     port = folder / "port"
     command = [sys.executable, "-m", "tests.autointerp.fake_server", "--port-file", str(port)]
-    process = subprocess.Popen([*command, "--behaviour", json.dumps({"latency": LATENCY})])
+    process = subprocess.Popen([*command, "--behaviour", json.dumps({"latency": latency})])
     try:
         while not port.exists():
             if process.poll() is not None:
@@ -59,12 +61,17 @@ def prepare(data: Path, folder: Path, url: str, calls: int) -> Run:
     run.flags = ("--concurrency", str(CONCURRENCY))
     if run.purpose("explain") or run.build(PURPOSE):
         raise RuntimeError("the requests cannot be built")
-    run.replicates = -(-calls // call_llm.count_requests(run.file(PURPOSE, "requests.jsonl")))
-    run.build(PURPOSE)
     path = run.file(PURPOSE, "requests.jsonl")
-    kept = list(islice(read_requests(path), calls))
-    write_requests(path, read_header(path), kept)
+    write_requests(path, read_header(path), replicated(list(read_requests(path)), calls))
     return run
+
+
+def replicated(requests: list[Request], calls: int) -> Iterator[Request]:
+    """Yield the requests over and over, each time as another replicate."""
+    for number in range(calls):
+        replicate, place = divmod(number, len(requests))
+        request = requests[place]
+        yield replace(request, id=f"{request.id}-{replicate}", replicate=replicate)
 
 
 def floor(run: Run) -> float:
@@ -130,10 +137,13 @@ def measure(folder: Path) -> list[Figure]:
         again = called(run)
         for calls in (CALLS // 4, CALLS):
             peaks.append(peak(prepare(data, folder / f"peak{calls}", url, calls)))
-    ideal = CALLS * LATENCY / CONCURRENCY
+    with serving(folder, SLOW_LATENCY) as url:
+        slow = called(prepare(data, folder / "slow", url, SLOW_CALLS))
+    ideal, slow_ideal = CALLS * LATENCY / CONCURRENCY, SLOW_CALLS * SLOW_LATENCY / CONCURRENCY
     name = "calls"
     return [
-        at_most(name, f"{CALLS} calls, of the ideal", seconds / ideal, "x", 1.5),
+        at_most(name, f"{CALLS} calls of 20 ms, of the ideal", seconds / ideal, "x", 1.5),
+        at_most(name, f"{SLOW_CALLS} calls of 200 ms, of the ideal", slow / slow_ideal, "x", 1.5),
         Figure(name, "a bare client, of the ideal", bare / ideal, "x"),
         Figure(name, "calls", CALLS / seconds, "calls/s"),
         Figure(name, "the same from the cache", CALLS / again, "calls/s"),
