@@ -1,37 +1,55 @@
 """Cost of scoring latents against the encode pass alone, and whether memory grows with tokens.
 
-``python -m tests.benchmarks.bench_latents`` (part of ``make bench``).
+``python -m tests.benchmarks.bench_latents`` (part of ``make bench``; with BENCH_DEVICE=cuda part
+of ``make bench-gpu``, at the size of a crosscoder on Gemma-2-2B: 73,728 latents, width 2,304).
 """
 
 from __future__ import annotations
 
+import os
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from tests.benchmarks.report import Figure, at_most, record
+from workflow_scripts.crosscoder.codes import encode
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
 from workflow_scripts.crosscoder.sparsity import BatchTopK
+from workflow_scripts.latents.activity import CPU
 from workflow_scripts.latents.context import TokenContext
 from workflow_scripts.latents.score_latents import Bounds, document_groups, score_latents
 
-M, D, F, K, LENGTH = 2, 512, 16_384, 32, 128
+M, LENGTH = 2, 128
 GROUPS, BATCH = 4, 4096  # as with 50 groups of a million tokens: batches are full
-TOKENS = 128 * LENGTH
 BOUNDS = Bounds(0.5, 0.2, -0.1, 10, 0.05)
+
+
+@dataclass(frozen=True)
+class Size:
+    """Latents F, width D, active latents per token K, tokens scored."""
+
+    F: int
+    D: int
+    K: int
+    tokens: int
+
+
+ON_CPU = Size(16_384, 512, 32, 512 * LENGTH)
+ON_GPU = Size(73_728, 2304, 64, 1024 * LENGTH)
 
 
 class RandomStore:
     """Activations without end: the same block of random rows over and over."""
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, size: Size, tokens: int) -> None:
         self.tokens = tokens
         rng = np.random.default_rng(0)
-        self.block = rng.standard_normal((4 * BATCH, M, D), dtype=np.float32)
+        self.block = rng.standard_normal((4 * BATCH, M, size.D), dtype=np.float32)
 
     def rows(self, split: str) -> NDArray[np.int64]:
         return np.arange(self.tokens)
@@ -55,13 +73,15 @@ def context_of(tokens: int) -> TokenContext:
     )
 
 
-def crosscoder(store: RandomStore) -> Crosscoder:
+def crosscoder(store: RandomStore, size: Size, device: torch.device) -> Crosscoder:
     """Return a crosscoder whose threshold lets K latents through, on average."""
-    weights = initial_weights(F, M, D, 0, 1.0)
-    found = Crosscoder(["a", "b"], weights, 0.0, torch.zeros(M, D), torch.ones(M), K, {})
-    scores = found.pre_activations(torch.from_numpy(store.block[:1024])).relu_()
+    weights = initial_weights(size.F, M, size.D, 0, 1.0)
+    mean = torch.zeros(M, size.D)
+    found = Crosscoder(["a", "b"], weights, 0.0, mean, torch.ones(M), size.K, {}).to(device)
+    x = torch.from_numpy(store.block[:1024]).to(device)
+    scores = found.pre_activations(x).relu_()
     scores *= found.decoder_norms().sum(1)
-    active = BatchTopK().select(scores, K)
+    active = BatchTopK().select(scores, size.K)
     found.threshold = float(scores[active.rows, active.columns].min())
     return found
 
@@ -72,45 +92,54 @@ def batches(store: RandomStore, context: TokenContext) -> Iterator[torch.Tensor]
         yield x
 
 
-def measure() -> list[Figure]:
+def measure(size: Size = ON_CPU, device: torch.device = CPU) -> list[Figure]:
     """Return the ratio of both passes over the same batches, and of the peaks of memory."""
-    store, context = RandomStore(TOKENS), context_of(TOKENS)
-    scored = crosscoder(store)
+    store, context = RandomStore(size, size.tokens), context_of(size.tokens)
+    scored = crosscoder(store, size, device)
 
-    def encode() -> None:
+    def encode_all() -> None:
         for x in batches(store, context):
-            scored.encode(x)
+            encode(scored, x.to(device)).values.sum().item()
 
     def score() -> None:
         score_latents(store, scored, context, BOUNDS, GROUPS)  # type: ignore[arg-type]
 
     times: dict[str, list[float]] = {"encode": [], "score": []}
     for _ in range(2):
-        for name, action in (("encode", encode), ("score", score)):
+        for name, action in (("encode", encode_all), ("score", score)):
             started = time.perf_counter()
             action()
             times[name].append(time.perf_counter() - started)
     ratio = min(times["score"]) / min(times["encode"])
-    rate = TOKENS / min(times["score"])
     peaks = []
-    for tokens in (TOKENS // 4, TOKENS):
-        small, about = RandomStore(tokens), context_of(tokens)
-        tracemalloc.start()
-        score_latents(small, scored, about, BOUNDS, GROUPS)  # type: ignore[arg-type]
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    name = "latents"
+    for tokens in (size.tokens // 4, size.tokens):
+        small, about = RandomStore(size, tokens), context_of(tokens)
+        peaks.append(peak(lambda s=small, c=about: score_latents(s, scored, c, BOUNDS, GROUPS)))  # type: ignore[misc]
+    name = "latents" if device.type == "cpu" else "latents_gpu"
     return [
         at_most(name, "scoring against the encode pass", ratio, "x", 1.3),
-        Figure(name, "scored", rate, "tokens/s"),
+        Figure(name, "scored", 1e6 * min(times["score"]) / size.tokens, "s per million tokens"),
+        Figure(name, "encoded", 1e6 * min(times["encode"]) / size.tokens, "s per million tokens"),
         Figure(name, "peak of memory at 4x the tokens", peaks[1] / peaks[0], "x"),
     ]
 
 
+def peak(action: Callable[[], object]) -> int:
+    """Return the peak of the memory that Python allocates in an action, in bytes."""
+    tracemalloc.start()
+    action()
+    found = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return found
+
+
 def main() -> None:
     """Measure and record."""
+    on_gpu = os.environ.get("BENCH_DEVICE") == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        raise SystemExit("error: BENCH_DEVICE is cuda, but there is no CUDA GPU")
     with torch.no_grad():
-        record(measure())
+        record(measure(ON_GPU, torch.device("cuda")) if on_gpu else measure())
 
 
 if __name__ == "__main__":

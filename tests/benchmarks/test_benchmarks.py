@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.benchmarks import bench_crosscoder_gpu, bench_fve, bench_grid
+from tests.benchmarks import bench_crosscoder_gpu, bench_fve, bench_grid, bench_latents
 from tests.benchmarks.report import Figure, at_least, record
 from tests.benchmarks.sizes import Size
 
@@ -18,6 +18,14 @@ def test_gpu_benchmark_on_the_cpu() -> None:
     figures = bench_crosscoder_gpu.measure(size, torch.device("cpu"), compiled=False, side=64)
     assert all(math.isfinite(figure.value) for figure in figures)
     assert figures[0].met in {"yes", "no"}
+
+
+def test_scoring() -> None:
+    size = bench_latents.Size(F=128, D=16, K=4, tokens=16 * bench_latents.LENGTH)
+    with torch.no_grad():
+        rows = {figure.figure: figure.value for figure in bench_latents.measure(size)}
+    assert all(math.isfinite(value) and value > 0 for value in rows.values())
+    assert rows["scored"] > rows["encoded"] / 2
 
 
 def test_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,9 +52,9 @@ class Codes:
         zero = right.new_zeros(()) if bias is None else bias
         return self._products.matmul(self.values, right, zero.expand(right.shape[1]))
 
-    def transposed_times(self, right: Tensor) -> Tensor:
-        """Return fᵀ @ right, [F, C], for right [B, C]."""
-        return self._products.transposed(self.values, right)
+    def sampled(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return ⟨left_i, right_j⟩ of each entry (i, j), [K], for left [B, C] and right [F, C]."""
+        return self._products.sampled(left, right)
 
     @cached_property
     def _products(self) -> SparseProducts:

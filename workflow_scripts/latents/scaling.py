@@ -26,7 +26,6 @@ from torch import Tensor
 from workflow_scripts.crosscoder.codes import Codes
 
 Array = NDArray[np.float64]
-PRODUCTS = 1 << 24  # numbers of products that are held at once
 
 
 class ScalingSums:
@@ -35,6 +34,7 @@ class ScalingSums:
     def __init__(self, w_dec: Tensor, groups: int) -> None:
         latents, models, _ = w_dec.shape
         self.w_dec = w_dec
+        self.directions = [d.contiguous() for d in w_dec.unbind(1)]
         shape = (groups, latents, models, models)
         self.reconstruction = torch.zeros(shape, dtype=torch.float64)
         self.error = torch.zeros(shape, dtype=torch.float64)
@@ -42,19 +42,17 @@ class ScalingSums:
 
     def add(self, group: int, f: Codes, x: Tensor, reconstruction: Tensor) -> None:
         """Add a batch of one group, x and reconstruction [B, M, D], on the device of ``w_dec``."""
-        models = x.shape[1]
-        targets = torch.cat([reconstruction, x - reconstruction], dim=1).flatten(1)
-        # Σ_i f_ij y_i^t, [F, 2M, D]
-        totals = f.transposed_times(targets).unflatten(1, (2 * models, -1))
-        latents = max(1, PRODUCTS // (models * totals[0].numel()))
-        for first in range(0, len(totals), latents):
-            part = slice(first, first + latents)
-            # By element, so that equal models give equal numbers to the last bit.
-            products = self.w_dec[part, :, None].double() * totals[part, None].double()
-            found = products.sum(-1).cpu()
-            self.reconstruction[group, part] += found[:, :, :models]
-            self.error[group, part] += found[:, :, models:]
-        self.square[group].index_add_(0, f.active.columns.cpu(), f.values.double().square().cpu())
+        latent, values = f.active.columns.cpu(), f.values.double()
+        for sums, y in (
+            (self.reconstruction, reconstruction),
+            (self.error, x - reconstruction),
+        ):
+            for target, of_model in enumerate(y.unbind(1)):
+                one = of_model.contiguous()
+                for own, directions in enumerate(self.directions):
+                    found = values * f.sampled(one, directions).double()
+                    sums[group, :, own, target].index_add_(0, latent, found.cpu())
+        self.square[group].index_add_(0, latent, values.square().cpu())
 
 
 @dataclass(frozen=True)

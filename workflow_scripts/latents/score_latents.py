@@ -99,19 +99,26 @@ class ActivationSums:
         self.mass.index_add_(0, latent, mass)
         self.maximum.scatter_reduce_(0, latent, values, "amax")
         document = torch.from_numpy(context.document[rows].astype(np.int64))
-        pairs = torch.unique(latent * (int(document.max()) + 1) + document[token])
-        self.documents += torch.bincount(
-            pairs // (int(document.max()) + 1), minlength=len(self.fired)
-        )
+        several = int(document.max()) + 1
+        pairs = np.sort((latent * several + document[token]).numpy())
+        first = torch.from_numpy(pairs[np.diff(pairs, prepend=-1) > 0])
+        self.documents += torch.bincount(first // several, minlength=len(self.fired))
         template = torch.from_numpy(context.template[rows])
         self.template_mass.index_add_(0, latent, mass * template[token])
         for factor, sums in self.factors:
             code = torch.from_numpy(factor.codes(rows).astype(np.int64))
-            sums.index_put_((latent, code[token]), mass, accumulate=True)
+            _add_by_code(sums, latent, code[token], mass)
         category = torch.from_numpy(context.category[rows].astype(np.int64))
         category[category < 0] = self.category_mass.shape[1] - 1
-        self.category_mass.index_put_((latent, category[token]), mass, accumulate=True)
+        _add_by_code(self.category_mass, latent, category[token], mass)
         self.category_tokens += torch.bincount(category, minlength=len(self.category_tokens))
+
+
+def _add_by_code(sums: Tensor, latent: Tensor, code: Tensor, mass: Tensor) -> None:
+    """Add mass [K] to ``sums`` [F, C] at (latent, code)."""
+    latents, codes = sums.shape
+    found = torch.bincount(latent * codes + code, weights=mass, minlength=latents * codes)
+    sums += found.view(latents, codes)
 
 
 def document_groups(
@@ -242,7 +249,7 @@ def _decoder_columns(crosscoder: Crosscoder) -> dict[str, NDArray[np.float64]]:
     Δnorm = ½(1 + (‖d^b‖ − ‖d^a‖) / max(‖d^a‖, ‖d^b‖)): 0 = only a, ½ = shared, 1 = only b.
     """
     d = crosscoder.w_dec.cpu().double().numpy()
-    norms = np.linalg.norm(d, axis=2)
+    norms = np.sqrt(np.einsum("fmd,fmd->fm", d, d))
     columns = {f"decoder_norm_{m}": norms[:, i] for i, m in enumerate(crosscoder.models)}
     with np.errstate(divide="ignore", invalid="ignore"):
         for a, b in combinations(range(len(crosscoder.models)), 2):
