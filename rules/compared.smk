@@ -274,6 +274,12 @@ def report_figures() -> list[dict[str, str]]:
     return found
 
 
+def caption(wildcards, output) -> str:
+    """Return the caption of a figure."""
+    told = {figure["png"]: figure["caption"] for figure in report_figures()}
+    return told.get(output.png, "")
+
+
 def run_links() -> dict[str, str]:
     """Return the links in the run's folder to what lies in the store."""
     documents = [f"{documents}.parquet" for documents in DOCUMENTS]

@@ -5,6 +5,7 @@ and report/index.html.
 """
 
 FIGURES = "<results>/figures"
+CAPTION = "captions/figure.rst"  # what `snakemake --report` shows of a figure
 PAGE = Path(os.path.relpath(workflow.basedir), "workflow_scripts", "figures")
 PUBLISHED = [f"{RESULTS}/paper/published.{e}" for e in ("csv", "json")] if SETTINGS.paper else []
 
@@ -15,7 +16,12 @@ rule plot_nu_plane:
         latents=f"{LATENTS}/latents.parquet",
         selection=f"{LATENTS}/selection.parquet",
     output:
-        png=f"{FIGURES}/nu_plane_{{fit}}_seed{{seed}}.png",
+        png=report(
+            f"{FIGURES}/nu_plane_{{fit}}_seed{{seed}}.png",
+            caption=CAPTION,
+            category="Latents",
+            labels={"figure": "ν plane", "fit": "{fit}", "seed": "{seed}"},
+        ),
         pdf=f"{FIGURES}/nu_plane_{{fit}}_seed{{seed}}.pdf",
         table=f"{FIGURES}/nu_plane_{{fit}}_seed{{seed}}.csv",
     log:
@@ -24,6 +30,7 @@ rule plot_nu_plane:
         "../envs/tables.yaml"
     params:
         code=keys.step_digest("figures.plot_nu_plane"),
+        caption=caption,
         models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
         rule_=flags(SETTINGS.latents, "nu_r", "nu_e", "nu_lower"),
     shell:
@@ -40,7 +47,12 @@ rule plot_delta_norm:
         selection=f"{LATENTS}/selection.parquet",
         null=lambda wildcards: null_latents(wildcards.fit),
     output:
-        png=f"{FIGURES}/delta_norm_{{fit}}_seed{{seed}}.png",
+        png=report(
+            f"{FIGURES}/delta_norm_{{fit}}_seed{{seed}}.png",
+            caption=CAPTION,
+            category="Latents",
+            labels={"figure": "decoder norms", "fit": "{fit}", "seed": "{seed}"},
+        ),
         pdf=f"{FIGURES}/delta_norm_{{fit}}_seed{{seed}}.pdf",
         table=f"{FIGURES}/delta_norm_{{fit}}_seed{{seed}}.csv",
     log:
@@ -49,6 +61,7 @@ rule plot_delta_norm:
         "../envs/tables.yaml"
     params:
         code=keys.step_digest("figures.plot_delta_norm"),
+        caption=caption,
         null=lambda wildcards: [f"--null={file}" for file in null_latents(wildcards.fit)],
         models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
     shell:
@@ -64,7 +77,12 @@ rule plot_firing_rates:
         latents=f"{LATENTS}/latents.parquet",
         selection=f"{LATENTS}/selection.parquet",
     output:
-        png=f"{FIGURES}/firing_rates_{{fit}}_seed{{seed}}.png",
+        png=report(
+            f"{FIGURES}/firing_rates_{{fit}}_seed{{seed}}.png",
+            caption=CAPTION,
+            category="Latents",
+            labels={"figure": "firing rates", "fit": "{fit}", "seed": "{seed}"},
+        ),
         pdf=f"{FIGURES}/firing_rates_{{fit}}_seed{{seed}}.pdf",
         table=f"{FIGURES}/firing_rates_{{fit}}_seed{{seed}}.csv",
     log:
@@ -73,6 +91,7 @@ rule plot_firing_rates:
         "../envs/tables.yaml"
     params:
         code=keys.step_digest("figures.plot_firing_rates"),
+        caption=caption,
         models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
     shell:
         "logged {log:q} python -m workflow_scripts.figures.plot_firing_rates"
@@ -88,7 +107,12 @@ rule plot_training_curves:
             f"{RESULTS}/crosscoder/{at}/training.csv" for at in fits_and_seeds([wildcards.fit])
         ],
     output:
-        png=f"{FIGURES}/training_curves_{{fit}}.png",
+        png=report(
+            f"{FIGURES}/training_curves_{{fit}}.png",
+            caption=CAPTION,
+            category="Training",
+            labels={"figure": "training", "fit": "{fit}"},
+        ),
         pdf=f"{FIGURES}/training_curves_{{fit}}.pdf",
         table=f"{FIGURES}/training_curves_{{fit}}.csv",
     log:
@@ -97,6 +121,7 @@ rule plot_training_curves:
         "../envs/tables.yaml"
     params:
         code=keys.step_digest("figures.plot_training_curves"),
+        caption=caption,
         models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
     shell:
         "logged {log:q} python -m workflow_scripts.figures.plot_training_curves"
@@ -109,7 +134,12 @@ rule plot_category_changes:
     input:
         "<results>/comparison/categories.csv",
     output:
-        png=f"{FIGURES}/category_changes_{{comparison}}.png",
+        png=report(
+            f"{FIGURES}/category_changes_{{comparison}}.png",
+            caption=CAPTION,
+            category="Categories",
+            labels={"figure": "percent change", "comparison": "{comparison}"},
+        ),
         pdf=f"{FIGURES}/category_changes_{{comparison}}.pdf",
         table=f"{FIGURES}/category_changes_{{comparison}}.csv",
     log:
@@ -118,6 +148,7 @@ rule plot_category_changes:
         "../envs/tables.yaml"
     params:
         code=keys.step_digest("figures.plot_category_changes"),
+        caption=caption,
         rule_=flags(SETTINGS.comparison, "labeller", "fdr"),
     shell:
         "logged {log:q} python -m workflow_scripts.figures.plot_category_changes"
@@ -130,7 +161,12 @@ rule plot_direct_shares:
     input:
         "<results>/comparison/categories.csv",
     output:
-        png=f"{FIGURES}/direct_shares_{{comparison}}.png",
+        png=report(
+            f"{FIGURES}/direct_shares_{{comparison}}.png",
+            caption=CAPTION,
+            category="Answer",
+            labels={"figure": "what changed", "comparison": "{comparison}"},
+        ),
         pdf=f"{FIGURES}/direct_shares_{{comparison}}.pdf",
         table=f"{FIGURES}/direct_shares_{{comparison}}.csv",
     log:
@@ -139,6 +175,7 @@ rule plot_direct_shares:
         "../envs/tables.yaml"
     params:
         code=keys.step_digest("figures.plot_direct_shares"),
+        caption=caption,
         rule_=flags(SETTINGS.comparison, "labeller", "fdr"),
     shell:
         "logged {log:q} python -m workflow_scripts.figures.plot_direct_shares"
@@ -151,7 +188,12 @@ rule plot_layer_sweep:
     input:
         "<results>/comparison/categories.csv",
     output:
-        png=f"{FIGURES}/layer_sweep_{{pair}}.png",
+        png=report(
+            f"{FIGURES}/layer_sweep_{{pair}}.png",
+            caption=CAPTION,
+            category="Categories",
+            labels={"figure": "by layer", "models": "{pair}"},
+        ),
         pdf=f"{FIGURES}/layer_sweep_{{pair}}.pdf",
         table=f"{FIGURES}/layer_sweep_{{pair}}.csv",
     log:
@@ -162,6 +204,7 @@ rule plot_layer_sweep:
         "../envs/tables.yaml"
     params:
         code=keys.step_digest("figures.plot_layer_sweep"),
+        caption=caption,
         layers=lambda wildcards: [
             f"--layer={name}={layer}" for name, layer in sweeps()[wildcards.pair].items()
         ],
@@ -177,7 +220,12 @@ rule plot_category_shares:
     input:
         "<results>/comparison/categories.csv",
     output:
-        png=f"{FIGURES}/category_shares_{{comparison}}.png",
+        png=report(
+            f"{FIGURES}/category_shares_{{comparison}}.png",
+            caption=CAPTION,
+            category="Categories",
+            labels={"figure": "shares", "comparison": "{comparison}"},
+        ),
         pdf=f"{FIGURES}/category_shares_{{comparison}}.pdf",
         table=f"{FIGURES}/category_shares_{{comparison}}.csv",
     log:
@@ -186,6 +234,7 @@ rule plot_category_shares:
         "../envs/tables.yaml"
     params:
         code=keys.step_digest("figures.plot_category_shares"),
+        caption=caption,
         rule_=flags(SETTINGS.comparison, "labeller", "fdr"),
     shell:
         "logged {log:q} python -m workflow_scripts.figures.plot_category_shares"
@@ -198,7 +247,12 @@ rule plot_behaviour:
     input:
         "<results>/comparison/gaps.csv",
     output:
-        png=f"{FIGURES}/behaviour_{{comparison}}.png",
+        png=report(
+            f"{FIGURES}/behaviour_{{comparison}}.png",
+            caption=CAPTION,
+            category="Scores",
+            labels={"figure": "gaps in score", "comparison": "{comparison}"},
+        ),
         pdf=f"{FIGURES}/behaviour_{{comparison}}.pdf",
         table=f"{FIGURES}/behaviour_{{comparison}}.csv",
     log:
@@ -207,6 +261,7 @@ rule plot_behaviour:
         "../envs/tables.yaml"
     params:
         code=keys.step_digest("figures.plot_behaviour"),
+        caption=caption,
         rule_=flags(SETTINGS.comparison, "labeller"),
     shell:
         "logged {log:q} python -m workflow_scripts.figures.plot_behaviour"
@@ -219,7 +274,12 @@ rule plot_seed_stability:
     input:
         "<results>/latents/{fit}/stability.parquet",
     output:
-        png=f"{FIGURES}/seed_stability_{{fit}}.png",
+        png=report(
+            f"{FIGURES}/seed_stability_{{fit}}.png",
+            caption=CAPTION,
+            category="Latents",
+            labels={"figure": "seeds", "fit": "{fit}"},
+        ),
         pdf=f"{FIGURES}/seed_stability_{{fit}}.pdf",
         table=f"{FIGURES}/seed_stability_{{fit}}.csv",
     log:
@@ -228,6 +288,7 @@ rule plot_seed_stability:
         "../envs/tables.yaml"
     params:
         code=keys.step_digest("figures.plot_seed_stability"),
+        caption=caption,
         models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
     shell:
         "logged {log:q} python -m workflow_scripts.figures.plot_seed_stability"
@@ -241,7 +302,12 @@ rule plot_cause:
         cause="<results>/latents/cause/{comparison}.csv",
         ablation="<results>/comparison/ablation/{comparison}.csv" if KNOWN_TEXT else [],
     output:
-        png=f"{FIGURES}/cause_{{comparison}}.png",
+        png=report(
+            f"{FIGURES}/cause_{{comparison}}.png",
+            caption=CAPTION,
+            category="Cause",
+            labels={"figure": "what latents cause", "comparison": "{comparison}"},
+        ),
         pdf=f"{FIGURES}/cause_{{comparison}}.pdf",
         table=f"{FIGURES}/cause_{{comparison}}.csv",
     log:
@@ -250,6 +316,7 @@ rule plot_cause:
         "../envs/tables.yaml"
     params:
         code=keys.step_digest("figures.plot_cause"),
+        caption=caption,
         ablation=lambda wildcards, input: [f"--ablation={input.ablation}"] if KNOWN_TEXT else [],
     shell:
         "logged {log:q} python -m workflow_scripts.figures.plot_cause"
@@ -262,7 +329,12 @@ rule plot_difference:
     input:
         "<results>/latents/difference/{comparison}.csv",
     output:
-        png=f"{FIGURES}/difference_{{comparison}}.png",
+        png=report(
+            f"{FIGURES}/difference_{{comparison}}.png",
+            caption=CAPTION,
+            category="Cause",
+            labels={"figure": "difference explained", "comparison": "{comparison}"},
+        ),
         pdf=f"{FIGURES}/difference_{{comparison}}.pdf",
         table=f"{FIGURES}/difference_{{comparison}}.csv",
     log:
@@ -271,6 +343,7 @@ rule plot_difference:
         "../envs/tables.yaml"
     params:
         code=keys.step_digest("figures.plot_difference"),
+        caption=caption,
     shell:
         "logged {log:q} python -m workflow_scripts.figures.plot_difference"
         " --difference {input:q}"
@@ -282,7 +355,12 @@ rule plot_recovery:
     input:
         "<results>/comparison/recovery.csv",
     output:
-        png=f"{FIGURES}/recovery.png",
+        png=report(
+            f"{FIGURES}/recovery.png",
+            caption=CAPTION,
+            category="Planted truth",
+            labels={"figure": "recovery"},
+        ),
         pdf=f"{FIGURES}/recovery.pdf",
         table=f"{FIGURES}/recovery.csv",
     log:
@@ -291,6 +369,7 @@ rule plot_recovery:
         "../envs/tables.yaml"
     params:
         code=keys.step_digest("figures.plot_recovery"),
+        caption=caption,
         rule_=flags(SETTINGS.comparison, "labeller"),
     shell:
         "logged {log:q} python -m workflow_scripts.figures.plot_recovery"
@@ -348,7 +427,12 @@ rule build_report:
         published=PUBLISHED,
         page=[PAGE / name for name in ("report.html.j2", "report.css", "report.js")],
     output:
-        "<results>/report/index.html",
+        report(
+            "<results>/report/index.html",
+            caption="captions/page.rst",
+            category="Answer",
+            labels={"figure": "the whole report", "comparison": "all"},
+        ),
     log:
         "<results>/logs/build_report.log",
     conda:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,24 @@ def test_run_takes_less_than_two_minutes_on_two_cores(smoke_run: Run) -> None:
 def test_report_has_no_external_address(smoke_run: Run) -> None:
     html = (smoke_run.folder / "results/smoke/report/index.html").read_text(encoding="utf-8")
     assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", html)
+
+
+def test_snakemakes_own_report_shows_every_figure(smoke_run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "report.zip"
+    running.smoke(smoke_run.folder, "--report", str(path))
+    with zipfile.ZipFile(path) as archive:
+        page = archive.read("report/report.html").decode()
+        names = archive.namelist()
+    figures = sorted((smoke_run.folder / "results/smoke/figures").glob("*.png"))
+    assert len(figures) > 10
+    for figure in figures:
+        shown = page[page.index(f'"results/smoke/figures/{figure.name}": {{') :]
+        found = re.search(r'"caption": "<p>([^"]*)</p>', shown)
+        assert found is not None, figure
+        assert len(found[1]) > 20, figure
+        assert any(name.endswith(figure.name) for name in names), figure
+    for category in ("Answer", "Categories", "Cause", "Latents", "Planted truth", "Training"):
+        assert f'"{category}": {{' in page
 
 
 def test_shared_artifacts_are_linked(smoke_run: Run) -> None:
