@@ -15,7 +15,7 @@ from tests.workflow.conftest import Run
 
 pytestmark = pytest.mark.workflow
 
-CORES, SECONDS = 2, 120
+CORES, SECONDS, START = 2, 120, 1.4
 
 
 @pytest.fixture
@@ -35,8 +35,12 @@ def test_run_ends_with_answer_and_report(smoke_run: Run) -> None:
 
 
 def test_run_takes_less_than_two_minutes_on_two_cores(smoke_run: Run) -> None:
-    # By CPU time, which other work on the machine does not change.
-    assert smoke_run.cpu / CORES < SECONDS
+    """In units of the start of Python with torch, of which most of the run consists.
+
+    A machine that needs 1.4 s for that has two minutes on two cores; machines are unequally fast,
+    and the same one is from hour to hour.
+    """
+    assert smoke_run.cpu / smoke_run.start < CORES * SECONDS / START
 
 
 def test_report_has_no_external_address(smoke_run: Run) -> None:
