@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor
@@ -82,12 +84,23 @@ def test_entries_by_column_stay_in_order() -> None:
     assert torch.equal(pointers.diff(), torch.bincount(active.columns, minlength=F))
 
 
+@pytest.fixture(params=[1, 8])
+def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """numpy's way and torch's way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_threads")
 @pytest.mark.parametrize("bound", [0.5, torch.linspace(-1, 1, F)])
 def test_positions_above(bound: float | Tensor) -> None:
     x = torch.randn(B, F, generator=torch.Generator().manual_seed(5))
     assert torch.equal(positions_above(x, bound), torch.nonzero((x > bound).flatten()).squeeze(1))
 
 
+@pytest.mark.usefixtures("_threads")
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("positive", [False, True])
 @pytest.mark.parametrize("k", [0, 1, 7, F])
