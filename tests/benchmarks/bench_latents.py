@@ -11,12 +11,14 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from tests.benchmarks.report import Figure, at_most, record
+from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.crosscoder.codes import encode
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
 from workflow_scripts.crosscoder.sparsity import BatchTopK
@@ -43,7 +45,7 @@ ON_CPU = Size(16_384, 512, 32, 512 * LENGTH)
 ON_GPU = Size(73_728, 2304, 64, 1024 * LENGTH)
 
 
-class RandomStore:
+class RandomStore(ActivationStore):
     """Activations without end: the same block of random rows over and over."""
 
     def __init__(self, size: Size, tokens: int) -> None:
@@ -88,7 +90,7 @@ def crosscoder(store: RandomStore, size: Size, device: torch.device) -> Crosscod
 
 def batches(store: RandomStore, context: TokenContext) -> Iterator[torch.Tensor]:
     """Yield the batches that scoring reads."""
-    for _, _, x in document_groups(store, "score", context, GROUPS, BATCH):  # type: ignore[arg-type]
+    for _, _, x in document_groups(store, "score", context, GROUPS, BATCH):
         yield x
 
 
@@ -102,7 +104,7 @@ def measure(size: Size = ON_CPU, device: torch.device = CPU) -> list[Figure]:
             encode(scored, x.to(device)).values.sum().item()
 
     def score() -> None:
-        score_latents(store, scored, context, BOUNDS, GROUPS)  # type: ignore[arg-type]
+        score_latents(store, scored, context, BOUNDS, GROUPS)
 
     times: dict[str, list[float]] = {"encode": [], "score": []}
     for _ in range(2):
@@ -114,7 +116,7 @@ def measure(size: Size = ON_CPU, device: torch.device = CPU) -> list[Figure]:
     peaks = []
     for tokens in (size.tokens // 4, size.tokens):
         small, about = RandomStore(size, tokens), context_of(tokens)
-        peaks.append(peak(lambda s=small, c=about: score_latents(s, scored, c, BOUNDS, GROUPS)))  # type: ignore[misc]
+        peaks.append(peak(partial(score_latents, small, scored, about, BOUNDS, GROUPS)))
     name = "latents" if device.type == "cpu" else "latents_gpu"
     return [
         at_most(name, "scoring against the encode pass", ratio, "x", 1.3),

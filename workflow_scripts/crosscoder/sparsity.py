@@ -40,7 +40,7 @@ def positions_above(values: Tensor, bound: Tensor | float) -> Tensor:
     five of torch do.
     """
     if values.device.type == "cpu" and torch.get_num_threads() <= 4:
-        limit = bound.numpy() if isinstance(bound, Tensor) else np.float32(bound)
+        limit = bound.numpy() if isinstance(bound, Tensor) else bound
         return torch.from_numpy(np.flatnonzero(values.numpy() > limit))
     return torch.nonzero((values > bound).flatten()).squeeze(1)
 
