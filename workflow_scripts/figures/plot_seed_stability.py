@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 
 from workflow_scripts import cli, files
 from workflow_scripts.figures import style
@@ -46,26 +47,21 @@ def plot_seed_stability(stability: Path, models: Sequence[str], output: style.Ou
     colours = list(style.model_colours(models).values())
     several = [style.BLACK] * (len(owners) - len(colours) - 1)
     tints = dict(zip(owners, [*colours, *several, style.GREY], strict=True))
-    width = 0.8 / len(owners)
+    named = {
+        owner: f"{owner} ({rows['latents'].iloc[0]} latents of all seeds)"
+        for owner, rows in table.groupby("owner", sort=False)
+    }
+    bars = table.assign(owner=table["owner"].map(named), any=100 * table["share"])
+    bars["same"] = 100 * table["share_same_owner"]
+    palette = {named[owner]: tint for owner, tint in tints.items()}
+    common = {"x": "other_seeds", "hue": "owner", "palette": palette, "errorbar": None}
     with style.styled():
         figure, axes = plt.subplots(figsize=(style.WIDTH * 0.72, 2.6))
-        for place, owner in enumerate(owners):
-            rows = table[table["owner"] == owner]
-            x = rows["other_seeds"].to_numpy() + width * (place - (len(owners) - 1) / 2)
-            count = int(rows["latents"].iloc[0])
-            axes.bar(x, 100 * rows["share"], width, color="white", edgecolor=tints[owner])
-            axes.bar(
-                x,
-                100 * rows["share_same_owner"],
-                width,
-                color=tints[owner],
-                alpha=0.55,
-                label=f"{owner} ({count} latents of all seeds)",
-            )
-        axes.set_xticks(sorted(table["other_seeds"].unique()))
+        sns.barplot(bars, y="any", fill=False, linewidth=1, legend=False, ax=axes, **common)
+        sns.barplot(bars, y="same", saturation=1, alpha=0.55, ax=axes, **common)
         axes.set_xlabel("other seeds in which the latent recurs")
         axes.set_ylabel("latents, %")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1))
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), title=None)
         style.note(axes, "outline: any match; filled: a match with the same owner")
         figure.tight_layout()
         style.save(figure, table, output)

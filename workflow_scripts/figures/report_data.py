@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, permutations
+from itertools import combinations, islice, permutations
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from workflow_scripts import files
 
@@ -87,57 +91,80 @@ def browser(fit: str, files_of: FitFiles, contexts: int) -> Browser:
     ):
         for name, values in reader(paths).items():
             live[name] = live["latent"].map(values)
-    pieces: dict[str, int] = {}
     examples: dict[str, list[Context]] = {}
     maxima: dict[str, float] = {}
+    pieces: list[str] = []
     if source.examples is not None:
-        examples, maxima = read_contexts(source.examples, contexts, pieces)
+        examples, maxima, pieces = read_contexts(source.examples, contexts)
     return {
         "fit": fit,
         "seed": seed,
         "layer": files_of.layer,
         "models": files_of.models,
         "columns": _columns(live, files_of.models),
-        "pieces": list(pieces),
+        "pieces": pieces,
         "contexts": examples,
         "maxima": maxima,
     }
 
 
 def read_contexts(
-    path: Path, count: int, pieces: dict[str, int]
-) -> tuple[dict[str, list[Context]], dict[str, float]]:
-    """Return each latent's strongest contexts, and its largest activation.
+    path: Path, count: int
+) -> tuple[dict[str, list[Context]], dict[str, float], list[str]]:
+    """Return each latent's strongest contexts, its largest activation, and the tokens' texts.
 
     Two thirds are the strongest, the rest spread over the other positive ones.
     """
-    table = files.read_parquet(path)
+    columns = ["latent", "split", "kind", "document", "max_activation", "latent_max"]
+    table = files.read_parquet(path, columns)
     positive = table[table["kind"] == "positive"].sort_values(
         ["latent", "max_activation"], ascending=[True, False], kind="stable"
     )
-    found: dict[str, list[Context]] = {}
-    maxima: dict[str, float] = {}
-    for latent, rows in positive.groupby("latent", sort=True):
-        top = min(len(rows), math.ceil(count * 2 / 3))
-        rest = np.unique(np.linspace(top, len(rows) - 1, count - top).round().astype(int))
-        chosen = [*range(top), *(int(i) for i in rest if top <= i < len(rows))]
-        found[str(latent)] = [
-            _context(rows.iloc[i].to_dict(), pieces) for i in dict.fromkeys(chosen)
-        ]
-        maxima[str(latent)] = _rounded(float(rows["latent_max"].max()), 4) or 0.0
-    return found, maxima
-
-
-def _context(row: Mapping[object, object], pieces: dict[str, int]) -> Context:
-    tokens, values = row["pieces"], row["activations"]
-    assert isinstance(tokens, np.ndarray)
-    assert isinstance(values, np.ndarray)
-    return {
-        "split": str(row["split"]),
-        "document": int(str(row["document"])),
-        "tokens": [pieces.setdefault(str(token), len(pieces)) for token in tokens],
-        "active": [(int(i), _rounded(float(values[i]), 3) or 0.0) for i in np.flatnonzero(values)],
+    latents, first, sizes = np.unique(positive["latent"], return_index=True, return_counts=True)
+    places = [a + _shown(int(size), count) for a, size in zip(first, sizes, strict=True)]
+    chosen = positive.iloc[np.concatenate([np.zeros(0, np.int64), *places])]
+    lists, pieces = _read_lists(path, chosen.index.to_numpy())
+    contexts: Iterator[Context] = (
+        {"split": str(split), "document": int(document), "tokens": tokens, "active": active}
+        for split, document, (tokens, active) in zip(
+            chosen["split"], chosen["document"], lists, strict=True
+        )
+    )
+    found = {
+        str(latent): list(islice(contexts, len(own)))
+        for latent, own in zip(latents, places, strict=True)
     }
+    largest = positive.groupby("latent", sort=True)["latent_max"].max()
+    maxima = {str(latent): _rounded(float(value), 4) or 0.0 for latent, value in largest.items()}
+    return found, maxima, pieces
+
+
+def _shown(size: int, count: int) -> NDArray[np.int64]:
+    """Return which of ``size`` contexts, the strongest first, are shown."""
+    top = min(size, math.ceil(count * 2 / 3))
+    rest = np.unique(np.linspace(top, size - 1, count - top).round().astype(np.int64))
+    return np.concatenate([np.arange(top), rest[(rest >= top) & (rest < size)]])
+
+
+def _read_lists(
+    path: Path, rows: NDArray[np.int64]
+) -> tuple[Iterator[tuple[list[int], list[tuple[int, float]]]], list[str]]:
+    """Return an iterator over the tokens and activations of some rows, and the tokens' texts."""
+    table = pq.read_table(path, columns=["pieces", "activations"]).take(pa.array(rows))
+    lengths = pc.list_value_length(table["pieces"]).to_numpy()
+    ends = np.cumsum(lengths)
+    texts = pc.list_flatten(table["pieces"]).combine_chunks().dictionary_encode()
+    numbers = texts.indices.to_numpy()
+    values = pc.list_flatten(table["activations"]).to_numpy()
+
+    def read() -> Iterator[tuple[list[int], list[tuple[int, float]]]]:
+        for start, end in zip(ends - lengths, ends, strict=True):
+            own = values[start:end]
+            active = np.flatnonzero(own)
+            pairs = zip(active.tolist(), own[active].tolist(), strict=True)
+            yield numbers[start:end].tolist(), [(i, _rounded(v, 3) or 0.0) for i, v in pairs]
+
+    return read(), texts.dictionary.to_pylist()
 
 
 def _columns(live: pd.DataFrame, models: Sequence[str]) -> list[Column]:
