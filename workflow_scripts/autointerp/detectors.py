@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 
 # The commonest function words of six European languages that are no English words.
 _FOREIGN_TEXT = """
@@ -26,17 +27,19 @@ _JSON = re.compile(
     r"([\"']\s?[\w ]+\s?[\"']\s*:)|(\{\s*[\"'])|([\]}\"']\s*,\s*[\"'\[{])|(\|[^|\n]+\|)"
 )
 _SUM = re.compile(r"\d+\s*([-+*/×÷=]|plus|minus|times|equals)\s*\d+")
+_ACCENTED = re.compile(r"[À-ÖØ-öø-ɏ]")
+_BEYOND_LATIN = re.compile(r"[^\x00-ɏ]")
+
+
+def _occurs(found: Iterable[object], count: int) -> bool:
+    """Whether there are so many; looks no further."""
+    return sum(1 for _ in islice(found, count)) == count
 
 
 def non_latin_script(text: str) -> bool:
     """Whether at least three letters belong to another script than Latin."""
-    count = 0
-    for character in text:
-        if ord(character) > 0x24F and character.isalpha() and not _is_latin(character):
-            count += 1
-            if count >= 3:
-                return True
-    return False
+    beyond = (match[0] for match in _BEYOND_LATIN.finditer(text))
+    return _occurs((c for c in beyond if c.isalpha() and not _is_latin(c)), 3)
 
 
 def _is_latin(character: str) -> bool:
@@ -45,27 +48,27 @@ def _is_latin(character: str) -> bool:
 
 def foreign_function_words(text: str) -> bool:
     """Whether three or more function words of another European language occur."""
-    return sum(word.lower() in _FOREIGN for word in _WORD.findall(text)) >= 3
+    return _occurs((word for word in _WORD.findall(text) if word.lower() in _FOREIGN), 3)
 
 
 def accented_letters(text: str) -> bool:
     """Whether two or more Latin letters with accents occur."""
-    return sum("À" <= character <= "ɏ" and character not in "×÷" for character in text) >= 2
+    return _occurs(_ACCENTED.finditer(text), 2)
 
 
 def code_like(text: str) -> bool:
     """Whether three or more constructs of a programming language occur."""
-    return sum(1 for _ in _CODE.finditer(text)) >= 3
+    return _occurs(_CODE.finditer(text), 3)
 
 
 def json_like(text: str) -> bool:
     """Whether three or more constructs of JSON or of a table occur."""
-    return sum(1 for _ in _JSON.finditer(text)) >= 3
+    return _occurs(_JSON.finditer(text), 3)
 
 
 def arithmetic_like(text: str) -> bool:
     """Whether two or more operations on numbers occur."""
-    return sum(1 for _ in _SUM.finditer(text)) >= 2
+    return _occurs(_SUM.finditer(text), 2)
 
 
 TEXT_DETECTORS: dict[str, Callable[[str], bool]] = {

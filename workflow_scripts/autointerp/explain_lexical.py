@@ -30,7 +30,13 @@ from workflow_scripts.autointerp.lexical import FOLDS, Design, LexicalResult, ex
 from workflow_scripts.autointerp.select_contexts import HARD, OK, POSITIVE, TRAIN, read_table
 from workflow_scripts.autointerp.statistics import Gate, auroc_interval
 from workflow_scripts.autointerp.taxonomy import UNASSIGNED, Taxonomy, load_taxonomy
-from workflow_scripts.autointerp.windows import Windows, join_windows, merge_words, read_windows
+from workflow_scripts.autointerp.windows import (
+    Windows,
+    join_windows,
+    largest_by_window,
+    merge_words,
+    read_windows,
+)
 
 ANNOTATOR = "lexical"
 BACKGROUND = 4000
@@ -105,8 +111,7 @@ def explain_batch(
     learned = design.positive & design.train
     matches = lexicon.match(windows, words, taxonomy, learned | (design.latent < 0))
     evidence = lexicon.window_evidence(matches, len(taxonomy.categories), len(reference))
-    peak = np.zeros(len(windows))
-    np.maximum.at(peak, windows.window_of_token, windows.activation)
+    peak = largest_by_window(windows.window_of_token, windows.activation, len(windows))
     whole = latent_evidence(words, design, result, taxonomy)
     categories = score_categories(evidence, peak, design, whole, rule)
     scores = score_held_out(design, result, [seed, int(latents[0])])

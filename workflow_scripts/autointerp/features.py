@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from workflow_scripts.autointerp.windows import NEWLINE, Words
+from workflow_scripts.autointerp.windows import NEWLINE, Words, largest_by_window
 
 CHANNELS = ("word", "context", "form")
 """The word that activates; any word of the window; a suffix, prefix, shape or place."""
@@ -35,30 +35,46 @@ class Channel:
     """[F] count of the feature in the background windows."""
 
 
-def build_channel(name: str, words: Words, windows: int, background_windows: int) -> Channel:
-    """Return the channel ``name`` over ``windows`` windows, of which the first are background."""
-    if name == "form":
-        occurrence, feature, names = _forms(words)
-    else:
-        lower = sorted(set(words.lower))
-        number = {word: i for i, word in enumerate(lower)}
-        names = lower
-        occurrence = np.arange(len(words.word))
-        feature = np.array([number[word] for word in words.lower], np.int64)[words.word]
+def build_channels(words: Words, windows: int, background_windows: int) -> dict[str, Channel]:
+    """Return the channels over ``windows`` windows, of which the first are background."""
+    lower = sorted(set(words.lower))
+    number = {word: i for i, word in enumerate(lower)}
+    feature = np.array([number[word] for word in words.lower], np.int64)[words.word]
+    word = _channel(words, np.arange(len(words.word)), feature, lower, windows, background_windows)
+    return {
+        "word": word,
+        "context": _context_channel(words, word, windows, background_windows),
+        "form": _channel(words, *_forms(words), windows, background_windows),
+    }
+
+
+def _channel(
+    words: Words,
+    occurrence: NDArray[np.int64],
+    feature: NDArray[np.int64],
+    names: list[str],
+    windows: int,
+    background_windows: int,
+) -> Channel:
+    """Return the channel of features at occurrences of words, each with its activation there."""
     window = words.window[occurrence]
     activation = words.activation[occurrence].astype(np.float64)
-    if name == "context":
-        peak = np.zeros(windows)
-        np.maximum.at(peak, words.window, words.activation)
-        activation = peak[window]
-    shape = (windows, len(names))
-    weight = _largest(window, feature, activation, shape)
-    presence = sp.csr_array((np.ones_like(weight.data), weight.indices, weight.indptr), shape=shape)
-    if name == "context":
-        counts = np.asarray(presence[:background_windows].sum(axis=0)).ravel()
-    else:
-        counts = np.bincount(feature[window < background_windows], minlength=len(names))
+    weight = _largest(window, feature, activation, (windows, len(names)))
+    presence = _same_cells(weight, np.ones_like(weight.data))
+    counts = np.bincount(feature[window < background_windows], minlength=len(names))
     return Channel(names, presence, weight, counts.astype(np.float64))
+
+
+def _context_channel(words: Words, word: Channel, windows: int, background_windows: int) -> Channel:
+    """Return the word channel with each word as active as its window, counted once in each."""
+    peak = largest_by_window(words.window, words.activation, windows)
+    weight = _same_cells(word.weight, np.repeat(peak, np.diff(word.weight.indptr)))
+    counts = np.asarray(word.presence[:background_windows].sum(axis=0)).ravel()
+    return Channel(word.names, word.presence, weight, counts.astype(np.float64))
+
+
+def _same_cells(table: sp.csr_array, data: NDArray[np.float64]) -> sp.csr_array:
+    return sp.csr_array((data, table.indices, table.indptr), shape=table.shape)
 
 
 def _largest(
@@ -71,8 +87,10 @@ def _largest(
     if not len(row):
         return sp.csr_array(shape, dtype=np.float64)
     key = row.astype(np.int64) * shape[1] + column
-    order = np.argsort(key, kind="stable")
-    cells, start = np.unique(key[order], return_index=True)
+    order = np.argsort(key)
+    ordered = key[order]
+    start = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    cells = ordered[start]
     data = np.maximum.reduceat(value[order], start)
     rows = cells // shape[1]
     pointer = np.searchsorted(rows, np.arange(shape[0] + 1))

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from workflow_scripts.autointerp.features import CHANNELS, Channel, build_channel
+from workflow_scripts.autointerp.features import CHANNELS, Channel, build_channels
 from workflow_scripts.autointerp.statistics import grouped_auroc
 from workflow_scripts.autointerp.windows import Words
 
@@ -70,10 +70,7 @@ class LexicalResult:
 
 def explain(words: Words, design: Design, background_windows: int) -> LexicalResult:
     """Explain every latent from its train windows alone."""
-    channels = {
-        name: build_channel(name, words, len(design.latent), background_windows)
-        for name in CHANNELS
-    }
+    channels = build_channels(words, len(design.latent), background_windows)
     tables = {name: term_table(channel, design) for name, channel in channels.items()}
     auroc = np.stack([_fold_auroc(channels[n], tables[n][0], design) for n in CHANNELS], axis=1)
     # Ties and undefined values go to the token channel, which comes first.

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from workflow_scripts import cli, files
 from workflow_scripts.autointerp import duplicates
-from workflow_scripts.autointerp.windows import read_windows
+from workflow_scripts.autointerp.windows import largest_by_window, read_windows
 
 TRAIN, HELD_OUT = "train", "held_out"
 POSITIVE, RANDOM, HARD = "positive", "random_negative", "hard_negative"
@@ -126,11 +126,9 @@ def _describe(table: pa.Table) -> pd.DataFrame:
     rows: pd.DataFrame = table.select(scalars).to_pandas()
     rows["stratum"] = table["stratum"].to_pandas() if "stratum" in table.column_names else "none"
     windows = read_windows(table)
-    lengths = np.diff(windows.offsets)
-    peak = np.zeros(len(rows))
-    np.maximum.at(peak, windows.window_of_token, windows.activation)
-    rows["peak_value"] = peak
-    rows["length"] = lengths
+    window = windows.window_of_token
+    rows["peak_value"] = largest_by_window(window, windows.activation, len(windows))
+    rows["length"] = np.diff(windows.offsets)
     rows["part"] = np.where(rows["split"] == "verify", HELD_OUT, TRAIN)
     return rows
 
@@ -160,10 +158,13 @@ def _choose(rows: pd.DataFrame, table: pa.Table, limits: Limits, seed: int) -> N
     unique = duplicates.drop_near_duplicates(
         read_windows(table), order.index.to_numpy(), order["latent"].to_numpy(), limits.similarity
     )
-    left = usable.loc[unique]
+    left = usable.loc[unique, ["latent", "part", "kind"]]
+    opens = np.flatnonzero((left != left.shift()).any(axis=1))
     kept = [
-        _sample(group, _limit(str(part), str(kind), limits), [seed, int(str(latent))])
-        for (latent, part, kind), group in left.groupby(["latent", "part", "kind"], sort=True)
+        _sample(rows, _limit(part, kind, limits), [seed, int(latent)])
+        for rows, latent, part, kind in zip(
+            np.split(unique, opens[1:]), *(left[name].iloc[opens] for name in left), strict=True
+        )
     ]
     return np.sort(np.concatenate([np.zeros(0, np.int64), *kept]))
 
@@ -174,11 +175,10 @@ def _limit(part: str, kind: str, limits: Limits) -> int:
     return limits.held_out_positive if kind == POSITIVE else limits.held_out_negative // 2
 
 
-def _sample(group: pd.DataFrame, count: int, seed: list[int]) -> NDArray[np.int64]:
+def _sample(ordered: NDArray[np.int64], count: int, seed: list[int]) -> NDArray[np.int64]:
     """Keep at most ``count`` rows: half the strongest, the rest spread over the values."""
-    ordered = group.sort_values("peak_value", ascending=False, kind="stable").index.to_numpy()
     if len(ordered) <= count:
-        return ordered.astype(np.int64)
+        return ordered
     top = count // 2
     rest = ordered[top:]
     edges = np.linspace(0, len(rest), count - top + 1)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -89,6 +90,17 @@ def _numbers(table: pa.Table, column: str, total: int) -> NDArray[np.generic]:
     return values
 
 
+def largest_by_window(
+    window: NDArray[np.int64], values: NDArray[np.float32], windows: int
+) -> NDArray[np.float64]:
+    """Return [windows] the largest of the ``values`` of each, at least 0; ``window`` is sorted."""
+    largest = np.zeros(windows)
+    first = np.flatnonzero(np.diff(window, prepend=-1))
+    if len(first):
+        largest[window[first]] = np.maximum(np.maximum.reduceat(values, first), 0.0)
+    return largest
+
+
 @dataclass(frozen=True)
 class Words:
     """The words of W windows: subword pieces merged into the words that contain them."""
@@ -115,7 +127,8 @@ def merge_words(windows: Windows) -> Words:
     lengths = np.diff(np.append(starts, len(windows.piece)))
     index_in_word = np.arange(len(windows.piece)) - np.repeat(starts, lengths)
     digest = np.add.reduceat(_mix(windows.piece, index_in_word), starts)
-    _, first, inverse = np.unique(digest, return_index=True, return_inverse=True)
+    inverse, _ = pd.factorize(digest)
+    first = np.flatnonzero(np.diff(np.maximum.accumulate(inverse), prepend=-1))
     spelling = [
         _normalise("".join(windows.vocabulary[p] for p in windows.piece[s : s + n]))
         for s, n in zip(starts[first], lengths[first], strict=True)

@@ -127,23 +127,23 @@ class SplitReader:
         self._x = store.read(self.kept) if size <= IN_MEMORY else None
 
     def read(self, tokens: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Return which of sorted tokens [n] are usable, and those ones' activations [u, M, D]."""
+        """Return which of ``tokens`` [n] are usable, and those ones' activations [u, M, D]."""
         place = np.searchsorted(self.kept, tokens)
         present = np.append(self.kept, -1)[place] == tokens
-        if self._x is None:
-            return present, self.store.read(tokens[present])
-        return present, self._x[place[present]]
+        if self._x is not None:
+            return present, self._x[place[present]]
+        rows, inverse = np.unique(tokens[present], return_inverse=True)
+        return present, self.store.read(rows)[inverse]
 
 
 def window_activations(
-    reader: SplitReader, crosscoder: Crosscoder, latent: int, index: NDArray[np.int64]
+    reader: SplitReader, crosscoder: Crosscoder, latent: int, tokens: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return one latent's activation at the token indices ``index`` [n], and its parts [n, M].
+    """Return one latent's activation at ``tokens`` [n], and its parts [n, M].
 
     A model's part is what its activations add before bias and sparsity rule. Both are 0 where
     tokens are dropped.
     """
-    tokens, inverse = np.unique(index, return_inverse=True)
     present, read = reader.read(tokens)
     models = len(crosscoder.models)
     values = np.zeros(len(tokens), dtype=np.float32)
@@ -157,7 +157,7 @@ def window_activations(
         norm = weights.decoder[latent].unflatten(0, (models, -1)).norm(dim=1).sum()
         scale = norm if crosscoder.costs is None else norm / crosscoder.costs[latent]
         values[present] = (pre * (pre * scale > crosscoder.threshold)).numpy()
-    return values[inverse], parts[inverse]
+    return values, parts
 
 
 def collect_split(
@@ -178,12 +178,17 @@ def collect_split(
     )
     latents = chosen["latent"].to_numpy()
     found = find_peaks(store, crosscoder.to(device), context, latents, split)
+    peaks = peaks_of(found, latents)
+    seeds = [[plan.seed, 3, code, latent] for latent in latents.tolist()]
+    positives = [
+        positive_windows(own, context, plan.length, counts, seed)
+        for own, seed in zip(peaks, seeds, strict=True)
+    ]
     parts, values, strongest, at_peak = [], [], [], []
-    for latent in cli.progress(latents.tolist(), desc=split):
-        own = peaks_of(found, latent)
-        seed = [plan.seed, 3, code, latent]
-        positive = positive_windows(own, context, plan.length, counts, seed)
-        negative = negative_windows(own, positive, pool, context, counts, seed)
+    each = zip(latents.tolist(), peaks, positives, seeds, strict=True)
+    near = pool.similarity(positives, context)
+    for latent, own, positive, seed in cli.progress(each, total=len(latents), desc=split):
+        negative = negative_windows(own, next(near), pool, context, counts, seed)
         both = joined([positive, negative])
         index, _ = spread(both.start, both.end)
         active, by_model = window_activations(reader, crosscoder, latent, index)
@@ -202,11 +207,11 @@ def collect_split(
     return windows, np.concatenate(values), pool
 
 
-def peaks_of(found: pd.DataFrame, latent: int) -> Peaks:
-    """Return one latent's rows of :func:`find_peaks`."""
-    first, last = np.searchsorted(found["latent"].to_numpy(), [latent, latent + 1])
-    names = ("row", "token", "value")
-    return Peaks(*(found[name].to_numpy()[first:last] for name in names))
+def peaks_of(found: pd.DataFrame, latents: NDArray[np.int64]) -> list[Peaks]:
+    """Return the rows of :func:`find_peaks` of each latent."""
+    bounds = zip(*(np.searchsorted(found["latent"], latents + side) for side in (0, 1)), strict=True)
+    columns = [found[name].to_numpy() for name in ("row", "token", "value")]
+    return [Peaks(*(column[first:last] for column in columns)) for first, last in bounds]
 
 
 def frame_of(windows: Windows) -> pd.DataFrame:

@@ -6,7 +6,7 @@ that document three quarters in, so that the context before it is seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -78,13 +78,24 @@ class Pool:
         self._transform = TfidfTransformer(sublinear_tf=True)
         self.tfidf = self._transform.fit_transform(count_tokens(self.start, self.end, context))
 
-    def similarity(self, start: Ints, end: Ints, context: TokenContext) -> NDArray[np.float64]:
-        """Return each pool window's cosine with the mean of the given windows, by tf-idf of ids."""
-        width = self.tfidf.shape[1]
-        given = self._transform.transform(count_tokens(start, end, context, width))
-        mean = np.asarray(given.mean(axis=0)).ravel()
-        similarity: NDArray[np.float64] = self.tfidf @ mean
-        return similarity
+    def similarity(
+        self, given: Sequence[Windows], context: TokenContext
+    ) -> Iterator[NDArray[np.float64]]:
+        """Yield, for each group of windows, each pool window's cosine with the group's mean.
+
+        By tf-idf of token ids; 0 for a group without windows.
+        """
+        every = joined(given)
+        counts = count_tokens(every.start, every.end, context, self.tfidf.shape[1])
+        sizes = np.array([len(windows.row) for windows in given])
+        ends = np.concatenate([[0], np.cumsum(sizes)])
+        weight = np.repeat(1.0 / np.maximum(sizes, 1), sizes)
+        mean = sparse.csr_matrix(
+            (weight, np.arange(len(weight)), ends), shape=(len(given), len(weight))
+        )
+        for row in mean @ self._transform.transform(counts):
+            similarity: NDArray[np.float64] = self.tfidf @ row.toarray().ravel()
+            yield similarity
 
 
 def count_tokens(
@@ -134,21 +145,22 @@ def positive_windows(
 
 def negative_windows(
     peaks: Peaks,
-    positives: Windows,
+    near: NDArray[np.float64],
     pool: Pool,
     context: TokenContext,
     counts: Counts,
     seed: Sequence[int],
 ) -> Windows:
-    """Choose windows of documents in which the latent never fires: random ones and near ones."""
+    """Choose windows of documents in which the latent never fires: random ones and near ones.
+
+    ``near`` says how near each window of the pool is to the latent's positive ones.
+    """
     rng = np.random.default_rng(seed)
     fires = np.zeros(len(context.row_starts) - 1, dtype=bool)
     fires[peaks.row] = True
     silent = np.flatnonzero(~fires[pool.row])
-    hard = np.zeros(0, dtype=np.int64)
-    if len(positives.row) and counts.hard_negative:
-        near = pool.similarity(positives.start, positives.end, context)
-        hard = silent[np.argsort(-near[silent], kind="stable")][: counts.hard_negative]
+    wanted = counts.hard_negative if len(peaks.row) else 0
+    hard = silent[np.argsort(-near[silent], kind="stable")][:wanted]
     others = np.setdiff1d(silent, hard, assume_unique=True)
     random = rng.permutation(others)[: counts.random_negative]
     chosen = np.concatenate([random, hard])
