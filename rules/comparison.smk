@@ -78,6 +78,7 @@ rule vary_decisions:
         "<results>/comparison/sensitivity.csv",
     log:
         "<results>/logs/vary_decisions.log",
+    priority: CHAIN
     conda:
         "../envs/tables.yaml"
     params:

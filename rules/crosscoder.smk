@@ -87,6 +87,7 @@ rule fit_difference:
         "<results>/logs/fit_difference/{comparison}.log",
     benchmark:
         "<results>/logs/fit_difference/{comparison}.tsv"
+    priority: CHAIN
     conda:
         "../envs/torch.yaml"
     threads: lambda wildcards: direct_fit(wildcards.comparison).processes

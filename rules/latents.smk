@@ -196,6 +196,7 @@ rule explain_difference:
         "<results>/latents/difference/{comparison}.csv",
     log:
         "<results>/logs/explain_difference/{comparison}.log",
+    priority: CHAIN
     conda:
         "../envs/torch.yaml"
     threads: 1

@@ -154,6 +154,16 @@ def _sample_weights(examples: Path) -> pd.DataFrame:
     return weights.drop_duplicates("latent").rename(columns={"sample_weight": "weight"})
 
 
+def _most_frequent(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return each latent's most frequent ``category``; where two are, it is ``unassigned``."""
+    counts = rows.groupby(["latent", "category"]).size().rename("count").reset_index("category")
+    top = counts[counts["count"] == counts.groupby("latent")["count"].transform("max")]
+    tied = top.index.duplicated(keep=False)
+    top = top.assign(category=top["category"].where(~tied, UNASSIGNED))
+    named: pd.DataFrame = top.loc[~top.index.duplicated(), ["category"]]
+    return named
+
+
 def _read_labels(paths: list[Path]) -> dict[str, pd.DataFrame]:
     """Return, by annotator, one category per latent and the mean score of its answers.
 
@@ -164,9 +174,7 @@ def _read_labels(paths: list[Path]) -> dict[str, pd.DataFrame]:
     table["category"] = table["category"].where(table["status"].isin(ANSWERED), UNASSIGNED)
     found = {}
     for annotator, rows in table.groupby("annotator"):
-        modes = rows.groupby("latent")["category"].agg(lambda c: c.mode().tolist())
-        single = modes.map(lambda m: m[0] if len(m) == 1 else UNASSIGNED)
+        named = _most_frequent(rows)
         score = rows.groupby("latent")["score"].mean() if "score" in rows else None
-        named = single.rename("category").to_frame()
         found[str(annotator)] = (named if score is None else named.join(score)).reset_index()
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -106,6 +107,7 @@ def percent_change(x1: int, n1: int, x2: int, n2: int, confidence: float = 0.95)
     return change if x2 else Interval(math.nan, change.low, change.high)
 
 
+@lru_cache(maxsize=1 << 16)
 def fisher(
     x1: int, n1: int, x2: int, n2: int, alternative: Literal["two-sided", "greater"] = "two-sided"
 ) -> float:

@@ -209,7 +209,9 @@ def collect_split(
 
 def peaks_of(found: pd.DataFrame, latents: NDArray[np.int64]) -> list[Peaks]:
     """Return the rows of :func:`find_peaks` of each latent."""
-    bounds = zip(*(np.searchsorted(found["latent"], latents + side) for side in (0, 1)), strict=True)
+    bounds = zip(
+        *(np.searchsorted(found["latent"], latents + side) for side in (0, 1)), strict=True
+    )
     columns = [found[name].to_numpy() for name in ("row", "token", "value")]
     return [Peaks(*(column[first:last] for column in columns)) for first, last in bounds]
 
