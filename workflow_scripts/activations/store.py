@@ -30,6 +30,7 @@ from workflow_scripts.activations.layout import (
     as_tensor,
     read_column,
 )
+from workflow_scripts.activations.pools import Pools
 from workflow_scripts.cli import UserError
 
 NORMALIZER_FORMAT = "diffscope-normalizer"
@@ -345,9 +346,9 @@ class ActivationStore:
         """Yield batches x [batch, M, D] without end, each usable token once per epoch.
 
         A split that fits the buffer is read once and shuffled as a whole. A larger one is dealt to
-        pools (:meth:`_pools`), the next of which is read while one is used. The last part of an
-        epoch that fills no batch is left out. ``start_batch`` goes straight to that batch of the
-        same sequence.
+        :class:`Pools`, the next of which is read while one is used. The last part of an epoch that
+        fills no batch is left out. ``start_batch`` goes straight to that batch of the same
+        sequence.
         """
         count = self.count(split)
         per_epoch = count // batch
@@ -359,7 +360,7 @@ class ActivationStore:
         if count <= self.buffer:
             yield from self._whole(split, batch, seed, epoch, first)
         else:
-            pools = self._pools_from(split, batch, seed, epoch, first)
+            pools = self._pools(split, batch).endless(seed, epoch, first)
             for places, rows, held in self._held_ahead(pools):
                 for place in places:
                     yield self.normalized(held, place, rows[place])
@@ -376,81 +377,8 @@ class ActivationStore:
                 yield x[order[start : start + batch]]
             epoch, first = epoch + 1, 0
 
-    def _pools_from(
-        self, split: str, batch: int, seed: int, epoch: int, first: int
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield pools as :meth:`_pools` does, without end, behind the batch ``first``."""
-        blocks = self._blocks(split, batch)
-        while True:
-            for places, rows in self._pools(split, blocks, batch, [seed, epoch]):
-                if first < len(places):
-                    yield _behind(places, rows, first)
-                first = max(0, first - len(places))
-            epoch += 1
-
-    def _blocks(self, split: str, batch: int) -> NDArray[np.int64]:
-        """Return (first token, last token + 1, usable tokens) of each block of a split, [n, 3].
-
-        A block is a part of a chunk or some whole ones, and a pool has room for as many blocks as a
-        batch has tokens: so batches span many documents, however long these are.
-        """
-        found = []
-        number = self._number(split)
-        for shard, layer in enumerate(self._layers[self.stored[0]]):
-            begin, end = self.usable.offsets[shard : shard + 2]
-            if begin == end:
-                continue
-            step, whole = max(1, self._pool_size(batch) // batch), layer.chunk_rows
-            span = max(whole, step // whole * whole)
-            within = np.arange(0, span, min(step, span))
-            starts = np.add.outer(np.arange(0, end - begin, span), within).ravel()
-            starts = starts[starts < end - begin]
-            wanted = (self.usable.code[begin:end] == number).astype(np.int64)
-            counts = np.add.reduceat(wanted, starts)
-            ends = np.append(starts[1:], end - begin)
-            blocks = np.stack([starts + begin, ends + begin, counts], axis=1)
-            found.append(blocks[counts > 0])
-        return np.concatenate(found)
-
-    def _pool_size(self, batch: int) -> int:
-        return max(self.buffer, batch)
-
-    def _pools(
-        self, split: str, blocks: NDArray[np.int64], batch: int, seed: list[int]
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield each pool of an epoch: batches [n, batch] as places in its sorted tokens.
-
-        Of every P neighbouring blocks each of the P pools gets one, by chance; of every n
-        neighbouring tokens of a pool each of its n batches gets one, by chance: a document of some
-        length is in every pool and in every batch. What fills no batch goes to the next pool.
-        """
-        rng = np.random.default_rng(seed)
-        pools = -(-int(blocks[:, 2].sum()) // self._pool_size(batch))
-        dealt = np.concatenate([rng.permutation(pools) for _ in range(-(-len(blocks) // pools))])
-        number = self._number(split)
-        left = np.zeros(0, dtype=np.int64)
-        for pool in rng.permutation(pools):
-            chosen = blocks[dealt[: len(blocks)] == pool]
-            parts = [
-                first + np.flatnonzero(self.usable.code[first:last] == number)
-                for first, last, _ in chosen
-            ]
-            rows = np.sort(np.concatenate([left, *parts]))
-            count = len(rows) // batch
-            kept = np.ones(len(rows), dtype=np.bool_)
-            kept[rng.choice(len(rows), len(rows) - count * batch, replace=False)] = False
-            left = rows[~kept]
-            if count:
-                strata = rng.permuted(np.arange(count * batch).reshape(batch, count), axis=1)
-                yield rng.permuted(np.ascontiguousarray(strata.T), axis=1), rows[kept]
-
-
-def _behind(
-    places: NDArray[np.int64], rows: NDArray[np.int64], first: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return a pool without its batches before ``first``, and without the tokens of these."""
-    if not first:
-        return places, rows
-    wanted = np.zeros(len(rows), dtype=np.bool_)
-    wanted[places[first:]] = True
-    return (np.cumsum(wanted) - 1)[places[first:]], rows[wanted]
+    def _pools(self, split: str, batch: int) -> Pools:
+        offsets = self.usable.offsets.tolist()
+        chunks = [layer.chunk_rows for layer in self._layers[self.stored[0]]]
+        shards = list(zip(offsets, offsets[1:], chunks, strict=False))
+        return Pools.of(self.usable.code, self._number(split), self.buffer, batch, shards)
