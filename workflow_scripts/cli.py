@@ -82,6 +82,24 @@ def json_argument(text: str) -> object:
     return value
 
 
+def parse(text: str, kind: type[T], flag: str) -> T:
+    """Parse a flag's JSON into ``kind``.
+
+    Raises
+    ------
+    UserError
+        If it does not have that form.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the top"
+        raise UserError(f"{flag} is not valid at {where}: {first['msg']}") from None
+
+
 def named_path(text: str) -> tuple[str, Path]:
     """Argparse type of ``name=path``."""
     name, separator, path = text.partition("=")

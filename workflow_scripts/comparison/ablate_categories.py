@@ -29,7 +29,6 @@ from workflow_scripts.comparison.inputs import (
     TRUE,
     FitFiles,
     Labelled,
-    parse,
     read_classes,
     read_labelled,
 )
@@ -237,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> None:
         cli.set_threads(a.threads)
-        fits = parse(a.fit, dict[str, FitFiles], "--fit")
+        fits = cli.parse(a.fit, dict[str, FitFiles], "--fit")
         name, fit = next(iter(fits.items()))
         found = read_labelled(name, min(fit.seeds), fits, read_classes(a.taxonomy))
         labeller = a.labeller or (TRUE if TRUE in found else next(iter(found)))

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import pandas as pd
 import yaml
-from pydantic import TypeAdapter, ValidationError
 
 from workflow_scripts import files
 from workflow_scripts.cli import UserError
-
-T = TypeVar("T")
 
 TRUE = "true"
 """Labeller of latents whose text has known categories."""
@@ -85,22 +81,6 @@ class Labelled:
 
     models: tuple[str, ...]
     frame: pd.DataFrame
-
-
-def parse(text: str, kind: type[T], flag: str) -> T:
-    """Parse a flag's JSON into ``kind``.
-
-    Raises
-    ------
-    UserError
-        If it does not have that form.
-    """
-    try:
-        return TypeAdapter(kind).validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the top"
-        raise UserError(f"{flag} is not valid at {where}: {first['msg']}") from None
 
 
 def read_classes(taxonomy: Path) -> dict[str, str]:

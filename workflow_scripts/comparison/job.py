@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from workflow_scripts import cli
 from workflow_scripts.comparison.behaviour import read_behaviour
 from workflow_scripts.comparison.evidence import Pair, Settings, read_pairs
-from workflow_scripts.comparison.inputs import Comparison, FitFiles, parse, read_classes
+from workflow_scripts.comparison.inputs import Comparison, FitFiles, read_classes
 from workflow_scripts.comparison.shares import REFERENCES
 
 
@@ -46,8 +47,8 @@ def read_job(a: argparse.Namespace) -> Job:
         If a flag is no valid JSON, a file is missing, or a comparison names what there is not.
     """
     classes = read_classes(a.taxonomy)
-    fits = parse(a.fits, dict[str, FitFiles], "--fits")
-    comparisons = parse(a.comparisons, dict[str, Comparison], "--comparisons")
+    fits = cli.parse(a.fits, dict[str, FitFiles], "--fits")
+    comparisons = cli.parse(a.comparisons, dict[str, Comparison], "--comparisons")
     settings = Settings(a.confidence, a.fdr, a.reference, a.margin, a.least_latents)
     pairs = read_pairs(fits, comparisons, classes)
     return Job(pairs, read_behaviour(a.behaviour), classes, settings)

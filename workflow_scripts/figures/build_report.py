@@ -10,12 +10,10 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from pydantic import TypeAdapter, ValidationError
 
 from workflow_scripts import cli, files
 from workflow_scripts.figures import report_data, report_tables
@@ -24,7 +22,6 @@ from workflow_scripts.figures.report_data import FitFiles
 from workflow_scripts.figures.report_tables import Table
 from workflow_scripts.figures.style import readable
 
-T = TypeVar("T")
 HERE = Path(__file__).resolve().parent
 
 
@@ -63,22 +60,6 @@ class Inputs:
     figures: Sequence[Figure]
     fits: Mapping[str, FitFiles]
     contexts: int
-
-
-def parse(text: str, kind: type[T], flag: str) -> T:
-    """Parse a flag's JSON into ``kind``.
-
-    Raises
-    ------
-    UserError
-        If it does not have that form.
-    """
-    try:
-        return TypeAdapter(kind).validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the top"
-        raise cli.UserError(f"{flag} is not valid at {where}: {first['msg']}") from None
 
 
 def shown(figure: Figure) -> Shown:
@@ -192,8 +173,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             (a.published[0], a.published[1]) if a.published else None,
             a.provenance,
             a.ledgers,
-            parse(a.figures, list[Figure], "--figures"),
-            parse(a.fits, dict[str, FitFiles], "--fits"),
+            cli.parse(a.figures, list[Figure], "--figures"),
+            cli.parse(a.fits, dict[str, FitFiles], "--fits"),
             a.contexts,
         )
         build_report(inputs, a.output)
