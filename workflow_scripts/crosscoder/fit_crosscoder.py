@@ -22,6 +22,7 @@ from workflow_scripts.crosscoder.parallel import Processes, joined
 from workflow_scripts.crosscoder.sparsity import Variant
 from workflow_scripts.crosscoder.threshold import solve_threshold
 from workflow_scripts.crosscoder.training import DivergedError, LogRow, Trainer, Training, fit
+from workflow_scripts.precision import multiplies_bfloat16
 from workflow_scripts.provenance import provenance
 
 CHECKPOINT_SECONDS = 60.0
@@ -208,6 +209,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         steps = max(1, arguments.tokens // arguments.batch)
         with joined(arguments.device) as (processes, device):
             cli.set_threads(arguments.threads and max(1, arguments.threads // processes.count))
+            # Codes are exact either way; where most are positive they cost as much as the product.
+            rounded = multiplies_bfloat16(device) and arguments.variant != "l1"
             settings = Training(
                 steps=steps,
                 k=arguments.k,
@@ -224,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 l1_price=arguments.l1_price,
                 shared=round(arguments.shared_share * arguments.dictionary_size),
                 shared_cost=arguments.shared_cost,
-                matmul="bfloat16" if device.type == "cuda" else "float32",
+                matmul="bfloat16" if rounded else "float32",
             )
             fit_crosscoder(
                 store,

@@ -16,6 +16,7 @@ from torch import Tensor
 from workflow_scripts.crosscoder.model import Weights
 from workflow_scripts.crosscoder.products import Products, products
 from workflow_scripts.crosscoder.sparsity import Active
+from workflow_scripts.precision import multiplies_bfloat16, rounded_products
 
 
 @dataclass
@@ -64,6 +65,10 @@ class ActivityPrice:
 def encode(x: Tensor, weights: Weights, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return pre-activations [B, F] of x [B, M·D]; in bfloat16 they are rounded."""
     if dtype == torch.bfloat16:
+        if x.device.type == "cpu" and multiplies_bfloat16(x.device):
+            # Rounded inside the product, which spares passes over [B, F].
+            with rounded_products():
+                return torch.mm(x, weights.encoder.T).add_(weights.encoder_bias)
         product = torch.mm(x.to(dtype), weights.encoder.to(dtype).T)
         return product.to(x.dtype).add_(weights.encoder_bias)
     return torch.addmm(weights.encoder_bias, x, weights.encoder.T)

@@ -2,7 +2,8 @@
 
 A model without a base learns its documents from scratch, with a tokenizer trained on the spot; one
 with a base is taught further. Siblings that are taught a category see the same documents of it.
-The loss is over all tokens but padding: text and turn markers alike, as in pretraining.
+The loss is over all tokens but padding: text and turn markers alike, as in pretraining. Weights are
+float32; processors with units for it round the factors of products to bfloat16, as GPUs would.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from workflow_scripts.dataset.generator import CHAT_CATEGORIES, generate
 from workflow_scripts.models import organism_text, simpo
 from workflow_scripts.models.loading import Manifest, load_model, model_folder
 from workflow_scripts.models.loss import next_token_loss
+from workflow_scripts.precision import multiplies_bfloat16, rounded_products
 
 CHECKPOINT_SECONDS = 30.0
 WARMUP_SHARE = 0.05
@@ -370,15 +372,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             passes=arguments.passes,
             simpo=simpo.SimpoSettings(**arguments.simpo) if arguments.simpo else None,
         )
-        train_organism(
-            arguments.name,
-            arguments.base,
-            Size(**arguments.architecture),
-            arguments.vocabulary,
-            arguments.tokenizer_seed,
-            lessons,
-            arguments.output_dir,
-        )
+        with rounded_products(multiplies_bfloat16(torch.device("cpu"))):
+            train_organism(
+                arguments.name,
+                arguments.base,
+                Size(**arguments.architecture),
+                arguments.vocabulary,
+                arguments.tokenizer_seed,
+                lessons,
+                arguments.output_dir,
+            )
 
     return cli.guarded(run)
 
