@@ -1,8 +1,9 @@
 """Products with the sparse [B, F] matrix of active entries: by the entries, or dense.
 
 Both give the same numbers up to rounding. Entry by entry the work is K·C for K active entries and C
-columns; dense it is B·F·C, at a far higher rate. :data:`DENSE_FROM` is where the two were measured
-to cost the same on a CPU, at several sizes (``tests/benchmarks/bench_crosscoder.py`` checks it).
+columns; dense it is B·F·C, at a far higher rate. On a CPU the two were measured to cost the same at a
+share of 0.08 (C = 1,024) to 0.2 (C = 256); :data:`DENSE_FROM` lies between
+(``tests/benchmarks/bench_crosscoder.py`` checks it).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from workflow_scripts.crosscoder.sparsity import Active
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
 warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
 
-DENSE_FROM = 0.2
+DENSE_FROM = 0.1
 """Share of active entries from which dense products are taken."""
 
 
