@@ -121,6 +121,11 @@ def as_json(value: object) -> str:
     return json.dumps(value, sort_keys=True)
 
 
+def in_order(value: object) -> str:
+    """Return ``value`` as JSON in the config's order, for a flag where the first one counts."""
+    return json.dumps(value)
+
+
 def facts(step: str, **values: object) -> str:
     """Return what a step writes into the provenance of its artifacts (JSON)."""
     return as_json({"code": keys.step_digest(step), **values})

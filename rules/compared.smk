@@ -92,6 +92,21 @@ def direct_comparisons() -> dict[str, object]:
     }
 
 
+def primary_flag() -> list[str]:
+    """Return the flag that names the comparison that answers.
+
+    Where the config names none: the first direct one that is no control and nobody's placebo.
+    """
+    placebos = {comparison.placebo for comparison in SETTINGS.comparisons.values()}
+    usual = [
+        name
+        for name, comparison in direct_comparisons().items()
+        if name not in placebos and SETTINGS.fits[comparison.baseline.fit].control is None
+    ]
+    chosen = SETTINGS.comparison.primary or next(iter(usual), None)
+    return [f"--primary={chosen}"] if chosen else []
+
+
 def sweeps() -> dict[str, dict[str, int]]:
     """Return, by pair of models, the direct comparisons at more than one layer."""
     found: dict[str, dict[str, int]] = {}
@@ -236,11 +251,12 @@ def report_figures() -> list[dict[str, str]]:
         pair = f"{comparison.baseline.model} and {comparison.candidate.model}"
         direct = name in direct_comparisons()
         if direct:
-            told = "Share of each category's live latents that belong to one model only"
+            told = "Share of each category's live latents that the two models do not share"
             add(f"direct_shares_{name}", "answer", f"{told}: {pair} in one crosscoder ({name}).")
         told = "Percent change of each category's share of unique latents, with intervals"
         section = "categories" if direct or len(SETTINGS.comparisons) > 1 else "answer"
-        add(f"category_changes_{name}", section, f"{told}: {pair} ({name}).")
+        alone = " Counts alone, which are not the verdict here." if direct else ""
+        add(f"category_changes_{name}", section, f"{told}: {pair} ({name}).{alone}")
         told = "Each category's share of the unique latents of either model"
         add(f"category_shares_{name}", "categories", f"{told}: {pair} ({name}).")
         if direct and KNOWN_SCORES:
@@ -249,12 +265,13 @@ def report_figures() -> list[dict[str, str]]:
         controlled = SETTINGS.fits[comparison.baseline.fit].control is not None
         if direct and SETTINGS.comparison.cause_documents and not controlled:
             told = "What unique latents cause: patched into the other model, and taken away"
-            add(f"cause_{name}", "cause", f"{told}: {pair} ({name}).")
+            hollow = "Hollow: the interval holds 0."
+            add(f"cause_{name}", "cause", f"{told}: {pair} ({name}). {hollow}")
         if direct and SETTINGS.comparison.difference_tokens != 0 and not controlled:
             told = "How much of the difference of activations baselines and crosscoder explain"
             add(f"difference_{name}", "cause", f"{told}: {pair} ({name}).")
     for pair, layers in sweeps().items():
-        told = "The share of each category's live latents that belong to one model only, by layer"
+        told = "Share of each category's live latents that the two models do not share, by layer"
         add(f"layer_sweep_{pair}", "categories", f"{told}: {', '.join(layers)}.")
     if PLANTED_PAIRS:
         told = "What every statistic measures, beside what was planted"
@@ -263,7 +280,8 @@ def report_figures() -> list[dict[str, str]]:
         fit = SETTINGS.fits[name]
         of = f"of {' and '.join(fit.models)} at layer {fit.layer}"
         at = f"{name}_seed{fit.seeds[0]}"
-        add(f"nu_plane_{at}", "latents", f"ν^ε against ν^r of each live latent {of}.")
+        edge = "Dots on the frame lie beyond it; grey ones in the dashed region fail the test."
+        add(f"nu_plane_{at}", "latents", f"ν^ε against ν^r of live latents {of}. {edge}")
         add(f"delta_norm_{at}", "latents", f"Decoder norms {of}: 0.5 is shared.")
         add(f"firing_rates_{at}", "latents", f"Firing rates of unique and shared latents {of}.")
         if len(fit.seeds) > 1:

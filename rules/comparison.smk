@@ -6,8 +6,8 @@ categories.csv, sensitivity.csv, weighted.csv, gaps.csv, recovery.csv and answer
 
 PLANTED = "<results>/models/planted.csv" if PLANTED_PAIRS else []
 COMPARE = [
-    f"--fits={as_json(compared_files(COMPARED, *LABELS))}",
-    f"--comparisons={as_json({n: c.model_dump() for n, c in SETTINGS.comparisons.items()})}",
+    f"--fits={in_order(compared_files(COMPARED, *LABELS))}",
+    f"--comparisons={in_order({n: c.model_dump() for n, c in SETTINGS.comparisons.items()})}",
     *flags(SETTINGS.comparison, "confidence", "fdr", "reference", "margin", "least_latents"),
 ]
 COMPARE_INPUTS = {
@@ -130,7 +130,7 @@ rule ablate_categories:
         runtime=asked("ablate_categories", "runtime"),
     params:
         code=keys.step_digest("comparison.ablate_categories"),
-        fit=lambda wildcards: as_json(ablated_fit(wildcards.comparison)),
+        fit=lambda wildcards: in_order(ablated_fit(wildcards.comparison)),
         pair=lambda wildcards: direct_pair(wildcards.comparison),
         inputs=lambda wildcards: cause_flags(wildcards.comparison),
         means=means("batch_tokens", "device"),
@@ -177,7 +177,7 @@ rule score_recovery:
     params:
         code=keys.step_digest("comparison.score_recovery"),
         planted=[f"--planted={RESULTS}/models/planted.csv"] if PLANTED else [],
-        rule_=flags(SETTINGS.comparison, "primary", "labeller", "fdr"),
+        rule_=[*primary_flag(), *flags(SETTINGS.comparison, "labeller", "fdr")],
     shell:
         "logged {log:q} python -m workflow_scripts.comparison.score_recovery"
         " --categories {input.categories:q} {params.planted:q} {params.rule_:q}"

@@ -442,7 +442,7 @@ rule build_report:
         run=SETTINGS.run,
         figures=as_json(report_figures()),
         published=["--published", *PUBLISHED] if SETTINGS.paper else [],
-        fits=as_json(report_fits(COMPARED)),
+        fits=in_order(report_fits(COMPARED)),
     shell:
         "logged {log:q} python -m workflow_scripts.figures.build_report --run {params.run}"
         " --answer {input.answer:q} --categories {input.categories:q}"

@@ -26,7 +26,7 @@ rule compare_published:
     params:
         code=keys.step_digest("paper.compare_published"),
         run=SETTINGS.run,
-        fits=as_json(measured_fits()),
+        fits=in_order(measured_fits()),
         choice=lambda wildcards: flags(paper(), "labeller"),
     shell:
         "logged {log:q} python -m workflow_scripts.paper.compare_published --run {params.run}"

@@ -17,6 +17,7 @@ Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Confidence = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Settings(BaseModel):
@@ -311,7 +312,7 @@ class Examples(Settings):
         description="from the explain split",
     )
     verify: Windows = Field(
-        default=Windows(top=10, quantile=15, random=13, hard=12),
+        default=Windows(top=20, quantile=30, random=25, hard=25),
         description="from the verify split",
     )
     pool: Count = Field(
@@ -333,7 +334,7 @@ class Latents(Settings):
     min_documents: Count = Field(
         default=10, description="score documents in which a latent must fire"
     )
-    groups: Count = Field(default=50, description="document groups of the jackknife")
+    groups: int = Field(default=50, ge=2, description="document groups of the jackknife")
     fdr: Share = Field(default=0.1, description="false discovery rate over live latents")
     delta_norm: Share | None = Field(
         default=None, description="own share of decoder norm that is asked for; none: not asked"
@@ -444,18 +445,22 @@ class ComparisonSettings(Settings):
     """How comparisons are tested, and which one answers."""
 
     primary: Name | None = Field(
-        default=None, description="comparison that answers; none: the first direct one, else any"
+        default=None,
+        description="comparison that answers; none: the first direct one that is no control or "
+        "placebo, else any",
     )
     labeller: Name | None = Field(
         default=None, description="labels that answer; none: true ones where known, else any"
     )
     fdr: Share = Field(default=0.1, description="false discovery rate over categories")
-    confidence: Share = Field(default=0.95, description="coverage of the intervals")
+    confidence: Confidence = Field(default=0.95, description="coverage of the intervals")
     reference: Literal["unchanged", "others", "lower_half"] = Field(
         default="unchanged", description="latents against which a direct share is tested"
     )
     margin: Share = Field(
-        default=0.05, description="by how much a direct share must exceed the reference's"
+        default=0.15,
+        description="by how much a direct share must exceed the reference's: categories that both "
+        "models were taught alike differ too (docs/validation.md)",
     )
     least_latents: Count = Field(default=5, description="labelled latents that a test needs")
     behaviour_documents: Count = Field(

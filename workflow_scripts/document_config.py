@@ -95,7 +95,10 @@ def table(group: type[Settings]) -> str:
         if name not in group.__annotations__:  # told where it is inherited from
             continue
         meaning = (field.description or "").replace("|", "\\|")
-        lines.append(f"| `{name}` | {told_type(field)} | {told_default(field)} | {meaning} |")
+        # What may be left out is filled in before the settings are checked.
+        filled = field.is_required() and "; none: " in meaning
+        default = "none" if filled else told_default(field)
+        lines.append(f"| `{name}` | {told_type(field)} | {default} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
@@ -106,7 +109,10 @@ def told_default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         return "required"
     if isinstance(field.default, BaseModel):
-        return "see there"
+        fields = type(field.default).model_fields
+        needed = [name for name, inner in fields.items() if inner.is_required()]
+        told = ", ".join(f"{name}: {getattr(field.default, name)}" for name in needed)
+        return f"`{{{told}}}`" if told else "see there"
     return "none" if field.default is None else f"`{field.default}`"
 
 

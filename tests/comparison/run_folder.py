@@ -106,6 +106,8 @@ class Run:
             str(self.behaviour),
             "--taxonomy",
             str(self.taxonomy),
+            "--margin",
+            "0.05",
             "--output",
             str(output),
         ]

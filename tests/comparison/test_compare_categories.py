@@ -201,7 +201,8 @@ def test_the_rule_of_direction() -> None:
 def test_the_rule_of_the_verdict() -> None:
     assert verdict(0.01, 0.1, 3, 5, 1) == "too few latents"
     assert verdict(0.2, 0.1, 30, 5, 1) == "unchanged"
-    assert verdict(float("nan"), 0.1, 30, 5, 1) == "unchanged"
+    # What could not be tested is not found unchanged.
+    assert verdict(float("nan"), 0.1, 30, 5, 1) == "too few latents"
     assert verdict(0.1, 0.1, 30, 5, 1) == "gained"
     assert verdict(0.01, 0.1, 30, 5, -1) == "lost"
     assert verdict(0.01, 0.1, 30, 5, 0) == "changed, direction unclear"

@@ -29,7 +29,7 @@ def test_joint_counts_are_those_against_the_base() -> None:
     side = labelled()
     comparison = Comparison(Side("joint", "it"), Side("joint", "simpo"), against="pt")
     assert not comparison.direct
-    pair = Pair("joint", comparison, 0, {"true": side}, {"true": side})
+    pair = Pair("joint", comparison, 0, 0, {"true": side}, {"true": side})
     found = weigh(pair, "true", "category", Settings())
     for name in ("news", "advice"):
         mine = side.frame[side.frame["category"] == name]
@@ -49,8 +49,10 @@ def test_two_crosscoders_of_the_same_latents_give_the_same_counts() -> None:
         frame["unique_to"] = np.where(frame[f"unique_{model}_vs_pt"], model, "")
         halves.append({"true": Labelled(("pt", model), frame)})
     anchored = Comparison(Side("pt_it", "it"), Side("pt_simpo", "simpo"))
-    one = weigh(Pair("j", joint, 0, {"true": side}, {"true": side}), "true", "category", Settings())
-    two = weigh(Pair("a", anchored, 0, halves[0], halves[1]), "true", "category", Settings())
+    one = weigh(
+        Pair("j", joint, 0, 0, {"true": side}, {"true": side}), "true", "category", Settings()
+    )
+    two = weigh(Pair("a", anchored, 0, 0, halves[0], halves[1]), "true", "category", Settings())
     for name in ("news", "advice"):
         assert one[name].counts == two[name].counts
 

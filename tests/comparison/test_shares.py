@@ -43,26 +43,49 @@ def test_a_sample_of_the_shared_latents_gives_nearly_the_same_test() -> None:
     assert 0.2 < math.log(sampled) / math.log(full) < 1.2
 
 
+def test_a_name_without_a_labelled_shared_latent_keeps_the_sampling_weight() -> None:
+    """Of a tenth of the shared latents none may carry a name that 22 unique ones do."""
+    rows = (
+        [("rare", True, 1.0)] * 22 + [("usual", False, 10.0)] * 100 + [("usual", True, 1.0)] * 250
+    )
+    frame = pd.DataFrame(rows, columns=["category", "unique", "weight"])
+    unique = frame.pop("unique")
+    found = shares(frame, unique, "category", ShareTest(margin=0.15))["rare"]
+    blind = shares(frame.assign(weight=1.0), unique, "category", ShareTest(margin=0.15))["rare"]
+    assert found.weight == 10.0
+    assert found.share.estimate == 1.0
+    assert found.share.low < 0.6 < blind.share.low
+    assert found.p == pytest.approx(_chance_of_all(22, (250 / 1250) + 0.15, 10.0))
+
+
+def _chance_of_all(count: int, share: float, weight: float) -> float:
+    """Return the chance that all of so many labelled latents are unique."""
+    odds = weight * share / (1 - share)
+    return float((odds / (1 + odds)) ** count)
+
+
 def test_called_categories_leave_the_reference() -> None:
     tallies = {f"same{i}": tally(2, 50) for i in range(8)} | {"none": tally(5, 100)}
     tallies |= {f"changed{i}": tally(20, 50) for i in range(4)}
-    kept = reference_names(tallies, ShareTest())
+    kept = reference_names(tallies, ShareTest(margin=0.05))
     assert kept == {f"same{i}" for i in range(8)}
     assert reference_names(tallies, ShareTest("others")) == set(tallies)
     assert len(reference_names(tallies, ShareTest("lower_half"))) == 6
-    assert sorted(called_names(tallies, kept, ShareTest())) == [f"changed{i}" for i in range(4)]
+    assert sorted(called_names(tallies, kept, ShareTest(margin=0.05))) == [
+        f"changed{i}" for i in range(4)
+    ]
 
 
 def test_at_most_half_of_the_categories_leave() -> None:
     tallies = {f"changed{i}": tally(20 + i, 50) for i in range(6)} | {"same": tally(0, 500)}
-    kept = reference_names(tallies, ShareTest())
+    kept = reference_names(tallies, ShareTest(margin=0.05))
     assert kept == {"same", "changed0", "changed1", "changed2"}
 
 
 def test_detectable_share_is_the_least_that_is_called() -> None:
     frame = pd.DataFrame({"category": ["a"] * 40 + ["b"] * 400, "weight": 1.0})
     unique = pd.Series([i % 40 < 2 for i in range(440)])
-    found = shares(frame, unique, "category", ShareTest())["a"]
+    found = shares(frame, unique, "category", ShareTest(margin=0.05))["a"]
     other = tally(20, 400)
     count = round(found.detectable * 40)
     assert detection_p(tally(count, 40), other, 0.05) <= 0.05
@@ -97,9 +120,9 @@ def rates_of(test: ShareTest, changed: tuple[float, ...], draws: int = 60) -> tu
 def test_the_default_keeps_power_and_calls_little_that_is_unchanged() -> None:
     """Unchanged shares here spread as 5 % ± 3.4 %, wider than chance; Fisher's test then errs."""
     doses = (0.45, 0.25, 0.45, 0.25)
-    power, false = rates_of(ShareTest(), doses)
+    power, false = rates_of(ShareTest(margin=0.05), doses)
     assert power >= 0.8
     assert false <= 0.25
     assert rates_of(ShareTest("lower_half", 0.0), doses)[1] > 0.6
-    assert rates_of(ShareTest(), ())[1] <= 0.15
+    assert rates_of(ShareTest(margin=0.05), ())[1] <= 0.15
     assert rates_of(ShareTest("others", 0.0), ())[1] > 0.3

@@ -126,3 +126,15 @@ def test_seed_interval() -> None:
     assert math.isnan(statistics.mean_interval([1.0]).low)
     found = statistics.mean_interval([1.0, 2.0, 3.0])
     assert found.low == pytest.approx(2 - 4.3027 / math.sqrt(3), rel=1e-4)
+
+
+def test_weighted_fisher_is_fishers_test_at_equal_weights() -> None:
+    plain = statistics.fisher(9, 30, 12, 80, "greater")
+    assert statistics.weighted_fisher((9, 30, 3.0), (12, 80, 3.0)) == pytest.approx(plain)
+
+
+def test_samples_at_other_rates_of_equal_shares_are_not_told_apart() -> None:
+    """30 of 100 unique in both; of the rest every fifteenth is labelled, or every third."""
+    one, other = (30, 30 + 70 // 15, 15.0), (30, 30 + 70 // 3, 3.0)
+    assert statistics.fisher(*one[:2], *other[:2], "greater") < 0.01
+    assert statistics.weighted_fisher(one, other) > 0.2

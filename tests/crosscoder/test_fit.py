@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from tests.crosscoder.memory_store import F, MemoryStore, fit_settings, store_of
 from workflow_scripts.cli import UserError
@@ -14,15 +16,15 @@ from workflow_scripts.crosscoder import fit_crosscoder as module
 from workflow_scripts.crosscoder.fit_crosscoder import fit_crosscoder
 from workflow_scripts.crosscoder.model import WEIGHTS, Crosscoder, initial_weights
 from workflow_scripts.crosscoder.parallel import Processes
-from workflow_scripts.crosscoder.training import Trainer, Training
+from workflow_scripts.crosscoder.training import LogRow, Trainer, Training
 
 
-def run(folder: Path, settings: Training | None = None, gain: float = 1.0) -> None:
+def run(folder: Path, settings: Training | None = None, gain: float = 1.0, seed: int = 0) -> None:
     """Fit into a folder, with the checkpoint beside it."""
     with torch.no_grad():
         store = store_of(MemoryStore(gain=gain))
         chosen = settings or fit_settings()
-        fit_crosscoder(store, chosen, F, 0, 1000, folder, folder / "checkpoint", {})
+        fit_crosscoder(store, chosen, F, seed, 1000, folder, folder / "checkpoint", {})
 
 
 @pytest.mark.parametrize("variant", ["batch_topk", "topk", "l1"])
@@ -50,6 +52,28 @@ def test_killed_and_resumed_fits_end_with_the_same_bytes(
     assert not (tmp_path / "broken/checkpoint").exists()
 
 
+def test_a_checkpoint_of_another_fit_is_not_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another seed under the checkpoint's name: start anew."""
+    step = Trainer.step
+
+    def killed(self: Trainer, x: torch.Tensor, models: int) -> LogRow:
+        if self.done == 3:
+            raise KeyboardInterrupt
+        return step(self, x, models)
+
+    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
+    run(tmp_path / "clean", seed=1)
+    monkeypatch.setattr(Trainer, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "left")
+    monkeypatch.setattr(Trainer, "step", step)
+    run(tmp_path / "left", seed=1)
+    for file in (WEIGHTS, "training.csv"):
+        assert (tmp_path / "left" / file).read_bytes() == (tmp_path / "clean" / file).read_bytes()
+
+
 def test_divergence_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     """A rate of 1,000 makes the loss explode: the sentence names a checkpoint of finite weights."""
     with pytest.raises(UserError, match=r"lower learning_rate.*last good checkpoint is .*") as told:
@@ -57,7 +81,9 @@ def test_divergence_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     assert str(tmp_path / "checkpoint") in str(told.value)
     assert not (tmp_path / WEIGHTS).exists()
     trainer = Trainer(initial_weights(F, 2, 16, 0, 0.1), fit_settings())
-    trainer.restore(tmp_path / "checkpoint")
+    with safe_open(tmp_path / "checkpoint", framework="pt") as file:
+        course = json.loads(file.metadata()["state"])["course"]
+    assert trainer.restore(tmp_path / "checkpoint", course)
     assert trainer.done > 0
     assert all(bool(w.isfinite().all()) for w in trainer.weights.tensors().values())
 

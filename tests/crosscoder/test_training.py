@@ -66,7 +66,9 @@ def test_resumed_fit_is_bit_equal(tmp_path: Path) -> None:
             broken.save(tmp_path / "c.safetensors", {"seed": 1})
             break
     resumed = new_trainer()
-    resumed.restore(tmp_path / "c.safetensors")
+    assert not resumed.restore(tmp_path / "c.safetensors", {"seed": 2})
+    assert resumed.done == 0
+    assert resumed.restore(tmp_path / "c.safetensors", {"seed": 1})
     tail = [row.loss for row in fit(resumed, batches(1, start=17), M)]
     assert tail == losses[17:]
     for name, tensor in whole.weights.tensors().items():

@@ -238,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.set_threads(a.threads)
         fits = cli.parse(a.fit, dict[str, FitFiles], "--fit")
         name, fit = next(iter(fits.items()))
-        found = read_labelled(name, min(fit.seeds), fits, read_classes(a.taxonomy))
+        found = read_labelled(name, next(iter(fit.seeds)), fits, read_classes(a.taxonomy))
         labeller = a.labeller or (TRUE if TRUE in found else next(iter(found)))
         patcher = Patcher.open(a)
         with torch.no_grad():

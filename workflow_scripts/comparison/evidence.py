@@ -49,6 +49,8 @@ class Pair:
     name: str
     comparison: Comparison
     seed: int
+    place: int
+    """Of the seed among the fit's: companions are those in the same place."""
     baseline: Mapping[str, Labelled]
     candidate: Mapping[str, Labelled]
 
@@ -90,8 +92,10 @@ def read_pairs(
     for name, comparison in comparisons.items():
         _check(name, comparison, fits, comparisons)
         base, cand = comparison.baseline.fit, comparison.candidate.fit
-        for one, other in zip(fits[base].seeds, fits[cand].seeds, strict=False):
-            pairs.append(Pair(name, comparison, one, labelled(base, one), labelled(cand, other)))
+        seeds = zip(fits[base].seeds, fits[cand].seeds, strict=False)
+        for place, (one, other) in enumerate(seeds):
+            sides = (labelled(base, one), labelled(cand, other))
+            pairs.append(Pair(name, comparison, one, place, *sides))
     return pairs
 
 
@@ -174,9 +178,9 @@ def evidence_rows(
         classes,
         settings.confidence,
     )
-    anchored = cells.get((comparison.anchored or "", pair.seed, labeller, level), {})
-    placebo = cells.get((comparison.placebo or "", pair.seed, labeller, level), {})
-    for name, evidence in cells[pair.name, pair.seed, labeller, level].items():
+    anchored = cells.get((comparison.anchored or "", pair.place, labeller, level), {})
+    placebo = cells.get((comparison.placebo or "", pair.place, labeller, level), {})
+    for name, evidence in cells[pair.name, pair.place, labeller, level].items():
         companion = anchored[name].counts if name in anchored else None
         yield {
             "comparison": pair.name,
@@ -235,7 +239,9 @@ def _placebo_columns(evidence: Evidence, placebo: Evidence | None) -> dict[str, 
     own, null = evidence.share, placebo.share if placebo else None
     p = math.nan
     if own and null and min(own.labelled, null.labelled) > 0:
-        p = statistics.fisher(own.unique, own.labelled, null.unique, null.labelled, "greater")
+        p = statistics.weighted_fisher(
+            (own.unique, own.labelled, own.weight), (null.unique, null.labelled, null.weight)
+        )
     return {
         "placebo_live": null.live if null else math.nan,
         "placebo_unique": null.unique if null else math.nan,

@@ -24,7 +24,7 @@ def compare(
 ) -> pd.DataFrame:
     """Return the table of all comparisons."""
     cells = {
-        (pair.name, pair.seed, labeller, level): weigh(pair, labeller, level, settings)
+        (pair.name, pair.place, labeller, level): weigh(pair, labeller, level, settings)
         for pair in pairs
         for labeller in pair.labellers
         for level in LEVELS

@@ -1,4 +1,4 @@
-"""The second statistic: the share of a category's latents that belong to one model only."""
+"""The second statistic: the share of a category's latents that the two models do not share."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ShareTest:
     """
 
     reference: Reference = "unchanged"
-    margin: float = 0.05
+    margin: float = 0.15
     fdr: float = 0.1
     least_latents: int = 5
     confidence: float = 0.95
@@ -46,6 +46,8 @@ class Tally:
     unique: int
     others: int
     live: float
+    sampling: float = 1.0
+    """The weight where no other is labelled: that of the other names' latents."""
 
     @property
     def size(self) -> int:
@@ -60,7 +62,7 @@ class Tally:
     @property
     def weight(self) -> float:
         """Live latents for which each labelled one that is not unique stands."""
-        return (self.live - self.unique) / self.others if self.others else 1.0
+        return (self.live - self.unique) / self.others if self.others else self.sampling
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Share:
     p: float
     p_others: float  # Fisher's exact test, one-sided, against all other live latents
     detectable: float
+    weight: float  # live latents for which each labelled one that is not unique stands
 
 
 def shares(
@@ -85,7 +88,9 @@ def shares(
     table = pd.DataFrame(
         {"name": frame[level], "unique": unique.to_numpy(), "weight": frame["weight"].to_numpy()}
     )
-    tallies = {str(name): _tally(rows) for name, rows in table.groupby("name")}
+    others = table.loc[~table["unique"], "weight"]
+    sampling = float(others.mean()) if len(others) else 1.0
+    tallies = {str(name): _tally(rows, sampling) for name, rows in table.groupby("name")}
     kept = reference_names(tallies, test)
     return {name: _share(name, tallies, kept, test) for name in tallies}
 
@@ -129,7 +134,8 @@ def detection_p(own: Tally, reference: Tally, margin: float) -> float:
 
     The larger of two exact tests (intersection-union, Berger 1982): Fisher's against the reference,
     which knows that the reference is itself an estimate; and the binomial one against the
-    reference's share plus the margin, which takes that share as known. Where shared latents are a
+    reference's share plus the margin, which takes that share as known (so it errs more often than
+    its level where the reference has fewer than some 150 latents). Where shared latents are a
     sample, both compare odds among the labelled latents; Fisher's does not depend on the sampling
     rate, and the bound of the other is carried over to it.
     """
@@ -147,7 +153,8 @@ def detectable_share(own: Tally, call: Callable[[Tally], bool]) -> float:
     """Return the least share at which ``call`` holds, given the labelled latents; NaN if none."""
 
     def at(unique: int) -> Tally:
-        return Tally(unique, own.size - unique, unique + own.weight * (own.size - unique))
+        live = unique + own.weight * (own.size - unique)
+        return Tally(unique, own.size - unique, live, own.weight)
 
     found = statistics.first(lambda unique: call(at(unique)), own.size + 1)
     return math.nan if found is None else at(found).share
@@ -169,6 +176,7 @@ def _share(
         detection_p(own, reference, test.margin),
         detection_p(own, everything, 0.0),
         detectable_share(own, lambda t: detection_p(t, reference, test.margin) <= alpha),
+        own.weight,
     )
 
 
@@ -176,9 +184,10 @@ def _reference(name: str, tallies: Mapping[str, Tally], kept: Collection[str]) -
     return _total(tally for other, tally in tallies.items() if other in kept and other != name)
 
 
-def _tally(rows: pd.DataFrame) -> Tally:
+def _tally(rows: pd.DataFrame, sampling: float) -> Tally:
     unique = rows["unique"].to_numpy(dtype=bool)
-    return Tally(int(unique.sum()), int((~unique).sum()), float(rows["weight"].sum()))
+    live = float(rows["weight"].sum())
+    return Tally(int(unique.sum()), int((~unique).sum()), live, sampling)
 
 
 def _total(tallies: Iterable[Tally]) -> Tally:

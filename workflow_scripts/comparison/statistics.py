@@ -118,6 +118,19 @@ def fisher(
     return float(stats.fisher_exact(table, alternative=alternative).pvalue)
 
 
+def weighted_fisher(one: tuple[int, int, float], other: tuple[int, int, float]) -> float:
+    """Return the one-sided p of «the first share is no larger», of (unique, labelled, weight).
+
+    Each labelled latent that is not unique stands for ``weight`` live ones, so equal shares give
+    odds among the labelled that differ by the ratio of the weights: Fisher's noncentral
+    hypergeometric distribution in place of the central one (Fog 2008).
+    """
+    (x1, n1, w1), (x2, n2, w2) = one, other
+    _check_count(x1, n1)
+    _check_count(x2, n2)
+    return float(stats.nchypergeom_fisher.sf(x1 - 1, n1 + n2, x1 + x2, n1, w1 / w2))
+
+
 def adjust(p: ArrayLike) -> NDArray[np.float64]:
     """Return Benjamini-Hochberg q values; NaN marks what was not tested and stays NaN."""
     values = np.asarray(p, dtype=np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,15 +42,16 @@ def direction(votes: Sequence[Vote]) -> int:
 def verdict(q: float, fdr: float, latents: float, least_latents: int, sign: int) -> str:
     """Return the verdict on one category.
 
-    - ``too few latents``: fewer than ``least_latents`` labelled latents carry the category;
+    - ``too few latents``: fewer than ``least_latents`` labelled latents carry the category, or
+      there is nothing to test against (q is NaN): no reference, or a side without unique latents;
     - ``unchanged``: the test of detection has q above ``fdr`` (no change beyond chance);
     - otherwise by the direction: ``gained``, ``lost``, or ``changed, direction unclear``.
 
     Detection is the one-sided exact test of the direct share when both sides lie in one
     crosscoder, else Fisher's two-sided test of the anchored counts, whose sign is the direction.
     """
-    if latents < least_latents:
+    if latents < least_latents or math.isnan(q):
         return TOO_FEW
-    if not q <= fdr:
+    if q > fdr:
         return UNCHANGED
     return {1: GAINED, -1: LOST}.get(sign, UNCLEAR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,9 +46,9 @@ def fit_crosscoder(
 ) -> None:
     """Fit a crosscoder on split ``fit`` and write it, with its training log, to ``folder``.
 
-    ``checkpoint`` is written every minute and removed at the end; when it exists, the fit goes on
-    from there and, on a CPU, ends with the same bytes as an undisturbed one. Of several
-    ``processes`` the first writes.
+    ``checkpoint`` is written every minute and removed at the end; when there is one of this very
+    fit, it goes on from there and, on a CPU, ends with the same bytes as an undisturbed one. Of
+    several ``processes`` the first writes.
 
     Raises
     ------
@@ -70,14 +71,17 @@ def fit_crosscoder(
     weights = initial_weights(dictionary_size, models, store.width, seed, INITIAL_NORM)
     trainer = Trainer(weights.to(device), settings, processes)
     log_path = checkpoint.with_suffix(".csv")
+    course = _course(store, settings, dictionary_size, seed)
     if checkpoint.exists():
-        trainer.restore(checkpoint)
-        cli.log(f"continuing after step {trainer.done}")
+        if trainer.restore(checkpoint, course):
+            cli.log(f"continuing after step {trainer.done}")
+        else:
+            cli.log(f"{checkpoint} is of another fit: starting anew")
     try:
-        _train(trainer, store, seed, log_path, checkpoint)
+        _train(trainer, store, seed, log_path, checkpoint, course)
     except DivergedError as error:
         if processes.rank == 0 and not checkpoint.exists() and trainer.done:
-            trainer.save(checkpoint, {"seed": seed})
+            trainer.save(checkpoint, course)
         kept = f"; the last good checkpoint is {checkpoint}" if checkpoint.exists() else ""
         raise cli.UserError(f"{error}{kept}") from None
     if processes.rank:
@@ -110,8 +114,27 @@ def fit_crosscoder(
     checkpoint.unlink(missing_ok=True)
 
 
+def _course(
+    store: ActivationStore, settings: Training, dictionary_size: int, seed: int
+) -> dict[str, object]:
+    """Return what decides a fit's course beside the activations: a checkpoint is of one alone."""
+    mean, scale = store.normalization()
+    digest = hashlib.sha256(mean.tobytes() + scale.tobytes()).hexdigest()
+    return {
+        "seed": seed,
+        "latents": dictionary_size,
+        "normalization": digest,
+        "training": asdict(settings),
+    }
+
+
 def _train(
-    trainer: Trainer, store: ActivationStore, seed: int, log_path: Path, checkpoint: Path
+    trainer: Trainer,
+    store: ActivationStore,
+    seed: int,
+    log_path: Path,
+    checkpoint: Path,
+    course: Mapping[str, object],
 ) -> None:
     """Run the remaining steps, appending to the log and leaving a checkpoint every minute."""
     settings = trainer.settings
@@ -133,7 +156,7 @@ def _train(
                 file.write(_line(row))
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 file.flush()
-                trainer.save(checkpoint, {"seed": seed})
+                trainer.save(checkpoint, course)
                 saved = time.monotonic()
 
 

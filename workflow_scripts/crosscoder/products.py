@@ -1,8 +1,8 @@
 """Products with the sparse [B, F] matrix of active entries: by the entries, or dense.
 
 Both give the same numbers up to rounding. Entry by entry the work is K·C for K active entries and C
-columns; dense it is B·F·C, at a far higher rate. On a CPU the two were measured to cost the same at a
-share of 0.08 (C = 1,024) to 0.2 (C = 256); :data:`DENSE_FROM` lies between
+columns; dense it is B·F·C, at a far higher rate. On a CPU the two were measured to cost the same
+at a share of 0.08 (C = 1,024) to 0.2 (C = 256); :data:`DENSE_FROM` lies between
 (``tests/benchmarks/bench_crosscoder.py`` checks it).
 """
 

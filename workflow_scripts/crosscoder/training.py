@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,22 +173,24 @@ class Trainer:
         lost, total = self.processes.mean(lost), self.processes.mean(total)
         return lost.tolist(), (1 - lost / total).tolist()
 
-    def save(self, path: Path, position: dict[str, object]) -> None:
-        """Write a checkpoint: weights, moments, dead counters and ``position``."""
+    def save(self, path: Path, course: Mapping[str, object]) -> None:
+        """Write a checkpoint: weights, moments, dead counters, and what decides the ``course``."""
         tensors = {f"weights.{k}": v for k, v in self.weights.tensors().items()}
         for name, parameter in self.weights.tensors().items():
             state = self.optimizer.state[parameter]
             tensors |= {f"{key}.{name}": state[key] for key in MOMENTS}
         tensors["silent_tokens"] = self.dead.silent_tokens
         with atomic_path(path) as temporary:
-            state_of_run = json.dumps(position | {"done": self.done})
-            save_file(tensors, temporary, metadata={"state": state_of_run})
+            state = json.dumps({"course": dict(course), "done": self.done})
+            save_file(tensors, temporary, metadata={"state": state})
 
-    def restore(self, path: Path) -> dict[str, object]:
-        """Continue from a checkpoint; return the position that was saved with it."""
+    def restore(self, path: Path, course: Mapping[str, object]) -> bool:
+        """Continue from a checkpoint of this very course; return whether it is one."""
         device = self.weights.decoder.device
         with safe_open(path, framework="pt", device=str(device)) as file:
             state: dict[str, object] = json.loads(file.metadata()["state"])
+            if state.get("course") != json.loads(json.dumps(dict(course))):
+                return False
             for name, parameter in self.weights.tensors().items():
                 parameter.copy_(file.get_tensor(f"weights.{name}"))
                 self.optimizer.state[parameter] = {
@@ -196,7 +198,7 @@ class Trainer:
                 }
             self.dead.silent_tokens = file.get_tensor("silent_tokens")
         self.done = int(str(state["done"]))
-        return state
+        return True
 
 
 def warmth(done: int, settings: Training) -> float:

@@ -28,7 +28,7 @@ from workflow_scripts import cli
 from workflow_scripts.cli import UserError
 from workflow_scripts.dataset.rendering import Encoded, Renderer, RenderingError, cut, fix_date
 from workflow_scripts.dataset.shards import SPLITS, TokenShard, write_shard
-from workflow_scripts.dataset.vocabularies import check_agreement, known_ids
+from workflow_scripts.dataset.vocabularies import check_agreement, control_ids, known_ids
 from workflow_scripts.files import read_json, write_json
 from workflow_scripts.provenance import provenance
 
@@ -106,6 +106,7 @@ class Encoder:
 
     renderer: Renderer
     known: NDArray[np.bool_]
+    control: NDArray[np.int64]
     categories: tuple[str, ...]
     context_length: int
 
@@ -140,6 +141,9 @@ class Encoder:
         bos = self.renderer.tokenizer.bos_token_id
         if bos is not None and (row.ids[1:] == bos).any():
             return "has BOS inside"
+        # A marker that a text spells out would read as a turn that nobody took.
+        if np.isin(row.ids[~row.template], self.control).any():
+            return "has a control token in its content"
         return ""
 
 
@@ -306,7 +310,13 @@ def fill_shard(
     renderer = Renderer(tokenizers[encoder_name])
     renderer.tokenizer.chat_template = fix_date(text) if text else None
     categories = _categories(documents[0])
-    encoder = Encoder(renderer, known_ids(tokenizers, sizes), categories, layout.context_length)
+    encoder = Encoder(
+        renderer,
+        known_ids(tokenizers, sizes),
+        control_ids(renderer.tokenizer),
+        categories,
+        layout.context_length,
+    )
     tally = Tally(next_document=read_json(previous)["next_document"] if previous else 0)
     batches = read_documents(documents, tally.next_document)
     held = fill(encoder, iter(cli.progress(batches, desc="documents")), layout.tokens, tally)

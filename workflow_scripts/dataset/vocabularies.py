@@ -110,6 +110,12 @@ def _piece(tokenizer: PreTrainedTokenizerBase, ids: list[int], place: int) -> st
     return repr(tokenizer.convert_ids_to_tokens(ids[place])) if place < len(ids) else "the end"
 
 
+def control_ids(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int64]:
+    """Return the ids that steer a model (turn markers, padding …), sorted; not that of unknowns."""
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return np.array(sorted(added - {tokenizer.unk_token_id}), dtype=np.int64)
+
+
 def known_ids(
     tokenizers: Mapping[str, PreTrainedTokenizerBase], sizes: Mapping[str, int]
 ) -> NDArray[np.bool_]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SOURCES = {
-    "likelihood": "likelihood gap, nats per token",
+    "likelihood": "likelihood gap less the median category's, nats per token",
     "score": "gap in score",
     "score_controlled": "gap in score, style controlled",
 }
@@ -36,8 +36,18 @@ PLACES = {
     (-6, 14): ("right", "bottom"),
     (6, -14): ("left", "top"),
     (-6, -14): ("right", "top"),
+    (14, 26): ("left", "bottom"),
+    (-14, 26): ("right", "bottom"),
+    (14, -26): ("left", "top"),
+    (-14, -26): ("right", "top"),
+    (24, 40): ("left", "bottom"),
+    (-24, 40): ("right", "bottom"),
+    (24, -40): ("left", "top"),
+    (-24, -40): ("right", "top"),
 }
 """Where a name may stand: its offset from the point in points, and how it is aligned."""
+NEAR = 10
+"""Points of offset beyond which a line leads from the point to its name."""
 
 
 def tidy(gaps: pd.DataFrame, comparison: str, labeller: str | None) -> pd.DataFrame:
@@ -76,15 +86,16 @@ def name_points(axes: Axes, table: pd.DataFrame) -> None:
             (0, 0),
             textcoords="offset points",
             fontsize=7,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": style.GREY, "shrinkB": 2},
         )
         for place, (side, level) in PLACES.items():
             name.set(position=place, ha=side, va=level)
             box = name.get_window_extent()
+            if name.arrow_patch is not None:
+                name.arrow_patch.set_visible(abs(place[1]) > NEAR)
             if not any(box.overlaps(other) for other in taken):
-                taken.append(box)
                 break
-        else:
-            name.remove()
+        taken.append(box)
 
 
 def plot_behaviour(gaps: Path, comparison: str, labeller: str | None, output: style.Output) -> None:

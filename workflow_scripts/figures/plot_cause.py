@@ -21,14 +21,14 @@ SETS = {
     "unique": "unique latents",
     "shared": "as many shared ones",
     "random": "as many random ones",
-    "error": "error only",
+    "error": "reconstruction error only",
     "all": "all latents",
 }
 PARTS = {"all": style.BLACK, "first9": style.ORANGE, "rest": style.SKY}
-PART_NAMES = {"all": "all answer tokens", "first9": "first 9", "rest": "the rest"}
+PART_NAMES = {"all": "all answer tokens", "first9": "first 9 of an answer", "rest": "the rest"}
 
 
-def draw_sets(axes: Axes, cause: pd.DataFrame) -> None:
+def draw_sets(axes: Axes, cause: pd.DataFrame, source: str, target: str) -> None:
     """Draw the share of the gap between the models that each set of latents closes."""
     for row in category_rows.rows_of(cause[cause["set"].isin(list(SETS))]):
         y = list(SETS).index(row.text("set")) + 0.22 * (list(PARTS).index(row.text("tokens")) - 1)
@@ -39,7 +39,7 @@ def draw_sets(axes: Axes, cause: pd.DataFrame) -> None:
     axes.axvline(0, color=style.BLACK, linewidth=0.8, zorder=0)
     axes.set_yticks(range(len(SETS)), list(SETS.values()))
     axes.invert_yaxis()
-    axes.set_xlabel("share of KL(target ‖ patched source) closed, %")
+    axes.set_xlabel(f"share of KL({target} ‖ {target} from {source}'s activations) closed, %")
     handles = [
         Line2D([], [], marker="o", color=tint, label=PART_NAMES[part])
         for part, tint in PARTS.items()
@@ -91,7 +91,7 @@ def plot_cause(cause: Path, ablation: Path | None, output: style.Output) -> None
             squeeze=False,
             height_ratios=[2.0, 0.9 + 0.26 * count] if count else [1],
         )
-        draw_sets(grid[0, 0], sets)
+        draw_sets(grid[0, 0], sets, *models)
         if count:
             draw_ablations(grid[1, 0], taken, models)
             style.note(grid[1, 0], style.labels_note(str(taken["labeller"].iloc[0])))

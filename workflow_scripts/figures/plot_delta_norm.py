@@ -56,7 +56,8 @@ def draw(axes: Axes, rows: pd.DataFrame, first: str, second: str, null: np.ndarr
     axes.hist(values, BINS, color=style.LIGHT, label=f"all live ({len(values)})")
     for model, colour in ((first, style.BASELINE), (second, style.CANDIDATE)):
         mine = rows.loc[owned_by(rows["unique_to"], model), "delta_norm"]
-        axes.hist(mine, BINS, color=colour, alpha=0.75, label=f"unique to {model} ({len(mine)})")
+        label = f"unique to {model} ({len(mine)})"
+        axes.hist(mine, BINS, histtype="step", color=colour, linewidth=1.4, label=label)
     if null is not None:
         axes.hist(
             null,

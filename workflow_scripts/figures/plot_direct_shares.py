@@ -1,4 +1,4 @@
-"""Plot the direct share: which part of a category's latents belongs to one model only."""
+"""Plot the direct share: which part of a category's latents the two models do not share."""
 
 from __future__ import annotations
 

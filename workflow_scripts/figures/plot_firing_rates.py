@@ -50,7 +50,11 @@ def plot_firing_rates(
         axes.set_xticks(ticks, [f"$10^{{{int(t)}}}$" for t in ticks])
         axes.set(xlabel="firing rate (share of tokens)", ylabel="share of the group's latents")
         dead = int((~everything["live"]).sum())
-        axes.legend(title=f"{dead} of {len(everything)} latents never fire", alignment="left")
+        title = f"{dead} of {len(everything)} latents never fire"
+        both = int((table["unique_to"].str.count(r"\+") > 0).sum())
+        if both:
+            title += f"\n{both} are unique to several models and count for each"
+        axes.legend(title=title, alignment="left")
         figure.tight_layout()
         style.save(figure, table, output)
 

@@ -22,7 +22,7 @@ PLANTED = {"gained": style.VERMILION, "lost": style.BLUE, "unchanged": style.GRE
 PANELS = {
     "direct_share": ("direct share, %", 100.0, None),
     "delta_norm": ("shift of Δnorm", 1.0, None),
-    "likelihood_gap": ("likelihood gap, nats", 1.0, None),
+    "likelihood_gap": ("likelihood gap,\nnats per token", 1.0, None),
     "anchored_counts": ("anchored change, %", 1.0, (-110.0, 510.0)),
 }
 """Statistic: axis label, factor, and limits beyond which a value is drawn at the edge."""
@@ -63,8 +63,11 @@ def draw(axes: Axes, rows: pd.DataFrame, place: dict[str, int], statistic: str) 
         tint, y = PLANTED[row.text("planted")], place[row.text("category")]
         low, high, x = (factor * row.number(name) for name in ("low", "high", "effect"))
         x = high if np.isnan(x) and np.isinf(high) else x
+        beyond = limits is not None and high > limits[1]
         if limits:
             low, high, x = (float(np.clip(v, *limits)) for v in (low, high, x))
+        if beyond:
+            axes.plot(high, y, ">", color=tint, markersize=4, clip_on=False)
         axes.plot([low, high], [y, y], color=tint, linewidth=1.3)
         face = tint if row.text("called") == "True" else "white"
         axes.plot(x, y, "o", color=tint, markerfacecolor=face, markersize=5, clip_on=False)

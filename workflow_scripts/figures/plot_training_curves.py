@@ -66,8 +66,8 @@ def plot_training_curves(logs: Sequence[Path], models: Sequence[str], output: st
         per_model = {f"loss_{m}": (m, colour[m]) for m in models}
         draw(grid[0, 0], table, per_model, "reconstruction loss")
         grid[0, 0].set_yscale("log")
-        unexplained = {f"fve_{m}": (m, colour[m]) for m in models}
-        table[list(unexplained)] = 1 - table[list(unexplained)]
+        unexplained = {f"unexplained_{m}": (m, colour[m]) for m in models}
+        table[list(unexplained)] = 1 - table[[f"fve_{m}" for m in models]]
         draw(grid[0, 1], table, unexplained, "1 − FVE")
         grid[0, 1].set_yscale("log")
         draw(grid[1, 0], table, {"l0": ("L0", style.BLACK)}, "latents per token (L0)")

@@ -79,7 +79,8 @@ def direct_table(rows: pd.DataFrame, level: str) -> Table:
     first = rows_of(ordered.head(1))[0]
     header = [level, "verdict", "direct share", "reference", "q"]
     header += ["placebo"] if placebo else []
-    header += ["Δnorm shift", "anchored change", "likelihood gap", "votes"]
+    header += ["least callable", "Δnorm shift", "anchored change"]
+    header += ["likelihood gap less the median", "votes"]
     cells = []
     for row in rows_of(ordered):
         beside = [f"{number(100 * row.number('placebo_share'), 0)} %"] if placebo else []
@@ -93,6 +94,7 @@ def direct_table(rows: pd.DataFrame, level: str) -> Table:
                 f"{number(100 * row.number('reference_share'), 0)} %",
                 probability(row.number("detection_q")),
                 *beside,
+                f"{number(100 * row.number('detectable_share'), 0)} %",
                 _estimate(row, "delta_norm"),
                 f"{number(row.number('anchored_change'), 0, sign=True)} %"
                 if not math.isnan(row.number("anchored_change"))
@@ -297,7 +299,7 @@ def gap_table(gaps: pd.DataFrame) -> Table | None:
         ]
         for row in rows_of(ordered)
     ]
-    header = ["category", "reading", "score", "gap", "interval", "latents", "Δnorm shift"]
+    header = ["category", "reading", "score", "gap", "interval", "verdict", "Δnorm shift"]
     caption = "Gaps in score and changes of latents, category by category"
     return Table(caption, [*header, "comparison", "labels"], rows, [""] * len(rows))
 
@@ -319,7 +321,7 @@ def sensitivity_table(table: pd.DataFrame) -> Table | None:
         names = [str(part) for part in key]
         cells = [str(words.get(variant, "–")) for variant in variants]
         rows.append([readable(names[2]), names[0], names[1], *cells, robust])
-    header = ["category", "comparison", "labels", *variants, "robust"]
+    header = ["category", "comparison", "labels", *variants, "one direction"]
     return Table("Verdicts under other decisions", header, rows, [""] * len(rows))
 
 

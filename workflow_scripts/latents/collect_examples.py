@@ -123,6 +123,8 @@ class SplitReader:
     def __init__(self, store: ActivationStore, split: str) -> None:
         self.store = store
         self.kept = store.rows(split)
+        if not len(self.kept):
+            raise cli.UserError(f"the {split} split holds no usable token: raise text.tokens")
         size = 4 * len(self.kept) * len(store.models) * store.width
         self._x = store.read(self.kept) if size <= IN_MEMORY else None
 

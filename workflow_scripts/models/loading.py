@@ -52,6 +52,7 @@ class Manifest:
     adapter: str | None = None  # folder of a LoRA adapter, relative to the manifest as ``folder``
     adapter_hub: str | None = None
     adapter_revision: str | None = None
+    training: dict[str, object] | None = None  # of a model trained here: what decided its weights
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -70,9 +71,10 @@ class Manifest:
             raise UserError(f"{path} is no model manifest ({error}): make it anew") from None
 
     def write(self, path: Path) -> None:
-        """Write the manifest, without an adapter's entries where there is none."""
+        """Write the manifest, without the entries on adapter and training where there is none."""
         values = asdict(self)
-        write_json(path, {k: v for k, v in values.items() if v or not k.startswith("adapter")})
+        optional = ("adapter", "training")
+        write_json(path, {k: v for k, v in values.items() if v or not k.startswith(optional)})
 
 
 def model_folder(manifest: Path) -> Path:

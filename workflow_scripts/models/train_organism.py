@@ -38,6 +38,7 @@ from workflow_scripts.models import organism_text, simpo
 from workflow_scripts.models.loading import Manifest, load_model, model_folder
 from workflow_scripts.models.loss import next_token_loss
 from workflow_scripts.precision import multiplies_bfloat16, rounded_products
+from workflow_scripts.provenance import provenance
 
 CHECKPOINT_SECONDS = 30.0
 WARMUP_SHARE = 0.05
@@ -149,7 +150,7 @@ class Course:
 
     def _digest(self, examples: bytes) -> str:
         """Return the digest of all that decides the final weights."""
-        digest = hashlib.sha256(f"{self.steps} {self.rate!r}".encode())
+        digest = hashlib.sha256(f"{self.steps} {self.rate!r} {arithmetic()!r}".encode())
         digest.update(examples)
         for name, parameter in self.parameters.items():
             digest.update(name.encode() + parameter.detach().numpy().tobytes())
@@ -178,6 +179,15 @@ class Course:
                 }
         self.done, self.losses = int(state["done"]), list(state["losses"])
         return True
+
+
+def arithmetic() -> dict[str, object]:
+    """Return what of the arithmetic decides the weights' last bits."""
+    rounded = torch.get_float32_matmul_precision() == "medium"
+    return {
+        "matmul": "bfloat16" if rounded else "float32",
+        "threads": torch.get_num_threads(),
+    }
 
 
 def schedule(step: int, steps: int) -> float:
@@ -324,6 +334,7 @@ def train_organism(
         hidden_size=int(model.config.hidden_size),
         layers=int(model.config.num_hidden_layers),
         vocabulary=int(model.config.vocab_size),
+        training={"seed": lessons.seed, **arithmetic(), "provenance": provenance()},
     ).write(folder / "model.json")
 
 
