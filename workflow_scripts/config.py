@@ -379,9 +379,15 @@ class Llm(Settings):
     concurrency: Count = Field(default=8, description="requests under way at once")
     attempts: Count = Field(default=5, description="attempts per request")
     deadline: Positive = Field(default=120.0, description="seconds per attempt")
-    max_requests: Count | None = Field(default=None, description="cap on requests; none: no cap")
-    max_tokens: Count | None = Field(default=None, description="cap on tokens; none: no cap")
-    max_cost: Positive | None = Field(default=None, description="cap on money; none: no cap")
+    max_requests: Count | None = Field(
+        default=None, description="cap on requests per fit, seed and purpose; none: no cap"
+    )
+    max_tokens: Count | None = Field(
+        default=None, description="cap on tokens per fit, seed and purpose; none: no cap"
+    )
+    max_cost: Positive | None = Field(
+        default=None, description="cap on money per fit, seed and purpose; none: no cap"
+    )
     prices: dict[str, tuple[NonNegative, NonNegative]] = Field(
         default_factory=dict, description="model: money per million input and output tokens"
     )

@@ -22,6 +22,7 @@ def test_pt_against_pt(tmp_path: Path) -> None:
     raw = put(raw, "fits", {"pt_twin": {"models": ["pt", "twin"], "layer": 1}})
     sides = [{"fit": "pt_twin", "model": model} for model in ("pt", "twin")]
     raw = put(raw, "comparisons", {"direct": {"baseline": sides[0], "candidate": sides[1]}})
+    raw = put(raw, "comparison.difference_tokens", 0)  # there is no difference to fit
     (folder / "twin.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
     running.snakemake(folder, "--cores", "2", "--configfile", "twin.yaml")
     results = folder / "results" / "smoke"

@@ -88,5 +88,8 @@ def moments(store: DifferenceStore) -> tuple[NDArray[np.float64], NDArray[np.flo
     mean = total / max(1, len(rows))
     covariance = square / max(1, len(rows)) - np.outer(mean, mean)
     if not np.trace(covariance) > 0:
-        raise UserError(f"the activations of {store.models[0]} do not differ: compare other models")
+        raise UserError(
+            f"the activations of {store.models[0]} do not differ: compare other models, or set "
+            "comparison.difference_tokens to 0"
+        )
     return mean, covariance

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from workflow_scripts import cli
@@ -78,6 +79,7 @@ def name_points(axes: Axes, table: pd.DataFrame) -> None:
     """Write each name beside its point where there is room; the strongest shifts come first."""
     points = axes.transData.transform(table[["gap", "delta_norm"]].to_numpy())
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in points]
+    left = axes.get_window_extent().x0
     order = table["delta_norm"].abs().sort_values(ascending=False, kind="stable").index
     for row in category_rows.rows_of(table.loc[order]):
         name = axes.annotate(
@@ -90,10 +92,12 @@ def name_points(axes: Axes, table: pd.DataFrame) -> None:
         )
         for place, (side, level) in PLACES.items():
             name.set(position=place, ha=side, va=level)
-            box = name.get_window_extent()
+            name.get_window_extent()  # places it
+            box = Text.get_window_extent(name).padded(2)  # without the line
             if name.arrow_patch is not None:
                 name.arrow_patch.set_visible(abs(place[1]) > NEAR)
-            if not any(box.overlaps(other) for other in taken):
+            free = not any(box.overlaps(other) for other in taken)
+            if free and box.x0 >= left:
                 break
         taken.append(box)
 

@@ -22,7 +22,7 @@ PLANTED = {"gained": style.VERMILION, "lost": style.BLUE, "unchanged": style.GRE
 PANELS = {
     "direct_share": ("direct share, %", 100.0, None),
     "delta_norm": ("shift of Δnorm", 1.0, None),
-    "likelihood_gap": ("likelihood gap,\nnats per token", 1.0, None),
+    "likelihood_gap": ("gap, nats per token", 1.0, None),
     "anchored_counts": ("anchored change, %", 1.0, (-110.0, 510.0)),
 }
 """Statistic: axis label, factor, and limits beyond which a value is drawn at the edge."""
