@@ -138,3 +138,21 @@ def test_plan_is_printed_and_leaves_nothing(tmp_path: Path) -> None:
     assert "models           1 files     18 GB" in printed
     left = [path.name for path in (tree / "results").rglob("*") if path.is_file()]
     assert left == ["plan.log"]
+
+
+def test_a_control_does_not_answer_and_the_config_says_what_comes_first(tmp_path: Path) -> None:
+    """The control is the first direct comparison, of the first name; seeds stand as written."""
+    folder = running.copy_tree(tmp_path / "tree")
+    raw = smoke()
+    fits = raw["fits"]
+    assert isinstance(fits, dict)
+    fits = {"a_noise": {"models": ["pt", "it"], "layer": 1, "control": "noise"}, **fits}
+    fits["it_simpo"] = {**fits["it_simpo"], "seeds": [5, 0]}
+    raw = put(put(raw, "fits", fits), "comparisons", None)
+    (folder / "own.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+    out = running.snakemake(folder, "-n", "-p", "--configfile", "own.yaml")
+    assert re.search(r"score_recovery .*--primary=(?!a_noise)", out)
+    compare = next(line for line in out.splitlines() if "comparison.compare_categories" in line)
+    assert compare.index('"5": ') < compare.index('"0": ', compare.index('"5": '))
+    compared = compare.partition("--comparisons=")[2]
+    assert compared.index('"a_noise": ') < compared.index('"it_simpo": ')
