@@ -129,9 +129,11 @@ if LLM:
                 "max_cost",
             ),
             prices=PRICES,
+            # Not an output: it is shared by all purposes, fits and seeds.
+            spend=f"{RESULTS}/autointerp/spend.jsonl",
         shell:
             "logged {log:q} python -m workflow_scripts.autointerp.call_llm"
-            " --requests {input:q} {params.endpoint:q} {params.limits:q}"
+            " --requests {input:q} {params.endpoint:q} {params.limits:q} --spend {params.spend:q}"
             " --prices {params.prices:q} --responses {output.responses:q}"
             " --ledger {output.ledger:q} --manifest {output.manifest:q}"
 

@@ -380,13 +380,13 @@ class Llm(Settings):
     attempts: Count = Field(default=5, description="attempts per request")
     deadline: Positive = Field(default=120.0, description="seconds per attempt")
     max_requests: Count | None = Field(
-        default=None, description="cap on requests per fit, seed and purpose; none: no cap"
+        default=None, description="cap on requests of the run; none: no cap"
     )
     max_tokens: Count | None = Field(
-        default=None, description="cap on tokens per fit, seed and purpose; none: no cap"
+        default=None, description="cap on tokens of the run; none: no cap"
     )
     max_cost: Positive | None = Field(
-        default=None, description="cap on money per fit, seed and purpose; none: no cap"
+        default=None, description="cap on money of the run; none: no cap"
     )
     prices: dict[str, tuple[NonNegative, NonNegative]] = Field(
         default_factory=dict, description="model: money per million input and output tokens"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from tests.autointerp.conftest import SENTINEL
 from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import ANNOTATORS, KEY_ENV, Run
 from tests.autointerp.oracle import Behaviour
+from workflow_scripts.autointerp.budget import Amount, Budget, Caps, SpendLog
 
 OUTPUTS = ("responses.jsonl", "ledger.csv", "manifest.json")
 
@@ -161,6 +163,34 @@ def test_caps_are_never_exceeded_and_a_higher_one_resumes(
         assert 0 < tokens <= 30000
         assert run.call("score") == 0
         assert server.counters.calls == before + len(_ids(run, "score"))
+
+
+def test_steps_of_a_run_share_its_caps(
+    contexts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeServer(Behaviour(latency=0.01)) as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        run.flags = (*run.flags, "--spend", str(tmp_path / "run" / "spend.jsonl"))
+        assert run.purpose("explain") == 0
+        before = server.counters.calls + server.counters.probes
+        assert run.build("score") == 0
+        assert run.call("score", "--max-requests", str(before + 7)) == 2
+        assert "cap" in capsys.readouterr().err
+        assert server.counters.calls + server.counters.probes == before + 7
+        assert run.call("score", "--max-requests", str(before + 7)) == 2
+        assert server.counters.calls + server.counters.probes == before + 7
+        assert run.call("score", "--max-requests", "100000") == 0
+
+
+def test_a_call_in_flight_of_a_killed_step_stays_booked(tmp_path: Path) -> None:
+    async def reserve(log: SpendLog, tokens: int) -> bool:
+        return await Budget(Caps(tokens=100), log).reserve(Amount(1, tokens, 0))
+
+    path = tmp_path / "spend.jsonl"
+    assert asyncio.run(reserve(SpendLog(path), 60))  # and then it is killed
+    assert not asyncio.run(reserve(SpendLog(path), 50))
+    assert asyncio.run(reserve(SpendLog(path), 40))
+    assert SpendLog(path).total() == Amount(2, 100, 0, 0.0)
 
 
 def _ids(run: Run, purpose: str) -> list[str]:

@@ -1,23 +1,34 @@
-"""Caps on what one step may send, and the pace at which it sends."""
+"""Caps on what a run may send, and the pace at which a step sends."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from pathlib import Path
 
 from workflow_scripts.autointerp.plan import Price
 
 
 @dataclass(frozen=True)
 class Caps:
-    """The most that one step may spend; None is no cap."""
+    """The most that may be spent; None is no cap."""
 
     requests: int | None = None
     tokens: int | None = None
     cost: float | None = None
+
+    def allow(self, total: Amount) -> bool:
+        """Return whether so much may be spent."""
+        return (
+            (self.requests is None or total.requests <= self.requests)
+            and (self.tokens is None or total.input + total.output <= self.tokens)
+            and (self.cost is None or total.cost <= self.cost + 1e-9)
+        )
 
 
 @dataclass
@@ -37,11 +48,44 @@ class Amount:
         self.cost += sign * other.cost
 
 
-class Budget:
-    """Reserves the upper bound of a call before it is sent and settles what it did cost."""
+class SpendLog:
+    """What all steps of a run have reserved and spent, in a file to which they only append.
 
-    def __init__(self, caps: Caps) -> None:
+    A reservation adds its amount, settling it adds the difference. So the call in flight of a step
+    that was killed stays booked at its upper bound: it may have been paid.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._read = 0
+        self._total = Amount()
+
+    def add(self, amount: Amount, sign: int = 1) -> None:
+        """Append an amount; lines this short are written whole, whoever else writes."""
+        signed = Amount()
+        signed.add(amount, sign)
+        os.write(self._file, (json.dumps(astuple(signed)) + "\n").encode())
+
+    def total(self) -> Amount:
+        """Return the sum of all lines."""
+        new = os.pread(self._file, os.fstat(self._file).st_size - self._read, self._read)
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for line in whole.splitlines():
+            self._total.add(Amount(*json.loads(line)))
+        return self._total
+
+
+class Budget:
+    """Reserves the upper bound of a call before it is sent and settles what it did cost.
+
+    With a ``log`` the caps hold for all steps that share it, else for this one.
+    """
+
+    def __init__(self, caps: Caps, log: SpendLog | None = None) -> None:
         self.caps = caps
+        self.log = log
         self.spent = Amount()
         self._reserved = Amount()
         self._changed = asyncio.Condition()
@@ -49,7 +93,7 @@ class Budget:
     async def reserve(self, bound: Amount) -> bool:
         """Reserve ``bound``, if need be after calls in flight; False when it never fits."""
         async with self._changed:
-            while not self._fits(bound):
+            while not self._take(bound):
                 if not self._reserved.requests:
                     return False
                 await self._changed.wait()
@@ -61,18 +105,26 @@ class Budget:
         async with self._changed:
             self._reserved.add(bound, -1)
             self.spent.add(actual)
+            if self.log is not None:
+                difference = Amount()
+                difference.add(actual)
+                difference.add(bound, -1)
+                self.log.add(difference)
             self._changed.notify_all()
 
-    def _fits(self, bound: Amount) -> bool:
-        total = Amount()
-        for part in (self.spent, self._reserved, bound):
-            total.add(part)
-        caps = self.caps
-        return (
-            (caps.requests is None or total.requests <= caps.requests)
-            and (caps.tokens is None or total.input + total.output <= caps.tokens)
-            and (caps.cost is None or total.cost <= caps.cost + 1e-12)
-        )
+    def _take(self, bound: Amount) -> bool:
+        """Book ``bound`` if the caps allow it."""
+        if self.log is None:
+            total = Amount()
+            for part in (self.spent, self._reserved, bound):
+                total.add(part)
+            return self.caps.allow(total)
+        # Booked first: of two steps at the edge of a cap neither passes, rather than both.
+        self.log.add(bound)
+        allowed = self.caps.allow(self.log.total())
+        if not allowed:
+            self.log.add(bound, -1)
+        return allowed
 
 
 def amount(tokens_in: int, tokens_out: int, price: Price | None) -> Amount:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from workflow_scripts import cli
 from workflow_scripts.autointerp import replay
-from workflow_scripts.autointerp.budget import Amount, Caps
+from workflow_scripts.autointerp.budget import Amount, Caps, SpendLog
 from workflow_scripts.autointerp.cache import ResponseCache, normalise_url
 from workflow_scripts.autointerp.caller import Caller, Policy, StopRunError, Tally
 from workflow_scripts.autointerp.endpoint import Endpoint
@@ -50,6 +50,8 @@ class Paths:
     responses: Path
     ledger: Path
     manifest: Path
+    spend: Path | None = None
+    """What the run's steps have spent together; none: caps hold for this step alone."""
 
 
 def call_llm(paths: Paths, base_url: str, key_env: str, mode: str, policy: Policy) -> None:
@@ -104,7 +106,8 @@ async def _run(
     header = read_header(paths.requests)
     interrupted = asyncio.Event()
     async with Endpoint(url, key, policy.deadline, policy.concurrency) as endpoint:
-        caller = Caller(endpoint, ResponseCache(paths.cache), header, policy, key_env)
+        spend = SpendLog(paths.spend) if paths.spend else None
+        caller = Caller(endpoint, ResponseCache(paths.cache), header, policy, key_env, spend)
 
         def interrupt() -> None:
             caller.stop("interrupted")
@@ -218,6 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-requests", type=int)
     parser.add_argument("--max-tokens", type=int)
     parser.add_argument("--max-cost", type=float)
+    parser.add_argument("--spend", type=Path, help="file by which steps share the caps")
     parser.add_argument("--prices", default="{}", help="JSON: model to [input, output] per million")
     parser.add_argument("--responses", type=Path, required=True)
     parser.add_argument("--ledger", type=Path, required=True)
@@ -228,7 +232,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and call."""
     a = _parser().parse_args(argv)
-    paths = Paths(a.requests, a.cache, a.responses, a.ledger, a.manifest)
+    paths = Paths(a.requests, a.cache, a.responses, a.ledger, a.manifest, a.spend)
 
     def run() -> None:
         policy = Policy(

@@ -13,7 +13,7 @@ import openai
 
 from workflow_scripts.autointerp import dialect as dialects
 from workflow_scripts.autointerp.answers import Exchange, Outcome, Reask, conclude
-from workflow_scripts.autointerp.budget import Amount, Budget, Caps, Pace, amount
+from workflow_scripts.autointerp.budget import Amount, Budget, Caps, Pace, SpendLog, amount
 from workflow_scripts.autointerp.cache import Entry, ResponseCache, cache_key
 from workflow_scripts.autointerp.dialect import Dialect, compose
 from workflow_scripts.autointerp.endpoint import Endpoint, Reply, read_exchange, read_usage
@@ -66,14 +66,20 @@ class Caller:
     """Runs the requests of one file against one endpoint."""
 
     def __init__(
-        self, endpoint: Endpoint, cache: ResponseCache, header: Header, policy: Policy, key_env: str
+        self,
+        endpoint: Endpoint,
+        cache: ResponseCache,
+        header: Header,
+        policy: Policy,
+        key_env: str,
+        spend: SpendLog | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.cache = cache
         self.header = header
         self.policy = policy
         self.key_env = key_env
-        self.budget = Budget(policy.caps)
+        self.budget = Budget(policy.caps, spend)
         self.pace = Pace()
         self.tally = Tally()
         self.failures: dict[str, str] = {}
