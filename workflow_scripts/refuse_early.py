@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from workflow_scripts.autointerp.check_endpoint import check_endpoint
+from workflow_scripts.autointerp.check_endpoint import check_endpoint, warn_of_silence
 from workflow_scripts.cli import UserError
 from workflow_scripts.config import Config, HubSource, Model
 from workflow_scripts.dataset.hub import check_access
@@ -31,6 +31,8 @@ def refuse_early(config: Config, dumps: Collection[Path] | None = None) -> None:
     llm = config.autointerp.llm
     if config.autointerp.annotator == "llm" and llm is not None:
         check_endpoint("llm", llm.base_url, llm.key_env, llm.mode, Path(llm.cache))
+        if llm.mode == "live":
+            warn_of_silence(llm.base_url)
     check_imports(config)
     check_tokenizers(config)
     check_disk(config, dumps)

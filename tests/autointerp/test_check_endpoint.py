@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.autointerp.conftest import SENTINEL
+from tests.autointerp.fake_server import FakeServer
 from workflow_scripts.autointerp import check_endpoint
 from workflow_scripts.autointerp.keys import read_key, redact
 from workflow_scripts.cli import UserError
@@ -46,6 +47,18 @@ def test_what_is_there_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("FILED_KEY_FILE", str(tmp_path / "none"))
     with pytest.raises(UserError, match="FILED_KEY_FILE cannot be read"):
         read_key("FILED_KEY")
+
+
+def test_a_dead_endpoint_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    with FakeServer() as server:
+        url = server.url
+        check_endpoint.warn_of_silence(url)
+        assert capsys.readouterr().err == ""
+        assert server.counters.calls + server.counters.probes == 0
+    check_endpoint.warn_of_silence(url)
+    err = capsys.readouterr().err
+    assert "warning: nothing answers at 127.0.0.1:" in err
+    assert err.count("\n") == 1
 
 
 def test_keys_are_taken_out_of_messages() -> None:

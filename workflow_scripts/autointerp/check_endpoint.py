@@ -1,14 +1,20 @@
-"""Check, before any work is done, that a configured LLM could be called. Opens no socket."""
+"""Check, before any work is done, that a configured LLM could be called. Sends nothing."""
 
 from __future__ import annotations
 
 import argparse
+import socket
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from workflow_scripts import cli
 from workflow_scripts.autointerp.cache import normalise_url
-from workflow_scripts.autointerp.keys import read_key
+from workflow_scripts.autointerp.keys import is_loopback, read_key
+
+PATIENCE = 5.0
+"""Seconds that an endpoint has to take a connection."""
 
 
 def check_endpoint(annotator: str, base_url: str, key_env: str, mode: str, cache: Path) -> None:
@@ -36,6 +42,25 @@ def check_endpoint(annotator: str, base_url: str, key_env: str, mode: str, cache
             )
         return
     read_key(key_env)
+
+
+def warn_of_silence(base_url: str) -> None:
+    """Say so if nothing listens at an endpoint.
+
+    The run goes on: the server may be started later, or the cache may hold every answer. Behind a
+    proxy nothing can be told.
+    """
+    url = urlsplit(normalise_url(base_url))
+    if getproxies() and not is_loopback(base_url):
+        return
+    port = url.port or {"http": 80, "https": 443}[url.scheme]
+    try:
+        socket.create_connection((str(url.hostname), port), PATIENCE).close()
+    except OSError as error:
+        cli.log(
+            f"warning: nothing answers at {url.netloc} ({error.strerror or error}): start the "
+            "server or correct autointerp.llm.base_url, unless the cache holds every answer"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
