@@ -187,6 +187,25 @@ def test_a_flag_that_is_no_json_is_told(
     assert "--comparisons is not valid at direct.baseline" in capsys.readouterr().err
 
 
+def test_companions_are_those_of_the_seed_in_the_same_place(run: Run, tmp_path: Path) -> None:
+    """The direct fit has other seeds than the anchored ones: 7 goes with their first."""
+    flags = run.compare_flags(tmp_path / "c.csv")
+    fits = json.loads(run.fits_json())
+    seeds = fits["it_simpo"]["seeds"]
+    fits["it_simpo"]["seeds"] = {"7": seeds["0"], "8": seeds["1"]}
+    flags[flags.index("--fits") + 1] = json.dumps(fits)
+    assert compare_categories.main(flags) == 0
+    found = read_csv(tmp_path / "c.csv")
+    found = found[(found["level"] == "category") & (found["labeller"] == "true")]
+    direct = found[found["comparison"] == "direct"].set_index(["seed", "name"])
+    anchored = found[found["comparison"] == "anchored"].set_index(["seed", "name"])
+    for seed, companion in ((7, 0), (8, 1)):
+        for name in (*LOST, *GAINED):
+            own, other = direct.loc[(seed, name)], anchored.loc[(companion, name)]
+            assert own["anchored_sign"] == other["count_sign"]
+            assert np.isclose(own["anchored_change"], other["percent_change"], equal_nan=True)
+
+
 def test_the_rule_of_direction() -> None:
     up, down, weak_up, weak_down = Vote(1, True), Vote(-1, True), Vote(1, False), Vote(-1, False)
     nothing = Vote(0, False)

@@ -137,6 +137,8 @@ MISTAKES: list[tuple[str, object, str]] = [
     ("fits.pt_it.layer", 2, "which no group in `layers` dumps"),
     ("fits.pt_it.k", 300, "fits.pt_it.k is 300, above dictionary_size 256"),
     ("fits.pt_it.processes", 3, "processes is 3, which does not divide the batch of 512"),
+    ("comparison.confidence", 1.0, "comparison.confidence is 1.0: input should be less than 1"),
+    ("latents.groups", 1, "latents.groups is 1: input should be greater than or equal to 2"),
     ("comparisons.direct.baseline.fit", "nothing", "names the unknown fit nothing"),
     ("comparisons.direct.baseline.model", "pt", "which fit it_simpo lacks"),
     (
