@@ -21,6 +21,7 @@ from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import ANNOTATORS, KEY_ENV, Run
 from tests.autointerp.oracle import Behaviour
 from workflow_scripts.autointerp.budget import Amount, Budget, Caps, SpendLog
+from workflow_scripts.cli import UserError
 
 OUTPUTS = ("responses.jsonl", "ledger.csv", "manifest.json")
 
@@ -191,6 +192,55 @@ def test_a_call_in_flight_of_a_killed_step_stays_booked(tmp_path: Path) -> None:
     assert not asyncio.run(reserve(SpendLog(path), 50))
     assert asyncio.run(reserve(SpendLog(path), 40))
     assert SpendLog(path).total() == Amount(2, 100, 0, 0.0)
+
+
+def test_a_paid_answer_outlives_a_file_of_spending_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    async def pay(budget: Budget) -> None:
+        bound = Amount(1, 60, 0)
+        assert await budget.reserve(bound)
+        monkeypatch.setattr(os, "write", full)
+        await budget.settle(bound, Amount(1, 20, 0))  # must not keep the answer from the cache
+        with pytest.raises(UserError, match="No space left on device"):
+            await budget.reserve(bound)
+
+    log = SpendLog(tmp_path / "spend.jsonl")
+    asyncio.run(pay(Budget(Caps(tokens=100), log)))
+    assert log.total() == Amount(1, 60, 0, 0.0)
+
+
+@pytest.mark.parametrize("content", ["[1, 2\n", "nothing\n", '{"a": 1}\n', '["x", 1, 1, 1]\n'])
+def test_a_damaged_file_of_spending_is_told(
+    contexts: Path, tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spend = tmp_path / "spend.jsonl"
+    spend.write_text(content, encoding="utf-8")
+    with FakeServer() as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        assert run.build("explain") == 0
+        assert run.call("explain", "--spend", str(spend)) == 2
+        err = capsys.readouterr().err
+        assert f"{spend}, which keeps what the run has spent, is damaged" in err
+        assert "Traceback" not in err
+        assert server.counters.calls == 0
+
+
+def test_spending_that_cannot_be_written_is_told(
+    contexts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with FakeServer() as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        assert run.build("explain") == 0
+        assert run.call("explain", "--spend", str(tmp_path / "file" / "spend.jsonl")) == 2
+        err = capsys.readouterr().err
+        assert "what the run spends cannot be written to" in err
+        assert "Traceback" not in err
+        assert server.counters.calls + server.counters.probes == 0
 
 
 def _ids(run: Run, purpose: str) -> list[str]:

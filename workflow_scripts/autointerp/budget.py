@@ -7,11 +7,13 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from workflow_scripts.autointerp.plan import Price
+from workflow_scripts.cli import UserError
 
 
 @dataclass(frozen=True)
@@ -56,25 +58,56 @@ class SpendLog:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self.path = path
+        with self._told():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._read = 0
         self._total = Amount()
 
     def add(self, amount: Amount, sign: int = 1) -> None:
-        """Append an amount; lines this short are written whole, whoever else writes."""
+        """Append an amount; lines this short are written whole, whoever else writes.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be written.
+        """
         signed = Amount()
         signed.add(amount, sign)
-        os.write(self._file, (json.dumps(astuple(signed)) + "\n").encode())
+        with self._told():
+            os.write(self._file, (json.dumps(astuple(signed)) + "\n").encode())
 
     def total(self) -> Amount:
-        """Return the sum of all lines."""
+        """Return the sum of all lines.
+
+        Raises
+        ------
+        UserError
+            If the file was altered.
+        """
         new = os.pread(self._file, os.fstat(self._file).st_size - self._read, self._read)
         whole = new[: new.rfind(b"\n") + 1]
         self._read += len(whole)
-        for line in whole.splitlines():
-            self._total.add(Amount(*json.loads(line)))
+        try:
+            for line in whole.splitlines():
+                self._total.add(Amount(*json.loads(line)))
+        except (ValueError, TypeError):
+            raise UserError(
+                f"{self.path}, which keeps what the run has spent, is damaged: delete it to count "
+                "anew, and lower the caps by what was spent"
+            ) from None
         return self._total
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"what the run spends cannot be written to {self.path} ({error.strerror}): make "
+                "room, or make the folder writable; answers that were stored are kept"
+            ) from None
 
 
 class Budget:
@@ -109,7 +142,10 @@ class Budget:
                 difference = Amount()
                 difference.add(actual)
                 difference.add(bound, -1)
-                self.log.add(difference)
+                # The answer is paid and must reach the cache: unwritten, it stays booked at its
+                # bound, and the next reservation tells why.
+                with suppress(UserError):
+                    self.log.add(difference)
             self._changed.notify_all()
 
     def _take(self, bound: Amount) -> bool:

@@ -77,10 +77,9 @@ def direct_table(rows: pd.DataFrame, level: str) -> Table:
     ordered = rows.sort_values(["tested", "unique_share"], ascending=False)
     placebo = ordered["placebo_share"].notna().any()
     first = rows_of(ordered.head(1))[0]
-    header = [level, "verdict", "direct share", "reference", "q"]
+    header = [level, "verdict", "direct share", "reference, least callable", "q"]
     header += ["placebo"] if placebo else []
-    header += ["least callable", "Δnorm shift", "anchored change"]
-    header += ["likelihood gap less the median", "votes"]
+    header += ["Δnorm shift", "anchored change", "gap less the median", "votes"]
     cells = []
     for row in rows_of(ordered):
         beside = [f"{number(100 * row.number('placebo_share'), 0)} %"] if placebo else []
@@ -91,10 +90,10 @@ def direct_table(rows: pd.DataFrame, level: str) -> Table:
                 f"{number(100 * row.number('unique_share'), 0)} %"
                 f" ({number(row.number('unique'), 0)} of {number(row.number('live'), 0)})"
                 f"\n{interval(row, 'unique_share', 100)} %",
-                f"{number(100 * row.number('reference_share'), 0)} %",
+                f"{number(100 * row.number('reference_share'), 0)} %"
+                f"\n{number(100 * row.number('detectable_share'), 0)} %",
                 probability(row.number("detection_q")),
                 *beside,
-                f"{number(100 * row.number('detectable_share'), 0)} %",
                 _estimate(row, "delta_norm"),
                 f"{number(row.number('anchored_change'), 0, sign=True)} %"
                 if not math.isnan(row.number("anchored_change"))
