@@ -1,7 +1,7 @@
-# The pinned packages with CUDA; the code is that of the folder mounted at /work:
+# The pinned packages with CUDA; the code is that of the folder mounted at /diffscope:
 #
 #   docker build -t diffscope .
-#   docker run --gpus all -v "$PWD:/work" diffscope --cores all --configfile my_models.yaml
+#   docker run --gpus all -v "$PWD:/diffscope" diffscope --cores all --configfile my_models.yaml
 #
 # torch's wheels bring their CUDA libraries; the base image brings what NVIDIA's container toolkit
 # needs to hand the GPU over. A C compiler serves kernels that are compiled at run time.
@@ -16,8 +16,8 @@ RUN python3 -m venv /opt/diffscope/venv \
     && /opt/diffscope/venv/bin/pip install --no-cache-dir -r /opt/diffscope/requirements.lock
 
 ENV PATH="/opt/diffscope/venv/bin:$PATH" \
-    HF_HOME=/work/.cache/huggingface \
+    HF_HOME=/diffscope/.cache/huggingface \
     MPLCONFIGDIR=/tmp/matplotlib
-WORKDIR /work
+WORKDIR /diffscope
 ENTRYPOINT ["snakemake"]
 CMD ["--help"]

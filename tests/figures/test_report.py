@@ -75,7 +75,9 @@ def report_flags(run: Run, figure: Path, output: Path) -> list[str]:
 def made_report(run: Run, folder: Path) -> Path:
     """Build the report of a run and return its path."""
     assert plot("plot_direct_shares", flags_of(run, "plot_direct_shares"), folder) == 0
-    facts = {"config": "digest", "models": {"it": {"revision": "a" * 40}}, "device": "cpu"}
+    facts: dict[str, object] = {"config": "digest", "models": {"it": {"revision": "a" * 40}}}
+    dump = "results/quickstart/activations/instructed/layer3/shard000.h5"
+    facts["links"] = {dump: "results/store/0123456789abcdef/instructed/middle/shard000.h5"}
     files.write_json(run.root / "provenance.json", facts)
     page = folder / "report/index.html"
     assert build_report.main(report_flags(run, folder / "plot_direct_shares.png", page)) == 0
