@@ -14,6 +14,7 @@ from workflow_scripts.autointerp.cache import (
     Entry,
     ResponseCache,
     cache_key,
+    canonical,
     encode_entry,
     normalise_url,
 )
@@ -26,7 +27,7 @@ BODY: dict[str, object] = {"model": "m", "messages": [], "temperature": 0.0, "se
 def entry(response: str = "text", body: dict[str, object] | None = None) -> Entry:
     body = body or BODY
     return Entry(
-        key=cache_key(URL, body, 0),
+        key=cache_key(URL, canonical(body), 0),
         base_url=URL,
         body=body,
         replicate=0,
@@ -42,14 +43,16 @@ def entry(response: str = "text", body: dict[str, object] | None = None) -> Entr
 
 def test_every_field_of_the_body_the_address_and_the_replicate_make_the_key() -> None:
     keys = {
-        cache_key(URL, BODY, 0),
-        cache_key(URL, BODY, 1),
-        cache_key("https://other.example.org/v1", BODY, 0),
-        *(cache_key(URL, {**BODY, name: "else"}, 0) for name in BODY),
-        cache_key(URL, {**BODY, "top_p": 1}, 0),
+        cache_key(URL, canonical(BODY), 0),
+        cache_key(URL, canonical(BODY), 1),
+        cache_key("https://other.example.org/v1", canonical(BODY), 0),
+        *(cache_key(URL, canonical({**BODY, name: "else"}), 0) for name in BODY),
+        cache_key(URL, canonical({**BODY, "top_p": 1}), 0),
     }
     assert len(keys) == 4 + len(BODY)
-    assert cache_key(URL, dict(reversed(list(BODY.items()))), 0) == cache_key(URL, BODY, 0)
+    assert cache_key(URL, canonical(dict(reversed(list(BODY.items())))), 0) == cache_key(
+        URL, canonical(BODY), 0
+    )
 
 
 @pytest.mark.parametrize(

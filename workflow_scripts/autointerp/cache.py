@@ -51,16 +51,11 @@ def canonical(value: object) -> bytes:
     return text.encode()
 
 
-def cache_key(base_url: str, body: dict[str, object], replicate: int) -> str:
-    """Return the key of a request; ``base_url`` must be normalised."""
-    asked = {
-        "schema_version": SCHEMA_VERSION,
-        "base_url": base_url,
-        "api": API,
-        "body": body,
-        "replicate": replicate,
-    }
-    return hashlib.sha256(canonical(asked)).hexdigest()
+def cache_key(base_url: str, body: bytes, replicate: int) -> str:
+    """Return the key of a request: normalised ``base_url`` and the body's canonical JSON."""
+    before = canonical({"api": API, "base_url": base_url})[:-1] + b',"body":'
+    after = b"," + canonical({"replicate": replicate, "schema_version": SCHEMA_VERSION})[1:]
+    return hashlib.sha256(before + body + after).hexdigest()
 
 
 def normalise_url(url: str) -> str:
@@ -195,7 +190,7 @@ def decode_entry(raw: bytes, key: str) -> Entry | None:
         return None
     try:
         entry = Entry(**json.loads(content))
-        asked = cache_key(entry.base_url, entry.body, entry.replicate)
+        asked = cache_key(entry.base_url, canonical(entry.body), entry.replicate)
     except (ValueError, TypeError, AttributeError):
         return None
     return entry if entry.key == key == asked else None

@@ -14,22 +14,25 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
 from workflow_scripts import cli
-from workflow_scripts.autointerp import replay
 from workflow_scripts.autointerp.budget import Amount, Caps, SpendLog
 from workflow_scripts.autointerp.cache import ResponseCache, normalise_url
 from workflow_scripts.autointerp.caller import Caller, Policy, StopRunError, Tally
+from workflow_scripts.autointerp.conversation import Conversation
 from workflow_scripts.autointerp.endpoint import Endpoint
 from workflow_scripts.autointerp.keys import is_loopback, read_key
+from workflow_scripts.autointerp.outputs import Outputs, Writer, writing
 from workflow_scripts.autointerp.plan import Price, plan_requests
-from workflow_scripts.autointerp.requests import read_header, read_requests
+from workflow_scripts.autointerp.requests import Request, read_header, read_requests
+from workflow_scripts.autointerp.stored import StoredAnswers
 
 INTERRUPTED = 130
 GRACE = 20.0
@@ -43,19 +46,19 @@ class InterruptedRunError(Exception):
 
 @dataclass(frozen=True)
 class Paths:
-    """Inputs and outputs of the step."""
+    """Files that the step reads and writes."""
 
     requests: Path
     cache: Path
-    responses: Path
-    ledger: Path
-    manifest: Path
+    outputs: Outputs
     spend: Path | None = None
     """What the run's steps have spent together; none: caps hold for this step alone."""
 
 
 def call_llm(paths: Paths, base_url: str, key_env: str, mode: str, policy: Policy) -> None:
     """Answer all requests and write responses, ledger and manifest.
+
+    The cache is read until it lacks an answer; only then is the endpoint called.
 
     Raises
     ------
@@ -65,49 +68,74 @@ def call_llm(paths: Paths, base_url: str, key_env: str, mode: str, policy: Polic
         If the user stopped the run.
     """
     url = normalise_url(base_url)
-    cache = ResponseCache(paths.cache)
     header = read_header(paths.requests)
-    failures: dict[str, str] = {}
-    if mode == "live" and not replay.complete(cache, url, header, paths.requests, policy.form):
-        failures = _send_all(paths, url, key_env, policy)
-    replay.write_outputs(
-        cache,
-        url,
-        header,
-        policy.form,
-        failures if mode == "live" else None,
-        replay.Outputs(paths.requests, paths.responses, paths.ledger, paths.manifest),
-    )
+    answers = StoredAnswers(ResponseCache(paths.cache), url, header, policy.form)
+    requests = enumerate(read_requests(paths.requests))
+    tally = Tally()
+    missing: list[str] = []
+    with writing(paths.outputs, header, urlsplit(url).netloc) as writer:
+        for place, request in requests:
+            found = answers.find(request)
+            if isinstance(found, Conversation):
+                writer.add(place, found)
+                tally.done += 1
+                tally.cached += len(found.turns)
+            elif mode == "live":
+                left = chain([(place, request)], requests)
+                _send(paths, url, key_env, policy, tally, left, writer)
+            else:
+                missing.append(f"{request.id} ({found})")
+        if missing:
+            raise cli.UserError(
+                f"the response cache {paths.cache} lacks {len(missing)} answers, such as "
+                f"{'; '.join(missing[:5])}: run in live mode, or unpack the archive that holds them"
+            )
 
 
-def _send_all(paths: Paths, url: str, key_env: str, policy: Policy) -> dict[str, str]:
-    """Send what the cache lacks; return the failures by request id."""
+def _send(
+    paths: Paths,
+    url: str,
+    key_env: str,
+    policy: Policy,
+    tally: Tally,
+    requests: Iterator[tuple[int, Request]],
+    writer: Writer,
+) -> None:
+    """Have the endpoint answer the requests that are left; ``tally`` counts those before."""
     key = read_key(key_env)
     total = count_requests(paths.requests)
     host = urlsplit(url).netloc
-    cli.log(f"sending text of the study to {host}: up to {total} requests")
+    cli.log(f"sending text of the study to {host}: up to {total - tally.done} requests")
     if url.startswith("http://") and not is_loopback(url):
         cli.log(f"warning: {host} is reached over plain http, so others can read key and texts")
     try:
-        caller = asyncio.run(_run(paths, url, key, key_env, policy, total))
+        asyncio.run(_run(paths, url, key, key_env, policy, tally, total, requests, writer))
     except StopRunError as stop:
         raise cli.UserError(str(stop)) from None
-    if caller.tally.usage_missing:
+    if tally.usage_missing:
         cli.log(
-            f"warning: {caller.tally.usage_missing} answers say nothing of their tokens; "
+            f"warning: {tally.usage_missing} answers say nothing of their tokens; "
             "their upper bound was booked"
         )
-    return caller.failures
 
 
 async def _run(
-    paths: Paths, url: str, key: str, key_env: str, policy: Policy, total: int
-) -> Caller:
+    paths: Paths,
+    url: str,
+    key: str,
+    key_env: str,
+    policy: Policy,
+    tally: Tally,
+    total: int,
+    requests: Iterator[tuple[int, Request]],
+    writer: Writer,
+) -> None:
     header = read_header(paths.requests)
     interrupted = asyncio.Event()
     async with Endpoint(url, key, policy.deadline, policy.concurrency) as endpoint:
         spend = SpendLog(paths.spend) if paths.spend else None
-        caller = Caller(endpoint, ResponseCache(paths.cache), header, policy, key_env, spend)
+        cache = ResponseCache(paths.cache)
+        caller = Caller(endpoint, cache, header, policy, key_env, spend, tally)
 
         def interrupt() -> None:
             caller.stop("interrupted")
@@ -117,20 +145,17 @@ async def _run(
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, interrupt)
         with Progress(total) as progress:
-            job = asyncio.create_task(
-                caller.run(read_requests(paths.requests), total, progress.show)
-            )
+            job = asyncio.create_task(caller.run(requests, total, writer.add, progress.show))
             stopping = asyncio.create_task(interrupted.wait())
             await asyncio.wait({job, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if interrupted.is_set():
                 await asyncio.wait({job}, timeout=GRACE)
                 job.cancel()
                 await asyncio.gather(job, return_exceptions=True)
-                raise InterruptedRunError(f"{caller.tally.done} of {total} requests are answered")
+                raise InterruptedRunError(f"{tally.done} of {total} requests are answered")
             stopping.cancel()
             await job
-            progress.close(caller.tally, caller.budget.spent)
-    return caller
+            progress.close(tally, caller.budget.spent)
 
 
 def count_requests(path: Path) -> int:
@@ -185,9 +210,9 @@ def dry_run(paths: Paths, base_url: str, policy: Policy) -> None:
     """Print what a run would send and cost; opens no socket."""
     header = read_header(paths.requests)
     plan = plan_requests(header, read_requests(paths.requests), policy.prices)
-    stored = replay.count_stored(
-        ResponseCache(paths.cache), normalise_url(base_url), header, paths.requests, policy.form
-    )
+    url = normalise_url(base_url)
+    answers = StoredAnswers(ResponseCache(paths.cache), url, header, policy.form)
+    stored = answers.count(read_requests(paths.requests))
     names = ("calls", "input_tokens", "output_tokens", "input_bound", "output_bound", "cost")
     print(f"{header.purpose}: nothing is sent")
     print("annotator".ljust(16) + "".join(name.rjust(15) for name in names))
@@ -232,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and call."""
     a = _parser().parse_args(argv)
-    paths = Paths(a.requests, a.cache, a.responses, a.ledger, a.manifest, a.spend)
+    paths = Paths(a.requests, a.cache, Outputs(a.responses, a.ledger, a.manifest), a.spend)
 
     def run() -> None:
         policy = Policy(

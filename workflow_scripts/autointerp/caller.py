@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import openai
 
 from workflow_scripts.autointerp import dialect as dialects
-from workflow_scripts.autointerp.answers import Exchange, Outcome, Reask, conclude
 from workflow_scripts.autointerp.budget import Amount, Budget, Caps, Pace, SpendLog, amount
-from workflow_scripts.autointerp.cache import Entry, ResponseCache, cache_key
-from workflow_scripts.autointerp.dialect import Dialect, compose
-from workflow_scripts.autointerp.endpoint import Endpoint, Reply, read_exchange, read_usage
+from workflow_scripts.autointerp.cache import Entry, ResponseCache, canonical
+from workflow_scripts.autointerp.conversation import Conversation, Question
+from workflow_scripts.autointerp.dialect import Dialect
+from workflow_scripts.autointerp.endpoint import Endpoint, Reply
 from workflow_scripts.autointerp.plan import Price, input_bound
 from workflow_scripts.autointerp.requests import Header, Request
 from workflow_scripts.cli import log
@@ -62,6 +62,10 @@ class TransportError(Exception):
     """One request could not be answered; the message says why."""
 
 
+Keep = Callable[[int, Conversation, str | None], None]
+"""Takes the place of a request, its conversation, and why it failed (None: it ended)."""
+
+
 class Caller:
     """Runs the requests of one file against one endpoint."""
 
@@ -73,6 +77,7 @@ class Caller:
         policy: Policy,
         key_env: str,
         spend: SpendLog | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.cache = cache
@@ -81,8 +86,7 @@ class Caller:
         self.key_env = key_env
         self.budget = Budget(policy.caps, spend)
         self.pace = Pace()
-        self.tally = Tally()
-        self.failures: dict[str, str] = {}
+        self.tally = tally or Tally()
         self.stopped: str | None = None
         self._dialects: dict[str, Dialect] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -91,9 +95,13 @@ class Caller:
         self._jitter = random.Random()
 
     async def run(
-        self, requests: Iterator[Request], total: int, report: Callable[[Tally, Amount], None]
+        self,
+        requests: Iterator[tuple[int, Request]],
+        total: int,
+        keep: Keep,
+        report: Callable[[Tally, Amount], None],
     ) -> None:
-        """Answer all requests; the answers are in the cache, the failures in ``failures``.
+        """Answer all requests; ``keep`` gets each as it ends, in any order.
 
         Raises
         ------
@@ -105,7 +113,7 @@ class Caller:
         """
         self._retries_left = max(20, round(self.policy.retry_share * total))
         workers = [
-            asyncio.create_task(self._work(requests, report))
+            asyncio.create_task(self._work(requests, keep, report))
             for _ in range(max(1, min(self.policy.concurrency, total)))
         ]
         results = await asyncio.gather(*workers, return_exceptions=True)
@@ -124,43 +132,43 @@ class Caller:
             self.stopped = reason
 
     async def _work(
-        self, requests: Iterator[Request], report: Callable[[Tally, Amount], None]
+        self,
+        requests: Iterator[tuple[int, Request]],
+        keep: Keep,
+        report: Callable[[Tally, Amount], None],
     ) -> None:
         while self.stopped is None:
-            request = next(requests, None)
+            place, request = next(requests, (0, None))
             if request is None:
                 return
+            failure = None
             try:
-                await self._settle(request)
-            except TransportError as error:
-                self.failures[request.id] = str(error)
-                self.tally.failed += 1
+                dialect = await self.dialect(request)
+                talk = Conversation(self.endpoint.base_url, self.header, request, dialect)
+                failure = await self._settle(talk)
             except StopRunError as error:
                 self.stop(str(error))
                 return
             except BaseException:
                 self.stop("an error ended the run")
                 raise
+            self.tally.failed += failure is not None
             self.tally.done += 1
+            keep(place, talk, failure)
             report(self.tally, self.budget.spent)
 
-    async def _settle(self, request: Request) -> None:
-        """Ask until the request has an outcome."""
-        expected = self.header.expectation(request)
-        exchanges: list[Exchange] = []
-        turns: list[tuple[Exchange, Reask]] = []
-        while True:
-            dialect = await self.dialect(request)
-            body = compose(self.header, request, dialect, turns)
-            entry = await self._entry(request, body)
-            exchanges.append(read_exchange(entry.key, entry.response, entry.status))
-            outcome = conclude(expected, exchanges)
-            if isinstance(outcome, Outcome):
-                return
-            turns.append((exchanges[-1], outcome))
+    async def _settle(self, talk: Conversation) -> str | None:
+        """Ask until the request has an outcome; return why it has none, where it has none."""
+        while talk.outcome is None:
+            question = talk.question()
+            try:
+                talk.hear(await self._entry(talk.request, question))
+            except TransportError as error:
+                return str(error)
+        return None
 
-    async def _entry(self, request: Request, body: dict[str, object]) -> Entry:
-        key = cache_key(self.endpoint.base_url, body, request.replicate)
+    async def _entry(self, request: Request, question: Question) -> Entry:
+        key = question.key
         entry = self.cache.get(key)
         if entry is not None:
             self.tally.cached += 1
@@ -171,7 +179,7 @@ class Caller:
         future: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = future
         try:
-            entry = await self._fetch(request, body, key)
+            entry = await self._fetch(request, question)
             future.set_result(entry)
         except BaseException as error:
             future.set_exception(error)
@@ -181,16 +189,16 @@ class Caller:
             del self._in_flight[key]
         return entry
 
-    async def _fetch(self, request: Request, body: dict[str, object], key: str) -> Entry:
+    async def _fetch(self, request: Request, question: Question) -> Entry:
         """Call the endpoint until it answers, and store the answer at once."""
         started = time.monotonic()
         for attempt in range(1, self.policy.attempts + 1):
-            reply = await self._send(request, body)
+            reply = await self._send(request, question.body, question.sent)
             if reply.kind in ("ok", "filtered"):
                 entry = Entry(
-                    key=key,
+                    key=question.key,
                     base_url=self.endpoint.base_url,
-                    body=body,
+                    body=question.body,
                     replicate=request.replicate,
                     response=reply.text,
                     status=reply.status,
@@ -207,8 +215,8 @@ class Caller:
                 await self._back_off(reply, attempt)
         raise TransportError(reply.reason)
 
-    async def _send(self, request: Request, body: dict[str, object]) -> Reply:
-        """Make one call under the caps and the pace."""
+    async def _send(self, request: Request, body: dict[str, object], sent: bytes) -> Reply:
+        """Make one call under the caps and the pace; ``sent`` is the body as bytes."""
         await self.pace.turn()
         messages = body["messages"]
         assert isinstance(messages, list)
@@ -226,10 +234,10 @@ class Caller:
             self._check_stopped()
             self.tally.sent += 1
             actual = Amount(requests=1)
-            reply = await self.endpoint.send(body)
-            if reply.kind == "ok":
+            reply = await self.endpoint.send(sent)
+            if reply.completion is not None:
                 self.pace.served()
-                usage = read_usage(reply.text)
+                usage = reply.completion.usage
                 self.tally.usage_missing += usage is None
                 actual = amount(usage.input, usage.output, price) if usage else bound
         finally:
@@ -284,7 +292,7 @@ class Caller:
                     raise StopRunError(self._explain(reply, request.model))
                 candidate = weaker
                 continue
-            content = read_exchange("", reply.text, reply.status).content or ""
+            content = (reply.completion.content if reply.completion else None) or ""
             lower = candidate.lower_form()
             if forced == "auto" and lower is not None and not dialects.probe_passed(content):
                 candidate = lower
@@ -294,7 +302,7 @@ class Caller:
 
     async def _probe(self, request: Request, body: dict[str, object]) -> Reply:
         for attempt in range(1, self.policy.attempts + 1):
-            reply = await self._send(request, body)
+            reply = await self._send(request, body, canonical(body))
             if reply.kind in ("ok", "rejected"):
                 return reply
             if reply.kind in ("fatal", "filtered"):

@@ -1,0 +1,183 @@
+"""The calling step's outputs: responses, ledger and manifest, in the order of the requests.
+
+All of it follows from the stored answers, so that a replay writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from workflow_scripts import files
+from workflow_scripts.autointerp.conversation import Conversation, Turn
+from workflow_scripts.autointerp.dialect import Dialect
+from workflow_scripts.autointerp.requests import Header
+from workflow_scripts.cli import log
+
+_LEDGER = (
+    "request,latent,annotator,replicate,turn,key,host,requested_model,returned_model,fingerprint,"
+    "finish_reason,status,input_tokens,output_tokens,attempts,received,seed,prompt,contexts,sdk"
+)
+LEDGER = _LEDGER.split(",")
+"""Columns of the ledger: a row per stored answer."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The three files to write."""
+
+    responses: Path
+    ledger: Path
+    manifest: Path
+
+
+@contextmanager
+def writing(outputs: Outputs, header: Header, host: str) -> Iterator[Writer]:
+    """Yield a writer; the files appear when the block succeeds, else none does."""
+    with (
+        files.atomic_path(outputs.responses) as responses,
+        files.atomic_path(outputs.ledger) as ledger,
+        responses.open("w", encoding="utf-8") as out,
+        ledger.open("w", encoding="utf-8", newline="") as book,
+    ):
+        csv.writer(book, lineterminator="\n").writerow(LEDGER)
+        writer = Writer(out, book, header, host)
+        yield writer
+    files.write_json(outputs.manifest, writer.finish())
+
+
+class Writer:
+    """Takes ended requests in any order and writes them in that of the request file."""
+
+    def __init__(self, responses: TextIO, ledger: TextIO, header: Header, host: str) -> None:
+        self._responses = responses
+        self._ledger = ledger
+        self._header = header
+        self._host = host
+        self._facts = _Facts()
+        self._prompt = "+".join(f"{n}:{d[:12]}" for n, d in sorted(header.prompts.items()))
+        self._waiting: dict[int, tuple[str, str]] = {}
+        """Place to lines of those that ended before one ahead of them."""
+        self._next = 0
+
+    def add(self, place: int, talk: Conversation, failure: str | None = None) -> None:
+        """Take the request at ``place`` in the file (from 0); ``failure``: why it did not end."""
+        self._facts.statuses[talk.outcome.status if talk.outcome else "transport_failed"] += 1
+        self._facts.dialects[talk.request.model] = talk.dialect
+        row = {
+            "id": talk.request.id,
+            "failure": failure,
+            "exchanges": [asdict(turn.exchange) for turn in talk.turns],
+        }
+        self._waiting[place] = json.dumps(row, ensure_ascii=False) + "\n", self._rows(talk)
+        while (lines := self._waiting.pop(self._next, None)) is not None:
+            self._responses.write(lines[0])
+            self._ledger.write(lines[1])
+            self._next += 1
+
+    def finish(self) -> dict[str, object]:
+        """Warn of what changed between answers; return the manifest."""
+        for warning in self._facts.warnings():
+            log(f"warning: {warning}")
+        return self._facts.manifest(self._header, self._host)
+
+    def _rows(self, talk: Conversation) -> str:
+        """Return a request's lines of the ledger."""
+        request = talk.request
+        lines = io.StringIO()
+        rows = csv.DictWriter(lines, LEDGER, lineterminator="\n")
+        for number, turn in enumerate(talk.turns):
+            self._facts.note(request.model, turn)
+            rows.writerow(
+                {
+                    "request": request.id,
+                    "latent": request.latent,
+                    "annotator": request.annotator,
+                    "replicate": request.replicate,
+                    "turn": number,
+                    "key": turn.entry.key,
+                    "host": self._host,
+                    "requested_model": request.model,
+                    "returned_model": plain_cell(turn.completion.model),
+                    "fingerprint": plain_cell(turn.completion.fingerprint),
+                    "finish_reason": plain_cell(turn.completion.finish_reason),
+                    "status": turn.entry.status,
+                    "input_tokens": turn.completion.usage.input if turn.completion.usage else "",
+                    "output_tokens": turn.completion.usage.output if turn.completion.usage else "",
+                    "attempts": turn.entry.attempts,
+                    "received": turn.entry.received,
+                    "seed": request.seed,
+                    "prompt": self._prompt,
+                    "contexts": request.contexts,
+                    "sdk": turn.entry.sdk,
+                }
+            )
+        return lines.getvalue()
+
+
+@dataclass
+class _Facts:
+    """What is said of the run as a whole; no order matters."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    models: dict[str, set[str]] = field(default_factory=dict)
+    fingerprints: dict[str, set[str]] = field(default_factory=dict)
+    sdks: set[str] = field(default_factory=set)
+    tokens: Counter[str] = field(default_factory=Counter)
+    dialects: dict[str, Dialect] = field(default_factory=dict)
+
+    def note(self, model: str, turn: Turn) -> None:
+        said = turn.completion
+        self.models.setdefault(model, set()).add(_printable(said.model))
+        self.fingerprints.setdefault(model, set()).add(_printable(said.fingerprint))
+        self.sdks.add(turn.entry.sdk)
+        self.tokens["input"] += said.usage.input if said.usage else 0
+        self.tokens["output"] += said.usage.output if said.usage else 0
+        self.tokens["calls"] += 1
+        self.tokens["calls_without_usage"] += said.usage is None
+
+    def warnings(self) -> Iterator[str]:
+        for model, returned in sorted(self.models.items()):
+            if len(returned) > 1:
+                yield f"{model} answered under several names: {', '.join(sorted(returned))}"
+            elif returned - {model, ""}:
+                yield f"{model} is an alias: {', '.join(returned)} answered"
+        for model, prints in sorted(self.fingerprints.items()):
+            if len(prints) > 1:
+                yield f"the system fingerprint of {model} changed between answers"
+
+    def manifest(self, header: Header, host: str) -> dict[str, object]:
+        return {
+            "format": "diffscope-llm-manifest",
+            "version": 1,
+            "purpose": header.purpose,
+            "host": host,
+            "dialects": {model: asdict(d) for model, d in sorted(self.dialects.items())},
+            "statuses": dict(sorted(self.statuses.items())),
+            "tokens": dict(sorted(self.tokens.items())),
+            "returned_models": {k: sorted(v) for k, v in sorted(self.models.items())},
+            "fingerprints": {k: sorted(v) for k, v in sorted(self.fingerprints.items())},
+            "sdk": sorted(self.sdks),
+            "prompts": header.prompts,
+            "taxonomy": header.taxonomy,
+            "warnings": list(self.warnings()),
+        }
+
+
+def plain_cell(text: str) -> str:
+    """Return a foreign text as one CSV cell that no spreadsheet takes for a formula."""
+    clean = _printable(text)
+    return f"'{clean}" if clean.startswith(("=", "+", "-", "@")) else clean
+
+
+def _printable(text: str) -> str:
+    return (text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text))[
+        :200
+    ]
