@@ -9,6 +9,7 @@ not know is refused with 400, so that a change of the prompts cannot pass unseen
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import random
@@ -27,6 +28,13 @@ from typing import Any
 from tests.autointerp.oracle import Behaviour, asked_for, content, rejected
 
 _PIECE = re.compile(r" ?[A-Za-z]{1,7}|\d{1,3}| ?[^\sA-Za-z\d]{1,3}|\s+")
+
+
+@functools.lru_cache(maxsize=256)
+def _tokens(text: str) -> int:
+    """Return the number of tokens, as this server counts them; system prompts come again."""
+    return len(_PIECE.findall(text))
+
 
 HTTP_FAULTS = {
     "401": (401, "invalid_api_key"),
@@ -102,6 +110,7 @@ class FakeServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    wbufsize = -1  # head and body in one packet
     server: FakeServer
 
     def log_message(self, format: str, *args: object) -> None:
@@ -132,17 +141,17 @@ class _Handler(BaseHTTPRequestHandler):
                 counters.unauthorised += 1
             counters.key_hashes.add(hashlib.sha256(authorisation.encode()).hexdigest())
         try:
-            self._answer(body)
+            self._answer(body, hashlib.sha256(raw).hexdigest())
         finally:
             with server.lock:
                 counters.in_flight -= 1
 
-    def _answer(self, body: dict[str, Any]) -> None:
+    def _answer(self, body: dict[str, Any], key: str) -> None:
         server, behaviour = self.server, self.server.behaviour
         complaint = rejected(body, behaviour.reject)
         probe = asked_for(body) == "probe"
         with server.lock:
-            fault = self._count(body, probe, refused=complaint is not None)
+            fault = self._count(body, key, probe, refused=complaint is not None)
         if complaint is not None:
             self._error(400, complaint, "invalid_request_error")
             return
@@ -158,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._complete(body, said, fault)
 
-    def _count(self, body: dict[str, Any], probe: bool, *, refused: bool) -> str:
+    def _count(self, body: dict[str, Any], key: str, probe: bool, *, refused: bool) -> str:
         """Count a call and return its fault; the lock is held."""
         server, counters = self.server, self.server.counters
         behaviour = server.behaviour
@@ -170,7 +179,6 @@ class _Handler(BaseHTTPRequestHandler):
             counters.refused += 1
         if server.keep_bodies:
             counters.bodies.append(body)
-        key = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         counters.keys[key] += 1
         if behaviour.rps:
             now = time.monotonic()
@@ -239,8 +247,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _complete(self, body: dict[str, Any], content: str | None, fault: str) -> None:
-        prompt = sum(len(_PIECE.findall(m["content"])) for m in body["messages"]) + 8
-        output = len(_PIECE.findall(content or ""))
+        prompt = sum(_tokens(m["content"]) for m in body["messages"]) + 8
+        output = _tokens(content or "")
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         finish = "stop"
         if fault == "length":

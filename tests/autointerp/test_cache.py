@@ -25,11 +25,11 @@ BODY: dict[str, object] = {"model": "m", "messages": [], "temperature": 0.0, "se
 
 
 def entry(response: str = "text", body: dict[str, object] | None = None) -> Entry:
-    body = body or BODY
+    asked = canonical(body or BODY)
     return Entry(
-        key=cache_key(URL, canonical(body), 0),
+        key=cache_key(URL, asked, 0),
         base_url=URL,
-        body=body,
+        body=asked,
         replicate=0,
         response=response,
         status=200,
@@ -100,7 +100,7 @@ def test_torn_foreign_and_misplaced_entries_count_as_absent(tmp_path: Path) -> N
     cache = ResponseCache(tmp_path)
     whole = encode_entry(entry())
     other = entry(body={**BODY, "seed": 2})
-    lying = encode_entry(replace(entry(), body={**BODY, "seed": 3}))
+    lying = encode_entry(replace(entry(), body=canonical({**BODY, "seed": 3})))
     for content in (b"", whole[:50], b"null", b"[]", encode_entry(other), lying):
         path = cache.path(entry().key)
         path.parent.mkdir(exist_ok=True)

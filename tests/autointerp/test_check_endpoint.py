@@ -49,6 +49,16 @@ def test_what_is_there_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         read_key("FILED_KEY")
 
 
+@pytest.mark.parametrize("key", ["sk-first\nsk-second", "sk-\u201cquoted\u201d", "sk-a\tb"])
+def test_a_key_that_cannot_be_sent_is_told_and_not_shown(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ODD_KEY", key)
+    with pytest.raises(UserError, match="the key in ODD_KEY holds characters") as told:
+        read_key("ODD_KEY")
+    assert "sk-" not in str(told.value)
+
+
 def test_a_dead_endpoint_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
     with FakeServer() as server:
         url = server.url

@@ -58,7 +58,8 @@ def serving(folder: Path, latency: float = LATENCY) -> Iterator[str]:
 def prepare(data: Path, folder: Path, url: str, calls: int) -> Run:
     """Return a run whose requests are explained and built: exactly so many scoring calls."""
     run = Run(data, folder, url, folder / "cache", held_out=20, null=10)
-    run.flags = ("--concurrency", str(CONCURRENCY))
+    # As the workflow calls it, the file of what the run spends included.
+    run.flags = ("--concurrency", str(CONCURRENCY), "--spend", str(folder / "spend.jsonl"))
     if run.purpose("explain") or run.build(PURPOSE):
         raise RuntimeError("the requests cannot be built")
     path = run.file(PURPOSE, "requests.jsonl")

@@ -8,6 +8,7 @@ every process reads the same.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from workflow_scripts.autointerp.durable import Syncer, write_once
 from workflow_scripts.cli import UserError, log
 
 SCHEMA_VERSION = 1
@@ -31,7 +33,8 @@ class Entry:
 
     key: str
     base_url: str
-    body: dict[str, object]
+    body: bytes
+    """The canonical JSON that was sent."""
     replicate: int
     response: str
     """The response's text as received."""
@@ -45,17 +48,26 @@ class Entry:
     sdk: str
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 def canonical(value: object) -> bytes:
     """Return the one JSON form of a value that digests are taken of."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return text.encode()
+    return _ENCODER.encode(value).encode()
 
 
 def cache_key(base_url: str, body: bytes, replicate: int) -> str:
     """Return the key of a request: normalised ``base_url`` and the body's canonical JSON."""
-    before = canonical({"api": API, "base_url": base_url})[:-1] + b',"body":'
-    after = b"," + canonical({"replicate": replicate, "schema_version": SCHEMA_VERSION})[1:]
+    before, after = _around_body(base_url, replicate)
     return hashlib.sha256(before + body + after).hexdigest()
+
+
+@functools.lru_cache(maxsize=64)
+def _around_body(base_url: str, replicate: int) -> tuple[bytes, bytes]:
+    """Return what stands before and after the body in the canonical JSON of what is asked."""
+    asked = {"api": API, "base_url": base_url}
+    more = {"replicate": replicate, "schema_version": SCHEMA_VERSION}
+    return canonical(asked)[:-1] + b',"body":', b"," + canonical(more)[1:]
 
 
 def normalise_url(url: str) -> str:
@@ -88,7 +100,7 @@ class ResponseCache:
 
     def path(self, key: str) -> Path:
         """Return the file of an entry."""
-        return self.root / key[:2] / f"{key}.json"
+        return Path(f"{self.root}/{key[:2]}/{key}.json")
 
     def get(self, key: str) -> Entry | None:
         """Return an entry, or None; a damaged one is moved to quarantine and counts as absent."""
@@ -110,11 +122,15 @@ class ResponseCache:
         UserError
             If the folder cannot be written; the sentence says why.
         """
-        path = self.path(entry.key)
-        written = write_once(path, encode_entry(entry))
-        if written:
-            return entry
-        return self.get(entry.key) or self.put(entry)
+        return self._held(entry, write_once(self.path(entry.key), encode_entry(entry)))
+
+    async def put_async(self, entry: Entry, syncer: Syncer) -> Entry:
+        """Do the same as `put` without keeping the event loop waiting for the disk."""
+        written = await syncer.write_once(self.path(entry.key), encode_entry(entry))
+        return self._held(entry, written)
+
+    def _held(self, entry: Entry, written: bool) -> Entry:
+        return entry if written else self.get(entry.key) or self.put(entry)
 
     def keys(self) -> Iterator[str]:
         """Yield the keys of all entries, sorted."""
@@ -132,48 +148,12 @@ class ResponseCache:
         log(f"cache: the entry {path.name} is damaged and was moved to {QUARANTINE}/")
 
 
-def write_once(path: Path, content: bytes) -> bool:
-    """Write a file durably unless it exists; return whether this call wrote it.
-
-    Raises
-    ------
-    UserError
-        If the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_COUNTER)}.part")
-    try:
-        try:
-            _write_synced(temporary, content)
-            path.hardlink_to(temporary)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise UserError(
-            f"the response cache cannot be written at {path.parent} ({error.strerror}): make room "
-            "or set autointerp.cache to a writable folder; what was stored is kept"
-        ) from None
-    return True
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    try:
-        descriptor = os.open(path, flags, 0o644)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, flags, 0o644)
-    with os.fdopen(descriptor, "wb", buffering=0) as out:
-        view = memoryview(content)
-        while view:
-            view = view[out.write(view) :]
-        os.fsync(descriptor)
-
-
 def encode_entry(entry: Entry) -> bytes:
     """Return the bytes of an entry's file: its checksum, then the entry."""
-    content = canonical(vars(entry))
+    # The body is canonical JSON already; of the other names only these two come before it.
+    fields = {name: value for name, value in vars(entry).items() if name != "body"}
+    before = canonical({name: fields.pop(name) for name in ("attempts", "base_url")})
+    content = before[:-1] + b',"body":' + entry.body + b"," + canonical(fields)[1:]
     return _HEAD + hashlib.sha256(content).hexdigest().encode() + _MIDDLE + content + _TAIL
 
 
@@ -189,8 +169,10 @@ def decode_entry(raw: bytes, key: str) -> Entry | None:
     if hashlib.sha256(content).hexdigest().encode() != checksum:
         return None
     try:
-        entry = Entry(**json.loads(content))
-        asked = cache_key(entry.base_url, canonical(entry.body), entry.replicate)
-    except (ValueError, TypeError, AttributeError):
+        fields = json.loads(content)
+        fields["body"] = canonical(fields["body"])
+        entry = Entry(**fields)
+        asked = cache_key(entry.base_url, entry.body, entry.replicate)
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return entry if entry.key == key == asked else None

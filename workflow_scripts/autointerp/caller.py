@@ -13,11 +13,12 @@ import openai
 
 from workflow_scripts.autointerp import dialect as dialects
 from workflow_scripts.autointerp.budget import Amount, Budget, Caps, Pace, SpendLog, amount
-from workflow_scripts.autointerp.cache import Entry, ResponseCache, canonical
+from workflow_scripts.autointerp.cache import Entry, ResponseCache
 from workflow_scripts.autointerp.conversation import Conversation, Question
 from workflow_scripts.autointerp.dialect import Dialect
+from workflow_scripts.autointerp.durable import Syncer
 from workflow_scripts.autointerp.endpoint import Endpoint, Reply
-from workflow_scripts.autointerp.plan import Price, input_bound
+from workflow_scripts.autointerp.plan import Price
 from workflow_scripts.autointerp.requests import Header, Request
 from workflow_scripts.cli import log
 
@@ -112,11 +113,12 @@ class Caller:
             If the cache cannot be written.
         """
         self._retries_left = max(20, round(self.policy.retry_share * total))
-        workers = [
-            asyncio.create_task(self._work(requests, keep, report))
-            for _ in range(max(1, min(self.policy.concurrency, total)))
-        ]
-        results = await asyncio.gather(*workers, return_exceptions=True)
+        with Syncer() as self._syncer:
+            workers = [
+                asyncio.create_task(self._work(requests, keep, report))
+                for _ in range(max(1, min(self.policy.concurrency, total)))
+            ]
+            results = await asyncio.gather(*workers, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
@@ -160,15 +162,14 @@ class Caller:
     async def _settle(self, talk: Conversation) -> str | None:
         """Ask until the request has an outcome; return why it has none, where it has none."""
         while talk.outcome is None:
-            question = talk.question()
+            key, question = talk.question()
             try:
-                talk.hear(await self._entry(talk.request, question))
+                talk.hear(await self._entry(talk.request, key, question))
             except TransportError as error:
                 return str(error)
         return None
 
-    async def _entry(self, request: Request, question: Question) -> Entry:
-        key = question.key
+    async def _entry(self, request: Request, key: str, question: Question) -> Entry:
         entry = self.cache.get(key)
         if entry is not None:
             self.tally.cached += 1
@@ -179,7 +180,7 @@ class Caller:
         future: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = future
         try:
-            entry = await self._fetch(request, question)
+            entry = await self._fetch(request, key, question)
             future.set_result(entry)
         except BaseException as error:
             future.set_exception(error)
@@ -189,14 +190,14 @@ class Caller:
             del self._in_flight[key]
         return entry
 
-    async def _fetch(self, request: Request, question: Question) -> Entry:
+    async def _fetch(self, request: Request, key: str, question: Question) -> Entry:
         """Call the endpoint until it answers, and store the answer at once."""
         started = time.monotonic()
         for attempt in range(1, self.policy.attempts + 1):
-            reply = await self._send(request, question.body, question.sent)
+            reply = await self._send(request, question)
             if reply.kind in ("ok", "filtered"):
                 entry = Entry(
-                    key=question.key,
+                    key=key,
                     base_url=self.endpoint.base_url,
                     body=question.body,
                     replicate=request.replicate,
@@ -208,21 +209,18 @@ class Caller:
                     seconds=round(time.monotonic() - started, 3),
                     sdk=f"openai {openai.__version__}",
                 )
-                return await asyncio.to_thread(self.cache.put, entry)
+                return await self.cache.put_async(entry, self._syncer)
             if reply.kind in ("fatal", "rejected"):
                 raise StopRunError(self._explain(reply, request.model))
             if attempt < self.policy.attempts:
                 await self._back_off(reply, attempt)
         raise TransportError(reply.reason)
 
-    async def _send(self, request: Request, body: dict[str, object], sent: bytes) -> Reply:
-        """Make one call under the caps and the pace; ``sent`` is the body as bytes."""
+    async def _send(self, request: Request, question: Question) -> Reply:
+        """Make one call under the caps and the pace."""
         await self.pace.turn()
-        messages = body["messages"]
-        assert isinstance(messages, list)
-        text = "".join(str(message["content"]) for message in messages)
         price = self.policy.prices.get(request.model)
-        bound = amount(input_bound(text, "") + 16 * len(messages), request.max_output, price)
+        bound = amount(question.input_bound, request.max_output, price)
         self._check_stopped()
         if not await self.budget.reserve(bound):
             raise StopRunError(
@@ -234,7 +232,7 @@ class Caller:
             self._check_stopped()
             self.tally.sent += 1
             actual = Amount(requests=1)
-            reply = await self.endpoint.send(sent)
+            reply = await self.endpoint.send(question.body)
             if reply.completion is not None:
                 self.pace.served()
                 usage = reply.completion.usage
@@ -302,7 +300,7 @@ class Caller:
 
     async def _probe(self, request: Request, body: dict[str, object]) -> Reply:
         for attempt in range(1, self.policy.attempts + 1):
-            reply = await self._send(request, body, canonical(body))
+            reply = await self._send(request, Question.of(body))
             if reply.kind in ("ok", "rejected"):
                 return reply
             if reply.kind in ("fatal", "filtered"):

@@ -12,6 +12,7 @@ from workflow_scripts.autointerp.answers import Exchange, Outcome, Reask, conclu
 from workflow_scripts.autointerp.cache import Entry, cache_key, canonical
 from workflow_scripts.autointerp.completion import Completion, read_completion
 from workflow_scripts.autointerp.dialect import Dialect, compose
+from workflow_scripts.autointerp.plan import input_bound
 from workflow_scripts.autointerp.requests import Header, Request
 
 
@@ -19,10 +20,18 @@ from workflow_scripts.autointerp.requests import Header, Request
 class Question:
     """What is asked in one turn."""
 
-    body: dict[str, object]
-    sent: bytes
-    """The body's canonical JSON: what is sent, and what the key is taken of."""
-    key: str
+    body: bytes
+    """Canonical JSON: what is sent, and what the key is taken of."""
+    input_bound: int
+    """The most tokens that its messages can have."""
+
+    @staticmethod
+    def of(body: dict[str, object]) -> Question:
+        """Return the question that a body asks."""
+        messages = body["messages"]
+        assert isinstance(messages, list)
+        text = "".join(str(message["content"]) for message in messages)
+        return Question(canonical(body), input_bound(text, "") + 16 * len(messages))
 
 
 @dataclass(frozen=True)
@@ -46,11 +55,10 @@ class Conversation:
         self._header = header
         self._reasks: list[tuple[Exchange, Reask]] = []
 
-    def question(self) -> Question:
-        """Return what to ask now."""
-        body = compose(self._header, self.request, self.dialect, self._reasks)
-        sent = canonical(body)
-        return Question(body, sent, cache_key(self._base_url, sent, self.request.replicate))
+    def question(self) -> tuple[str, Question]:
+        """Return what to ask now, with its key in the cache."""
+        asked = Question.of(compose(self._header, self.request, self.dialect, self._reasks))
+        return cache_key(self._base_url, asked.body, self.request.replicate), asked
 
     def hear(self, entry: Entry) -> None:
         """Take in the answer to the last question.
@@ -73,7 +81,7 @@ class Conversation:
     def follow(self, find: Callable[[str], Entry | None]) -> str | None:
         """Go on as far as ``find`` has answers; return the key of the one that it lacks, if any."""
         while self.outcome is None:
-            key = self.question().key
+            key, _ = self.question()
             entry = find(key)
             if entry is None:
                 return key

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from workflow_scripts.autointerp.answers import Exchange, Reask
-from workflow_scripts.autointerp.cache import ResponseCache, canonical, write_once
+from workflow_scripts.autointerp.cache import ResponseCache, canonical
+from workflow_scripts.autointerp.durable import write_once
 from workflow_scripts.autointerp.requests import Header, Request, answer_schema, message_body
 from workflow_scripts.cli import UserError
 

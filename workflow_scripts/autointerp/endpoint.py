@@ -26,7 +26,7 @@ from workflow_scripts.autointerp.completion import (
 from workflow_scripts.autointerp.keys import is_loopback, redact
 
 Kind = Literal["ok", "retry", "busy", "fatal", "rejected", "filtered"]
-KEPT_HEADERS = ("date", "x-request-id", "openai-model", "openai-processing-ms", "server")
+KEPT_HEADERS = (b"date", b"x-request-id", b"openai-model", b"openai-processing-ms", b"server")
 _QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "quota_exceeded")
 
 
@@ -59,7 +59,7 @@ class Endpoint:
         self._http = openai.DefaultAioHttpClient(
             follow_redirects=False,
             trust_env=not is_loopback(base_url),
-            timeout=deadline,
+            timeout=None,  # one deadline holds for the whole call
             limits=httpx2.Limits(
                 max_connections=connections, max_keepalive_connections=connections
             ),
@@ -80,22 +80,24 @@ class Endpoint:
         """Make one call within the deadline and say what came of it; never raises for a fault."""
         try:
             async with asyncio.timeout(self._deadline):
-                raw = await self._http.post(self._url, content=body, headers=self._headers)
+                request = httpx2.Request("POST", self._url, headers=self._headers, content=body)
+                raw = await self._http.send(request)
+        except TimeoutError:
+            return Reply("retry", reason=f"no answer within {self._deadline:g} s")
         except Exception as error:  # of three packages, and none may leave: it may hold the key
-            # The transport calls a refused connection a time-out; its cause tells them apart.
-            cause = error.__cause__ or error
-            if isinstance(cause, TimeoutError):
-                return Reply("retry", reason=f"no answer within {self._deadline:g} s")
-            return Reply("retry", reason=f"connection failed ({type(cause).__name__})")
-        if raw.status_code >= 300:
-            return self._refused(raw.status_code, raw.text, raw.headers)
+            # The transport takes a refused connection for a time-out; its cause tells the truth.
+            cause = type(error.__cause__ or error).__name__
+            return Reply("retry", reason=f"connection failed ({cause})")
+        text, status = raw.content.decode("utf-8", errors="replace"), raw.status_code
+        if status >= 300:
+            return self._refused(status, text, raw.headers)
         try:
-            said = read_completion(raw.text, raw.status_code)
+            said = read_completion(text, status)
         except NotACompletionError as error:
-            reason = redact(str(error), self._key)
-            return Reply("retry", status=raw.status_code, reason=reason)
-        kept = {name: raw.headers[name] for name in KEPT_HEADERS if name in raw.headers}
-        return Reply("ok", raw.text, raw.status_code, kept, completion=said)
+            return Reply("retry", status=status, reason=redact(str(error), self._key))
+        named = ((name.lower(), value) for name, value in raw.headers.raw)
+        kept = {n.decode(): v.decode("latin-1") for n, v in named if n in KEPT_HEADERS}
+        return Reply("ok", text, status, kept, completion=said)
 
     def _refused(self, status: int, text: str, headers: Mapping[str, str]) -> Reply:
         detail = read_error(text)

@@ -20,7 +20,8 @@ def read_key(name: str) -> str:
     Raises
     ------
     UserError
-        If neither is set, or the file cannot be read. The key is never part of a message.
+        If neither is set, the file cannot be read, or the key is none that could be sent. The key
+        is never part of a message.
     """
     if not name:
         return "none"
@@ -41,6 +42,11 @@ def read_key(name: str) -> str:
         raise UserError(
             f"the config asks for an LLM, but the environment variable {name} holds no key: "
             f"export {name} (or {name}_FILE), or set autointerp.annotator to lexical"
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(
+            f"the key in {name} holds characters that no HTTP header carries, such as a line break "
+            "or a curly quote: copy it again"
         )
     return key
 

@@ -6,7 +6,6 @@ All of it follows from the stored answers, so that a replay writes the same byte
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from typing import TextIO
 from workflow_scripts import files
 from workflow_scripts.autointerp.conversation import Conversation, Turn
 from workflow_scripts.autointerp.dialect import Dialect
-from workflow_scripts.autointerp.requests import Header
+from workflow_scripts.autointerp.requests import Header, Request
 from workflow_scripts.cli import log
 
 _LEDGER = (
@@ -47,7 +46,6 @@ def writing(outputs: Outputs, header: Header, host: str) -> Iterator[Writer]:
         responses.open("w", encoding="utf-8") as out,
         ledger.open("w", encoding="utf-8", newline="") as book,
     ):
-        csv.writer(book, lineterminator="\n").writerow(LEDGER)
         writer = Writer(out, book, header, host)
         yield writer
     files.write_json(outputs.manifest, writer.finish())
@@ -58,13 +56,14 @@ class Writer:
 
     def __init__(self, responses: TextIO, ledger: TextIO, header: Header, host: str) -> None:
         self._responses = responses
-        self._ledger = ledger
+        self._ledger = csv.writer(ledger, lineterminator="\n")
+        self._ledger.writerow(LEDGER)
         self._header = header
         self._host = host
         self._facts = _Facts()
         self._prompt = "+".join(f"{n}:{d[:12]}" for n, d in sorted(header.prompts.items()))
-        self._waiting: dict[int, tuple[str, str]] = {}
-        """Place to lines of those that ended before one ahead of them."""
+        self._waiting: dict[int, tuple[str, list[list[object]]]] = {}
+        """Lines of requests that ended before one ahead of them, by place."""
         self._next = 0
 
     def add(self, place: int, talk: Conversation, failure: str | None = None) -> None:
@@ -74,12 +73,13 @@ class Writer:
         row = {
             "id": talk.request.id,
             "failure": failure,
-            "exchanges": [asdict(turn.exchange) for turn in talk.turns],
+            "exchanges": [vars(turn.exchange) for turn in talk.turns],
         }
         self._waiting[place] = json.dumps(row, ensure_ascii=False) + "\n", self._rows(talk)
-        while (lines := self._waiting.pop(self._next, None)) is not None:
-            self._responses.write(lines[0])
-            self._ledger.write(lines[1])
+        while self._next in self._waiting:
+            line, rows = self._waiting.pop(self._next)
+            self._responses.write(line)
+            self._ledger.writerows(rows)
             self._next += 1
 
     def finish(self) -> dict[str, object]:
@@ -88,38 +88,39 @@ class Writer:
             log(f"warning: {warning}")
         return self._facts.manifest(self._header, self._host)
 
-    def _rows(self, talk: Conversation) -> str:
-        """Return a request's lines of the ledger."""
-        request = talk.request
-        lines = io.StringIO()
-        rows = csv.DictWriter(lines, LEDGER, lineterminator="\n")
+    def _rows(self, talk: Conversation) -> list[list[object]]:
+        """Return a request's rows of the ledger."""
+        rows = []
         for number, turn in enumerate(talk.turns):
-            self._facts.note(request.model, turn)
-            rows.writerow(
-                {
-                    "request": request.id,
-                    "latent": request.latent,
-                    "annotator": request.annotator,
-                    "replicate": request.replicate,
-                    "turn": number,
-                    "key": turn.entry.key,
-                    "host": self._host,
-                    "requested_model": request.model,
-                    "returned_model": plain_cell(turn.completion.model),
-                    "fingerprint": plain_cell(turn.completion.fingerprint),
-                    "finish_reason": plain_cell(turn.completion.finish_reason),
-                    "status": turn.entry.status,
-                    "input_tokens": turn.completion.usage.input if turn.completion.usage else "",
-                    "output_tokens": turn.completion.usage.output if turn.completion.usage else "",
-                    "attempts": turn.entry.attempts,
-                    "received": turn.entry.received,
-                    "seed": request.seed,
-                    "prompt": self._prompt,
-                    "contexts": request.contexts,
-                    "sdk": turn.entry.sdk,
-                }
-            )
-        return lines.getvalue()
+            self._facts.note(talk.request.model, turn)
+            row = self._row(talk.request, number, turn)
+            rows.append([row[name] for name in LEDGER])
+        return rows
+
+    def _row(self, request: Request, number: int, turn: Turn) -> dict[str, object]:
+        entry, said = turn.entry, turn.completion
+        return {
+            "request": request.id,
+            "latent": request.latent,
+            "annotator": request.annotator,
+            "replicate": request.replicate,
+            "turn": number,
+            "key": entry.key,
+            "host": self._host,
+            "requested_model": request.model,
+            "returned_model": plain_cell(said.model),
+            "fingerprint": plain_cell(said.fingerprint),
+            "finish_reason": plain_cell(said.finish_reason),
+            "status": entry.status,
+            "input_tokens": said.usage.input if said.usage else "",
+            "output_tokens": said.usage.output if said.usage else "",
+            "attempts": entry.attempts,
+            "received": entry.received,
+            "seed": request.seed,
+            "prompt": self._prompt,
+            "contexts": request.contexts,
+            "sdk": entry.sdk,
+        }
 
 
 @dataclass

@@ -20,7 +20,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from workflow_scripts import cli, files
-from workflow_scripts.autointerp.cache import ResponseCache, decode_entry, write_once
+from workflow_scripts.autointerp.cache import ResponseCache, decode_entry
+from workflow_scripts.autointerp.durable import write_once
 
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "diffscope-llm-archive", 1
