@@ -60,9 +60,10 @@ def test_a_connection_that_breaks_is_retried_and_says_so(fault: str) -> None:
     assert KEY not in repr(reply)
 
 
-def test_organisation_and_project_go_along(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_organisation_goes_along_and_this_machine_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-tests")
     monkeypatch.delenv("OPENAI_PROJECT_ID", raising=False)
     headers = Endpoint("http://127.0.0.1:1/v1", KEY, 1.0, 1)._headers
     assert headers["OpenAI-Organization"] == "org-of-tests"
     assert "OpenAI-Project" not in headers
+    assert not [name for name in headers if name.startswith("x-stainless")]

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from workflow_scripts.autointerp.plan import Price
@@ -55,6 +55,11 @@ class SpendLog:
 
     A reservation adds its amount, settling it adds the difference. So the call in flight of a step
     that was killed stays booked at its upper bound: it may have been paid.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be opened, or was altered.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,6 +69,7 @@ class SpendLog:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._read = 0
         self._total = Amount()
+        self.total()
 
     def add(self, amount: Amount, sign: int = 1) -> None:
         """Append an amount; lines this short are written whole, whoever else writes.
@@ -73,10 +79,10 @@ class SpendLog:
         UserError
             If the file cannot be written.
         """
-        signed = Amount()
-        signed.add(amount, sign)
+        a = amount
+        line = f"[{sign * a.requests}, {sign * a.input}, {sign * a.output}, {sign * a.cost!r}]\n"
         with self._told():
-            os.write(self._file, (json.dumps(astuple(signed)) + "\n").encode())
+            os.write(self._file, line.encode())
 
     def total(self) -> Amount:
         """Return the sum of all lines.
@@ -157,7 +163,7 @@ class Budget:
             return self.caps.allow(total)
         # Booked first: of two steps at the edge of a cap neither passes, rather than both.
         self.log.add(bound)
-        allowed = self.caps.allow(self.log.total())
+        allowed = self.caps == Caps() or self.caps.allow(self.log.total())
         if not allowed:
             self.log.add(bound, -1)
         return allowed

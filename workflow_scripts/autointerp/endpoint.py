@@ -66,9 +66,7 @@ class Endpoint:
         )
         client = openai.AsyncOpenAI(api_key=key, base_url=base_url, http_client=self._http)
         self._url = httpx2.URL(str(client.base_url).rstrip("/") + "/chat/completions")
-        headers = {**client.auth_headers, **client.default_headers}
-        # The package marks headers that are not to be sent by values of another type.
-        self._headers = httpx2.Headers({k: v for k, v in headers.items() if isinstance(v, str)})
+        self._headers = httpx2.Headers(_needed(client))
 
     async def __aenter__(self) -> Endpoint:
         return self
@@ -113,6 +111,17 @@ class Endpoint:
         if status in (400, 422):
             return Reply("rejected", text, status, reason=message)
         return Reply("fatal", text, status, reason=message)
+
+
+def _needed(client: openai.AsyncOpenAI) -> dict[str, str]:
+    """Return the package's headers, less those that describe this machine to the provider."""
+    headers = {**client.auth_headers, **client.default_headers}
+    # The package marks headers that are not to be sent by values of another type.
+    return {
+        name: value
+        for name, value in headers.items()
+        if isinstance(value, str) and not name.lower().startswith("x-stainless-")
+    }
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
