@@ -21,6 +21,7 @@ from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import ANNOTATORS, KEY_ENV, Run
 from tests.autointerp.oracle import Behaviour
 from workflow_scripts.autointerp.budget import Amount, Budget, Caps, SpendLog
+from workflow_scripts.autointerp.outputs import Writer
 from workflow_scripts.cli import UserError
 
 OUTPUTS = ("responses.jsonl", "ledger.csv", "manifest.json")
@@ -404,3 +405,26 @@ def test_a_full_disk_stops_the_run(
             patch.setattr(os, "fsync", full)
             assert run.call("explain") == 2
         assert run.call("explain") == 0
+
+
+def test_outputs_that_cannot_be_written_stop_the_run(
+    contexts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added: list[int] = []
+
+    def full_once(_: Writer, place: int, *__: object) -> None:
+        added.append(place)
+        if len(added) == 1:
+            raise OSError(28, "No space left on device")
+
+    with FakeServer(Behaviour(latency=0.01)) as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        run.held_out, run.null = 40, 40
+        assert run.purpose("explain") == run.build("score") == 0
+        before = server.counters.calls
+        with monkeypatch.context() as patch:
+            patch.setattr(Writer, "add", full_once)
+            patch.setattr(os, "_exit", lambda code: None)
+            run.call("score", "--concurrency", "2")
+        assert server.counters.calls - before <= 4  # two in flight, and two that they freed
+        assert run.call("score") == 0

@@ -27,6 +27,12 @@ def test_a_completion_is_read_whole() -> None:
     assert (said.usage, said.model, said.fingerprint) == (Usage(3, 4), "m", "f")
 
 
+def test_half_a_character_becomes_one_that_can_be_written() -> None:
+    text = body(model="m\ud83d").replace('"text"', r'"half \ud83d, whole \ud83d\ude00"')
+    said = read_completion(text, 200)
+    assert (said.content, said.model) == ("half ?, whole \U0001f600", "m?")
+
+
 @pytest.mark.parametrize(
     "usage",
     [

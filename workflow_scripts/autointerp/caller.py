@@ -143,11 +143,11 @@ class Caller:
             place, request = next(requests, (0, None))
             if request is None:
                 return
-            failure = None
             try:
                 dialect = await self.dialect(request)
                 talk = Conversation(self.endpoint.base_url, self.header, request, dialect)
                 failure = await self._settle(talk)
+                keep(place, talk, failure)
             except StopRunError as error:
                 self.stop(str(error))
                 return
@@ -156,7 +156,6 @@ class Caller:
                 raise
             self.tally.failed += failure is not None
             self.tally.done += 1
-            keep(place, talk, failure)
             report(self.tally, self.budget.spent)
 
     async def _settle(self, talk: Conversation) -> str | None:

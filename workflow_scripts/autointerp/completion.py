@@ -58,17 +58,22 @@ def read_completion(text: str, status: int) -> Completion:
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise NotACompletionError("the reply holds no choice")
     content, refusal = message.get("content"), message.get("refusal")
-    finish = str(choice.get("finish_reason") or "")
+    finish = _text(choice.get("finish_reason"))
     if not isinstance(content, str) and not refusal and finish not in ("length", "content_filter"):
         raise NotACompletionError("the reply holds no text")
     return Completion(
-        content if isinstance(content, str) else None,
+        _text(content) if isinstance(content, str) else None,
         finish,
-        refusal or None,
+        _text(refusal) or None,
         _usage(value.get("usage")),
-        str(value.get("model") or ""),
-        str(value.get("system_fingerprint") or ""),
+        _text(value.get("model")),
+        _text(value.get("system_fingerprint")),
     )
+
+
+def _text(value: object) -> str:
+    """Return a field as text that can be written: JSON can spell half a character."""
+    return str(value or "").encode("utf-8", "replace").decode("utf-8")
 
 
 def _usage(value: Any) -> Usage | None:
