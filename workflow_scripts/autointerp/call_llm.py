@@ -82,7 +82,8 @@ def call_llm(paths: Paths, base_url: str, key_env: str, mode: str, policy: Polic
                 tally.cached += len(found.turns)
             elif mode == "live":
                 left = chain([(place, request)], requests)
-                _send(paths, url, key_env, policy, tally, left, writer)
+                rest = Rest(left, count_requests(paths.requests), tally, writer)
+                _send(paths, url, key_env, policy, rest)
             else:
                 missing.append(f"{request.id} ({found})")
         if missing:
@@ -92,50 +93,42 @@ def call_llm(paths: Paths, base_url: str, key_env: str, mode: str, policy: Polic
             )
 
 
-def _send(
-    paths: Paths,
-    url: str,
-    key_env: str,
-    policy: Policy,
-    tally: Tally,
-    requests: Iterator[tuple[int, Request]],
-    writer: Writer,
-) -> None:
-    """Have the endpoint answer the requests that are left; ``tally`` counts those before."""
+@dataclass(frozen=True)
+class Rest:
+    """The requests that the cache does not answer, and where their answers go."""
+
+    requests: Iterator[tuple[int, Request]]
+    total: int
+    """All requests of the file, those that the cache has answered included."""
+    tally: Tally
+    writer: Writer
+
+
+def _send(paths: Paths, url: str, key_env: str, policy: Policy, rest: Rest) -> None:
+    """Have the endpoint answer the rest."""
     key = read_key(key_env)
-    total = count_requests(paths.requests)
     host = urlsplit(url).netloc
-    cli.log(f"sending text of the study to {host}: up to {total - tally.done} requests")
+    cli.log(f"sending text of the study to {host}: up to {rest.total - rest.tally.done} requests")
     if url.startswith("http://") and not is_loopback(url):
         cli.log(f"warning: {host} is reached over plain http, so others can read key and texts")
     try:
-        asyncio.run(_run(paths, url, key, key_env, policy, tally, total, requests, writer))
+        asyncio.run(_run(paths, url, key, key_env, policy, rest))
     except StopRunError as stop:
         raise cli.UserError(str(stop)) from None
-    if tally.usage_missing:
+    if rest.tally.usage_missing:
         cli.log(
-            f"warning: {tally.usage_missing} answers say nothing of their tokens; "
+            f"warning: {rest.tally.usage_missing} answers say nothing of their tokens; "
             "their upper bound was booked"
         )
 
 
-async def _run(
-    paths: Paths,
-    url: str,
-    key: str,
-    key_env: str,
-    policy: Policy,
-    tally: Tally,
-    total: int,
-    requests: Iterator[tuple[int, Request]],
-    writer: Writer,
-) -> None:
+async def _run(paths: Paths, url: str, key: str, key_env: str, policy: Policy, rest: Rest) -> None:
     header = read_header(paths.requests)
     interrupted = asyncio.Event()
     async with Endpoint(url, key, policy.deadline, policy.concurrency) as endpoint:
         spend = SpendLog(paths.spend) if paths.spend else None
         cache = ResponseCache(paths.cache)
-        caller = Caller(endpoint, cache, header, policy, key_env, spend, tally)
+        caller = Caller(endpoint, cache, header, policy, key_env, spend, rest.tally)
 
         def interrupt() -> None:
             caller.stop("interrupted")
@@ -144,18 +137,19 @@ async def _run(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, interrupt)
-        with Progress(total) as progress:
-            job = asyncio.create_task(caller.run(requests, total, writer.add, progress.show))
+        with Progress(rest.total) as progress:
+            calls = caller.run(rest.requests, rest.total, rest.writer.add, progress.show)
+            job = asyncio.create_task(calls)
             stopping = asyncio.create_task(interrupted.wait())
             await asyncio.wait({job, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if interrupted.is_set():
                 await asyncio.wait({job}, timeout=GRACE)
                 job.cancel()
                 await asyncio.gather(job, return_exceptions=True)
-                raise InterruptedRunError(f"{tally.done} of {total} requests are answered")
+                raise InterruptedRunError(f"{rest.tally.done} of {rest.total} are answered")
             stopping.cancel()
             await job
-            progress.close(tally, caller.budget.spent)
+            progress.close(rest.tally, caller.budget.spent)
 
 
 def count_requests(path: Path) -> int:
