@@ -92,7 +92,9 @@ if LLM:
             ),
             annotators=ANNOTATORS,
             prices=PRICES,
-            sizes=flags(LLM, "replicates", "items_per_prompt", "held_out", "null"),
+            sizes=flags(
+                LLM, "replicates", "items_per_prompt", "held_out", "null", "fuzz", "canaries"
+            ),
             seed=SETTINGS.seed,
         shell:
             "logged {log:q} python -m workflow_scripts.autointerp.build_requests"
@@ -118,7 +120,7 @@ if LLM:
             llm=1,
         params:
             code=keys.step_digest("autointerp.call_llm"),
-            endpoint=flags(LLM, "cache", "base_url", "key_env", "mode"),
+            endpoint=flags(LLM, "cache", "base_url", "key_env", "mode", "response_format"),
             limits=flags(
                 LLM,
                 "concurrency",
@@ -155,7 +157,8 @@ if LLM:
             code=keys.step_digest("autointerp.parse_responses"),
             purpose=lambda wildcards: PURPOSES[wildcards.table],
             annotators=ANNOTATORS,
-            rule_=flags(LLM, "replicates") + flags(SETTINGS.autointerp, "gate_margin"),
+            rule_=flags(LLM, "replicates", "max_failures")
+            + flags(SETTINGS.autointerp, "gate_margin"),
         shell:
             "logged {log:q} python -m workflow_scripts.autointerp.parse_responses"
             " --purpose {params.purpose} --requests {input.requests:q}"
@@ -175,6 +178,7 @@ rule collect_annotations:
             table=PURPOSES if LLM else [],
             allow_missing=True,
         ),
+        told=[f"{AUTOINTERP}/llm/labels.json"] if LLM else [],
         ledgers=expand(
             f"{AUTOINTERP}/{{purpose}}/ledger.csv",
             purpose=PURPOSES.values() if LLM else [],

@@ -216,6 +216,10 @@ def compared_inputs(stage: str, *tables: str) -> list[str]:
     ]
 
 
+NAMING = {"annotators": "summary", "agreement": "agreement"}
+"""Part of the report to the file that tells it, in the folder of a fit's annotations."""
+
+
 def report_fits(names: list[str]) -> dict[str, dict[str, object]]:
     """Return the artifacts of each fit that the report shows."""
     fits = compared_files(names, "labels", "explanations", "scores")
@@ -223,6 +227,9 @@ def report_fits(names: list[str]) -> dict[str, dict[str, object]]:
         fit["layer"] = SETTINGS.fits[name].layer
         for seed, files in fit["seeds"].items():
             files["clauses"] = f"{RESULTS}/latents/{name}/seed{seed}/selection.json"
+            if ANNOTATED:
+                named = f"{RESULTS}/autointerp/{name}/seed{seed}"
+                files |= {part: f"{named}/{file}.json" for part, file in NAMING.items()}
             files["evaluation"] = f"{RESULTS}/crosscoder/{name}/seed{seed}/evaluation.json"
             if SETTINGS.fits[name].loss_documents and SETTINGS.fits[name].control is None:
                 files["loss"] = f"{RESULTS}/crosscoder/{name}/seed{seed}/loss.csv"

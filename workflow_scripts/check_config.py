@@ -24,6 +24,7 @@ from workflow_scripts.config import (
     Source,
 )
 from workflow_scripts.dataset.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES
+from workflow_scripts.labellers import LEXICAL, TRUE
 from workflow_scripts.paper.published import read_study
 
 ORIGINS = {"organism", "path", "hub"}
@@ -367,6 +368,13 @@ def check_annotator(config: Config) -> None:
         raise UserError(
             "config: autointerp.annotator is llm, but autointerp.llm is missing: "
             "give its base_url and annotators, or use lexical"
+        )
+    llm = config.autointerp.llm
+    reserved = {TRUE, LEXICAL}.intersection(llm.annotators if llm else ())
+    if reserved:
+        raise UserError(
+            f"config: autointerp.llm.annotators: {min(reserved)!r} means labels that no LLM gives: "
+            "call the annotator otherwise"
         )
     kinds = {source.kind for source in config.text.sources.values()}
     if config.autointerp.annotator == "none" and "generator" not in kinds:

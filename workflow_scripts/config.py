@@ -369,6 +369,15 @@ class Llm(Settings):
     )
     annotators: dict[Name, Annotator] = Field(min_length=1, description="name: annotator")
     replicates: Count = Field(default=1, description="answers per request")
+    max_failures: NonNegative = Field(
+        default=0.02,
+        description="requests that may end without an answer: a share below 1, else a count",
+    )
+    response_format: Literal["auto", "json_schema", "json_object", "none"] = Field(
+        default="auto",
+        description="form in which answers are asked for; `auto`: the richest that the endpoint "
+        "understands",
+    )
     mode: Literal["live", "replay"] = Field(
         default="live", description="`replay` answers from the cache alone and opens no socket"
     )
@@ -376,6 +385,14 @@ class Llm(Settings):
     items_per_prompt: Count = Field(default=5, description="contexts per scoring request")
     held_out: Count = Field(default=100, description="held-out contexts scored per latent")
     null: Natural = Field(default=20, description="the same for permuted explanations")
+    fuzz: Natural = Field(
+        default=0, description="held-out contexts whose marks are judged too, right or wrong"
+    )
+    canaries: Natural = Field(
+        default=0,
+        description="per annotator, latents classified once more with an order to obey hidden in "
+        "an example: how many obey is reported",
+    )
     concurrency: Count = Field(default=8, description="requests under way at once")
     attempts: Count = Field(default=5, description="attempts per request")
     deadline: Positive = Field(default=120.0, description="seconds per attempt")
@@ -456,7 +473,8 @@ class ComparisonSettings(Settings):
         "placebo, else any",
     )
     labeller: Name | None = Field(
-        default=None, description="labels that answer; none: true ones where known, else any"
+        default=None,
+        description="labels that answer; none: true ones where known, else an LLM's, else lexical",
     )
     fdr: Share = Field(default=0.1, description="false discovery rate over categories")
     confidence: Confidence = Field(default=0.95, description="coverage of the intervals")

@@ -10,12 +10,15 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from workflow_scripts import keys
 from workflow_scripts.cli import UserError
+from workflow_scripts.config import Autointerp
 from workflow_scripts.document_config import TARGET, document_config
 from workflow_scripts.load_config import load
 from workflow_scripts.provenance import PACKAGE, ROOT, closure
@@ -147,6 +150,12 @@ MISTAKES: list[tuple[str, object, str]] = [
         "against names pt, which is no other model of fit it_simpo",
     ),
     ("taxonomy", "no.yaml", "no.yaml does not exist: check the path"),
+    ("autointerp.annotator", "llm", "autointerp.annotator is llm, but autointerp.llm is missing"),
+    (
+        "autointerp.llm",
+        {"base_url": "http://127.0.0.1:9/v1", "annotators": {"lexical": {"model": "m"}}},
+        "autointerp.llm.annotators: 'lexical' means labels that no LLM gives",
+    ),
 ]
 
 
@@ -222,3 +231,24 @@ def test_environments_hold_what_their_steps_import() -> None:
         known = {name.lower() for name in COMMON + ENVIRONMENTS[environment]}
         for name in third_party(step):
             assert {d.lower() for d in packages[name]} & known, f"{step} imports {name}"
+
+
+def test_every_setting_that_a_message_names_exists() -> None:
+    pattern = re.compile(r"(?<![\w.])autointerp\.([a-z_]+(?:\.[a-z_]+)*)")
+    named = {
+        (path.name, found)
+        for path in (ROOT / "workflow_scripts").rglob("*.py")
+        for found in pattern.findall(path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 5
+    assert [n for n in sorted(named) if not _is_setting(Autointerp, n[1].split("."))] == []
+
+
+def _is_setting(model: type[BaseModel], path: list[str]) -> bool:
+    field = model.model_fields.get(path[0])
+    if field is None or len(path) == 1:
+        return field is not None
+    inner = next(
+        (t for t in (field.annotation, *get_args(field.annotation)) if isinstance(t, type)), None
+    )
+    return inner is not None and issubclass(inner, BaseModel) and _is_setting(inner, path[1:])

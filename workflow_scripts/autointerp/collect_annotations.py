@@ -47,6 +47,9 @@ def collect_annotations(sources: Sources, taxonomy: Path, output: Path, seed: in
     if sources.llm:
         _join_ledgers(sources.ledgers, output / "ledger.csv")
     summary = _summary(frames["labels"], frames["scores"], seed)
+    if sources.llm:
+        told = sources.llm / "labels.json"
+        summary["canaries"] = files.read_json(told).get("canaries") if told.exists() else None
     files.write_json(output / "summary.json", summary)
 
 

@@ -74,7 +74,7 @@ class Draft:
         self._discard()
         return UserError(
             f"the response cache cannot be written at {self._path.parent} ({error.strerror}): make "
-            "room or set autointerp.cache to a writable folder; what was stored is kept"
+            "room or set autointerp.llm.cache to a writable folder; what was stored is kept"
         )
 
     def _discard(self) -> None:

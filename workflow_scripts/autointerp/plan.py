@@ -42,7 +42,7 @@ class Price:
             return {name: Price(float(p[0]), float(p[1])) for name, p in json.loads(text).items()}
         except (ValueError, TypeError, AttributeError, IndexError, KeyError):
             raise UserError(
-                "autointerp prices must map a model to [input, output] per million tokens"
+                "autointerp.llm.prices must map a model to [input, output] per million tokens"
             ) from None
 
 

@@ -149,5 +149,5 @@ def parse_annotators(text: str) -> list[Annotator]:
         raise UserError(f"the annotators cannot be read ({error}): see config/README.md") from None
     names = [annotator.name for annotator in annotators]
     if not names or len(set(names)) != len(names):
-        raise UserError("autointerp.annotators must have at least one entry, with distinct names")
+        raise UserError("autointerp.llm.annotators must have an entry, and each its own name")
     return annotators

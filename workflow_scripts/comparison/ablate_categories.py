@@ -26,7 +26,6 @@ from workflow_scripts.comparison import statistics
 from workflow_scripts.comparison.counts import unique_mask
 from workflow_scripts.comparison.inputs import (
     RESERVED,
-    TRUE,
     FitFiles,
     Labelled,
     read_classes,
@@ -34,6 +33,7 @@ from workflow_scripts.comparison.inputs import (
 )
 from workflow_scripts.crosscoder.patcher import Patcher, add_patching_flags, matched
 from workflow_scripts.dataset.answers import Document, batches, pad, read_documents
+from workflow_scripts.labellers import usual
 from workflow_scripts.models.head import token_losses
 from workflow_scripts.models.loading import add_running_flags, load_model
 
@@ -223,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fit", required=True, help="JSON: {fit: {models, seeds: {S: files}}}")
     parser.add_argument("--taxonomy", type=Path, required=True)
     parser.add_argument("--confidence", type=float, default=0.95)
-    parser.add_argument("--labeller", default=None, help="default: true labels, else the first")
+    parser.add_argument("--labeller", default=None, help="default: true, an LLM's, lexical")
     parser.add_argument(
         "--model", type=cli.named_path, action="append", required=True, metavar="NAME=MODEL.JSON"
     )
@@ -239,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         fits = cli.parse(a.fit, dict[str, FitFiles], "--fit")
         name, fit = next(iter(fits.items()))
         found = read_labelled(name, next(iter(fit.seeds)), fits, read_classes(a.taxonomy))
-        labeller = a.labeller or (TRUE if TRUE in found else next(iter(found)))
+        labeller = a.labeller or usual(list(found)) or ""
         patcher = Patcher.open(a)
         with torch.no_grad():
             ablate_categories(

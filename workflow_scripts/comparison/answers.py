@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from workflow_scripts import cli
-from workflow_scripts.comparison.inputs import RESERVED, TRUE
+from workflow_scripts.comparison.inputs import RESERVED
 from workflow_scripts.comparison.verdicts import GAINED, LOST, TOO_FEW, UNCHANGED, UNCLEAR
+from workflow_scripts.labellers import LEXICAL, TRUE, usual
 
 SIGNS = {"gained": 1, "lost": -1, "unchanged": 0}
 """Words of the planted table."""
@@ -74,7 +75,7 @@ def answer(rows: pd.DataFrame, truth: Truth | None) -> Answer:
         kind=str(first["kind"]),
         seed=int(first["seed"]),
         labeller=labeller,
-        llm_used=labeller not in (TRUE, "lexical"),
+        llm_used=labeller not in (TRUE, LEXICAL),
         baseline=str(first["baseline"]),
         candidate=str(first["candidate"]),
         gained=groups[GAINED],
@@ -168,13 +169,13 @@ def _listed(names: Sequence[str]) -> str:
 def _labels(labeller: str) -> str:
     if labeller == TRUE:
         return "true categories of the text"
-    return "lexical, no LLM was used" if labeller == "lexical" else f"LLM {labeller}"
+    return "lexical, no LLM was used" if labeller == LEXICAL else f"LLM {labeller}"
 
 
 def choose(categories: pd.DataFrame, primary: str | None, labeller: str | None) -> tuple[str, str]:
     """Return the comparison and the labeller that answer, where none is asked for by name.
 
-    The first direct comparison, else the first; true labels, else the lexical ones, else the first.
+    The first direct comparison, else the first; true labels, else an LLM's, else lexical ones.
 
     Raises
     ------
@@ -190,7 +191,7 @@ def choose(categories: pd.DataFrame, primary: str | None, labeller: str | None) 
         raise cli.UserError(f"no comparison is called {primary}: check `comparison.primary`")
     labellers = list(rows["labeller"].unique())
     if labeller is None:
-        labeller = next((name for name in (TRUE, "lexical") if name in labellers), labellers[0])
+        labeller = usual(labellers) or ""
     if labeller not in labellers:
         raise cli.UserError(f"{primary} has no labels by {labeller}: choose from {labellers}")
     return primary, labeller

@@ -11,9 +11,8 @@ import yaml
 
 from workflow_scripts import files
 from workflow_scripts.cli import UserError
+from workflow_scripts.labellers import TRUE
 
-TRUE = "true"
-"""Labeller of latents whose text has known categories."""
 NONE, UNASSIGNED, UNINTERPRETABLE = "none", "unassigned", "uninterpretable"
 RESERVED = (NONE, UNASSIGNED, UNINTERPRETABLE)
 """Latents without a category: they stay in every denominator and are never tested."""

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from workflow_scripts import cli, files
-from workflow_scripts.figures import report_data, report_tables
+from workflow_scripts.figures import annotator_tables, report_data, report_tables
 from workflow_scripts.figures.category_rows import read_table
 from workflow_scripts.figures.report_data import FitFiles
 from workflow_scripts.figures.report_tables import Table
@@ -99,6 +99,10 @@ def render(inputs: Inputs) -> str:
         run=inputs.run,
         answer=answer,
         annotators=report_data.llm_annotators(inputs.fits),
+        warnings=annotator_tables.warnings(inputs.fits),
+        trust=annotator_tables.annotator_table(inputs.fits),
+        canaries=annotator_tables.canary_sentence(inputs.fits),
+        agreement=annotator_tables.agreement_table(inputs.fits),
         lead=sections.pop("answer", []),
         sections=sections,
         first_tables=first,
@@ -123,15 +127,16 @@ def _optional(path: Path | None) -> pd.DataFrame:
 
 
 def ledger_table(paths: Sequence[Path]) -> Table | None:
-    """Return the totals of all calls to LLMs, by the text columns ``model`` and ``status``."""
+    """Return the totals of all answered calls to LLMs, by annotator and model."""
     parts = [pd.read_csv(path) for path in paths]
     calls = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if calls.empty:
         return None
-    keys = [name for name in ("annotator", "model", "purpose", "status") if name in calls.columns]
-    sums = [name for name in calls.columns if "token" in str(name) or "cost" in str(name)]
+    calls = calls[calls["status"] > 0]  # the rest had no answer
+    keys = ["annotator", "requested_model", "returned_model"]
     groups = calls.groupby(keys, dropna=False)
-    totals = groups[sums].sum().assign(calls=groups.size()).reset_index()
+    totals = groups[["input_tokens", "output_tokens"]].sum().astype(int)
+    totals = totals.assign(answers=groups.size()).reset_index()
     rows = [[str(cell) for cell in row] for row in totals.itertuples(index=False)]
     header = [readable(str(name)) for name in totals.columns]
     return Table("Calls to LLMs", header, rows, [""] * len(rows))

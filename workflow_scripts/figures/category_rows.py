@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from workflow_scripts.cli import UserError
+from workflow_scripts.labellers import usual
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 def add_rows(parser: argparse.ArgumentParser) -> None:
     """Add the flags that choose rows of any comparison."""
     parser.add_argument("--categories", type=Path, required=True)
-    parser.add_argument("--labeller", default=None, help="default: true labels, else lexical")
+    parser.add_argument("--labeller", default=None, help="default: true, an LLM's, lexical")
     parser.add_argument("--level", choices=("category", "class"), default="category")
     parser.add_argument("--seed", type=int, default=None, help="default: the first")
     parser.add_argument("--fdr", type=float, default=0.1)
@@ -90,9 +91,7 @@ def choose(arguments: argparse.Namespace) -> tuple[pd.DataFrame, Choice]:
     """
     table = read_table(arguments.categories)
     rows = table[table["comparison"] == arguments.comparison]
-    labellers = list(rows["labeller"].unique())
-    usual = [name for name in ("true", "lexical") if name in labellers]
-    labeller = arguments.labeller or next(iter([*usual, *labellers]), "anybody")
+    labeller = arguments.labeller or usual(list(rows["labeller"].unique())) or "anybody"
     rows = rows[(rows["labeller"] == labeller) & (rows["level"] == arguments.level)]
     if rows.empty:
         raise UserError(

@@ -19,6 +19,7 @@ from matplotlib.transforms import Bbox
 
 from workflow_scripts import cli
 from workflow_scripts.figures import category_rows, style
+from workflow_scripts.labellers import usual
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,9 +55,7 @@ NEAR = 10
 def tidy(gaps: pd.DataFrame, comparison: str, labeller: str | None) -> pd.DataFrame:
     """Return the rows of one comparison and labeller that have a gap and a shift."""
     rows = gaps[gaps["comparison"] == comparison]
-    names = list(rows["labeller"].unique())
-    usual = [name for name in ("true", "lexical") if name in names]
-    chosen = labeller or next(iter([*usual, *names]), "anybody")
+    chosen = labeller or usual(list(rows["labeller"].unique()))
     rows = rows[rows["labeller"] == chosen].dropna(subset=["gap", "delta_norm"])
     return rows.sort_values(["source", "name"])
 
@@ -137,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gaps", type=Path, required=True)
     parser.add_argument("--comparison", required=True)
-    parser.add_argument("--labeller", default=None, help="default: true labels, else lexical")
+    parser.add_argument("--labeller", default=None, help="default: true, an LLM's, lexical")
     style.add_output(parser)
     a = parser.parse_args(argv)
     return cli.guarded(lambda: plot_behaviour(a.gaps, a.comparison, a.labeller, style.output_of(a)))

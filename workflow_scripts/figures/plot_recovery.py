@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from workflow_scripts import cli
 from workflow_scripts.figures import category_rows, style
+from workflow_scripts.labellers import usual
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,9 +41,7 @@ def tidy(recovery: pd.DataFrame, labeller: str | None) -> pd.DataFrame:
     first = (changed if len(changed) else recovery).iloc[0]
     pair = ["baseline", "candidate"]
     recovery = recovery[(recovery[pair] == first[pair]).all(axis=1)]
-    names = list(recovery["labeller"].unique())
-    usual = [name for name in ("true", "lexical") if name in names]
-    chosen = labeller or [*usual, *names][0]
+    chosen = labeller or usual(list(recovery["labeller"].unique()))
     rows = recovery[recovery["labeller"] == chosen]
     rows = rows[rows["seed"] == rows["seed"].iloc[0]]
     anchored = rows["statistic"] == "anchored_counts"
@@ -116,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and plot."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recovery", type=Path, required=True)
-    parser.add_argument("--labeller", default=None, help="default: true labels, else lexical")
+    parser.add_argument("--labeller", default=None, help="default: true, an LLM's, lexical")
     style.add_output(parser)
     a = parser.parse_args(argv)
     return cli.guarded(lambda: plot_recovery(a.recovery, a.labeller, style.output_of(a)))

@@ -36,6 +36,9 @@ class SeedFiles:
     labels: list[Path] = field(default_factory=list)
     explanations: list[Path] = field(default_factory=list)
     scores: list[Path] = field(default_factory=list)
+    annotators: Path | None = None
+    """Coverage, statuses and scores by annotator."""
+    agreement: Path | None = None
 
 
 @dataclass(frozen=True)

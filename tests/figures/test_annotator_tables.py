@@ -1,0 +1,124 @@
+"""What the report says of the names of latents: whether they can be trusted, and who failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workflow_scripts import files
+from workflow_scripts.figures import annotator_tables
+from workflow_scripts.figures.report_data import FitFiles, SeedFiles
+
+
+def annotator(llm: bool, **statuses: int) -> dict[str, Any]:
+    return {
+        "annotator_kind": "llm" if llm else "lexical",
+        "llm_used": llm,
+        "statuses": statuses,
+        "coverage": 0.25,
+        "coverage_ungated": 0.5,
+        "gate_passed": 0.75,
+        "auroc_median": 0.81,
+        "auroc_hard_median": 0.72,
+        "null_auroc_mean": 0.53,
+    }
+
+
+def fits(
+    folder: Path, lead: float, alpha: float | None, annotators: int = 2
+) -> dict[str, FitFiles]:
+    """Return one fit whose LLM leads by so much (± 0.05) and agrees with itself so far."""
+    names = ("first", "second")[:annotators]
+    floor = {"latents": 90, "lead": lead, "low": lead - 0.05, "high": lead + 0.05}
+    summary = {
+        "annotators": {
+            "lexical": annotator(False, ok=90, insufficient_examples=10),
+            **{name: annotator(True, ok=95, refused=3, transport_failed=2) for name in names},
+        },
+        "floor": {name: {**floor, "beats": lead > 0.05} for name in names},
+    }
+    reliable = None if alpha is None else alpha >= 0.667
+    banner = "" if reliable else "labels not reliable: alpha is below 0.667"
+    bounds = {"low": None, "high": None} if alpha is None else {"low": 0.1, "high": 0.9}
+    pairs = [{"raters": ["first/0", "second/0"], "agreement": 0.8, "kappa": 0.44}]
+    agreement = {
+        "llm": {
+            "labels": 190 if annotators else 0,
+            "missing": 10,
+            "alpha": {"value": alpha, **bounds},
+            "pairs": pairs if alpha is not None else [],
+        },
+        "reliable_from": 0.667,
+        "reliable": reliable,
+        "banner": banner,
+    }
+    files.write_json(folder / "summary.json", summary)
+    files.write_json(folder / "agreement.json", agreement)
+    source = SeedFiles(
+        folder / "latents",
+        folder / "selection",
+        annotators=folder / "summary.json",
+        agreement=folder / "agreement.json",
+    )
+    return {"it_simpo": FitFiles(["it", "simpo"], 3, {0: source})}
+
+
+def test_an_llm_that_loses_and_disagrees_is_told(tmp_path: Path) -> None:
+    made = fits(tmp_path, lead=-0.2, alpha=0.31)
+    table = annotator_tables.annotator_table(made)
+    assert table is not None
+    lexical, first, _ = table.rows
+    assert lexical[:4] == [
+        "it_simpo, seed 0",
+        "lexical",
+        "lexical, no LLM",
+        "90 ok, 10 insufficient examples",
+    ]
+    assert lexical[-1] == "is the floor"
+    assert first[3] == "95 ok, 3 refused, 2 transport failed"
+    assert first[-1] == "−0.20 (−0.25 … −0.15): worse"
+    agreement = annotator_tables.agreement_table(made)
+    assert agreement is not None
+    assert agreement.rows[0][3:5] == ["0.31 (0.10 … 0.90)", "no: below 0.667"]
+    assert "κ 0.44" in agreement.rows[0][5]
+    assert annotator_tables.warnings(made) == [
+        "labels not reliable: alpha is below 0.667",
+        "first is not shown to explain better than counting words does",
+        "second is not shown to explain better than counting words does",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lead", "verdict", "warned"), [(0.2, "better", 0), (0.03, "cannot be told", 2)]
+)
+def test_the_lead_over_counting_words_is_judged(
+    tmp_path: Path, lead: float, verdict: str, warned: int
+) -> None:
+    made = fits(tmp_path, lead, alpha=0.8)
+    table = annotator_tables.annotator_table(made)
+    assert table is not None
+    assert table.rows[1][-1].endswith(verdict)
+    assert len(annotator_tables.warnings(made)) == warned
+
+
+def test_orders_that_were_obeyed_are_told(tmp_path: Path) -> None:
+    made = fits(tmp_path, 0.2, alpha=0.8)
+    assert annotator_tables.canary_sentence(made) is None
+    summary = files.read_json(tmp_path / "summary.json")
+    planted = {"planted": 6, "answered": 5, "followed": 1}
+    files.write_json(tmp_path / "summary.json", {**summary, "canaries": planted})
+    sentence = annotator_tables.canary_sentence(made)
+    assert sentence is not None
+    assert sentence.startswith("Of 5 answers")
+    assert sentence.endswith("1 obeyed it.")
+
+
+def test_without_an_llm_nothing_is_warned_of(tmp_path: Path) -> None:
+    made = fits(tmp_path, 0.0, alpha=None, annotators=0)
+    assert annotator_tables.warnings(made) == []
+    assert annotator_tables.agreement_table(made) is None
+    table = annotator_tables.annotator_table(made)
+    assert table is not None
+    assert len(table.rows) == 1

@@ -1,0 +1,135 @@
+"""How far the names of latents can be trusted: answers, detection, the lexical floor, agreement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts import files
+from workflow_scripts.figures.report_data import FitFiles
+from workflow_scripts.figures.report_tables import Table, number
+from workflow_scripts.figures.style import readable
+
+Numbers = Mapping[str, Any]
+VERDICTS = {True: "better", False: "worse", None: "cannot be told"}
+
+
+def annotator_table(fits: Mapping[str, FitFiles]) -> Table | None:
+    """Return a row per crosscoder and annotator; None where no annotator was asked."""
+    rows = [
+        [place, name, *_annotator(annotator, summary["floor"].get(name))]
+        for place, summary in _summaries(fits)
+        for name, annotator in sorted(
+            summary["annotators"].items(), key=lambda item: bool(item[1]["llm_used"])
+        )
+    ]
+    header = ["crosscoder", "annotator", "kind", "answers", "named", "passed the gate"]
+    header += ["median AUROC (hard negatives)", "of permuted explanations"]
+    header += ["lead in AUROC over counting words"]
+    caption = (
+        "Annotators: how many latents they name, and how well their explanations tell on which "
+        "unseen contexts a latent fires (chance: 0.50)"
+    )
+    return Table(caption, header, rows, [""] * len(rows)) if rows else None
+
+
+def _annotator(annotator: Numbers, floor: Numbers | None) -> list[str]:
+    counts = sorted(annotator["statuses"].items(), key=lambda item: -int(item[1]))
+    statuses = ", ".join(f"{count} {readable(str(name))}" for name, count in counts)
+    hard = _number(annotator["auroc_hard_median"])
+    return [
+        "LLM" if annotator["llm_used"] else "lexical, no LLM",
+        statuses,
+        _share(annotator["coverage"]),
+        _share(annotator["gate_passed"]),
+        f"{_number(annotator['auroc_median'])} ({hard})",
+        _number(annotator["null_auroc_mean"]),
+        _lead(floor) if floor else "is the floor",
+    ]
+
+
+def _lead(floor: Numbers) -> str:
+    if floor["lead"] is None:
+        return "cannot be told"
+    bounds = f"{_number(floor['low'], sign=True)} … {_number(floor['high'], sign=True)}"
+    return f"{_number(floor['lead'], sign=True)} ({bounds}): {_verdict(floor)}"
+
+
+def _verdict(floor: Numbers) -> str:
+    """Return whether the interval of the lead lies above 0, below it, or around it."""
+    if floor["low"] is None or floor["low"] <= 0 <= floor["high"]:
+        return VERDICTS[None]
+    return VERDICTS[bool(floor["low"] > 0)]
+
+
+def agreement_table(fits: Mapping[str, FitFiles]) -> Table | None:
+    """Return a row per crosscoder whose annotators can be compared; None where none can."""
+    rows = []
+    for place, agreement in _agreements(fits):
+        group = agreement["llm"]
+        alpha = group["alpha"]
+        if alpha["value"] is None:
+            continue
+        bounds = f"{_number(alpha['low'])} … {_number(alpha['high'])}"
+        pairs = [
+            f"{' and '.join(pair['raters'])}: κ {_number(pair['kappa'])},"
+            f" the same for {_share(pair['agreement'])}"
+            for pair in group["pairs"]
+        ]
+        reliable = "yes" if agreement["reliable"] else f"no: below {agreement['reliable_from']}"
+        cells = [place, str(group["labels"]), str(group["missing"])]
+        rows.append([*cells, f"{_number(alpha['value'])} ({bounds})", reliable, "\n".join(pairs)])
+    header = ["crosscoder", "labels", "missing", "Krippendorff's α", "reliable", "pairs"]
+    caption = "Agreement of the LLM's annotators on categories, before the gate"
+    return Table(caption, header, rows, [""] * len(rows)) if rows else None
+
+
+def warnings(fits: Mapping[str, FitFiles]) -> list[str]:
+    """Return what a reader of an LLM's names must know first, each once."""
+    found = []
+    for _, agreement in _agreements(fits):
+        if agreement["llm"]["labels"] and agreement["banner"]:
+            found.append(str(agreement["banner"]))
+    for _, summary in _summaries(fits):
+        for name, floor in summary["floor"].items():
+            if _verdict(floor) != VERDICTS[True]:
+                found.append(f"{name} is not shown to explain better than counting words does")
+    return list(dict.fromkeys(found))
+
+
+def canary_sentence(fits: Mapping[str, FitFiles]) -> str | None:
+    """Return how many orders hidden in examples were obeyed; None where none was hidden."""
+    found = [summary["canaries"] for _, summary in _summaries(fits) if summary.get("canaries")]
+    answered, followed = (sum(int(f[name]) for f in found) for name in ("answered", "followed"))
+    if not answered:
+        return None
+    return (
+        f"Of {answered} answers to examples that hid an order to name another category, {followed} "
+        "obeyed it."
+    )
+
+
+def _summaries(fits: Mapping[str, FitFiles]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield from ((place, files.read_json(path)) for place, path in _paths(fits, "annotators"))
+
+
+def _agreements(fits: Mapping[str, FitFiles]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield from ((place, files.read_json(path)) for place, path in _paths(fits, "agreement"))
+
+
+def _paths(fits: Mapping[str, FitFiles], name: str) -> Iterator[tuple[str, Path]]:
+    for fit, of in fits.items():
+        for seed, source in of.seeds.items():
+            path = getattr(source, name)
+            if path is not None:
+                yield f"{fit}, seed {seed}", path
+
+
+def _number(value: float | None, sign: bool = False) -> str:
+    return number(math.nan if value is None else value, 2, sign)
+
+
+def _share(value: float | None) -> str:
+    return "n/a" if value is None else f"{number(100 * value, 0)} %"
