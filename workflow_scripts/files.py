@@ -21,17 +21,31 @@ if TYPE_CHECKING:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that is renamed to it when the block succeeds.
 
-    What an earlier, killed attempt left is removed.
+    What an earlier, killed attempt left is removed; what a live process writes is not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{escape(path.name)}.*.part"):
-        left.unlink(missing_ok=True)
+        if not _is_alive(left.suffixes[-2][1:]):
+            left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_alive(process: str) -> bool:
+    """Return whether another process of this machine has this number."""
+    if not process.isdecimal() or int(process) == os.getpid():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

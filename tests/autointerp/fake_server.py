@@ -197,14 +197,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _transport_fault(self, fault: str) -> bool:
         """Serve a fault of transport; return False if there is none."""
         name, _, value = fault.partition(":")
-        if name == "429" and value:
-            extra = {"retry-after-ms": value}
-            self._error(429, "slow down", "rate_limit_exceeded", extra)
-        elif name in HTTP_FAULTS:
-            self._error(HTTP_FAULTS[name][0], f"fault {name}", HTTP_FAULTS[name][1])
-        elif name == "retry_after_300":
-            self._error(429, "wait", "rate_limit_exceeded", {"retry-after": "300"})
-        elif name == "html200":
+        if self._refusal(name, value):
+            return True
+        if name == "html200":
             self._send(200, b"<html>a portal</html>", "text/html")
         elif name == "error200":
             self._json(200, {"error": {"message": "upstream failed", "code": 502}})
@@ -231,6 +226,29 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             return False
         return True
+
+    def _refusal(self, name: str, value: str) -> bool:
+        """Serve an error with a message; return False if the fault is none."""
+        if name == "429" and value:
+            extra = {"retry-after-ms": value}
+            self._error(429, "slow down", "rate_limit_exceeded", extra)
+        elif name in HTTP_FAULTS:
+            self._error(HTTP_FAULTS[name][0], f"fault {name}", HTTP_FAULTS[name][1])
+        elif name == "retry_after":
+            self._error(429, "wait", "rate_limit_exceeded", {"retry-after": value})
+        elif name == "echo_key":
+            self._echo_key(value)
+        else:
+            return False
+        return True
+
+    def _echo_key(self, how: str) -> None:
+        """Refuse, and quote the key in the message."""
+        status = {"401": 401, "200": 200}.get(how, 400)
+        code = "content_filter" if how == "filter" else "invalid_request_error"
+        given = self.headers.get("Authorization", "")
+        bare = given.removeprefix("Bearer ")
+        self._error(status, f"not with {given!r}, that is {bare}", code)
 
     def _drip(self, seconds: float) -> None:
         self.send_response(200)

@@ -101,22 +101,40 @@ def test_explanations_are_cleaned_of_control_characters() -> None:
     assert _one(EXPLAIN, content) == Outcome("ok", Answer(explanation="a bc d"))
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    st.text()
-    | st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["category", "x"]), inner),
-    ).map(json.dumps),
-    st.sampled_from(["stop", "length", "content_filter", ""]),
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
 )
-def test_no_reply_leads_to_a_label_outside_the_list(content: str, finish: str) -> None:
-    outcome = conclude(CLASSIFY, [Exchange("k", content, finish)] * 3)
-    assert isinstance(outcome, Outcome)
-    if outcome.answer is None:
-        assert outcome.status not in GOOD
-    else:
-        assert outcome.answer.category in CLASSIFY.ids
+_IDS = st.sampled_from([*CLASSIFY.ids, "One", "three", "one ", "", "uninterpretable"]) | st.text()
+_LABELS = st.fixed_dictionaries(
+    {"category": _IDS | _VALUES, "confidence": st.integers(0, 100) | _VALUES},
+    optional={"x": _VALUES},
+)
+_REPLIES = (
+    st.text()
+    | (_LABELS | _VALUES).map(json.dumps)
+    | st.tuples(st.text(), _LABELS.map(json.dumps), st.text()).map("".join)
+)
+
+
+def test_no_reply_leads_to_a_label_outside_the_list() -> None:
+    accepted: set[str] = set()
+
+    @settings(max_examples=1000, deadline=None, derandomize=True)
+    @given(_REPLIES, st.sampled_from(["stop", "stop", "length", "content_filter", ""]))
+    def check(content: str, finish: str) -> None:
+        outcome = conclude(CLASSIFY, [Exchange("k", content, finish)] * 3)
+        assert isinstance(outcome, Outcome)
+        assert (outcome.answer is not None) == (outcome.status in GOOD)
+        if outcome.answer is not None:
+            assert outcome.answer.category in CLASSIFY.ids
+            assert json.dumps(outcome.answer.category) in content
+            assert finish not in ("length", "content_filter")
+            accepted.add(outcome.answer.category)
+
+    check()
+    assert accepted == set(CLASSIFY.ids)
 
 
 def test_schemas_are_strict() -> None:

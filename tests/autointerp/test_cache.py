@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import threading
@@ -16,8 +17,11 @@ from workflow_scripts.autointerp.cache import (
     cache_key,
     canonical,
     encode_entry,
+    encode_failure,
     normalise_url,
 )
+from workflow_scripts.autointerp.dialect import Dialect, load_dialect, store_dialect
+from workflow_scripts.autointerp.durable import Syncer
 from workflow_scripts.cli import UserError
 
 URL = "https://api.example.org/v1"
@@ -139,3 +143,64 @@ def test_a_full_disk_is_told_and_leaves_nothing_torn(
     with pytest.raises(UserError, match="No space left on device"):
         cache.put(entry())
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def _give_up(cache: ResponseCache, reason: str) -> str:
+    async def give_up() -> str:
+        async with Syncer() as syncer:
+            return await cache.put_failure(entry().key, reason, syncer)
+
+    return asyncio.run(give_up())
+
+
+def test_a_failure_is_kept_and_is_no_answer(tmp_path: Path) -> None:
+    cache = ResponseCache(tmp_path)
+    assert cache.failure(entry().key) is None
+    assert _give_up(cache, "HTTP 500") == "HTTP 500"
+    assert _give_up(cache, "HTTP 502") == "HTTP 500"  # what a replay of either run will say
+    assert cache.failure(entry().key) == "HTTP 500"
+    assert cache.get(entry().key) is None
+    assert list(cache.keys()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b'{"key":',
+        encode_failure("0" * 64, "of another key"),
+        encode_failure(entry().key, ""),
+        encode_failure(entry().key, "two\nlines"),
+        encode_failure(entry().key, "x" * 5000),
+        canonical({"key": entry().key, "reason": 1}),
+        canonical({"key": entry().key, "more": 1, "reason": "x"}),
+        b"[" * 4000,
+    ],
+)
+def test_a_damaged_failure_counts_as_absent_and_is_written_anew(
+    tmp_path: Path, content: bytes
+) -> None:
+    cache = ResponseCache(tmp_path)
+    path = cache.failure_path(entry().key)
+    path.parent.mkdir()
+    path.write_bytes(content)
+    assert _give_up(cache, "HTTP 500") == "HTTP 500"
+    assert cache.quarantined == 1
+    assert cache.failure(entry().key) == "HTTP 500"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"form": "yaml"}, {"form": ["none"]}, {"limit": "max"}, {"seed": 1}, {"more": True}],
+)
+def test_a_dialect_of_unknown_values_counts_as_absent(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    cache, key = ResponseCache(tmp_path), "a" * 64
+    assert store_dialect(cache, key, Dialect()) == load_dialect(cache, key) == Dialect()
+    path = tmp_path / "dialects" / f"{key}.json"
+    path.write_bytes(canonical({**vars(Dialect()), **change}))
+    assert load_dialect(cache, key) is None
+    assert not path.exists()
+    assert store_dialect(cache, key, Dialect(form="none")) == Dialect(form="none")

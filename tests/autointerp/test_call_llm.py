@@ -20,8 +20,15 @@ from tests.autointerp.conftest import SENTINEL
 from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import ANNOTATORS, KEY_ENV, Run
 from tests.autointerp.oracle import Behaviour
+from workflow_scripts import files
 from workflow_scripts.autointerp.budget import Amount, Budget, Caps, SpendLog
+from workflow_scripts.autointerp.cache import ResponseCache
+from workflow_scripts.autointerp.caller import Caller, Policy
+from workflow_scripts.autointerp.conversation import Question
+from workflow_scripts.autointerp.dialect import Dialect, probe_body
+from workflow_scripts.autointerp.endpoint import Endpoint
 from workflow_scripts.autointerp.outputs import Writer
+from workflow_scripts.autointerp.requests import Header, Request
 from workflow_scripts.cli import UserError
 
 OUTPUTS = ("responses.jsonl", "ledger.csv", "manifest.json")
@@ -125,6 +132,46 @@ def test_replay_lists_what_is_missing(
     assert not run.file("explain", "responses.jsonl").exists()
 
 
+@pytest.mark.parametrize("before", [{}, {1: "prose"}])
+def test_a_replay_ends_what_was_given_up_as_the_run_did(
+    contexts: Path, tmp_path: Path, before: dict[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = before | dict.fromkeys((2, 3, 4), "error200")
+    with FakeServer(Behaviour(first=faults)) as server:
+        first = _run(contexts, tmp_path / "a", server.url)
+        first.flags += ("--attempts", "3", "--concurrency", "1")
+        assert first.build("explain") == first.call("explain") == 0
+        url, calls = server.url, server.counters.calls
+        again = _run(contexts, tmp_path / "b", url)
+        again.flags = ("--mode", "replay")
+        with monkeypatch.context() as patch:
+            patch.delenv(KEY_ENV)
+            assert again.build("explain") == again.call("explain") == 0
+        assert server.counters.calls == calls
+        assert _hashes(first, "explain") == _hashes(again, "explain")
+        text = again.file("explain", "responses.jsonl").read_text()
+        assert text.count("the reply is an error: upstream failed") == 1
+        manifest = json.loads(again.file("explain", "manifest.json").read_text())
+        assert manifest["statuses"] == {"ok": 3, "transport_failed": 1}
+        assert first.call("explain", "--dry-run") == 0
+        assert first.call("explain") == 0  # live, it is no answer and is asked for again
+        assert server.counters.calls == calls + 1
+    manifest = json.loads(first.file("explain", "manifest.json").read_text())
+    assert "transport_failed" not in manifest["statuses"]
+
+
+def test_a_later_failure_is_told_as_a_replay_will(contexts: Path, tmp_path: Path) -> None:
+    with FakeServer(Behaviour(script=("500",))) as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        run.flags += ("--attempts", "1")
+        assert run.build("explain") == run.call("explain") == 0
+        server.behaviour.script = ("html200",)
+        assert run.call("explain") == 0
+    live = _hashes(run, "explain")
+    assert run.call("explain", "--mode", "replay") == 0
+    assert _hashes(run, "explain") == live
+
+
 def test_a_damaged_entry_is_fetched_again(contexts: Path, tmp_path: Path) -> None:
     with FakeServer() as server:
         run = _run(contexts, tmp_path / "a", server.url)
@@ -165,6 +212,77 @@ def test_caps_are_never_exceeded_and_a_higher_one_resumes(
         assert 0 < tokens <= 30000
         assert run.call("score") == 0
         assert server.counters.calls == before + len(_ids(run, "score"))
+
+
+def test_calls_that_hang_are_booked_at_their_bound(
+    contexts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeServer(Behaviour(script=("hang:1",))) as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        assert run.build("explain") == 0
+        total = json.loads(run.file("explain", "plan.json").read_text())["total"]
+        bound = round(1.5 * (total["input_bound"] + total["output_bound"]))
+        flags = ("--deadline", "0.2", "--attempts", "3", "--max-tokens", str(bound))
+        assert run.call("explain", *flags) == 2
+        assert "cap" in capsys.readouterr().err
+        assert 0 < server.counters.calls < 3 * 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "billed"),
+    [
+        ("hang:1", True),
+        ("rst", True),
+        ("short", True),
+        ("trunc", True),
+        ("500", False),
+        ("429", False),
+        ("401", False),
+    ],
+)
+def test_only_a_refusal_costs_no_tokens(fault: str, billed: bool) -> None:
+    question = Question.of(probe_body("fake", Dialect(), 0.0))
+
+    async def send(url: str) -> Amount:
+        async with Endpoint(url, SENTINEL, 0.3, 1) as endpoint:
+            caller = _caller(endpoint)
+            await caller._send(_REQUEST, question)
+            assert caller.tally.cut_off == billed
+            return caller.budget.spent
+
+    with FakeServer(Behaviour(probe_fault=fault)) as server:
+        spent = asyncio.run(send(server.url))
+    bound = Amount(1, question.input_bound, _REQUEST.max_output)
+    assert spent == (bound if billed else Amount(1))
+
+
+def test_a_call_cancelled_in_flight_is_booked_at_its_bound() -> None:
+    question = Question.of(probe_body("fake", Dialect(), 0.0))
+
+    async def cancel(server: FakeServer) -> Amount:
+        async with Endpoint(server.url, SENTINEL, 10, 1) as endpoint:
+            caller = _caller(endpoint)
+            job = asyncio.create_task(caller._send(_REQUEST, question))
+            while not server.counters.in_flight:
+                await asyncio.sleep(0.01)
+            job.cancel()
+            await asyncio.gather(job, return_exceptions=True)
+            assert job.cancelled()
+            return caller.budget.spent
+
+    with FakeServer(Behaviour(probe_fault="hang:1")) as server:
+        spent = asyncio.run(cancel(server))
+    assert spent == Amount(1, question.input_bound, _REQUEST.max_output)
+
+
+_REQUEST = Request(
+    "r", "explain", "explain", 0, "first", 0, "fake", "main", "text", 0, 10, temperature=0.0
+)
+
+
+def _caller(endpoint: Endpoint) -> Caller:
+    header = Header("explain", {"main": "You explain."}, (), {})
+    return Caller(endpoint, ResponseCache(Path("unused")), header, Policy(), KEY_ENV)
 
 
 def test_steps_of_a_run_share_its_caps(
@@ -380,6 +498,33 @@ def test_the_key_is_nowhere(
         assert SENTINEL.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.parametrize("key", [SENTINEL, "no-prefix-b7c1e0/4f9a77"])
+@pytest.mark.parametrize("how", ["400", "401", "200", "filter"])
+def test_a_key_that_the_endpoint_quotes_is_nowhere(
+    contexts: Path,
+    tmp_path: Path,
+    how: str,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(KEY_ENV, key)
+    fault = f"echo_key:{how}"
+    for name, behaviour in (("a", Behaviour(script=(fault,))), ("b", Behaviour(probe_fault=fault))):
+        with FakeServer(behaviour) as server:
+            run = _run(contexts, tmp_path / name, server.url)
+            run.flags += ("--attempts", "2")
+            assert run.build("explain") == 0
+            ends = how in ("200", "filter") and name == "a"
+            assert run.call("explain") == (0 if ends else 2)
+            assert server.counters.calls + server.counters.probes > 0
+    printed = capfd.readouterr()
+    assert key not in printed.err + printed.out
+    assert ("[key]" in printed.err) == (how in ("400", "200"))
+    for path in (path for path in tmp_path.rglob("*") if path.is_file()):
+        assert key.encode() not in path.read_bytes(), path
+
+
 def test_redirected_logs_hold_no_control_characters(contexts: Path, tmp_path: Path) -> None:
     with FakeServer() as server:
         run = _run(contexts, tmp_path / "a", server.url)
@@ -428,3 +573,78 @@ def test_outputs_that_cannot_be_written_stop_the_run(
             run.call("score", "--concurrency", "2")
         assert server.counters.calls - before <= 4  # two in flight, and two that they freed
         assert run.call("score") == 0
+
+
+def test_an_interrupt_does_not_wait_for_a_pause(contexts: Path, tmp_path: Path) -> None:
+    with FakeServer(Behaviour(script=("429:60000",))) as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        assert run.build("explain") == 0
+        process = _spawn(run, "explain", "--attempts", "9")
+        _wait_for(lambda: server.counters.calls >= 1)
+        time.sleep(0.3)
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert time.monotonic() - started < 10
+    assert "Traceback" not in err
+
+
+def test_another_process_does_not_take_away_what_this_one_writes(
+    contexts: Path, tmp_path: Path
+) -> None:
+    with FakeServer(Behaviour(latency=0.1)) as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        run.held_out, run.null = 40, 40
+        assert run.purpose("explain") == run.build("score") == 0
+        before = server.counters.calls
+        process = _spawn(run, "score", "--concurrency", "2")
+        _wait_for(lambda: server.counters.calls > before + 4)
+        assert run.call("score", "--mode", "replay") == 2  # lacks answers, and ends
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert run.file("score", "responses.jsonl").exists()
+
+
+def test_a_manifest_without_room_leaves_no_outputs(
+    contexts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with FakeServer() as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        assert run.build("explain") == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "write_json", full)
+            patch.setattr(os, "_exit", lambda code: None)
+            run.call("explain")
+        left = {path.name for path in run.file("explain", "x").parent.iterdir()}
+        assert left == {"requests.jsonl", "plan.json"}
+        assert run.call("explain") == 0
+
+
+def test_a_damaged_request_file_is_told(
+    contexts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeServer() as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        assert run.build("explain") == 0
+        path = run.file("explain", "requests.jsonl")
+        path.write_bytes(path.read_bytes()[:-40])
+        assert run.call("explain") == 2
+    assert "has a damaged line: build the requests anew" in capsys.readouterr().err
+
+
+def test_a_cache_that_is_no_folder_is_told_before_texts_are_sent(
+    contexts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeServer() as server:
+        run = _run(contexts, tmp_path / "a", server.url)
+        run.cache.write_text("", encoding="utf-8")
+        assert run.build("explain") == 0
+        assert run.call("explain") == 2
+        assert server.counters.calls == 0
+    err = capsys.readouterr().err
+    assert "the response cache cannot be written" in err
+    assert "Traceback" not in err

@@ -27,7 +27,7 @@ def test_the_first_writer_wins(tmp_path: Path) -> None:
 
 def test_many_writers_in_one_loop(tmp_path: Path) -> None:
     async def write() -> list[bool]:
-        with Syncer() as syncer:
+        async with Syncer() as syncer:
             places = [tmp_path / f"{number % 10}" / "file.json" for number in range(200)]
             jobs = [syncer.write_once(p, b"x" * 5000) for p in places]
             return list(await asyncio.gather(*jobs))
@@ -44,7 +44,7 @@ def test_the_loop_goes_on_while_the_disk_is_slow(
     monkeypatch.setattr(os, "fsync", lambda _: goes_on.wait(10))
 
     async def write() -> bool:
-        with Syncer() as syncer:
+        async with Syncer() as syncer:
             job = asyncio.create_task(syncer.write_once(tmp_path / "file.json", b"paid"))
             await asyncio.sleep(0.05)
             assert not job.done()
@@ -56,31 +56,54 @@ def test_the_loop_goes_on_while_the_disk_is_slow(
     assert _files(tmp_path) == ["file.json"]
 
 
-def test_a_cancelled_call_is_written_all_the_same(
+def test_cancelled_calls_are_written_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits, fsync = threading.Event(), os.fsync
-    main = threading.get_ident()
 
     def slow(descriptor: int) -> None:
-        if threading.get_ident() != main:
-            waits.wait(10)
+        waits.wait(10)
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", slow)
 
     async def write() -> None:
-        with Syncer() as syncer:
-            job = asyncio.create_task(syncer.write_once(tmp_path / "file.json", b"paid"))
+        async with Syncer() as syncer:
+            jobs = [
+                asyncio.create_task(syncer.write_once(tmp_path / f"{n}.json", b"paid"))
+                for n in range(12)
+            ]
             await asyncio.sleep(0.05)
-            job.cancel()
-            await asyncio.gather(job, return_exceptions=True)
-            assert job.cancelled()
+            for job in jobs[1::2]:
+                job.cancel()
+            await asyncio.gather(*jobs[1::2], return_exceptions=True)
+            assert all(job.cancelled() for job in jobs[1::2])
             waits.set()
+            assert await asyncio.gather(*jobs[::2]) == [True] * 6
 
     asyncio.run(write())
-    assert (tmp_path / "file.json").read_bytes() == b"paid"
-    assert _files(tmp_path) == ["file.json"]
+    assert _files(tmp_path) == sorted(f"{n}.json" for n in range(12))
+
+
+def test_disks_that_can_sync_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(4)
+    monkeypatch.setattr(os, "fsync", lambda _: together.wait(10))
+
+    async def write() -> list[bool]:
+        async with Syncer() as syncer:
+            jobs = [syncer.write_once(tmp_path / f"{n}.json", b"x") for n in range(8)]
+            return list(await asyncio.gather(*jobs))
+
+    assert asyncio.run(write()) == [True] * 8
+
+
+def test_a_draft_of_a_killed_process_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    (tmp_path / ".file.json.7.0.part").write_bytes(b"torn")
+    assert write_once(tmp_path / "file.json", b"whole")
+    assert (tmp_path / "file.json").read_bytes() == b"whole"
 
 
 def test_a_disk_that_fills_is_told_for_that_file_alone(
@@ -97,15 +120,17 @@ def test_a_disk_that_fills_is_told_for_that_file_alone(
     monkeypatch.setattr(os, "fsync", second_fails)
 
     async def write() -> list[bool | BaseException]:
-        with Syncer() as syncer:
+        async with Syncer() as syncer:
             jobs = [syncer.write_once(tmp_path / f"{n}.json", b"x") for n in range(3)]
             return list(await asyncio.gather(*jobs, return_exceptions=True))
 
-    first, second, third = asyncio.run(write())
-    assert first is third is True
-    assert isinstance(second, UserError)
-    assert "No space left on device" in str(second)
-    assert _files(tmp_path) == ["0.json", "2.json"]
+    results = asyncio.run(write())
+    failed = [result for result in results if isinstance(result, UserError)]
+    assert len(failed) == 1
+    assert "No space left on device" in str(failed[0])
+    written = [f"{n}.json" for n, result in enumerate(results) if result is True]
+    assert _files(tmp_path) == written
+    assert len(written) == 2
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:

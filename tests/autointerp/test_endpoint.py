@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import hashlib
 import socket
+from email.utils import format_datetime
 
 import pytest
 
@@ -12,7 +14,7 @@ from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.oracle import Behaviour
 from workflow_scripts.autointerp.conversation import Question
 from workflow_scripts.autointerp.dialect import Dialect, probe_body
-from workflow_scripts.autointerp.endpoint import Endpoint, Reply
+from workflow_scripts.autointerp.endpoint import Endpoint, Reply, _retry_after
 
 KEY = "sk-a-key-of-tests"
 
@@ -67,3 +69,47 @@ def test_organisation_goes_along_and_this_machine_does_not(monkeypatch: pytest.M
     assert headers["OpenAI-Organization"] == "org-of-tests"
     assert "OpenAI-Project" not in headers
     assert not [name for name in headers if name.startswith("x-stainless")]
+
+
+NOON = {"date": "Fri, 02 Jan 2026 12:00:00 GMT"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
+        ({"retry-after-ms": "soon", "retry-after": "7"}, 7.0),
+        ({"retry-after": "-3"}, 0.0),
+        ({**NOON, "retry-after": "Fri, 02 Jan 2026 12:00:30 GMT"}, 30.0),
+        ({**NOON, "retry-after": "Fri, 02 Jan 2026 13:01:00 +0100"}, 60.0),
+        ({**NOON, "retry-after": "Fri, 02 Jan 2026 12:00:05 -0000"}, 5.0),
+        ({**NOON, "retry-after": "Fri, 02 Jan 2026 11:00:00 GMT"}, 0.0),
+        ({"retry-after": "Fri, 02 Jan 2015 11:00:00 GMT"}, 0.0),
+        ({"date": "today", "retry-after": "Fri, 02 Jan 2015 11:00:00 GMT"}, 0.0),
+        *(
+            ({**NOON, "retry-after": garbage}, None)
+            for garbage in ("", "nan", "inf", "soon", "Fri, 99 Jan 2026 12:00:30 GMT", "\x00")
+        ),
+    ],
+)
+def test_a_wait_is_a_number_or_a_date(headers: dict[str, str], wait: float | None) -> None:
+    assert _retry_after(headers) == wait
+
+
+def test_a_date_is_taken_by_this_clock_where_the_reply_tells_none() -> None:
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=60)
+    wait = _retry_after({"retry-after": format_datetime(later, usegmt=True)})
+    assert wait is not None
+    assert 50 < wait <= 60
+
+
+def test_an_endpoint_may_name_a_date_to_wait_for() -> None:
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=60)
+    fault = f"retry_after:{format_datetime(later, usegmt=True)}"
+    with FakeServer(Behaviour(probe_fault=fault)) as server:
+        reply = send(server.url)
+    assert reply.kind == "busy"
+    assert reply.retry_after is not None
+    assert 50 < reply.retry_after <= 60

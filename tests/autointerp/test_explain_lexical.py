@@ -60,6 +60,11 @@ def annotate(folder: Path, examples: Path, background: Path, *flags: str) -> Non
         ]
     )
     assert code == 0
+    explain_contexts(folder, background, *flags)
+
+
+def explain_contexts(folder: Path, background: Path, *flags: str) -> None:
+    """Run the second step alone."""
     code = explain_lexical.main(
         [
             *("--contexts", str(folder / "contexts.parquet")),
@@ -69,6 +74,17 @@ def annotate(folder: Path, examples: Path, background: Path, *flags: str) -> Non
         ]
     )
     assert code == 0
+
+
+MANY = {f"concept {i}": (f"{stem}or", f"{stem}ax") for i, stem in enumerate(VERBS[:20])}
+"""Concepts without a word in common."""
+
+
+def make_many(folder: Path) -> tuple[Path, Path]:
+    """Write the examples of a latent for each of `MANY`, and a background."""
+    documents = fixtures.random_documents(1600, MANY, words=24)
+    latents = [fixtures.on_words(name, *words) for name, words in MANY.items()]
+    return fixtures.make_examples(documents, latents, folder)
 
 
 def _table(run: Path, name: str) -> pd.DataFrame:
@@ -125,6 +141,24 @@ def test_summary_says_that_no_llm_was_used(run: Path) -> None:
     summary = json.loads((run / "lexical" / "summary.json").read_text())
     assert summary["llm_used"] is False
     assert summary["statuses"] == {"ok": 6, "insufficient_examples": 2}
+    assert summary["null_passed"] <= 0.1
+
+
+def test_permuted_explanations_rarely_pass_the_gate(tmp_path: Path) -> None:
+    examples, background = make_many(tmp_path)
+    annotate(tmp_path, examples, background)
+    own = _table(tmp_path, "scores")
+    # Each latent learns from another one's training contexts, and is scored on its own.
+    contexts = pd.read_parquet(tmp_path / "contexts.parquet")
+    train = contexts["part"] == "train"
+    contexts.loc[train, "latent"] = (contexts.loc[train, "latent"] + 1) % len(MANY)
+    contexts.to_parquet(tmp_path / "contexts.parquet", index=False)
+    explain_contexts(tmp_path, background)
+    permuted = _table(tmp_path, "scores")
+    assert len(permuted) == len(MANY)
+    assert own["gate_passed"].mean() >= 0.9
+    assert permuted["gate_passed"].mean() <= 0.1
+    summary = json.loads((tmp_path / "lexical" / "summary.json").read_text())
     assert summary["null_passed"] <= 0.1
 
 

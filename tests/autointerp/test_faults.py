@@ -73,7 +73,7 @@ def test_lasting_faults_end_as_transport_failed(contexts: Path, tmp_path: Path, 
         assert set(server.counters.keys.values()) == {3}
         assert _statuses(run, "explain") == {"transport_failed": LATENTS}
         assert run.parse("explain") == 2
-        # Nothing was stored, so a later run asks again, and may succeed.
+        # No answer was stored, so a later run asks again, and may succeed.
         server.behaviour.script = ("ok",)
         assert run.call("explain") == 0
         assert run.parse("explain") == 0
@@ -143,7 +143,7 @@ def test_an_invalid_answer_is_asked_for_again(contexts: Path, tmp_path: Path) ->
         ("quota", "quota"),
         ("redirect", "redirects elsewhere"),
         ("400_other", "rejects the request"),
-        ("retry_after_300", "asks to wait 300 s"),
+        ("retry_after:300", "asks to wait 300 s"),
     ],
 )
 def test_what_will_repeat_stops_the_run_and_keeps_what_is_paid(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from tests.autointerp.conftest import SENTINEL
 from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import ANNOTATORS, CONCEPTS, KEY_ENV, Run
 from tests.autointerp.oracle import Behaviour
-from tests.autointerp.test_explain_lexical import annotate
+from tests.autointerp.test_explain_lexical import MANY, annotate, make_many
+from workflow_scripts.autointerp.scoring import Item, null_passed, permuted_passes, score_items
 from workflow_scripts.autointerp.statistics import Gate
 
 WORDS = {"anchor": "encyclopedic", "lambda": "source_code", "import": "source_code"}
@@ -28,33 +29,137 @@ def _scores(contexts: Path, folder: Path, annotator: str) -> pd.DataFrame:
     return pd.read_parquet(run.llm("scores"))
 
 
-@pytest.mark.parametrize(
-    ("annotator", "low", "high"),
-    [
-        ("oracle", 0.97, 1.0),
-        ("blind", 0.3, 0.7),
-        ("inverted", 0.0, 0.03),
-        ("always_yes", 0.5, 0.5),
-        ("always_no", 0.5, 0.5),
-    ],
-)
-def test_annotators_score_as_they_must(
-    contexts: Path, tmp_path: Path, annotator: str, low: float, high: float
-) -> None:
-    scores = _scores(contexts, tmp_path, annotator)
-    # A blind annotator is right by chance: single latents stray from 0.5, their mean does not.
-    aurocs = scores["auroc"] if annotator != "blind" else pd.Series([scores["auroc"].mean()])
-    assert aurocs.between(low, high).all()
-    assert scores["balanced_accuracy"].mean() == pytest.approx((low + high) / 2, abs=0.2)
-    assert scores["gate_passed"].all() == (annotator == "oracle")
+def test_an_oracle_scores_one_and_passes(contexts: Path, tmp_path: Path) -> None:
+    scores = _scores(contexts, tmp_path, "oracle")
+    assert (scores[["auroc", "balanced_accuracy"]] >= 0.97).all(axis=None)
+    assert scores["gate_passed"].all()
     assert (scores["positives"] >= 10).all()
 
 
-def test_permuted_explanations_rarely_pass_the_gate() -> None:
+def test_an_inverted_oracle_scores_zero_and_fails(contexts: Path, tmp_path: Path) -> None:
+    scores = _scores(contexts, tmp_path, "inverted")
+    assert (scores[["auroc", "balanced_accuracy"]] <= 0.03).all(axis=None)
+    assert not scores["gate_passed"].any()
+
+
+@pytest.mark.parametrize("annotator", ["always_yes", "always_no"])
+def test_one_answer_to_everything_scores_exactly_half(
+    contexts: Path, tmp_path: Path, annotator: str
+) -> None:
+    scores = _scores(contexts, tmp_path, annotator)
+    assert (scores[["auroc", "balanced_accuracy"]] == 0.5).all(axis=None)
+    assert not scores["gate_passed"].any()
+
+
+def test_a_blind_annotator_scores_half_in_the_mean_and_fails(
+    contexts: Path, tmp_path: Path
+) -> None:
+    scores = _scores(contexts, tmp_path, "blind")
+    # Four latents of 20 + 20 contexts: a standard error of 0.05.
+    assert scores["auroc"].mean() == pytest.approx(0.5, abs=0.15)
+    assert scores["balanced_accuracy"].mean() == pytest.approx(0.5, abs=0.15)
+    assert not scores["gate_passed"].any()
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many")
+    annotate(folder, *make_many(folder))
+    return folder
+
+
+@pytest.mark.parametrize("annotator", ["oracle", "blind"])
+def test_permuted_explanations_rarely_pass_the_gate(
+    many: Path, tmp_path: Path, annotator: str
+) -> None:
+    with FakeServer(Behaviour(annotator=annotator)) as server:
+        run = Run(many, tmp_path, server.url, tmp_path / "cache", held_out=40, null=20)
+        assert run.purpose("explain") == run.purpose("score") == 0
+        own = pd.read_parquet(run.llm("scores"))
+        explanations = pd.read_parquet(run.llm("explanations"))
+        explanations["explanation"] = np.roll(explanations["explanation"], 1)
+        explanations.to_parquet(run.llm("explanations"), index=False)
+        assert run.purpose("score") == 0
+    permuted = pd.read_parquet(run.llm("scores"))
+    assert len(permuted) == len(MANY)
+    assert own["gate_passed"].mean() == pytest.approx(float(annotator == "oracle"), abs=0.1)
+    assert permuted["gate_passed"].mean() <= 0.1
+    summary = json.loads(run.file("score", "summary.json").read_text())
+    assert summary["null_passed"] <= 0.1
+
+
+def test_a_latent_s_own_permuted_explanation_is_not_in_its_bar() -> None:
+    # Two latents of twenty suit every explanation: 10 % of all, but 5 % of what the others leave.
+    null = np.full((20, 5), 0.5)
+    null[:2] = 0.9
+    count = np.full(20, 50)
+    passed = permuted_passes(null, count, count, Gate())
+    assert passed.tolist() == [True] * 10 + [False] * 90
+    null[5] = np.nan
+    assert len(permuted_passes(null, count, count, Gate())) == 95
+
+
+def test_every_permuted_explanation_passes_a_gate_that_asks_nothing() -> None:
     rng = np.random.default_rng(0)
-    null = rng.beta(40, 40, 2000)
-    low = null - 0.15
-    assert Gate().passes(null, low, null).mean() <= 0.1
+    count = np.full(400, 50)
+    null = rng.normal(0.5, 0.05, (400, 1))
+    assert permuted_passes(null, count, count, Gate(-9.0, 0.0)).mean() > 0.99
+    assert permuted_passes(null, count, count, Gate(0.05, 95.0)).mean() <= 0.05
+
+
+def _judged(
+    rng: np.random.Generator, kind: str, items: int, lead: Sequence[float]
+) -> Iterator[Item]:
+    """Judge ``items`` contexts per latent; the active ones lead by ``lead`` standard deviations."""
+    for latent, ahead in enumerate(lead):
+        for number, noise in enumerate(rng.normal(size=items)):
+            active = number % 2 == 0
+            score = round(50 + 12 * (noise + ahead * active))
+            yield Item(latent, "a", 0, kind, active, False, score, "ok")
+
+
+def _scored(items: Sequence[Item], latents: int) -> pd.DataFrame:
+    frame = pd.DataFrame(
+        {"latent": range(latents), "annotator": "a", "replicate": 0, "status": "not_run"}
+    ).set_index(["latent", "annotator", "replicate"], drop=False)
+    return score_items(frame, items, Gate())
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_a_null_of_fewer_items_sets_the_bar_of_equally_many(spread: float) -> None:
+    latents, rng = 1000, np.random.default_rng(1)
+    lead = rng.normal(0, spread, latents).tolist()
+    # Null and real scores are alike here, but for the number of items: 20 and 100.
+    items = [*_judged(rng, "null", 20, lead), *_judged(rng, "score", 100, lead)]
+    scores = _scored(items, latents)
+    auroc, low, equal, null = (
+        scores[name].to_numpy() for name in ("auroc", "auroc_low", "null_equal", "null_auroc")
+    )
+    assert Gate().null_bar(equal) == pytest.approx(Gate().null_bar(auroc), abs=0.02)
+    assert Gate().null_bar(null) > Gate().null_bar(equal) + 0.04
+    assert (scores["gate_passed"] == Gate().passes(auroc, low, equal)).all()
+    assert null_passed(scores, Gate(-9.0, 0.0)) == pytest.approx(1.0, abs=0.01)
+    assert null_passed(scores, Gate()) == pytest.approx(scores["gate_passed"].mean(), abs=0.02)
+
+
+def test_a_null_of_more_items_is_widened() -> None:
+    latents, rng = 1000, np.random.default_rng(3)
+    lead = [0.0] * latents
+    scores = _scored([*_judged(rng, "null", 100, lead), *_judged(rng, "score", 6, lead)], latents)
+    bar, null = (Gate().null_bar(scores[name].to_numpy()) for name in ("null_equal", "null_auroc"))
+    # Of three pairs of contexts the AUROC comes in steps of 1 / 9.
+    assert bar == pytest.approx(Gate().null_bar(scores["auroc"].to_numpy()), abs=1 / 9)
+    assert bar > null + 0.2
+    assert scores["null_equal"].between(0.0, 1.0).all()
+
+
+def test_a_null_of_as_many_items_stays_as_it_is() -> None:
+    rng = np.random.default_rng(2)
+    lead = [0.0] * 50
+    scores = _scored([*_judged(rng, "null", 40, lead), *_judged(rng, "score", 40, lead)], 50)
+    assert scores["null_equal"].to_numpy() == pytest.approx(scores["null_auroc"].to_numpy())
+    alone = _scored([*_judged(rng, "null", 20, lead[:1]), *_judged(rng, "score", 40, lead[:1])], 1)
+    assert alone["null_equal"].tolist() == alone["null_auroc"].tolist()
 
 
 @pytest.mark.parametrize(("annotator", "expected"), [("oracle", 1.0), ("always_yes", 0.5)])

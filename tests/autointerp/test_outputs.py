@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from tests.autointerp.fake_server import FakeServer
+from tests.autointerp.llm_run import ANNOTATORS, Run
 from workflow_scripts.autointerp.cache import Entry
 from workflow_scripts.autointerp.conversation import Conversation
 from workflow_scripts.autointerp.dialect import Dialect
-from workflow_scripts.autointerp.outputs import LEDGER, Outputs, writing
-from workflow_scripts.autointerp.requests import Header, Request
+from workflow_scripts.autointerp.outputs import LEDGER, Outputs, prompt_of, writing
+from workflow_scripts.autointerp.prompts import load_prompt
+from workflow_scripts.autointerp.requests import Header, Request, read_header
 
 HEADER = Header("explain", {"main": "You explain."}, (), {"explain_main": "a" * 64})
 URL = "http://127.0.0.1:1/v1"
@@ -52,7 +57,9 @@ def test_requests_are_written_in_the_order_of_their_file(tmp_path: Path) -> None
     with writing(outputs, HEADER, "127.0.0.1:1") as writer:
         for place in (3, 1, 0, 4, 2):
             if place == 3:
-                writer.add(place, talk(place), "HTTP 500")
+                given_up = talk(place)
+                given_up.failure = "HTTP 500"
+                writer.add(place, given_up)
             else:
                 writer.add(place, talk(place, said=f"word {place}"))
     rows = [json.loads(line) for line in outputs.responses.read_text().splitlines()]
@@ -61,7 +68,12 @@ def test_requests_are_written_in_the_order_of_their_file(tmp_path: Path) -> None
     with outputs.ledger.open(newline="", encoding="utf-8") as file:
         book = list(csv.DictReader(file))
     assert list(book[0]) == LEDGER
-    assert [row["request"] for row in book] == ["r0", "r1", "r2", "r4"]
+    assert [row["request"] for row in book] == [f"r{n}" for n in range(5)]
+    assert book[3]["key"] == talk(3).question()[0]
+    assert (book[3]["finish_reason"], book[3]["status"]) == ("transport_failed", "0")
+    empty = ("returned_model", "fingerprint", "input_tokens", "output_tokens", "attempts")
+    assert {book[3][name] for name in (*empty, "received", "sdk")} == {""}
+    assert (book[0]["prompt"], book[0]["taxonomy"]) == ("explain_main:" + "a" * 12, "")
     assert book[0]["returned_model"] == "'=cmd()?[31m"  # no formula, no control character
     manifest = json.loads(outputs.manifest.read_text())
     assert manifest["statuses"] == {"ok": 4, "transport_failed": 1}
@@ -80,3 +92,46 @@ def test_nothing_appears_where_the_step_fails(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="in the middle"):
         fail()
     assert not list(tmp_path.iterdir())
+
+
+THREE = [*ANNOTATORS, {**ANNOTATORS[0], "name": "third", "label_seed": 7}]
+VARIANT = {"first": "main", "second": "paraphrase", "third": "main"}
+
+
+def test_each_row_names_its_own_prompt_and_taxonomy(contexts: Path, tmp_path: Path) -> None:
+    with FakeServer() as server:
+        run = Run(contexts, tmp_path, server.url, tmp_path / "cache", THREE, held_out=4, null=0)
+        run.more = ("--fuzz", "4")
+        run.everything()
+    for purpose in ("explain", "classify", "score"):
+        header = read_header(run.file(purpose, "requests.jsonl"))
+        taxonomy = f"{header.taxonomy['version']}:{header.taxonomy['sha256_16'][:12]}"
+        with run.file(purpose, "ledger.csv").open(newline="", encoding="utf-8") as file:
+            book = list(csv.DictReader(file))
+        assert {row["annotator"] for row in book} == set(VARIANT)
+        for row in book:
+            stem = "fuzz" if row["request"].startswith("fuzz") else purpose
+            prompt = load_prompt(stem, VARIANT[row["annotator"]])
+            assert row["prompt"] == f"{prompt.name}:{prompt.digest[:12]}"
+            assert row["taxonomy"] == taxonomy
+
+
+def test_a_template_that_was_changed_meanwhile_is_not_taken_for_the_one_that_was_filled() -> None:
+    main, other = (load_prompt("explain", variant) for variant in ("main", "paraphrase"))
+    header = Header(
+        "explain", {"k": main.system}, (), {main.name: main.digest, other.name: other.digest}
+    )
+    assert prompt_of(header, "explain", "k") == f"{main.name}:{main.digest[:12]}"
+    both = f"explain_main:{'0' * 12}+{other.name}:{other.digest[:12]}"
+    older = replace(header, prompts={**header.prompts, main.name: "0" * 64})
+    assert prompt_of(older, "explain", "k") == both
+
+
+def test_the_ledgers_status_stays_a_number(tmp_path: Path) -> None:
+    outputs = Outputs(*(tmp_path / name for name in ("responses", "ledger", "manifest")))
+    given_up = talk(1)
+    given_up.failure = "HTTP 500"
+    with writing(outputs, HEADER, "127.0.0.1:1") as writer:
+        writer.add(0, talk(0, said="word"))
+        writer.add(1, given_up)
+    assert pd.read_csv(outputs.ledger)["status"].tolist() == [200, 0]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -11,7 +13,9 @@ import pytest
 from tests.autointerp.conftest import SENTINEL
 from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import KEY_ENV, Run
+from tests.autointerp.oracle import Behaviour
 from workflow_scripts.autointerp import pack_cache
+from workflow_scripts.autointerp.cache import canonical, encode_failure
 
 
 @pytest.fixture
@@ -93,3 +97,57 @@ def test_an_altered_archive_is_refused_whole(
     assert pack_cache.main(["unpack", "--cache", str(fresh), "--archive", str(archive)]) == 2
     assert needle in capsys.readouterr().err
     assert not fresh.exists()
+
+
+def test_an_archive_replays_what_was_given_up(
+    contexts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeServer(Behaviour(first={2: "500"})) as server:
+        run = Run(contexts, tmp_path / "a", server.url, tmp_path / "cache")
+        flags = ("--attempts", "1", "--concurrency", "1")
+        assert run.build("explain") == run.call("explain", *flags) == 0
+    ledger, archive = run.file("explain", "ledger.csv"), tmp_path / "run.tar"
+    (run.cache / "dialects" / f"{'0' * 64}.json").write_text('{"form": "of a later version"}')
+    pack = ["pack", "--cache", str(run.cache), "--archive", str(archive), "--ledgers", str(ledger)]
+    assert pack_cache.main(pack) == 0
+    assert "3 answers packed" in capsys.readouterr().err
+    other = Run(run.data, tmp_path / "b", run.url, tmp_path / "fresh")
+    unpack = ["unpack", "--cache", str(other.cache), "--archive", str(archive)]
+    assert pack_cache.main(unpack) == other.build("explain") == 0
+    assert other.call("explain", "--mode", "replay") == 0
+    for name in ("responses.jsonl", "ledger.csv", "manifest.json"):
+        assert run.file("explain", name).read_bytes() == other.file("explain", name).read_bytes()
+    next((run.cache / "failures").iterdir()).unlink()
+    assert pack_cache.main(pack) == 2
+    assert "lacks the failure" in capsys.readouterr().err
+
+
+KEY = "ab" * 32
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "good"),
+    [
+        (f"failures/{KEY}.json", encode_failure(KEY, "HTTP 500"), True),
+        (f"failures/{KEY}.json", encode_failure("cd" * 32, "HTTP 500"), False),
+        (f"failures/{KEY}.json", encode_failure(KEY, "x" * 5000), False),
+        (f"failures/{KEY}.json", canonical({"key": KEY, "reason": None}), False),
+        (f"failures/{KEY}.json", b"\xff", False),
+        (f"failures/../{KEY}.json", encode_failure(KEY, "HTTP 500"), False),
+        (f"ab/{KEY}.json", encode_failure(KEY, "HTTP 500"), False),
+        (f"dialects/{KEY}.json", b"{}", True),
+        (f"dialects/{KEY}.json", b'{"limit": "none"}', False),
+    ],
+)
+def test_every_file_of_an_archive_is_what_its_name_says(
+    tmp_path: Path, name: str, content: bytes, good: bool
+) -> None:
+    sums = {name: hashlib.sha256(content).hexdigest()}
+    head = {"format": pack_cache.FORMAT, "version": pack_cache.VERSION, "files": sums}
+    archive, fresh = tmp_path / "run.tar", tmp_path / "fresh"
+    with tarfile.open(archive, "w") as tar:
+        pack_cache._add(tar, pack_cache.MANIFEST, json.dumps(head).encode())
+        pack_cache._add(tar, name, content)
+    flags = ["--cache", str(fresh), "--archive", str(archive)]
+    assert pack_cache.main(["unpack", *flags]) == (0 if good else 2)
+    assert (fresh / name).exists() == good

@@ -4,6 +4,9 @@ The key is the SHA-256 of the canonical JSON of what was asked (address, API, ex
 replicate); how it was asked (secret key, time-outs, retries, concurrency, prices) does not count.
 An entry is written to a temporary file, synced and linked into place: the first writer wins, and
 every process reads the same.
+
+Why a question was given up is stored beside the entries. It is no answer: a live run asks again,
+and a replay ends the request as the run did.
 """
 
 from __future__ import annotations
@@ -23,7 +26,11 @@ from workflow_scripts.cli import UserError, log
 
 SCHEMA_VERSION = 1
 API = "chat.completions"
-QUARANTINE = "quarantine"
+QUARANTINE, FAILURES = "quarantine", "failures"
+NO_STATUS = 0
+"""In the ledger, the status of a question that was given up: a number, as the others are."""
+MAX_FAILURE = 4096
+"""Bytes of a failure's file; a reason is one short line."""
 _COUNTER = itertools.count()
 
 
@@ -107,7 +114,7 @@ class ResponseCache:
         path = self.path(key)
         try:
             raw = path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # told when an answer is stored
             return None
         entry = decode_entry(raw, key)
         if entry is None:
@@ -131,6 +138,40 @@ class ResponseCache:
 
     def _held(self, entry: Entry, written: bool) -> Entry:
         return entry if written else self.get(entry.key) or self.put(entry)
+
+    def failure(self, key: str) -> str | None:
+        """Return why the question with this key was given up, or None if it never was."""
+        path = self.failure_path(key)
+        try:
+            raw = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):  # told when an answer is stored
+            return None
+        reason = decode_failure(raw, key)
+        if reason is None:
+            self._quarantine(path)
+        return reason
+
+    async def put_failure(self, key: str, reason: str, syncer: Syncer) -> str:
+        """Store durably why a question was given up; return the reason that the store holds now.
+
+        It is the first writer's, so that every run that gave up writes what a replay will.
+
+        Raises
+        ------
+        UserError
+            If the folder cannot be written.
+        """
+        path, content = self.failure_path(key), encode_failure(key, reason)
+        if await syncer.write_once(path, content):
+            return reason
+        held = self.failure(key)
+        if held is None:  # it was damaged, and is in quarantine now
+            await syncer.write_once(path, content)
+        return held or reason
+
+    def failure_path(self, key: str) -> Path:
+        """Return the file that says why a question was given up."""
+        return self.root / FAILURES / f"{key}.json"
 
     def keys(self) -> Iterator[str]:
         """Yield the keys of all entries, sorted."""
@@ -176,3 +217,21 @@ def decode_entry(raw: bytes, key: str) -> Entry | None:
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return entry if entry.key == key == asked else None
+
+
+def encode_failure(key: str, reason: str) -> bytes:
+    """Return the bytes of a failure's file."""
+    return canonical({"key": key, "reason": reason}) + b"\n"
+
+
+def decode_failure(raw: bytes, key: str) -> str | None:
+    """Return the reason, or None when the file is torn, altered, or not the one of its name."""
+    if len(raw) > MAX_FAILURE:
+        return None
+    try:
+        reason = json.loads(raw)["reason"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    if not isinstance(reason, str) or not reason.isprintable():
+        return None
+    return reason if reason and raw == encode_failure(key, reason) else None

@@ -37,6 +37,8 @@ from workflow_scripts.autointerp.stored import StoredAnswers
 INTERRUPTED = 130
 GRACE = 20.0
 """Seconds that calls in flight may still take after an interrupt."""
+AFTER = 0.2
+"""Seconds for what follows a call; who waits for a turn to call is not waited for."""
 LINE_SECONDS = 15.0
 
 
@@ -69,7 +71,8 @@ def call_llm(paths: Paths, base_url: str, key_env: str, mode: str, policy: Polic
     """
     url = normalise_url(base_url)
     header = read_header(paths.requests)
-    answers = StoredAnswers(ResponseCache(paths.cache), url, header, policy.form)
+    cache, replay = ResponseCache(paths.cache), mode == "replay"
+    answers = StoredAnswers(cache, url, header, policy.form, failures=replay)
     requests = enumerate(read_requests(paths.requests))
     tally = Tally()
     missing: list[str] = []
@@ -80,7 +83,7 @@ def call_llm(paths: Paths, base_url: str, key_env: str, mode: str, policy: Polic
                 writer.add(place, found)
                 tally.done += 1
                 tally.cached += len(found.turns)
-            elif mode == "live":
+            elif not replay:
                 left = chain([(place, request)], requests)
                 rest = Rest(left, count_requests(paths.requests), tally, writer)
                 _send(paths, url, key_env, policy, rest)
@@ -120,6 +123,11 @@ def _send(paths: Paths, url: str, key_env: str, policy: Policy, rest: Rest) -> N
             f"warning: {rest.tally.usage_missing} answers say nothing of their tokens; "
             "their upper bound was booked"
         )
+    if rest.tally.cut_off:
+        cli.log(
+            f"warning: {rest.tally.cut_off} calls gave no answer, yet may be billed; "
+            "their upper bound was booked"
+        )
 
 
 async def _run(paths: Paths, url: str, key: str, key_env: str, policy: Policy, rest: Rest) -> None:
@@ -143,7 +151,8 @@ async def _run(paths: Paths, url: str, key: str, key_env: str, policy: Policy, r
             stopping = asyncio.create_task(interrupted.wait())
             await asyncio.wait({job, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if interrupted.is_set():
-                await asyncio.wait({job}, timeout=GRACE)
+                await caller.quiet(GRACE)
+                await asyncio.wait({job}, timeout=AFTER)
                 job.cancel()
                 await asyncio.gather(job, return_exceptions=True)
                 raise InterruptedRunError(f"{rest.tally.done} of {rest.total} are answered")
@@ -272,9 +281,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         return cli.guarded(run)
-    except InterruptedRunError as stop:
+    except (InterruptedRunError, KeyboardInterrupt) as stop:
         command = json.dumps(["python", "-m", __spec__.name if __spec__ else "", *sys.argv[1:]])
-        cli.log(f"interrupted: {stop}; nothing is lost, resume with the same command: {command}")
+        where = str(stop) or "while the cache was read"
+        cli.log(f"interrupted: {where}; nothing is lost, resume with the same command: {command}")
         return INTERRUPTED
 
 

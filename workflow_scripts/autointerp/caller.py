@@ -53,6 +53,8 @@ class Tally:
     sent: int = 0
     retries: int = 0
     usage_missing: int = 0
+    cut_off: int = 0
+    """Calls that gave no answer, though the endpoint did not refuse them."""
 
 
 class StopRunError(Exception):
@@ -63,8 +65,8 @@ class TransportError(Exception):
     """One request could not be answered; the message says why."""
 
 
-Keep = Callable[[int, Conversation, str | None], None]
-"""Takes the place of a request, its conversation, and why it failed (None: it ended)."""
+Keep = Callable[[int, Conversation], None]
+"""Takes the place of a request and its conversation, which ended or was given up."""
 
 
 class Caller:
@@ -92,6 +94,7 @@ class Caller:
         self._dialects: dict[str, Dialect] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._in_flight: dict[str, asyncio.Future[Entry]] = {}
+        self._calling = 0
         self._retries_left = 20
         self._jitter = random.Random()
 
@@ -113,7 +116,7 @@ class Caller:
             If the cache cannot be written.
         """
         self._retries_left = max(20, round(self.policy.retry_share * total))
-        with Syncer() as self._syncer:
+        async with Syncer() as self._syncer:
             workers = [
                 asyncio.create_task(self._work(requests, keep, report))
                 for _ in range(max(1, min(self.policy.concurrency, total)))
@@ -133,6 +136,12 @@ class Caller:
         if self.stopped is None:
             self.stopped = reason
 
+    async def quiet(self, longest: float) -> None:
+        """Wait until no call is in flight, at most so many seconds."""
+        end = time.monotonic() + longest
+        while self._calling and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+
     async def _work(
         self,
         requests: Iterator[tuple[int, Request]],
@@ -146,27 +155,26 @@ class Caller:
             try:
                 dialect = await self.dialect(request)
                 talk = Conversation(self.endpoint.base_url, self.header, request, dialect)
-                failure = await self._settle(talk)
-                keep(place, talk, failure)
+                await self._settle(talk)
+                keep(place, talk)
             except StopRunError as error:
                 self.stop(str(error))
                 return
             except BaseException:
                 self.stop("an error ended the run")
                 raise
-            self.tally.failed += failure is not None
+            self.tally.failed += talk.failure is not None
             self.tally.done += 1
             report(self.tally, self.budget.spent)
 
-    async def _settle(self, talk: Conversation) -> str | None:
-        """Ask until the request has an outcome; return why it has none, where it has none."""
-        while talk.outcome is None:
+    async def _settle(self, talk: Conversation) -> None:
+        """Ask until the request has an outcome or is given up; both are stored."""
+        while talk.outcome is None and talk.failure is None:
             key, question = talk.question()
             try:
                 talk.hear(await self._entry(talk.request, key, question))
             except TransportError as error:
-                return str(error)
-        return None
+                talk.failure = await self.cache.put_failure(key, str(error), self._syncer)
 
     async def _entry(self, request: Request, key: str, question: Question) -> Entry:
         entry = self.cache.get(key)
@@ -223,23 +231,34 @@ class Caller:
         self._check_stopped()
         if not await self.budget.reserve(bound):
             raise StopRunError(
-                "the cap on requests, tokens or cost is reached: raise autointerp.llm.caps and run "
-                "again; what was answered is kept and will not be paid twice"
+                "the cap on requests, tokens or cost is reached: raise max_requests, max_tokens or "
+                "max_cost of autointerp.llm and run again; what was answered is kept and will not "
+                "be paid twice"
             )
         actual = Amount()
         try:
             self._check_stopped()
             self.tally.sent += 1
-            actual = Amount(requests=1)
+            actual = bound  # a call that is cancelled may be billed
+            self._calling += 1
             reply = await self.endpoint.send(question.body)
-            if reply.completion is not None:
-                self.pace.served()
-                usage = reply.completion.usage
-                self.tally.usage_missing += usage is None
-                actual = amount(usage.input, usage.output, price) if usage else bound
+            actual = self._cost(reply, bound, price)
         finally:
+            self._calling -= actual.requests
             await self.budget.settle(bound, actual)
         return reply
+
+    def _cost(self, reply: Reply, bound: Amount, price: Price | None) -> Amount:
+        """Return what a call did cost: the bound, unless the endpoint refused or says its usage."""
+        if reply.completion is not None:
+            self.pace.served()
+            usage = reply.completion.usage
+            self.tally.usage_missing += usage is None
+            return amount(usage.input, usage.output, price) if usage else bound
+        if reply.status >= 300:
+            return Amount(requests=1)
+        self.tally.cut_off += 1
+        return bound
 
     async def _back_off(self, reply: Reply, attempt: int) -> None:
         """Wait before another attempt: as long as asked for, or a random time that doubles."""

@@ -10,6 +10,10 @@ FILTERED = 400
 """The only refusal that is stored: the endpoint's content filter; it is an outcome, not a fault."""
 
 
+MOST_TOKENS = 10**9
+"""More than any call can take: a body that says more is not believed."""
+
+
 @dataclass(frozen=True)
 class Usage:
     """Tokens that the endpoint says it has counted."""
@@ -82,7 +86,9 @@ def _usage(value: Any) -> Usage | None:
         usage = Usage(int(value["prompt_tokens"]), int(value["completion_tokens"]))
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
-    return usage if min(usage.input, usage.output) >= 0 else None
+    return (
+        usage if all(0 <= tokens <= MOST_TOKENS for tokens in (usage.input, usage.output)) else None
+    )
 
 
 @dataclass(frozen=True)

@@ -44,13 +44,18 @@ class Turn:
 
 
 class Conversation:
-    """A request's turns so far; ``outcome`` is set when there is nothing more to ask."""
+    """A request's turns so far.
+
+    ``outcome`` is set when there is nothing more to ask, ``failure`` when the last question was
+    given up; it says why.
+    """
 
     def __init__(self, base_url: str, header: Header, request: Request, dialect: Dialect) -> None:
         self.request = request
         self.dialect = dialect
         self.turns: list[Turn] = []
         self.outcome: Outcome | None = None
+        self.failure: str | None = None
         self._base_url = base_url
         self._header = header
         self._reasks: list[tuple[Exchange, Reask]] = []

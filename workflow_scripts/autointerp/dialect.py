@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from workflow_scripts.autointerp.answers import Exchange, Reask
 from workflow_scripts.autointerp.cache import ResponseCache, canonical
@@ -19,6 +19,7 @@ from workflow_scripts.autointerp.requests import Header, Request, answer_schema,
 from workflow_scripts.cli import UserError
 
 Form = Literal["json_schema", "json_object", "none"]
+Limit = Literal["max_completion_tokens", "max_tokens"]
 LADDER: tuple[Form, ...] = ("json_schema", "json_object", "none")
 MAX_QUOTED = 2000
 
@@ -28,7 +29,7 @@ class Dialect:
     """How to put a request to one model of one endpoint."""
 
     form: Form = "json_schema"
-    limit: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    limit: Limit = "max_completion_tokens"
     temperature: bool = True
     seed: bool = True
 
@@ -135,7 +136,7 @@ def probe_passed(content: str) -> bool:
     """Whether a preflight reply is the JSON object asked for and nothing else."""
     try:
         return bool(json.loads(content.strip()) == {"ready": "yes"})
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -149,12 +150,23 @@ def load_dialect(cache: ResponseCache, key: str) -> Dialect | None:
     """Return a stored finding, or None; a damaged one counts as absent."""
     path = cache.root / "dialects" / f"{key}.json"
     try:
-        return Dialect(**json.loads(path.read_bytes()))
-    except FileNotFoundError:
+        found = decode_dialect(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError):
-        path.unlink()
+    if found is None:
+        path.unlink(missing_ok=True)
+    return found
+
+
+def decode_dialect(raw: bytes) -> Dialect | None:
+    """Return the finding that a file holds, or None when it is damaged or of another version."""
+    try:
+        found = Dialect(**json.loads(raw))
+    except (ValueError, TypeError, RecursionError):
         return None
+    known = found.form in LADDER and found.limit in get_args(Limit)
+    switches = isinstance(found.temperature, bool) and isinstance(found.seed, bool)
+    return found if known and switches else None
 
 
 def store_dialect(cache: ResponseCache, key: str, dialect: Dialect) -> Dialect:

@@ -1,8 +1,7 @@
 """Files that are written once, whole and durably; the first writer wins.
 
 A draft is written beside its place, synced, and linked into it. `write_once` does all three; in an
-event loop a `Syncer` does, whose thread waits for the disk. The rest takes less time than handing
-it over would.
+event loop a `Syncer` does, whose threads wait for the disk.
 """
 
 from __future__ import annotations
@@ -11,14 +10,16 @@ import asyncio
 import itertools
 import os
 import queue
+import secrets
 import threading
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from workflow_scripts.cli import UserError
 
 _COUNTER = itertools.count()
+_TOKEN = secrets.token_hex(8)
+"""Tells processes apart; in containers their numbers repeat."""
 
 
 class Draft:
@@ -33,7 +34,7 @@ class Draft:
     def __init__(self, path: Path, content: bytes) -> None:
         self._path = path
         folder, name = os.path.split(path)
-        self._temporary = f"{folder}/.{name}.{os.getpid()}.{next(_COUNTER)}.part"
+        self._temporary = f"{folder}/.{name}.{_TOKEN}.{next(_COUNTER)}.part"
         self._file = -1
         try:
             self._file = self._create()
@@ -99,67 +100,67 @@ def write_once(path: Path, content: bytes) -> bool:
 
 
 class Syncer:
-    """`write_once` for one event loop. Use as a context manager inside the loop."""
+    """`write_once` for one event loop. Use as an asynchronous context manager.
+
+    Leaving it waits until all that was handed over is in its place.
+    """
+
+    THREADS = 4
+    """Network disks sync side by side; more would take the interpreter's lock in turns."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[tuple[Draft, asyncio.Future[None]] | None]
+        self._queue: queue.SimpleQueue[tuple[Draft, asyncio.Future[bool]] | None]
         self._queue = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._threads = [threading.Thread(target=self._work) for _ in range(self.THREADS)]
 
-    def __enter__(self) -> Syncer:
-        self._thread.start()
+    async def __aenter__(self) -> Syncer:
+        for thread in self._threads:
+            thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._queue.put(None)
-        self._thread.join()
+    async def __aexit__(self, *_: object) -> None:
+        for _thread in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+        await asyncio.sleep(0)  # what the threads have left to the loop
 
     async def write_once(self, path: Path, content: bytes) -> bool:
         """Write a file durably unless it exists; return whether this call wrote it.
 
-        A cancelled call writes it too, and only then ends: the content may have been paid for.
+        A cancelled call's file is written all the same: the content may have been paid for.
 
         Raises
         ------
         UserError
             If the folder cannot be written.
         """
-        draft = Draft(path, content)
-        synced = self._loop.create_future()
-        self._queue.put((draft, synced))
-        try:
-            await synced
-        except asyncio.CancelledError:
-            draft.sync()
-            draft.publish()
-            raise
-        return draft.publish()
+        written: asyncio.Future[bool] = self._loop.create_future()
+        self._queue.put((Draft(path, content), written))
+        return await written
 
     def _work(self) -> None:
-        running = True
-        while running:
-            batch = [self._queue.get()]
-            while not self._queue.empty():
-                batch.append(self._queue.get())
-            running = None not in batch
-            ended = [(synced, _failure(draft)) for draft, synced in filter(None, batch)]
-            self._loop.call_soon_threadsafe(_settle, ended)
+        while (job := self._queue.get()) is not None:
+            draft, written = job
+            failure = None
+            try:
+                draft.sync()
+            except Exception as error:  # whoever waits for it must be told
+                failure = error
+            self._loop.call_soon_threadsafe(_finish, draft, written, failure)
 
 
-def _failure(draft: Draft) -> UserError | None:
+def _finish(draft: Draft, written: asyncio.Future[bool], failure: Exception | None) -> None:
+    """Publish a synced draft, in the loop: there it takes less time than in a thread."""
+    won = False
     try:
-        draft.sync()
+        won = failure is None and draft.publish()
     except UserError as error:
-        return error
-    return None
-
-
-def _settle(ended: Sequence[tuple[asyncio.Future[None], UserError | None]]) -> None:
-    for synced, failure in ended:
-        if synced.done():  # cancelled meanwhile
-            continue
-        if failure is None:
-            synced.set_result(None)
-        else:
-            synced.set_exception(failure)
+        failure = error
+    if written.done():  # cancelled meanwhile
+        return
+    if failure is None:
+        written.set_result(won)
+    else:
+        written.set_exception(failure)

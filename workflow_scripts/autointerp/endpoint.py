@@ -9,8 +9,11 @@ Exceptions of a call hold the key in their request, so none leaves this module.
 from __future__ import annotations
 
 import asyncio
+import datetime
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Literal
 
 import httpx2  # the transport of the openai package
@@ -107,7 +110,8 @@ class Endpoint:
             kind: Kind = "busy" if status in (429, 503) else "retry"
             return Reply(kind, status=status, reason=f"HTTP {status}", retry_after=wait)
         if status == FILTERED and detail.names(("content_filter",)):
-            return Reply("filtered", text, status)
+            # This text is stored, though no answer needs it: it must not quote the key.
+            return Reply("filtered", text.replace(self._key, "[key]"), status)
         if status in (400, 422):
             return Reply("rejected", text, status, reason=message)
         return Reply("fatal", text, status, reason=message)
@@ -125,9 +129,26 @@ def _needed(client: openai.AsyncOpenAI) -> dict[str, str]:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that a reply asks to wait: a number of them, or until a date."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         try:
-            return max(0.0, float(headers[name]) * unit)
+            wait = float(headers[name]) * unit
         except (KeyError, ValueError):
             continue
-    return None
+        if math.isfinite(wait):
+            return max(0.0, wait)
+    until = _moment(headers, "retry-after")
+    if until is None:
+        return None
+    # The endpoint's own clock, where it tells it: this machine's may be wrong.
+    now = _moment(headers, "date") or datetime.datetime.now(datetime.UTC)
+    return max(0.0, (until - now).total_seconds())
+
+
+def _moment(headers: Mapping[str, str], name: str) -> datetime.datetime | None:
+    """Return the date in a header, or None if there is none that can be read."""
+    try:
+        found = parsedate_to_datetime(headers[name])
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)

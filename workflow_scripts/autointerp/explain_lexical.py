@@ -27,6 +27,7 @@ from workflow_scripts.autointerp.categorise import (
 )
 from workflow_scripts.autointerp.heldout import PERMUTATIONS, HeldOutScores, score_held_out
 from workflow_scripts.autointerp.lexical import FOLDS, Design, LexicalResult, explain, render
+from workflow_scripts.autointerp.scoring import permuted_passes, share
 from workflow_scripts.autointerp.select_contexts import HARD, OK, POSITIVE, TRAIN, read_table
 from workflow_scripts.autointerp.statistics import Gate, auroc_interval
 from workflow_scripts.autointerp.taxonomy import UNASSIGNED, Taxonomy, load_taxonomy
@@ -205,6 +206,7 @@ def _summary(
     done = frame[frame["status"] == OK]
     assigned = done["category"] != UNASSIGNED
     known = null[~np.isnan(null)]
+    positives, negatives = (done[name].to_numpy(np.int64) for name in ("positives", "negatives"))
     return {
         "annotator": ANNOTATOR,
         "annotator_kind": "lexical",
@@ -213,23 +215,13 @@ def _summary(
         "statuses": {str(k): int(v) for k, v in frame["status"].value_counts().items()},
         "coverage": float(assigned.mean()) if len(done) else 0.0,
         "gate_passed": float(done["gate_passed"].mean()) if len(done) else 0.0,
-        "null_passed": _null_passed(done, gate, null),
+        "null_passed": share(permuted_passes(null, positives, negatives, gate)),
         "null_bar": gate.null_bar(null),
         "null_auroc": float(known.mean()) if len(known) else None,
         "auroc": {q: _quantile(done["auroc"], q) for q in ("0.25", "0.5", "0.75")},
         "auroc_hard_median": _quantile(done["auroc_hard"], "0.5"),
         "taxonomy": {"version": taxonomy.version, "sha256_16": taxonomy.digest},
     }
-
-
-def _null_passed(done: pd.DataFrame, gate: Gate, null: NDArray[np.float64]) -> float | None:
-    """Return the share of latents that the gate would pass with another latent's explanation."""
-    if not len(done) or np.isnan(null).all():
-        return None
-    positives = np.repeat(done["positives"].to_numpy(), PERMUTATIONS)
-    negatives = np.repeat(done["negatives"].to_numpy(), PERMUTATIONS)
-    low, _ = auroc_interval(null.ravel(), positives, negatives)
-    return float(gate.passes(null.ravel(), low, null).mean())
 
 
 def _quantile(values: pd.Series[float], quantile: str) -> float | None:

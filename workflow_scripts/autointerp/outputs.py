@@ -1,12 +1,14 @@
 """The calling step's outputs: responses, ledger and manifest, in the order of the requests.
 
-All of it follows from the stored answers, so that a replay writes the same bytes.
+All of it follows from the stored answers and failures, so that a replay writes the same bytes.
 """
 
 from __future__ import annotations
 
 import csv
+import functools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,17 +17,24 @@ from pathlib import Path
 from typing import TextIO
 
 from workflow_scripts import files
+from workflow_scripts.autointerp.cache import NO_STATUS
 from workflow_scripts.autointerp.conversation import Conversation, Turn
 from workflow_scripts.autointerp.dialect import Dialect
+from workflow_scripts.autointerp.prompts import load_prompt
 from workflow_scripts.autointerp.requests import Header, Request
-from workflow_scripts.cli import log
+from workflow_scripts.cli import UserError, log
 
 _LEDGER = (
     "request,latent,annotator,replicate,turn,key,host,requested_model,returned_model,fingerprint,"
-    "finish_reason,status,input_tokens,output_tokens,attempts,received,seed,prompt,contexts,sdk"
+    "finish_reason,status,input_tokens,output_tokens,attempts,received,seed,prompt,taxonomy,"
+    "contexts,sdk"
 )
 LEDGER = _LEDGER.split(",")
-"""Columns of the ledger: a row per stored answer."""
+"""Columns of the ledger: a row per stored answer, and one per question that was given up.
+
+`prompt` is name:SHA-256 of the template that was filled, `taxonomy` version:digest.
+"""
+TRANSPORT_FAILED = "transport_failed"
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,9 @@ def writing(outputs: Outputs, header: Header, host: str) -> Iterator[Writer]:
     ):
         writer = Writer(out, book, header, host)
         yield writer
-    files.write_json(outputs.manifest, writer.finish())
+        for file in (out, book):
+            file.flush()  # what the disk has no room for must not leave a part of the outputs
+        files.write_json(outputs.manifest, writer.finish())
 
 
 class Writer:
@@ -61,18 +72,19 @@ class Writer:
         self._header = header
         self._host = host
         self._facts = _Facts()
-        self._prompt = "+".join(f"{n}:{d[:12]}" for n, d in sorted(header.prompts.items()))
+        self._prompt_of = functools.cache(functools.partial(prompt_of, header))
+        self._taxonomy = _taxonomy_of(header)
         self._waiting: dict[int, tuple[str, list[list[object]]]] = {}
         """Lines of requests that ended before one ahead of them, by place."""
         self._next = 0
 
-    def add(self, place: int, talk: Conversation, failure: str | None = None) -> None:
-        """Take the request at ``place`` in the file (from 0); ``failure``: why it did not end."""
-        self._facts.statuses[talk.outcome.status if talk.outcome else "transport_failed"] += 1
+    def add(self, place: int, talk: Conversation) -> None:
+        """Take the request at ``place`` in the file (from 0), which ended or was given up."""
+        self._facts.statuses[talk.outcome.status if talk.outcome else TRANSPORT_FAILED] += 1
         self._facts.dialects[talk.request.model] = talk.dialect
         row = {
             "id": talk.request.id,
-            "failure": failure,
+            "failure": talk.failure,
             "exchanges": [vars(turn.exchange) for turn in talk.turns],
         }
         self._waiting[place] = json.dumps(row, ensure_ascii=False) + "\n", self._rows(talk)
@@ -90,37 +102,79 @@ class Writer:
 
     def _rows(self, talk: Conversation) -> list[list[object]]:
         """Return a request's rows of the ledger."""
+        asked = self._asked(talk.request)
         rows = []
         for number, turn in enumerate(talk.turns):
             self._facts.note(talk.request.model, turn)
-            row = self._row(talk.request, number, turn)
-            rows.append([row[name] for name in LEDGER])
-        return rows
+            rows.append({**asked, "turn": number, **_answered(turn)})
+        if talk.failure is not None:
+            key, _ = talk.question()
+            given_up = {"finish_reason": TRANSPORT_FAILED, "status": NO_STATUS}
+            rows.append({**asked, "turn": len(talk.turns), "key": key, **given_up})
+        return [[row.get(name, "") for name in LEDGER] for row in rows]
 
-    def _row(self, request: Request, number: int, turn: Turn) -> dict[str, object]:
-        entry, said = turn.entry, turn.completion
+    def _asked(self, request: Request) -> dict[str, object]:
+        """Return what the ledger says of a request, however it ended."""
         return {
             "request": request.id,
             "latent": request.latent,
             "annotator": request.annotator,
             "replicate": request.replicate,
-            "turn": number,
-            "key": entry.key,
             "host": self._host,
             "requested_model": request.model,
-            "returned_model": plain_cell(said.model),
-            "fingerprint": plain_cell(said.fingerprint),
-            "finish_reason": plain_cell(said.finish_reason),
-            "status": entry.status,
-            "input_tokens": said.usage.input if said.usage else "",
-            "output_tokens": said.usage.output if said.usage else "",
-            "attempts": entry.attempts,
-            "received": entry.received,
             "seed": request.seed,
-            "prompt": self._prompt,
+            "prompt": self._prompt_of(
+                "fuzz" if request.kind == "fuzz" else request.purpose, request.system
+            ),
+            "taxonomy": self._taxonomy,
             "contexts": request.contexts,
-            "sdk": entry.sdk,
         }
+
+
+def _answered(turn: Turn) -> dict[str, object]:
+    """Return what the ledger says of an answer."""
+    entry, said = turn.entry, turn.completion
+    return {
+        "key": entry.key,
+        "returned_model": plain_cell(said.model),
+        "fingerprint": plain_cell(said.fingerprint),
+        "finish_reason": plain_cell(said.finish_reason),
+        "status": entry.status,
+        "input_tokens": said.usage.input if said.usage else "",
+        "output_tokens": said.usage.output if said.usage else "",
+        "attempts": entry.attempts,
+        "received": entry.received,
+        "sdk": entry.sdk,
+    }
+
+
+def prompt_of(header: Header, purpose: str, system: str) -> str:
+    """Return name and digest of the template behind a system prompt, given by its key.
+
+    Several, joined by `+`, where the header names them and none can be told to be the one.
+    """
+    names = [name for name in sorted(header.prompts) if name.startswith(f"{purpose}_")]
+    if len(names) > 1:
+        text = header.systems[system]
+        names = [name for name in names if _gave(header, purpose, name, text)] or names
+    return "+".join(f"{name}:{header.prompts[name][:12]}" for name in names)
+
+
+def _gave(header: Header, purpose: str, name: str, system: str) -> bool:
+    """Whether a template, as it was when the requests were built, gave this system prompt."""
+    try:
+        prompt = load_prompt(purpose, name.removeprefix(f"{purpose}_"))
+    except UserError:
+        return False
+    fixed = prompt.system.split("{{taxonomy}}")  # the categories' order is the annotator's
+    form = ".*".join(re.escape(part) for part in fixed)
+    same = prompt.digest == header.prompts[name]
+    return same and re.fullmatch(form, system, re.DOTALL) is not None
+
+
+def _taxonomy_of(header: Header) -> str:
+    known = header.taxonomy
+    return plain_cell(f"{known['version']}:{known['sha256_16'][:12]}") if known else ""
 
 
 @dataclass

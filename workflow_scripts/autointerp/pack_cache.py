@@ -3,8 +3,9 @@
     python -m workflow_scripts.autointerp.pack_cache pack --cache … --ledgers … --archive run.tar
     python -m workflow_scripts.autointerp.pack_cache unpack --cache … --archive run.tar
 
-The archive holds the entries that the ledgers name, the endpoints' dialects, and a manifest with
-the SHA-256 of every file. The same entries give the same bytes.
+The archive holds the entries that the ledgers name, the reasons of the questions that they say
+were given up, the endpoints' dialects, and a manifest with the SHA-256 of every file. The same
+entries give the same bytes.
 """
 
 from __future__ import annotations
@@ -20,12 +21,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from workflow_scripts import cli, files
-from workflow_scripts.autointerp.cache import ResponseCache, decode_entry
+from workflow_scripts.autointerp.cache import (
+    FAILURES,
+    NO_STATUS,
+    ResponseCache,
+    decode_entry,
+    decode_failure,
+)
+from workflow_scripts.autointerp.dialect import decode_dialect
 from workflow_scripts.autointerp.durable import write_once
 
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "diffscope-llm-archive", 1
-_NAME = re.compile(r"([0-9a-f]{2}|dialects)/[0-9a-f]{64}\.json")
+_NAME = re.compile(rf"([0-9a-f]{{2}}|dialects|{FAILURES})/[0-9a-f]{{64}}\.json")
 
 
 def pack(cache: Path, ledgers: Sequence[Path], archive: Path) -> int:
@@ -34,15 +42,21 @@ def pack(cache: Path, ledgers: Sequence[Path], archive: Path) -> int:
     Raises
     ------
     UserError
-        If an entry is missing or damaged.
+        If an entry or a reason is missing or damaged.
     """
     store = ResponseCache(cache)
-    keys = sorted({key for ledger in ledgers for key in _ledger_keys(ledger)})
+    named = {question for ledger in ledgers for question in _questions(ledger)}
+    keys = sorted(key for key, answered in named if answered)
+    given_up = sorted(key for key, answered in named if not answered)
     for key in keys:
         if store.get(key) is None:
             raise cli.UserError(f"the cache {cache} lacks the answer {key} that a ledger names")
+    for key in given_up:
+        if store.failure(key) is None:
+            raise cli.UserError(f"the cache {cache} lacks the failure {key} that a ledger names")
     names = [f"{key[:2]}/{key}.json" for key in keys]
-    names += sorted(f"dialects/{path.name}" for path in (cache / "dialects").glob("*.json"))
+    names += [f"{FAILURES}/{key}.json" for key in given_up]
+    names += _dialects(cache)
     sums = {name: hashlib.sha256((cache / name).read_bytes()).hexdigest() for name in names}
     head = {"format": FORMAT, "version": VERSION, "files": sums}
     with files.atomic_path(archive) as temporary, tarfile.open(temporary, "w") as tar:
@@ -74,10 +88,17 @@ def unpack(archive: Path, cache: Path) -> int:
     return new
 
 
-def _ledger_keys(ledger: Path) -> Iterator[str]:
+def _dialects(cache: Path) -> list[str]:
+    found = sorted((cache / "dialects").glob("*.json"))
+    return [f"dialects/{path.name}" for path in found if decode_dialect(path.read_bytes())]
+
+
+def _questions(ledger: Path) -> Iterator[tuple[str, bool]]:
+    """Yield the keys of a ledger, each with whether the question was answered."""
     try:
         with ledger.open(newline="", encoding="utf-8") as rows:
-            yield from (row["key"] for row in csv.DictReader(rows))
+            for row in csv.DictReader(rows):
+                yield row["key"], row["status"] != str(NO_STATUS)
     except FileNotFoundError:
         raise cli.UserError(f"{ledger} does not exist: run the LLM steps first") from None
 
@@ -119,8 +140,15 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo | None) -> bytes:
 def _check(name: str, content: bytes, archive: Path) -> None:
     if not _NAME.fullmatch(name):
         raise cli.UserError(f"{archive} holds a file that does not belong there: {name!r}")
-    if not name.startswith("dialects/") and decode_entry(content, Path(name).stem) is None:
-        raise cli.UserError(f"{archive} holds a damaged answer: {name}")
+    folder, key = name.split("/")[0], Path(name).stem
+    if folder == "dialects":
+        whole = decode_dialect(content) is not None
+    elif folder == FAILURES:
+        whole = decode_failure(content, key) is not None
+    else:
+        whole = folder == key[:2] and decode_entry(content, key) is not None
+    if not whole:
+        raise cli.UserError(f"{archive} holds a damaged file: {name}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -76,8 +76,7 @@ def parse_responses(
     elif purpose == "classify":
         table, columns = _labels(frame, parsed, taxonomy), tables.LABELS
     else:
-        items = list(_items(parsed))
-        table, columns = score_items(frame, items, gate), tables.SCORES
+        table, columns = score_items(frame, list(_items(parsed)), gate), tables.SCORES
     facts: dict[str, object] = {
         "purpose": purpose,
         "requests": statuses.total(),
@@ -85,7 +84,7 @@ def parse_responses(
         "rows": {str(k): int(v) for k, v in sorted(table["status"].value_counts().items())},
     }
     if purpose == "score":
-        facts["null_passed"] = null_passed(table, items, gate)
+        facts["null_passed"] = null_passed(table, gate)
     if purpose == "classify":
         facts["canaries"] = canaries.report(table)
     files.write_json(summary, facts)

@@ -125,14 +125,24 @@ def read_header(path: Path) -> Header:
 
 
 def read_requests(path: Path) -> Iterator[Request]:
-    """Yield the requests of a file one by one, so that memory stays flat."""
+    """Yield the requests of a file one by one, so that memory stays flat.
+
+    Raises
+    ------
+    UserError
+        If a line is damaged.
+    """
     with path.open(encoding="utf-8") as lines:
         next(lines)
         for line in lines:
-            row = json.loads(line)
-            for name in ("items", "positives", "hard"):
-                row[name] = tuple(row[name])
-            yield Request(**row)
+            try:
+                row = json.loads(line)
+                for name in ("items", "positives", "hard"):
+                    row[name] = tuple(row[name])
+                request = Request(**row)
+            except (ValueError, TypeError, KeyError):
+                raise UserError(f"{path} has a damaged line: build the requests anew") from None
+            yield request
 
 
 def parse_annotators(text: str) -> list[Annotator]:

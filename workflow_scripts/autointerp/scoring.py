@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from workflow_scripts.autointerp.answers import GOOD
 from workflow_scripts.autointerp.statistics import (
     Gate,
+    GroupedAuroc,
     auroc_interval,
     balanced_accuracy,
     grouped_auroc,
@@ -43,7 +44,8 @@ def score_items(frame: pd.DataFrame, items: Sequence[Item], gate: Gate) -> pd.Da
     """Return ``frame`` (indexed by latent, annotator, replicate) with detection scores.
 
     Unanswered items are left out; a latent with too many of them has its failure as status.
-    The gate is applied per annotator and replicate, against their own permuted explanations.
+    The gate is applied per annotator and replicate, against their own permuted explanations, whose
+    AUROC at as many items as the real scores have is in `null_equal`.
     """
     place = {key: i for i, key in enumerate(frame.index)}
     size = len(frame)
@@ -62,7 +64,9 @@ def score_items(frame: pd.DataFrame, items: Sequence[Item], gate: Gate) -> pd.Da
     real, fuzz = usable & (kind == "score"), usable & (kind == "fuzz")
     whole = grouped_auroc(score[real], positive[real], row[real], size)
     low, high = auroc_interval(whole.auroc, whole.positives, whole.negatives)
-    permuted = auroc(usable & (kind == "null"))
+    null = usable & (kind == "null")
+    permuted = grouped_auroc(score[null], positive[null], row[null], size)
+    equal = _equal_items(frame, permuted, whole)
     return frame.assign(
         status=status,
         balanced_accuracy=balanced_accuracy(score[real] > CUT, positive[real], row[real], size),
@@ -72,10 +76,11 @@ def score_items(frame: pd.DataFrame, items: Sequence[Item], gate: Gate) -> pd.Da
         auroc_random=auroc(real & ~hard),
         auroc_hard=auroc(real & (hard | positive)),
         fuzz_auroc=auroc(fuzz),
-        null_auroc=permuted,
+        null_auroc=permuted.auroc,
+        null_equal=equal,
         positives=whole.positives,
         negatives=whole.negatives,
-        gate_passed=_gate(frame, whole.auroc, low, permuted, gate),
+        gate_passed=_gate(frame, whole.auroc, low, equal, gate),
     )
 
 
@@ -87,11 +92,62 @@ def _gate(
     gate: Gate,
 ) -> NDArray[np.bool_]:
     passed = np.zeros(len(frame), np.bool_)
-    group = frame["annotator"].astype(str) + "/" + frame["replicate"].astype(str)
-    for name in group.unique():
-        mine = (group == name).to_numpy()
+    for mine in _annotators(frame):
         passed[mine] = gate.passes(auroc[mine], low[mine], null[mine])
     return passed
+
+
+def _annotators(frame: pd.DataFrame) -> Iterator[NDArray[np.bool_]]:
+    """Yield the rows of each annotator and replicate."""
+    group = frame["annotator"].astype(str) + "/" + frame["replicate"].astype(str)
+    for name in group.unique():
+        yield (group == name).to_numpy()
+
+
+def _equal_items(
+    frame: pd.DataFrame, null: GroupedAuroc, real: GroupedAuroc
+) -> NDArray[np.float64]:
+    equal = null.auroc.copy()
+    for mine in _annotators(frame):
+        few, many = (
+            chance_variance(some.positives[mine], some.negatives[mine]) for some in (null, real)
+        )
+        equal[mine] = at_equal_items(null.auroc[mine], few, many)
+    return equal
+
+
+def chance_variance(
+    positives: NDArray[np.int64], negatives: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the variance of an AUROC by chance, (m + n + 1) / (12 m n); NaN without items.
+
+    Mann and Whitney 1947, Ann. Math. Statist. 18:50; an upper bound where scores are tied.
+    """
+    pairs = 12.0 * positives * negatives
+    return np.where(pairs > 0, (positives + negatives + 1) / np.maximum(pairs, 1), np.nan)
+
+
+def at_equal_items(
+    null: NDArray[np.float64], few: NDArray[np.float64], many: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return ``null`` as it would spread with as many items as the real scores have.
+
+    ``few`` and ``many`` are the variances by chance of the null's and the real AUROCs, s² and r² in
+    the mean over latents. Of the null's variance V about its mean c, chance makes up s², which r²
+    replaces; what is left, since explanations resemble each other, stays:
+    c + (null − c) · √((max(V − s², 0) + r²) / V). Tied scores spread less than s²: the factor is at
+    most 1, or r / s where the null has more items than the real scores.
+    """
+    known = ~np.isnan(null)
+    if known.sum() < 2 or np.isnan(many).all():
+        return null
+    centre, variance = null[known].mean(), null[known].var(ddof=1)
+    s2, r2 = few[known].mean(), np.nanmean(many)
+    wanted = max(variance - s2, 0.0) + r2
+    limit = max(1.0, r2 / s2)
+    factor = np.sqrt(min(wanted / variance, limit) if variance > 0 else 1.0)
+    equal: NDArray[np.float64] = np.clip(centre + (null - centre) * factor, 0.0, 1.0)
+    return equal
 
 
 def _status(frame: pd.DataFrame, items: Sequence[Item], row: NDArray[np.int64]) -> list[str]:
@@ -109,21 +165,43 @@ def _status(frame: pd.DataFrame, items: Sequence[Item], row: NDArray[np.int64]) 
     return status
 
 
-def null_passed(scores: pd.DataFrame, items: Sequence[Item], gate: Gate) -> float | None:
+def null_passed(scores: pd.DataFrame, gate: Gate) -> float | None:
     """Return the share of latents that would pass the gate with another latent's explanation.
 
-    None where nothing was permuted. It must be small, or the gate is too easy.
+    ``scores`` come from :func:`score_items`. None where nothing was permuted. It must be small, or
+    the gate is too easy.
     """
-    counts = Counter(
-        ((i.latent, i.annotator, i.replicate), i.positive)
-        for i in items
-        if i.kind == "null" and i.score is not None
-    )
-    null = scores["null_auroc"].to_numpy(np.float64)
-    positives = np.array([counts[key, True] for key in scores.index], np.int64)
-    negatives = np.array([counts[key, False] for key in scores.index], np.int64)
-    known = ~np.isnan(null)
-    if not known.any():
-        return None
-    low, _ = auroc_interval(null, positives, negatives)
-    return float(_gate(scores, null, low, null, gate)[known].mean())
+    passed = [
+        permuted_passes(
+            mine["null_equal"].to_numpy(np.float64)[:, None],
+            mine["positives"].to_numpy(np.int64),
+            mine["negatives"].to_numpy(np.int64),
+            gate,
+        )
+        for mine in (scores[rows] for rows in _annotators(scores))
+    ]
+    return share(np.concatenate(passed)) if passed else None
+
+
+def permuted_passes(
+    null: NDArray[np.float64],
+    positives: NDArray[np.int64],
+    negatives: NDArray[np.int64],
+    gate: Gate,
+) -> NDArray[np.bool_]:
+    """Return which of the permuted explanations ``null`` [L, R] of L latents pass the gate.
+
+    A latent's own are left out of the bar that they must beat: in it, they would raise it, and no
+    more than its percentile leaves over could pass whatever the gate. NaN is dropped.
+    """
+    low, _ = auroc_interval(null, positives[:, None], negatives[:, None])
+    passed = np.zeros(null.shape, np.bool_)
+    for latent in range(len(null)):
+        others = np.delete(null, latent, axis=0)
+        passed[latent] = gate.passes(null[latent], low[latent], others)
+    return passed[~np.isnan(null)]
+
+
+def share(flags: NDArray[np.bool_]) -> float | None:
+    """Return the share that is true; None where there are no flags."""
+    return float(flags.mean()) if len(flags) else None

@@ -28,6 +28,9 @@ TRAIN, HELD_OUT = "train", "held_out"
 POSITIVE, RANDOM, HARD = "positive", "random_negative", "hard_negative"
 OK, INSUFFICIENT = "ok", "insufficient_examples"
 
+ROUNDING = 0.01
+"""How far above the weakest positive rounding may lift a negative, as a share of the strongest."""
+
 CONTEXT_SCHEMA = pa.schema(
     [
         ("latent", pa.int64()),
@@ -66,7 +69,7 @@ def select_contexts(
     Raises
     ------
     UserError
-        If a negative context holds an activation, or the table lacks a column.
+        If a negative context is clearly active, or the table lacks a column.
     """
     table = read_table(examples, ("latent", "split", "kind", "document", "pieces", "activations"))
     statuses: list[pd.DataFrame] = []
@@ -134,7 +137,16 @@ def _describe(table: pa.Table) -> pd.DataFrame:
 
 
 def _check_negatives(rows: pd.DataFrame, path: Path) -> None:
-    active = rows[(rows["kind"] != POSITIVE) & (rows["peak_value"] > 0)]
+    """Refuse a negative that is clearly active.
+
+    Silence is found out in batches and the activations shown are computed window by window, so
+    rounding may lift a negative over the latent's threshold. It then stands no higher than the
+    weakest positive; such a window is neither, and :func:`_choose` drops it.
+    """
+    positive = (rows["kind"] == POSITIVE) & (rows["peak_value"] > 0)
+    peak = rows["peak_value"].where(positive).groupby(rows["latent"])
+    bound = peak.transform("min") + ROUNDING * peak.transform("max")
+    active = rows[(rows["kind"] != POSITIVE) & (rows["peak_value"] > bound)]
     if len(active):
         latent = int(active["latent"].iloc[0])
         raise cli.UserError(
@@ -145,7 +157,8 @@ def _check_negatives(rows: pd.DataFrame, path: Path) -> None:
 
 def _choose(rows: pd.DataFrame, table: pa.Table, limits: Limits, seed: int) -> NDArray[np.int64]:
     """Return the indices of the rows to keep."""
-    usable = rows[(rows["length"] > 0) & ((rows["kind"] != POSITIVE) | (rows["peak_value"] > 0))]
+    as_told = (rows["kind"] == POSITIVE) == (rows["peak_value"] > 0)
+    usable = rows[(rows["length"] > 0) & as_told]
     pair = usable["latent"] * (int(usable["document"].max()) + 1) + usable["document"]
     seen = pair[usable["part"] == TRAIN].unique()
     usable = usable[(usable["part"] == TRAIN) | ~pair.isin(seen)]

@@ -19,6 +19,8 @@ class StoredAnswers:
     base_url: str
     header: Header
     form: str
+    failures: bool = False
+    """Whether a request that was given up counts as ended, as it does in a replay."""
 
     def __post_init__(self) -> None:
         self._dialects: dict[str, Dialect | None] = {}
@@ -29,7 +31,10 @@ class StoredAnswers:
         if dialect is None:
             return f"the dialect of {request.model}"
         talk = Conversation(self.base_url, self.header, request, dialect)
-        return talk.follow(self.cache.get) or talk
+        lacking = talk.follow(self.cache.get)
+        if lacking is not None and self.failures:
+            talk.failure = self.cache.failure(lacking)
+        return talk if lacking is None or talk.failure is not None else lacking
 
     def dialect(self, model: str) -> Dialect | None:
         """Return what is known of a model's dialect."""
