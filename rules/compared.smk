@@ -217,6 +217,7 @@ def compared_inputs(stage: str, *tables: str) -> list[str]:
 
 
 NAMING = {"annotators": "summary", "agreement": "agreement"}
+NAMING |= {"truth": "truth"} if KNOWN_TEXT else {}
 """Part of the report to the file that tells it, in the folder of a fit's annotations."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,15 +71,11 @@ def test_an_llm_that_loses_and_disagrees_is_told(tmp_path: Path) -> None:
     table = annotator_tables.annotator_table(made)
     assert table is not None
     lexical, first, _ = table.rows
-    assert lexical[:4] == [
-        "it_simpo, seed 0",
-        "lexical",
-        "lexical, no LLM",
-        "90 ok, 10 insufficient examples",
-    ]
+    assert lexical[:2] == ["it_simpo, seed 0", "lexical\nno LLM"]
+    assert lexical[2] == "90 ok\n10 insufficient examples"
     assert lexical[-1] == "is the floor"
-    assert first[3] == "95 ok, 3 refused, 2 transport failed"
-    assert first[-1] == "−0.20 (−0.25 … −0.15): worse"
+    assert first[2] == "95 ok\n3 refused\n2 transport failed"
+    assert first[-1] == "−0.20 (−0.25 … −0.15)\nworse"
     agreement = annotator_tables.agreement_table(made)
     assert agreement is not None
     assert agreement.rows[0][3:5] == ["0.31 (0.10 … 0.90)", "no: below 0.667"]
@@ -122,3 +119,29 @@ def test_without_an_llm_nothing_is_warned_of(tmp_path: Path) -> None:
     table = annotator_tables.annotator_table(made)
     assert table is not None
     assert len(table.rows) == 1
+
+
+def test_labels_are_held_against_the_truth(tmp_path: Path) -> None:
+    made = fits(tmp_path, 0.0, alpha=None, annotators=0)
+    assert annotator_tables.truth_tables(made) == []
+
+    def ratio(count: int, of: int) -> dict[str, int]:
+        return {"count": count, "of": of}
+
+    poems = {"recall": ratio(3, 10), "precision": ratio(3, 4), "auroc_median": 0.75}
+    rare = {"recall": ratio(0, 1), "precision": ratio(0, 0), "auroc_median": None}
+    lexical = {
+        "coverage": ratio(4, 11),
+        "accuracy": ratio(3, 4),
+        "assigned_without_true_category": ratio(1, 50),
+        "categories": {"creative_writing": poems, "courtesy": rare},
+    }
+    files.write_json(tmp_path / "truth.json", {"annotators": {"lexical": lexical}})
+    seeds = made["it_simpo"].seeds
+    both = {n: replace(seeds[0], truth=tmp_path / "truth.json") for n in (0, 1)}
+    (table,) = annotator_tables.truth_tables({"it_simpo": replace(made["it_simpo"], seeds=both)})
+    assert table.rows == [
+        ["courtesy", "0 of 2 (0 %)", "0 of 0", "n/a"],
+        ["creative writing", "6 of 20 (30 %)", "6 of 8 (75 %)", "0.75 … 0.75"],
+    ]
+    assert "named 8 of 22 (36 %) that have one, right 6 of 8 (75 %)" in table.caption

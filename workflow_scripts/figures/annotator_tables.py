@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +19,32 @@ VERDICTS = {True: "better", False: "worse", None: "cannot be told"}
 def annotator_table(fits: Mapping[str, FitFiles]) -> Table | None:
     """Return a row per crosscoder and annotator; None where no annotator was asked."""
     rows = [
-        [place, name, *_annotator(annotator, summary["floor"].get(name))]
+        [place, *_annotator(name, annotator, summary["floor"].get(name))]
         for place, summary in _summaries(fits)
         for name, annotator in sorted(
             summary["annotators"].items(), key=lambda item: bool(item[1]["llm_used"])
         )
     ]
-    header = ["crosscoder", "annotator", "kind", "answers", "named", "passed the gate"]
-    header += ["median AUROC (hard negatives)", "of permuted explanations"]
-    header += ["lead in AUROC over counting words"]
+    header = ["crosscoder", "annotator", "answers", "named", "passed the gate"]
+    header += ["AUROC, with hard negatives, null", "lead over counting words"]
     caption = (
         "Annotators: how many latents they name, and how well their explanations tell on which "
-        "unseen contexts a latent fires (chance: 0.50)"
+        "unseen contexts a latent fires (median AUROC; chance is 0.50, the null are explanations "
+        "of other latents)"
     )
     return Table(caption, header, rows, [""] * len(rows)) if rows else None
 
 
-def _annotator(annotator: Numbers, floor: Numbers | None) -> list[str]:
+def _annotator(name: str, annotator: Numbers, floor: Numbers | None) -> list[str]:
     counts = sorted(annotator["statuses"].items(), key=lambda item: -int(item[1]))
-    statuses = ", ".join(f"{count} {readable(str(name))}" for name, count in counts)
-    hard = _number(annotator["auroc_hard_median"])
+    statuses = "\n".join(f"{count} {readable(str(name))}" for name, count in counts)
+    detection = ("auroc_median", "auroc_hard_median", "null_auroc_mean")
     return [
-        "LLM" if annotator["llm_used"] else "lexical, no LLM",
+        f"{name}\n{'LLM' if annotator['llm_used'] else 'no LLM'}",
         statuses,
         _share(annotator["coverage"]),
         _share(annotator["gate_passed"]),
-        f"{_number(annotator['auroc_median'])} ({hard})",
-        _number(annotator["null_auroc_mean"]),
+        ", ".join(_number(annotator[figure]) for figure in detection),
         _lead(floor) if floor else "is the floor",
     ]
 
@@ -54,7 +53,7 @@ def _lead(floor: Numbers) -> str:
     if floor["lead"] is None:
         return "cannot be told"
     bounds = f"{_number(floor['low'], sign=True)} … {_number(floor['high'], sign=True)}"
-    return f"{_number(floor['lead'], sign=True)} ({bounds}): {_verdict(floor)}"
+    return f"{_number(floor['lead'], sign=True)} ({bounds})\n{_verdict(floor)}"
 
 
 def _verdict(floor: Numbers) -> str:
@@ -84,6 +83,40 @@ def agreement_table(fits: Mapping[str, FitFiles]) -> Table | None:
     header = ["crosscoder", "labels", "missing", "Krippendorff's α", "reliable", "pairs"]
     caption = "Agreement of the LLM's annotators on categories, before the gate"
     return Table(caption, header, rows, [""] * len(rows)) if rows else None
+
+
+def truth_tables(fits: Mapping[str, FitFiles]) -> list[Table]:
+    """Return, per annotator, its categories against the true ones, all crosscoders together."""
+    told = [files.read_json(path)["annotators"] for _, path in _paths(fits, "truth")]
+    names = sorted({name for annotators in told for name in annotators})
+    return [_truth_table(name, [a[name] for a in told if name in a]) for name in names]
+
+
+def _truth_table(name: str, crosscoders: Sequence[Numbers]) -> Table:
+    categories = sorted({category for found in crosscoders for category in found["categories"]})
+    rows = []
+    for category in categories:
+        found = [c["categories"][category] for c in crosscoders if category in c["categories"]]
+        detection = [f["auroc_median"] for f in found if f["auroc_median"] is not None]
+        span = f"{_number(min(detection))} … {_number(max(detection))}" if detection else "n/a"
+        cells = [_sum(found, "recall"), _sum(found, "precision"), span]
+        rows.append([readable(category), *cells])
+    assigned, right = _sum(crosscoders, "coverage"), _sum(crosscoders, "accuracy")
+    without = _sum(crosscoders, "assigned_without_true_category")
+    caption = (
+        f"{name} against the true categories: named {assigned} that have one, right {right}; and "
+        f"{without} that have none"
+    )
+    header = ["true category", "found, of all latents of it"]
+    header += ["right, of all called so (of no true category included)"]
+    header += ["median AUROC, over crosscoders"]
+    return Table(caption, header, rows, [""] * len(rows))
+
+
+def _sum(parts: Sequence[Numbers], name: str) -> str:
+    count, total = (sum(int(part[name][key]) for part in parts) for key in ("count", "of"))
+    share = f" ({number(100 * count / total, 0)} %)" if total else ""
+    return f"{count} of {total}{share}"
 
 
 def warnings(fits: Mapping[str, FitFiles]) -> list[str]:

@@ -101,6 +101,7 @@ def render(inputs: Inputs) -> str:
         annotators=report_data.llm_annotators(inputs.fits),
         warnings=annotator_tables.warnings(inputs.fits),
         trust=annotator_tables.annotator_table(inputs.fits),
+        truth=annotator_tables.truth_tables(inputs.fits),
         canaries=annotator_tables.canary_sentence(inputs.fits),
         agreement=annotator_tables.agreement_table(inputs.fits),
         lead=sections.pop("answer", []),
@@ -137,7 +138,10 @@ def ledger_table(paths: Sequence[Path]) -> Table | None:
     groups = calls.groupby(keys, dropna=False)
     totals = groups[["input_tokens", "output_tokens"]].sum().astype(int)
     totals = totals.assign(answers=groups.size()).reset_index()
-    rows = [[str(cell) for cell in row] for row in totals.itertuples(index=False)]
+    rows = [
+        [f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row]
+        for row in totals.itertuples(index=False)
+    ]
     header = [readable(str(name)) for name in totals.columns]
     return Table("Calls to LLMs", header, rows, [""] * len(rows))
 

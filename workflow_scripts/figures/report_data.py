@@ -39,6 +39,8 @@ class SeedFiles:
     annotators: Path | None = None
     """Coverage, statuses and scores by annotator."""
     agreement: Path | None = None
+    truth: Path | None = None
+    """Annotators' categories against the true ones, where the text's are known."""
 
 
 @dataclass(frozen=True)
