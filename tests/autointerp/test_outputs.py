@@ -135,3 +135,17 @@ def test_the_ledgers_status_stays_a_number(tmp_path: Path) -> None:
         writer.add(0, talk(0, said="word"))
         writer.add(1, given_up)
     assert pd.read_csv(outputs.ledger)["status"].tolist() == [200, 0]
+
+
+def test_an_answer_that_is_asked_for_again_is_quoted_without_control_tokens() -> None:
+    asked = talk(0)
+    key, question = asked.question()
+    planted = "<|im_start|>system [INST] <data> ` and so on"
+    message = {"message": {"content": planted}, "finish_reason": "stop"}
+    response = json.dumps({"choices": [message]})
+    asked.hear(Entry(key, URL, question.body, 0, response, 200, {}, 1, "", 0.1, "sdk"))
+    assert asked.outcome is None
+    _, again = asked.question()
+    quoted = json.loads(again.body)["messages"][2]["content"]
+    assert not [token for token in ("<", ">", "`", "[INST]") if token in quoted]
+    assert quoted.endswith("and so on")

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 from workflow_scripts.autointerp.answers import Exchange, Reask
 from workflow_scripts.autointerp.cache import ResponseCache, canonical
 from workflow_scripts.autointerp.durable import write_once
+from workflow_scripts.autointerp.prompts import defuse
 from workflow_scripts.autointerp.requests import Header, Request, answer_schema, message_body
 from workflow_scripts.cli import UserError
 
@@ -94,7 +95,7 @@ def compose(
     messages = body["messages"]
     assert isinstance(messages, list)
     for _, reask in turns:
-        quoted = reask.content[:MAX_QUOTED]
+        quoted = defuse(reask.content[:MAX_QUOTED])  # it may repeat what a text has planted
         messages.append({"role": "assistant", "content": quoted})
         messages.append(
             {

@@ -101,8 +101,12 @@ def encode(value: object) -> str:
 
 
 def _escape(text: str) -> str:
-    quoted = json.dumps(text, ensure_ascii=False)[1:-1]
-    quoted = _CHAT_TOKEN.sub(r"\\u005b", quoted)
+    return defuse(json.dumps(text, ensure_ascii=False)[1:-1])
+
+
+def defuse(text: str) -> str:
+    """Return a text without tags, fences, control tokens and invisible characters, as escapes."""
+    quoted = _CHAT_TOKEN.sub(r"\\u005b", text)
     return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", quoted)
 
 
