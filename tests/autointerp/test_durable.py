@@ -91,10 +91,10 @@ def test_disks_that_can_sync_side_by_side(tmp_path: Path, monkeypatch: pytest.Mo
 
     async def write() -> list[bool]:
         async with Syncer() as syncer:
-            jobs = [syncer.write_once(tmp_path / f"{n}.json", b"x") for n in range(8)]
+            jobs = [syncer.write_once(tmp_path / f"{n}.json", b"x") for n in range(32)]
             return list(await asyncio.gather(*jobs))
 
-    assert asyncio.run(write()) == [True] * 8
+    assert asyncio.run(write()) == [True] * 32
 
 
 def test_a_draft_of_a_killed_process_is_in_nobodys_way(

@@ -105,18 +105,17 @@ class Syncer:
     Leaving it waits until all that was handed over is in its place.
     """
 
-    THREADS = 4
-    """Network disks sync side by side; more would take the interpreter's lock in turns."""
+    THREADS, BACKLOG = 4, 8
+    """Slow disks sync side by side: from so many waiting drafts on there is another thread. Where
+    one is enough, more would only take the interpreter's lock in turns."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[tuple[Draft, asyncio.Future[bool]] | None]
         self._queue = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._work) for _ in range(self.THREADS)]
+        self._threads: list[threading.Thread] = []
 
     async def __aenter__(self) -> Syncer:
-        for thread in self._threads:
-            thread.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -138,7 +137,14 @@ class Syncer:
         """
         written: asyncio.Future[bool] = self._loop.create_future()
         self._queue.put((Draft(path, content), written))
+        if not self._threads or self._queue.qsize() > self.BACKLOG:
+            self._start()
         return await written
+
+    def _start(self) -> None:
+        if len(self._threads) < self.THREADS:
+            self._threads.append(threading.Thread(target=self._work))
+            self._threads[-1].start()
 
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
