@@ -114,6 +114,8 @@ class Syncer:
         self._queue: queue.SimpleQueue[tuple[Draft, asyncio.Future[bool]] | None]
         self._queue = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._synced: list[tuple[Draft, asyncio.Future[bool], Exception | None]] = []
 
     async def __aenter__(self) -> Syncer:
         return self
@@ -154,11 +156,21 @@ class Syncer:
                 draft.sync()
             except Exception as error:  # whoever waits for it must be told
                 failure = error
-            self._loop.call_soon_threadsafe(_finish, draft, written, failure)
+            with self._lock:
+                first = not self._synced
+                self._synced.append((draft, written, failure))
+            if first:  # else the loop has been told and has not come yet
+                self._loop.call_soon_threadsafe(self._finish)
+
+    def _finish(self) -> None:
+        """Publish what is synced, in the loop: there it takes less time than in a thread."""
+        with self._lock:
+            ready, self._synced = self._synced, []
+        for draft, written, failure in ready:
+            _publish(draft, written, failure)
 
 
-def _finish(draft: Draft, written: asyncio.Future[bool], failure: Exception | None) -> None:
-    """Publish a synced draft, in the loop: there it takes less time than in a thread."""
+def _publish(draft: Draft, written: asyncio.Future[bool], failure: Exception | None) -> None:
     won = False
     try:
         won = failure is None and draft.publish()
