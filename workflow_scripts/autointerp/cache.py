@@ -16,13 +16,16 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from workflow_scripts.autointerp.durable import Syncer, write_once
 from workflow_scripts.cli import UserError, log
+
+T = TypeVar("T")
 
 SCHEMA_VERSION = 1
 API = "chat.completions"
@@ -111,15 +114,7 @@ class ResponseCache:
 
     def get(self, key: str) -> Entry | None:
         """Return an entry, or None; a damaged one is moved to quarantine and counts as absent."""
-        path = self.path(key)
-        try:
-            raw = path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):  # told when an answer is stored
-            return None
-        entry = decode_entry(raw, key)
-        if entry is None:
-            self._quarantine(path)
-        return entry
+        return self._read(self.path(key), key, decode_entry)
 
     def put(self, entry: Entry) -> Entry:
         """Store an entry durably; return what the store holds now (the first writer's).
@@ -141,15 +136,17 @@ class ResponseCache:
 
     def failure(self, key: str) -> str | None:
         """Return why the question with this key was given up, or None if it never was."""
-        path = self.failure_path(key)
+        return self._read(self.failure_path(key), key, decode_failure)
+
+    def _read(self, path: Path, key: str, decode: Callable[[bytes, str], T | None]) -> T | None:
         try:
             raw = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):  # told when an answer is stored
             return None
-        reason = decode_failure(raw, key)
-        if reason is None:
+        found = decode(raw, key)
+        if found is None:
             self._quarantine(path)
-        return reason
+        return found
 
     async def put_failure(self, key: str, reason: str, syncer: Syncer) -> str:
         """Store durably why a question was given up; return the reason that the store holds now.
