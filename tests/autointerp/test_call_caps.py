@@ -162,7 +162,7 @@ def test_a_paid_answer_outlives_a_file_of_spending_that_fails(
         bound = Amount(1, 60, 0)
         assert await budget.reserve(bound)
         monkeypatch.setattr(os, "write", full)
-        await budget.settle(bound, Amount(1, 20, 0))  # must not keep the answer from the cache
+        budget.settle(bound, Amount(1, 20, 0))  # must not keep the answer from the cache
         with pytest.raises(UserError, match="No space left on device"):
             await budget.reserve(bound)
 

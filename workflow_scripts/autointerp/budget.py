@@ -7,8 +7,8 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,9 +64,11 @@ class SpendLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._told():
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise self._failed(error) from None
         self._read = 0
         self._total = Amount()
         self.total()
@@ -81,8 +83,10 @@ class SpendLog:
         """
         a = amount
         line = f"[{sign * a.requests}, {sign * a.input}, {sign * a.output}, {sign * a.cost!r}]\n"
-        with self._told():
+        try:
             os.write(self._file, line.encode())
+        except OSError as error:
+            raise self._failed(error) from None
 
     def total(self) -> Amount:
         """Return the sum of all lines.
@@ -105,15 +109,11 @@ class SpendLog:
             ) from None
         return self._total
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"what the run spends cannot be written to {self.path} ({error.strerror}): make "
-                "room, or make the folder writable; answers that were stored are kept"
-            ) from None
+    def _failed(self, error: OSError) -> UserError:
+        return UserError(
+            f"what the run spends cannot be written to {self.path} ({error.strerror}): make "
+            "room, or make the folder writable; answers that were stored are kept"
+        )
 
 
 class Budget:
@@ -127,32 +127,31 @@ class Budget:
         self.log = log
         self.spent = Amount()
         self._reserved = Amount()
-        self._changed = asyncio.Condition()
+        self._settled = asyncio.Event()
 
     async def reserve(self, bound: Amount) -> bool:
         """Reserve ``bound``, if need be after calls in flight; False when it never fits."""
-        async with self._changed:
-            while not self._take(bound):
-                if not self._reserved.requests:
-                    return False
-                await self._changed.wait()
-            self._reserved.add(bound)
+        while not self._take(bound):
+            if not self._reserved.requests:
+                return False
+            self._settled.clear()
+            await self._settled.wait()
+        self._reserved.add(bound)
         return True
 
-    async def settle(self, bound: Amount, actual: Amount) -> None:
+    def settle(self, bound: Amount, actual: Amount) -> None:
         """Release a reservation and book what was spent."""
-        async with self._changed:
-            self._reserved.add(bound, -1)
-            self.spent.add(actual)
-            if self.log is not None:
-                difference = Amount()
-                difference.add(actual)
-                difference.add(bound, -1)
-                # The answer is paid and must reach the cache: unwritten, it stays booked at its
-                # bound, and the next reservation tells why.
-                with suppress(UserError):
-                    self.log.add(difference)
-            self._changed.notify_all()
+        self._reserved.add(bound, -1)
+        self.spent.add(actual)
+        if self.log is not None:
+            difference = Amount()
+            difference.add(actual)
+            difference.add(bound, -1)
+            # The answer is paid and must reach the cache: unwritten, it stays booked at its
+            # bound, and the next reservation tells why.
+            with suppress(UserError):
+                self.log.add(difference)
+        self._settled.set()
 
     def _take(self, bound: Amount) -> bool:
         """Book ``bound`` if the caps allow it."""

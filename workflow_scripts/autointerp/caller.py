@@ -245,7 +245,7 @@ class Caller:
             actual = self._cost(reply, bound, price)
         finally:
             self._calling -= actual.requests
-            await self.budget.settle(bound, actual)
+            self.budget.settle(bound, actual)
         return reply
 
     def _cost(self, reply: Reply, bound: Amount, price: Price | None) -> Amount:
@@ -285,10 +285,10 @@ class Caller:
     async def dialect(self, request: Request) -> Dialect:
         """Return what the endpoint understands for a model, found out once and stored."""
         model = request.model
-        lock = self._locks.setdefault(model, asyncio.Lock())
-        async with lock:
-            if model not in self._dialects:
-                self._dialects[model] = await self._find_dialect(request)
+        if model not in self._dialects:
+            async with self._locks.setdefault(model, asyncio.Lock()):
+                if model not in self._dialects:
+                    self._dialects[model] = await self._find_dialect(request)
         return self._dialects[model]
 
     async def _find_dialect(self, request: Request) -> Dialect:

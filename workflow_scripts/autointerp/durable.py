@@ -31,10 +31,11 @@ class Draft:
         Here and in every method, if the folder cannot be written; nothing of the draft is left.
     """
 
-    def __init__(self, path: Path, content: bytes) -> None:
-        self._path = path
-        folder, name = os.path.split(path)
-        self._temporary = f"{folder}/.{name}.{_TOKEN}.{next(_COUNTER)}.part"
+    def __init__(self, path: str | Path, content: bytes) -> None:
+        self._path = str(path)
+        folder, name = os.path.split(self._path)
+        self._folder = folder or "."
+        self._temporary = f"{self._folder}/.{name}.{_TOKEN}.{next(_COUNTER)}.part"
         self._file = -1
         try:
             self._file = self._create()
@@ -49,7 +50,7 @@ class Draft:
         try:
             return os.open(self._temporary, flags, 0o644)
         except FileNotFoundError:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            Path(self._folder).mkdir(parents=True, exist_ok=True)
             return os.open(self._temporary, flags, 0o644)
 
     def sync(self) -> None:
@@ -74,7 +75,7 @@ class Draft:
     def _failed(self, error: OSError) -> UserError:
         self._discard()
         return UserError(
-            f"the response cache cannot be written at {self._path.parent} ({error.strerror}): make "
+            f"the response cache cannot be written at {self._folder} ({error.strerror}): make "
             "room or set autointerp.llm.cache to a writable folder; what was stored is kept"
         )
 
@@ -83,10 +84,10 @@ class Draft:
             os.close(self._file)
             self._file = -1
         with suppress(OSError):
-            Path(self._temporary).unlink()
+            os.remove(self._temporary)  # noqa: PTH107  (pathlib takes longer than the call)
 
 
-def write_once(path: Path, content: bytes) -> bool:
+def write_once(path: str | Path, content: bytes) -> bool:
     """Write a file durably unless it exists; return whether this call wrote it.
 
     Raises
@@ -127,7 +128,7 @@ class Syncer:
             thread.join()
         await asyncio.sleep(0)  # what the threads have left to the loop
 
-    async def write_once(self, path: Path, content: bytes) -> bool:
+    async def write_once(self, path: str | Path, content: bytes) -> bool:
         """Write a file durably unless it exists; return whether this call wrote it.
 
         A cancelled call's file is written all the same: the content may have been paid for.

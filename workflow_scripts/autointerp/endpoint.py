@@ -81,8 +81,7 @@ class Endpoint:
         """Make one call within the deadline and say what came of it; never raises for a fault."""
         try:
             async with asyncio.timeout(self._deadline):
-                request = httpx2.Request("POST", self._url, headers=self._headers, content=body)
-                raw = await self._http.send(request)
+                raw = await self._http.send(self._request(body))
         except TimeoutError:
             return Reply("retry", reason=f"no answer within {self._deadline:g} s")
         except Exception as error:  # of three packages, and none may leave: it may hold the key
@@ -99,6 +98,14 @@ class Endpoint:
         named = ((name.lower(), value) for name, value in raw.headers.raw)
         kept = {n.decode(): v.decode("latin-1") for n, v in named if n in KEPT_HEADERS}
         return Reply("ok", text, status, kept, completion=said)
+
+    def _request(self, body: bytes) -> httpx2.Request:
+        # As a stream a body gets no headers of its own, which takes a third of the time; aiohttp
+        # adds host and length as it sends.
+        stream = httpx2.ByteStream(body)
+        request = httpx2.Request("POST", self._url, headers=self._headers, stream=stream)
+        request.read()
+        return request
 
     def _refused(self, status: int, text: str, headers: Mapping[str, str]) -> Reply:
         detail = read_error(text)
