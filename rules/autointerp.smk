@@ -101,7 +101,7 @@ if LLM:
             " --purpose {wildcards.purpose} --contexts {input.contexts:q}"
             " --latents {input.latents:q} --taxonomy {input.taxonomy:q} {params.explanations:q}"
             " --annotators {params.annotators:q} --prices {params.prices:q} {params.sizes:q}"
-            " --seed {params.seed} --requests {output.requests:q} --plan {output.plan:q}"
+            " --code {params.code} --seed {params.seed} --requests {output.requests:q} --plan {output.plan:q}"
 
     rule call_llm:
         """Send what the cache lacks; the only rule that opens a socket."""

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pandas as pd
 import pytest
 
 from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import ANNOTATORS, Run
+from workflow_scripts.autointerp import outputs
 from workflow_scripts.autointerp.cache import Entry
 from workflow_scripts.autointerp.conversation import Conversation
 from workflow_scripts.autointerp.dialect import Dialect
-from workflow_scripts.autointerp.outputs import LEDGER, Outputs, prompt_of, writing
+from workflow_scripts.autointerp.outputs import LEDGER, Outputs, writing
 from workflow_scripts.autointerp.prompts import load_prompt
 from workflow_scripts.autointerp.requests import Header, Request, read_header
 
 HEADER = Header("explain", {"main": "You explain."}, (), {"explain_main": "a" * 64})
 URL = "http://127.0.0.1:1/v1"
+
+
+SCHEMA = json.loads(Path(outputs.__file__).with_name("manifest.schema.json").read_text())
+
+
+def check_manifest(path: Path) -> dict[str, Any]:
+    """Return a manifest that the published schema takes."""
+    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(SCHEMA).validate(manifest)
+    return manifest
 
 
 def talk(number: int, model: str = "fake", said: str | None = None) -> Conversation:
@@ -37,6 +49,7 @@ def talk(number: int, model: str = "fake", said: str | None = None) -> Conversat
         seed=number,
         max_output=10,
         temperature=0.0,
+        prompt="explain_main",
     )
     found = Conversation(URL, HEADER, request, Dialect())
     if said is not None:
@@ -53,8 +66,8 @@ def talk(number: int, model: str = "fake", said: str | None = None) -> Conversat
 
 
 def test_requests_are_written_in_the_order_of_their_file(tmp_path: Path) -> None:
-    outputs = Outputs(*(tmp_path / name for name in ("responses", "ledger", "manifest")))
-    with writing(outputs, HEADER, "127.0.0.1:1") as writer:
+    paths = Outputs(*(tmp_path / name for name in ("responses", "ledger", "manifest")))
+    with writing(paths, HEADER, "127.0.0.1:1") as writer:
         for place in (3, 1, 0, 4, 2):
             if place == 3:
                 given_up = talk(place)
@@ -62,10 +75,10 @@ def test_requests_are_written_in_the_order_of_their_file(tmp_path: Path) -> None
                 writer.add(place, given_up)
             else:
                 writer.add(place, talk(place, said=f"word {place}"))
-    rows = [json.loads(line) for line in outputs.responses.read_text().splitlines()]
+    rows = [json.loads(line) for line in paths.responses.read_text().splitlines()]
     assert [row["id"] for row in rows] == [f"r{n}" for n in range(5)]
     assert [row["failure"] for row in rows] == [None, None, None, "HTTP 500", None]
-    with outputs.ledger.open(newline="", encoding="utf-8") as file:
+    with paths.ledger.open(newline="", encoding="utf-8") as file:
         book = list(csv.DictReader(file))
     assert list(book[0]) == LEDGER
     assert [row["request"] for row in book] == [f"r{n}" for n in range(5)]
@@ -75,17 +88,17 @@ def test_requests_are_written_in_the_order_of_their_file(tmp_path: Path) -> None
     assert {book[3][name] for name in (*empty, "received", "sdk")} == {""}
     assert (book[0]["prompt"], book[0]["taxonomy"]) == ("explain_main:" + "a" * 12, "")
     assert book[0]["returned_model"] == "'=cmd()?[31m"  # no formula, no control character
-    manifest = json.loads(outputs.manifest.read_text())
+    manifest = check_manifest(paths.manifest)
     assert manifest["statuses"] == {"ok": 4, "transport_failed": 1}
     assert manifest["tokens"] == {"calls": 4, "calls_without_usage": 0, "input": 20, "output": 8}
-    assert "\x1b" not in outputs.manifest.read_text().encode().decode("unicode_escape")
+    assert "\x1b" not in paths.manifest.read_text().encode().decode("unicode_escape")
 
 
 def test_nothing_appears_where_the_step_fails(tmp_path: Path) -> None:
-    outputs = Outputs(*(tmp_path / name for name in ("responses", "ledger", "manifest")))
+    paths = Outputs(*(tmp_path / name for name in ("responses", "ledger", "manifest")))
 
     def fail() -> None:
-        with writing(outputs, HEADER, "127.0.0.1:1") as writer:
+        with writing(paths, HEADER, "127.0.0.1:1") as writer:
             writer.add(0, talk(0, said="word"))
             raise RuntimeError("in the middle")
 
@@ -101,7 +114,7 @@ VARIANT = {"first": "main", "second": "paraphrase", "third": "main"}
 def test_each_row_names_its_own_prompt_and_taxonomy(contexts: Path, tmp_path: Path) -> None:
     with FakeServer() as server:
         run = Run(contexts, tmp_path, server.url, tmp_path / "cache", THREE, held_out=4, null=0)
-        run.more = ("--fuzz", "4")
+        run.more = ("--fuzz", "4", "--code", "c0de")
         run.everything()
     for purpose in ("explain", "classify", "score"):
         header = read_header(run.file(purpose, "requests.jsonl"))
@@ -113,28 +126,18 @@ def test_each_row_names_its_own_prompt_and_taxonomy(contexts: Path, tmp_path: Pa
             stem = "fuzz" if row["request"].startswith("fuzz") else purpose
             prompt = load_prompt(stem, VARIANT[row["annotator"]])
             assert row["prompt"] == f"{prompt.name}:{prompt.digest[:12]}"
-            assert row["taxonomy"] == taxonomy
-
-
-def test_a_template_that_was_changed_meanwhile_is_not_taken_for_the_one_that_was_filled() -> None:
-    main, other = (load_prompt("explain", variant) for variant in ("main", "paraphrase"))
-    header = Header(
-        "explain", {"k": main.system}, (), {main.name: main.digest, other.name: other.digest}
-    )
-    assert prompt_of(header, "explain", "k") == f"{main.name}:{main.digest[:12]}"
-    both = f"explain_main:{'0' * 12}+{other.name}:{other.digest[:12]}"
-    older = replace(header, prompts={**header.prompts, main.name: "0" * 64})
-    assert prompt_of(older, "explain", "k") == both
+            assert (row["taxonomy"], row["code"]) == (taxonomy, "c0de")
+        check_manifest(run.file(purpose, "manifest.json"))
 
 
 def test_the_ledgers_status_stays_a_number(tmp_path: Path) -> None:
-    outputs = Outputs(*(tmp_path / name for name in ("responses", "ledger", "manifest")))
+    paths = Outputs(*(tmp_path / name for name in ("responses", "ledger", "manifest")))
     given_up = talk(1)
     given_up.failure = "HTTP 500"
-    with writing(outputs, HEADER, "127.0.0.1:1") as writer:
+    with writing(paths, HEADER, "127.0.0.1:1") as writer:
         writer.add(0, talk(0, said="word"))
         writer.add(1, given_up)
-    assert pd.read_csv(outputs.ledger)["status"].tolist() == [200, 0]
+    assert pd.read_csv(paths.ledger)["status"].tolist() == [200, 0]
 
 
 def test_an_answer_that_is_asked_for_again_is_quoted_without_control_tokens() -> None:
@@ -149,3 +152,22 @@ def test_an_answer_that_is_asked_for_again_is_quoted_without_control_tokens() ->
     quoted = json.loads(again.body)["messages"][2]["content"]
     assert not [token for token in ("<", ">", "`", "[INST]") if token in quoted]
     assert quoted.endswith("and so on")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(("statuses", "excused"), 1), (("host",), ""), (("prompts", "explain_main"), "short")],
+)
+def test_the_schema_refuses_what_no_manifest_says(
+    tmp_path: Path, place: tuple[str, ...], value: object
+) -> None:
+    paths = Outputs(*(tmp_path / name for name in ("responses", "ledger", "manifest")))
+    with writing(paths, HEADER, "127.0.0.1:1") as writer:
+        writer.add(0, talk(0, said="word"))
+    manifest = check_manifest(paths.manifest)
+    inner = manifest
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(SCHEMA).validate(manifest)

@@ -39,6 +39,7 @@ def build_requests(
     output: Path,
     plan: Path,
     prices: dict[str, Price] | None = None,
+    code: str = "",
 ) -> None:
     """Write the requests of one purpose and their plan.
 
@@ -58,7 +59,7 @@ def build_requests(
         subjects = list(_everyone(usable, annotators, shape.replicates))
     else:
         subjects = list(_explained(files.read_parquet(explanations), annotators))
-    header = builder.header()
+    header = builder.header(code)
     write_requests(output, header, builder.requests(subjects))
     summary = plan_requests(header, read_requests(output), prices or {})
     files.write_json(plan, summary)
@@ -99,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--null", type=int, default=shape.null)
     parser.add_argument("--fuzz", type=int, default=shape.fuzz)
     parser.add_argument("--canaries", type=int, default=shape.canaries)
+    parser.add_argument("--code", default="", help="digest of the step's code, for the ledger")
     parser.add_argument("--prices", default="{}", help="JSON: model to [input, output] per million")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--requests", type=Path, required=True)
@@ -125,6 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             a.requests,
             a.plan,
             Price.parse(a.prices),
+            a.code,
         )
 
     return cli.guarded(run)

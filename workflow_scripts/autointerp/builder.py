@@ -92,14 +92,15 @@ class Builder:
             for name in names
         }
 
-    def header(self) -> Header:
-        """Return what the requests share."""
+    def header(self, code: str = "") -> Header:
+        """Return what the requests share; ``code`` is a digest of the code that builds them."""
         return Header(
             purpose=self.purpose,
             systems={_short(text): text for text in self.systems.values()},
             ids=(*self.taxonomy.ids, *RESERVED) if self.purpose == "classify" else (),
             prompts={prompt.name: prompt.digest for prompt in self.prompts.values()},
             taxonomy={"version": self.taxonomy.version, "sha256_16": self.taxonomy.digest},
+            code=code,
         )
 
     def requests(self, subjects: Sequence[Subject]) -> Iterator[Request]:
@@ -219,7 +220,8 @@ class Builder:
         shown: Sequence[Context],
     ) -> Request:
         annotator = subject.annotator
-        prompt = "fuzz" if kind == "fuzz" else self.purpose
+        which = ("fuzz" if kind == "fuzz" else self.purpose, annotator.name)
+        prompt = self.prompts[which]
         place = f"{self.seed}:{part}:{subject.latent}:{annotator.name}:{subject.replicate}"
         block = prompts.data_block(data, place)
         return Request(
@@ -230,13 +232,14 @@ class Builder:
             annotator=annotator.name,
             replicate=subject.replicate,
             model=annotator.model,
-            system=_short(self.systems[prompt, annotator.name]),
-            user=prompts.fill(self.prompts[prompt, annotator.name].user, data=block),
+            system=_short(self.systems[which]),
+            user=prompts.fill(prompt.user, data=block),
             seed=_number(place) % 2**31,
             max_output=MAX_OUTPUT[self.purpose],
             temperature=annotator.temperature,
             owner=subject.latent,
             contexts=contexts_digest(shown),
+            prompt=prompt.name,
         )
 
 

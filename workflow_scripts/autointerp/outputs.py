@@ -6,9 +6,7 @@ All of it follows from the stored answers and failures, so that a replay writes 
 from __future__ import annotations
 
 import csv
-import functools
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,19 +18,19 @@ from workflow_scripts import files
 from workflow_scripts.autointerp.cache import NO_STATUS
 from workflow_scripts.autointerp.conversation import Conversation, Turn
 from workflow_scripts.autointerp.dialect import Dialect
-from workflow_scripts.autointerp.prompts import load_prompt
 from workflow_scripts.autointerp.requests import Header, Request
-from workflow_scripts.cli import UserError, log
+from workflow_scripts.cli import log
 
 _LEDGER = (
     "request,latent,annotator,replicate,turn,key,host,requested_model,returned_model,fingerprint,"
     "finish_reason,status,input_tokens,output_tokens,attempts,received,seed,prompt,taxonomy,"
-    "contexts,sdk"
+    "contexts,code,sdk"
 )
 LEDGER = _LEDGER.split(",")
 """Columns of the ledger: a row per stored answer, and one per question that was given up.
 
-`prompt` is name:SHA-256 of the template that was filled, `taxonomy` version:digest.
+`prompt` is name:SHA-256 of the template that was filled, `taxonomy` version:digest, `code` the
+digest of the code that built the request.
 """
 TRANSPORT_FAILED = "transport_failed"
 
@@ -72,7 +70,6 @@ class Writer:
         self._header = header
         self._host = host
         self._facts = _Facts()
-        self._prompt_of = functools.cache(functools.partial(prompt_of, header))
         self._taxonomy = _taxonomy_of(header)
         self._waiting: dict[int, tuple[str, list[list[object]]]] = {}
         """Lines of requests that ended before one ahead of them, by place."""
@@ -123,11 +120,10 @@ class Writer:
             "host": self._host,
             "requested_model": request.model,
             "seed": request.seed,
-            "prompt": self._prompt_of(
-                "fuzz" if request.kind == "fuzz" else request.purpose, request.system
-            ),
+            "prompt": f"{request.prompt}:{self._header.prompts.get(request.prompt, '')[:12]}",
             "taxonomy": self._taxonomy,
             "contexts": request.contexts,
+            "code": self._header.code,
         }
 
 
@@ -146,30 +142,6 @@ def _answered(turn: Turn) -> dict[str, object]:
         "received": entry.received,
         "sdk": entry.sdk,
     }
-
-
-def prompt_of(header: Header, purpose: str, system: str) -> str:
-    """Return name and digest of the template behind a system prompt, given by its key.
-
-    Several, joined by `+`, where the header names them and none can be told to be the one.
-    """
-    names = [name for name in sorted(header.prompts) if name.startswith(f"{purpose}_")]
-    if len(names) > 1:
-        text = header.systems[system]
-        names = [name for name in names if _gave(header, purpose, name, text)] or names
-    return "+".join(f"{name}:{header.prompts[name][:12]}" for name in names)
-
-
-def _gave(header: Header, purpose: str, name: str, system: str) -> bool:
-    """Whether a template, as it was when the requests were built, gave this system prompt."""
-    try:
-        prompt = load_prompt(purpose, name.removeprefix(f"{purpose}_"))
-    except UserError:
-        return False
-    fixed = prompt.system.split("{{taxonomy}}")  # the categories' order is the annotator's
-    form = ".*".join(re.escape(part) for part in fixed)
-    same = prompt.digest == header.prompts[name]
-    return same and re.fullmatch(form, system, re.DOTALL) is not None
 
 
 def _taxonomy_of(header: Header) -> str:
@@ -222,6 +194,7 @@ class _Facts:
             "sdk": sorted(self.sdks),
             "prompts": header.prompts,
             "taxonomy": header.taxonomy,
+            "code": header.code,
             "warnings": list(self.warnings()),
         }
 

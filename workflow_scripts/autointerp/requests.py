@@ -57,6 +57,8 @@ class Request:
     """The category that a canary's planted order names."""
     contexts: str = ""
     """Digest of the contexts shown."""
+    prompt: str = ""
+    """Name of the template that was filled."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Header:
     prompts: dict[str, str]
     """Prompt name to SHA-256."""
     taxonomy: dict[str, str] = field(default_factory=dict)
+    code: str = ""
+    """Digest of the code that built the requests."""
 
     def expectation(self, request: Request) -> Expected:
         """Return what an answer to ``request`` must look like."""
