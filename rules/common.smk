@@ -344,7 +344,7 @@ def refuse_at_start() -> None:
         Path(file) for job in jobs if job.rule.name == "dump_activations" for file in job.output
     }
     try:
-        refuse_early(SETTINGS, dumps)
+        refuse_early(SETTINGS, dumps, calls=any(job.rule.name == "call_llm" for job in jobs))
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
 

@@ -11,12 +11,12 @@ import argparse
 import json
 import math
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from workflow_scripts import cli, keys, resources
-from workflow_scripts.autointerp.plan import OUTPUT_TOKENS
+from workflow_scripts.autointerp.plan import OUTPUT_TOKENS, Price
 from workflow_scripts.cli import UserError
 from workflow_scripts.config import Config
 
@@ -43,11 +43,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Calls:
-    """Calls of an LLM, with the tokens that go in and come out."""
+    """Calls of an LLM, with the tokens that go in and come out, and what they cost."""
 
     calls: int
     tokens_in: float
     tokens_out: float
+    cost: float
+    """In the unit of the prices; of the annotators whose model has one."""
 
 
 def parts(config: Config, needed: Collection[Path] | None = None) -> list[Part]:
@@ -171,27 +173,32 @@ def differences(config: Config) -> list[str]:
 
 
 def llm_calls(config: Config) -> dict[str, Calls]:
-    """Return the calls of each purpose, for so many latents as are annotated at most; a guess."""
+    """Return the calls of each purpose and their cost; how many latents there are is a guess."""
     llm = config.autointerp.llm
     if config.autointerp.annotator != "llm" or llm is None:
         return {}
     fits = {side.fit for c in config.comparisons.values() for side in (c.baseline, c.candidate)}
     crosscoders = sum(len(config.fits[name].seeds) for name in fits)
     latents = crosscoders * (config.latents.examples.shared_latents + UNIQUE)
-    subjects = latents * len(llm.annotators) * llm.replicates
+    subjects = latents * llm.replicates  # of each annotator
+    models = [annotator.model for annotator in llm.annotators.values()]
+    prices = [Price(*llm.prices[model]) for model in models if model in llm.prices]
     batches = math.ceil(llm.held_out / llm.items_per_prompt)
     batches += math.ceil(llm.null / llm.items_per_prompt)
     window = config.latents.examples.window
     each = {"explain": (1, CONTEXTS["explain"], 1), "classify": (1, CONTEXTS["classify"], 1)}
     each["score"] = (batches, llm.items_per_prompt, llm.items_per_prompt)
-    return {
-        purpose: Calls(
-            subjects * times,
-            float(subjects * times * (INSTRUCTIONS[purpose] + contexts * window)),
-            float(subjects * times * items * OUTPUT_TOKENS[purpose]),
+    counts = {}
+    for purpose, (times, contexts, items) in each.items():
+        tokens_in = subjects * times * (INSTRUCTIONS[purpose] + contexts * window)
+        tokens_out = subjects * times * items * OUTPUT_TOKENS[purpose]
+        counts[purpose] = Calls(
+            subjects * times * len(models),
+            float(tokens_in * len(models)),
+            float(tokens_out * len(models)),
+            sum(price.cost(tokens_in, tokens_out) for price in prices),
         )
-        for purpose, (times, contexts, items) in each.items()
-    }
+    return counts
 
 
 def free_bytes() -> float:
@@ -263,10 +270,9 @@ def describe(config: Config) -> str:
     for purpose, count in calls.items():
         lines.append(
             f"  LLM {purpose:<8} {count.calls:,} calls, {count.tokens_in:,.0f} tokens in, "
-            f"{count.tokens_out:,.0f} out, at most"
+            f"{count.tokens_out:,.0f} out, about"
         )
-    if not calls:
-        lines.append("  LLM          no calls")
+    lines.append(f"  LLM          {_cost(config, calls)}" if calls else "  LLM          no calls")
     missing, free = sum(part.missing for part in made), free_bytes()
     lines.append(
         f"  disk         {human(missing)} to make, {human(free)} free: "
@@ -276,6 +282,17 @@ def describe(config: Config) -> str:
         f"  with half of {name}: {saving(config, less)} less" for name, less in halved(config)
     ]
     return "\n".join(lines)
+
+
+def _cost(config: Config, calls: Mapping[str, Calls]) -> str:
+    """Return what calls cost in all, as far as prices are known."""
+    llm = config.autointerp.llm
+    assert llm is not None
+    unpriced = sorted({a.model for a in llm.annotators.values()} - llm.prices.keys())
+    total = sum(count.cost for count in calls.values())
+    told = f"{total:,.2f} in all, in the unit of autointerp.llm.prices" if llm.prices else ""
+    missing = f"no price is configured for {', '.join(unpriced)}" if unpriced else ""
+    return "; ".join(part for part in (told, missing) if part)
 
 
 def halved(config: Config) -> Iterator[tuple[str, Config]]:

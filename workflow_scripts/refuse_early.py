@@ -16,8 +16,13 @@ from workflow_scripts.plan_run import check_disk
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def refuse_early(config: Config, dumps: Collection[Path] | None = None) -> None:
-    """Refuse what would stop the run later; ``dumps`` are those that it will make.
+def refuse_early(
+    config: Config, dumps: Collection[Path] | None = None, *, calls: bool = True
+) -> None:
+    """Refuse what would stop the run later.
+
+    ``dumps`` are those that it will make, ``calls`` is whether it will call an annotator: only then
+    are its endpoint and key looked at.
 
     Raises
     ------
@@ -29,7 +34,7 @@ def refuse_early(config: Config, dumps: Collection[Path] | None = None) -> None:
     check_pins(config)
     check_sources(config)
     llm = config.autointerp.llm
-    if config.autointerp.annotator == "llm" and llm is not None:
+    if calls and config.autointerp.annotator == "llm" and llm is not None:
         check_endpoint("llm", llm.base_url, llm.key_env, llm.mode, Path(llm.cache))
         if llm.mode == "live":
             warn_of_silence(llm.base_url)

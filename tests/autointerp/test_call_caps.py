@@ -208,3 +208,17 @@ def test_a_price_makes_a_cap_on_cost(contexts: Path, tmp_path: Path) -> None:
         prices = ("--prices", '{"fake": [1000, 1000]}')
         assert run.call("explain", *prices, "--max-cost", "0.5") == 2
         assert server.counters.calls + server.counters.probes == 1  # the preflight alone fits
+
+
+def test_a_cap_on_cost_needs_a_price(
+    contexts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeServer() as server:
+        run = quick_run(contexts, tmp_path / "a", server.url)
+        assert run.build("explain") == 0
+        prices = ("--prices", '{"another": [1, 1]}')
+        assert run.call("explain", *prices, "--max-cost", "5") == 2
+        assert "max_cost cannot hold without the price of fake" in capsys.readouterr().err
+        assert server.counters.calls + server.counters.probes == 0
+        assert run.call("explain", *prices, "--dry-run") == 0
+        assert "no price is configured for fake" in capsys.readouterr().out

@@ -156,6 +156,16 @@ MISTAKES: list[tuple[str, object, str]] = [
         {"base_url": "http://127.0.0.1:9/v1", "annotators": {"lexical": {"model": "m"}}},
         "autointerp.llm.annotators: 'lexical' means labels that no LLM gives",
     ),
+    (
+        "autointerp.llm",
+        {
+            "base_url": "http://127.0.0.1:9/v1",
+            "annotators": {"a": {"model": "m"}, "b": {"model": "n"}},
+            "max_cost": 5,
+            "prices": {"m": [1, 1]},
+        },
+        "autointerp.llm.max_cost cannot hold without the price of n",
+    ),
 ]
 
 

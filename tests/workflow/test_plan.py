@@ -26,6 +26,7 @@ from workflow_scripts.plan_run import (
     parts,
 )
 from workflow_scripts.provenance import ROOT
+from workflow_scripts.refuse_early import refuse_early
 
 
 @pytest.fixture
@@ -75,6 +76,39 @@ def test_calls_of_an_llm() -> None:
     assert subjects % (2 * (20 + plan_run.UNIQUE)) == 0
     assert calls["score"].calls == subjects * (11 + 4)  # 52 and 20 contexts, five at a time
     assert "LLM score" in describe(load(raw))
+    assert "no price is configured for m, n" in describe(load(raw))
+
+
+@pytest.mark.usefixtures("_empty")
+def test_calls_of_an_llm_cost_what_their_models_do() -> None:
+    one = {"base_url": "http://x/v1", "annotators": {"a": {"model": "m"}}, "prices": {"m": [2, 8]}}
+    settings = load(put(smoke(), "autointerp", {"annotator": "llm", "llm": one}))
+    calls = llm_calls(settings)
+    for count in calls.values():
+        expected = (2 * count.tokens_in + 8 * count.tokens_out) / 1e6
+        assert count.cost == pytest.approx(expected)
+        assert count.cost > 0
+    total = sum(count.cost for count in calls.values())
+    assert f"LLM          {total:,.2f} in all, in the unit of" in describe(settings)
+    both = {**one, "annotators": {"a": {"model": "m"}, "b": {"model": "n"}}}
+    more = load(put(smoke(), "autointerp", {"annotator": "llm", "llm": both}))
+    assert [c.cost for c in llm_calls(more).values()] == [c.cost for c in calls.values()]
+    assert [c.calls for c in llm_calls(more).values()] == [2 * c.calls for c in calls.values()]
+    assert f"LLM          {total:,.2f} in all" in describe(more)
+    assert "; no price is configured for n" in describe(more)
+
+
+@pytest.mark.usefixtures("_empty")
+def test_an_endpoint_is_looked_at_only_where_calls_are_due(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    llm = {"base_url": "http://127.0.0.1:9/v1", "annotators": {"a": {"model": "m"}}}
+    settings = load(put(smoke(), "autointerp", {"annotator": "llm", "llm": llm}))
+    refuse_early(settings, calls=False)
+    assert "nothing answers" not in capsys.readouterr().err
+    with pytest.raises(UserError, match="OPENAI_API_KEY"):
+        refuse_early(settings)
 
 
 @pytest.mark.usefixtures("_empty")

@@ -216,18 +216,19 @@ def dry_run(paths: Paths, base_url: str, policy: Policy) -> None:
     url = normalise_url(base_url)
     answers = StoredAnswers(ResponseCache(paths.cache), url, header, policy.form)
     stored = answers.count(read_requests(paths.requests))
-    names = ("calls", "input_tokens", "output_tokens", "input_bound", "output_bound", "cost")
+    names = ["calls", "input_tokens", "output_tokens", "input_bound", "output_bound"]
+    names += ["cost", "cost_bound"]
     print(f"{header.purpose}: nothing is sent")
     print("annotator".ljust(16) + "".join(name.rjust(15) for name in names))
     for annotator, row in [*plan["annotators"].items(), ("total", plan["total"])]:
         cells = "".join(
-            (f"{row[name]:.4f}" if name == "cost" else f"{row[name]:.0f}").rjust(15)
+            (f"{row[name]:.4f}" if name.startswith("cost") else f"{row[name]:.0f}").rjust(15)
             for name in names
         )
         print(annotator.ljust(16) + cells)
     print(f"in the cache: {stored}; new: {int(plan['total']['calls']) - stored}")
-    if not plan["priced"]:
-        print("no price is configured, so no cost can be told")
+    for model in plan["unpriced"]:
+        print(f"no price is configured for {model}, so its cost is not told")
 
 
 def _parser() -> argparse.ArgumentParser:

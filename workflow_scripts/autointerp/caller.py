@@ -227,6 +227,11 @@ class Caller:
         """Make one call under the caps and the pace."""
         await self.pace.turn()
         price = self.policy.prices.get(request.model)
+        if price is None and self.policy.caps.cost is not None:
+            raise StopRunError(
+                f"max_cost cannot hold without the price of {request.model}: add it to "
+                "autointerp.llm.prices"
+            )
         bound = amount(question.input_bound, request.max_output, price)
         self._check_stopped()
         if not await self.budget.reserve(bound):

@@ -62,13 +62,15 @@ class Plan(TypedDict):
     purpose: str
     annotators: dict[str, dict[str, float]]
     total: dict[str, float]
-    priced: bool
+    unpriced: list[str]
+    """Models whose price is not known: their cost is missing."""
 
 
 def plan_requests(header: Header, requests: Iterable[Request], prices: Mapping[str, Price]) -> Plan:
     """Return calls and tokens per annotator, money where a price is known, and totals."""
     system_tokens = {key: estimate_tokens(text) for key, text in header.systems.items()}
     rows: dict[str, dict[str, float]] = {}
+    models = set()
     for request in requests:
         row = rows.setdefault(request.annotator, dict.fromkeys(_COLUMNS, 0.0))
         system = header.systems[request.system]
@@ -77,6 +79,7 @@ def plan_requests(header: Header, requests: Iterable[Request], prices: Mapping[s
         )
         tokens_out = OUTPUT_TOKENS[header.purpose] * max(len(request.items), 1)
         bound = input_bound(system, request.user)
+        models.add(request.model)
         row["calls"] += 1
         row["input_tokens"] += tokens_in
         row["output_tokens"] += tokens_out
@@ -87,7 +90,12 @@ def plan_requests(header: Header, requests: Iterable[Request], prices: Mapping[s
             row["cost"] += price.cost(tokens_in, tokens_out)
             row["cost_bound"] += price.cost(bound, request.max_output)
     total = {name: sum(row[name] for row in rows.values()) for name in _COLUMNS}
-    return {"purpose": header.purpose, "annotators": rows, "total": total, "priced": bool(prices)}
+    return {
+        "purpose": header.purpose,
+        "annotators": rows,
+        "total": total,
+        "unpriced": sorted(models - prices.keys()),
+    }
 
 
 _COLUMNS = (
