@@ -109,6 +109,9 @@ def on_suffix(name: str, suffix: str) -> Planted:
 class _Rows:
     rows: list[dict[str, object]] = field(default_factory=list)
 
+    def _stratum(self, kind: str) -> str:
+        return ("top", "quantile")[len(self.rows) % 2] if kind == "positive" else "none"
+
     def add(
         self,
         latent: int,
@@ -130,7 +133,7 @@ class _Rows:
                 "sample_weight": 1.0,
                 "split": split,
                 "kind": kind,
-                "stratum": "top" if kind == "positive" else "none",
+                "stratum": self._stratum(kind),
                 "document": document,
                 "pieces": source.pieces[window],
                 "activations": shown.tolist(),

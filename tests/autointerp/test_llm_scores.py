@@ -32,6 +32,9 @@ def _scores(contexts: Path, folder: Path, annotator: str) -> pd.DataFrame:
 def test_an_oracle_scores_one_and_passes(contexts: Path, tmp_path: Path) -> None:
     scores = _scores(contexts, tmp_path, "oracle")
     assert (scores[["auroc", "balanced_accuracy"]] >= 0.97).all(axis=None)
+    assert (scores[["auroc_top", "auroc_quantile", "auroc_random"]] >= 0.97).all(axis=None)
+    assert (scores["balanced_accuracy_low"] < scores["balanced_accuracy"]).all()
+    assert (scores["balanced_accuracy_low"] > 0.8).all()
     assert scores["gate_passed"].all()
     assert (scores["positives"] >= 10).all()
 
@@ -115,7 +118,7 @@ def _judged(
         for number, noise in enumerate(rng.normal(size=items)):
             active = number % 2 == 0
             score = round(50 + 12 * (noise + ahead * active))
-            yield Item(latent, "a", 0, kind, active, False, score, "ok")
+            yield Item(latent, "a", 0, kind, active, False, "top", score, "ok")
 
 
 def _scored(items: Sequence[Item], latents: int) -> pd.DataFrame:
@@ -123,6 +126,21 @@ def _scored(items: Sequence[Item], latents: int) -> pd.DataFrame:
         {"latent": range(latents), "annotator": "a", "replicate": 0, "status": "not_run"}
     ).set_index(["latent", "annotator", "replicate"], drop=False)
     return score_items(frame, items, Gate())
+
+
+def test_strata_of_active_contexts_are_scored_apart() -> None:
+    def judged() -> Iterator[Item]:
+        for number in range(40):
+            active, stratum = number % 2 == 0, ("top", "quantile")[number % 4 == 2]
+            score = 90 if active and stratum == "top" else 10
+            yield Item(
+                0, "a", 0, "score", active, False, stratum if active else "none", score, "ok"
+            )
+
+    scores = _scored(list(judged()), 1).iloc[0]
+    assert scores[["auroc_top", "auroc_quantile", "auroc"]].tolist() == [1.0, 0.5, 0.75]
+    assert scores["balanced_accuracy"] == 0.75
+    assert scores["balanced_accuracy_low"] < 0.75 < scores["balanced_accuracy_high"]
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.5])

@@ -10,6 +10,7 @@ from workflow_scripts.autointerp.statistics import (
     Gate,
     auroc_interval,
     balanced_accuracy,
+    balanced_accuracy_interval,
     best_threshold,
     derangement,
     grouped_auroc,
@@ -33,6 +34,23 @@ def test_balanced_accuracy_equals_scikit_learn() -> None:
     positive, predicted = rng.random(50) < 0.5, rng.random(50) < 0.5
     value = balanced_accuracy(predicted, positive, np.zeros(50, np.int64), 1)[0]
     assert value == pytest.approx(balanced_accuracy_score(positive, predicted))
+
+
+def test_the_interval_of_balanced_accuracy_covers_and_has_width_at_one() -> None:
+    rng = np.random.default_rng(4)
+    runs, m, n = 2000, 25, 40
+    positive = np.tile(np.arange(m + n) < m, (runs, 1))
+    right = rng.random((runs, m + n)) < np.where(positive, 0.9, 0.6)
+    predicted = np.where(positive, right, ~right)
+    group = np.repeat(np.arange(runs), m + n)
+    low, high = balanced_accuracy_interval(predicted.ravel(), positive.ravel(), group, runs)
+    assert 0.94 <= ((low <= 0.75) & (high >= 0.75)).mean() <= 0.97
+    some = np.array([True] * 20 + [False] * 20)
+    low, high = balanced_accuracy_interval(some, some, np.zeros(40, np.int64), 2)
+    # By hand: Wilson's lower limit of 20 of 20 is 0.8389; 1 - sqrt(2) * (1 - 0.8389) / 2.
+    assert low[0] == pytest.approx(0.8861, abs=1e-4)
+    assert high[0] == pytest.approx(1.0)
+    assert np.isnan([low[1], high[1]]).all()
 
 
 def test_always_yes_and_always_no_score_one_half() -> None:

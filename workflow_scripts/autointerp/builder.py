@@ -208,6 +208,7 @@ class Builder:
                 items=codes,
                 positives=tuple(item.positive for item in items),
                 hard=tuple(item.context.kind == HARD for item in items),
+                strata=tuple(item.context.stratum for item in items),
                 owner=other.latent,
             )
 

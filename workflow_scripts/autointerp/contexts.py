@@ -27,6 +27,7 @@ class Context:
     """One context of a latent; activations are relative to the latent's maximum."""
 
     kind: str
+    stratum: str
     document: int
     pieces: tuple[str, ...]
     activations: tuple[float, ...]
@@ -99,9 +100,15 @@ class ContextTable:
         """Return a latent's contexts of one part, in their stored order."""
         mine = self._table.slice(*self._slices[latent])
         mine = mine.filter(pc.equal(mine["part"], part))
-        rows = mine.select(["kind", "document", "pieces", "activations"]).to_pylist()
+        rows = mine.select(["kind", "stratum", "document", "pieces", "activations"]).to_pylist()
         return [
-            Context(row["kind"], row["document"], tuple(row["pieces"]), tuple(row["activations"]))
+            Context(
+                row["kind"],
+                row["stratum"],
+                row["document"],
+                tuple(row["pieces"]),
+                tuple(row["activations"]),
+            )
             for row in rows
         ]
 

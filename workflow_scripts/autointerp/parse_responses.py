@@ -228,7 +228,8 @@ def _items(parsed: Iterator[Parsed]) -> Iterator[Item]:
     for one in parsed:
         request, answer = one.request, one.outcome.answer
         scores = answer.scores if answer else [None] * len(request.items)
-        for positive, hard, score in zip(request.positives, request.hard, scores, strict=True):
+        told = zip(request.positives, request.hard, request.strata, scores, strict=True)
+        for positive, hard, stratum, score in told:
             yield Item(
                 request.latent,
                 request.annotator,
@@ -236,6 +237,7 @@ def _items(parsed: Iterator[Parsed]) -> Iterator[Item]:
                 request.kind,
                 positive,
                 hard,
+                stratum,
                 score,
                 one.outcome.status,
             )

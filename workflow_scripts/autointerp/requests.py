@@ -51,6 +51,8 @@ class Request:
     positives: tuple[bool, ...] = ()
     """Whether each item is active (its marks right, for `fuzz`); never sent."""
     hard: tuple[bool, ...] = ()
+    strata: tuple[str, ...] = ()
+    """Which of the latent's active contexts each item stands for; never sent."""
     owner: int = -1
     """The latent whose explanation is scored; another than ``latent`` in the permuted null."""
     plant: str = ""
@@ -141,7 +143,7 @@ def read_requests(path: Path) -> Iterator[Request]:
         for line in lines:
             try:
                 row = json.loads(line)
-                for name in ("items", "positives", "hard"):
+                for name in ("items", "positives", "hard", "strata"):
                     row[name] = tuple(row[name])
                 request = Request(**row)
             except (ValueError, TypeError, KeyError):

@@ -16,8 +16,10 @@ from workflow_scripts.autointerp.statistics import (
     GroupedAuroc,
     auroc_interval,
     balanced_accuracy,
+    balanced_accuracy_interval,
     grouped_auroc,
 )
+from workflow_scripts.autointerp.tables import STRATA
 
 CUT = 50
 """A context is predicted active above this score."""
@@ -36,6 +38,7 @@ class Item:
     """`score`, `null` (another latent's explanation) or `fuzz` (are the marks right?)."""
     positive: bool
     hard: bool
+    stratum: str
     score: int | None
     status: str
 
@@ -53,6 +56,7 @@ def score_items(frame: pd.DataFrame, items: Sequence[Item], gate: Gate) -> pd.Da
     positive = np.array([i.positive for i in items], np.bool_)
     hard = np.array([i.hard for i in items], np.bool_)
     kind = np.array([i.kind for i in items], np.str_)
+    stratum = np.array([i.stratum for i in items], np.str_)
     answered = np.array([i.score is not None for i in items], np.bool_)
     score = np.array([-1 if i.score is None else i.score for i in items], np.float64)
     status = _status(frame, items, row)
@@ -64,17 +68,23 @@ def score_items(frame: pd.DataFrame, items: Sequence[Item], gate: Gate) -> pd.Da
     real, fuzz = usable & (kind == "score"), usable & (kind == "fuzz")
     whole = grouped_auroc(score[real], positive[real], row[real], size)
     low, high = auroc_interval(whole.auroc, whole.positives, whole.negatives)
+    right_low, right_high = balanced_accuracy_interval(
+        score[real] > CUT, positive[real], row[real], size
+    )
     null = usable & (kind == "null")
     permuted = grouped_auroc(score[null], positive[null], row[null], size)
     equal = _equal_items(frame, permuted, whole)
     return frame.assign(
         status=status,
         balanced_accuracy=balanced_accuracy(score[real] > CUT, positive[real], row[real], size),
+        balanced_accuracy_low=right_low,
+        balanced_accuracy_high=right_high,
         auroc=whole.auroc,
         auroc_low=low,
         auroc_high=high,
         auroc_random=auroc(real & ~hard),
         auroc_hard=auroc(real & (hard | positive)),
+        **{f"auroc_{s}": auroc(real & (~positive | (stratum == s))) for s in STRATA},
         fuzz_auroc=auroc(fuzz),
         null_auroc=permuted.auroc,
         null_equal=equal,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from statsmodels.stats.proportion import proportion_confint
 
 Z_95 = 1.959963984540054
 
@@ -100,6 +101,30 @@ def balanced_accuracy(
     with np.errstate(invalid="ignore", divide="ignore"):
         value: NDArray[np.float64] = (hit / positives + reject / negatives) / 2.0
     return value
+
+
+def balanced_accuracy_interval(
+    predicted: NDArray[np.bool_],
+    positive: NDArray[np.bool_],
+    group: NDArray[np.int64],
+    groups: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the 95 % interval of the balanced accuracy per group; NaN where a class is absent.
+
+    Sensitivity and specificity are independent shares with Wilson's intervals; their mean's is put
+    together from the distances of the limits (Newcombe 1998, Statist. Med. 17:873, method 10).
+    """
+    centre, below, above = (np.zeros(groups) for _ in range(3))
+    for mine, right in ((positive, predicted), (~positive, ~predicted)):
+        hits = np.bincount(group[mine & right], minlength=groups)
+        count = np.bincount(group[mine], minlength=groups)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = hits / count
+            low, high = proportion_confint(hits, count, method="wilson")
+        centre += share / 2.0
+        below += (share - low) ** 2
+        above += (high - share) ** 2
+    return centre - np.sqrt(below) / 2.0, centre + np.sqrt(above) / 2.0
 
 
 def best_threshold(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:

@@ -12,6 +12,8 @@ import pandas as pd
 
 from workflow_scripts import files
 
+STRATA = ("top", "quantile")
+"""Where a latent fires most strongly, and evenly over the quantiles of where else it does."""
 KEY = {
     "latent": "int64",
     "annotator": "str",
@@ -33,11 +35,15 @@ LABELS = {
 SCORES = {
     **KEY,
     "balanced_accuracy": "float64",
+    "balanced_accuracy_low": "float64",
+    "balanced_accuracy_high": "float64",
     "auroc": "float64",
     "auroc_low": "float64",
     "auroc_high": "float64",
     "auroc_random": "float64",
     "auroc_hard": "float64",
+    "auroc_top": "float64",
+    "auroc_quantile": "float64",
     "fuzz_auroc": "float64",
     "null_auroc": "float64",
     "positives": "int64",
