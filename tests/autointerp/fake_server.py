@@ -9,6 +9,7 @@ not know is refused with 400, so that a change of the prompts cannot pass unseen
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import json
@@ -16,16 +17,20 @@ import random
 import re
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from tests.autointerp.oracle import Behaviour, asked_for, content, rejected
+from workflow_scripts.provenance import ROOT
 
 _PIECE = re.compile(r" ?[A-Za-z]{1,7}|\d{1,3}| ?[^\sA-Za-z\d]{1,3}|\s+")
 
@@ -320,6 +325,32 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+
+@contextlib.contextmanager
+def serving(folder: Path, **behaviour: object) -> Iterator[str]:
+    """Serve from a process of its own; yield the base URL."""
+    port = folder / "port"
+    command = [sys.executable, "-m", "tests.autointerp.fake_server", "--port-file", str(port)]
+    process = subprocess.Popen([*command, "--behaviour", json.dumps(behaviour)], cwd=ROOT)
+    try:
+        end = time.monotonic() + 20
+        while not port.exists():
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError("the fake server does not start")
+            time.sleep(0.02)
+        yield port.read_text()
+    finally:
+        process.kill()
+        process.wait()
+        port.unlink(missing_ok=True)
+
+
+def counters(url: str) -> dict[str, int]:
+    """Return the counters of a server in another process."""
+    with urllib.request.urlopen(url.removesuffix("/v1") + "/counters") as reply:
+        found: dict[str, int] = json.loads(reply.read())
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +11,9 @@ import yaml
 
 from tests.autointerp import fixtures
 from tests.autointerp.conftest import SENTINEL
+from tests.autointerp.fake_server import counters, serving
 from tests.autointerp.llm_run import CONCEPTS, KEY_ENV
 from tests.workflow import running
-from workflow_scripts.provenance import ROOT
 
 pytestmark = pytest.mark.workflow
 
@@ -33,25 +28,8 @@ FAILING = 7
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """Serve from a process of its own, whose seventh call finds the quota used up."""
-    port = tmp_path / "port"
-    behaviour = json.dumps({"first": {str(FAILING): "quota"}, "latency": 0.01})
-    command = [sys.executable, "-m", "tests.autointerp.fake_server", "--port-file", str(port)]
-    process = subprocess.Popen([*command, "--behaviour", behaviour], cwd=ROOT)
-    try:
-        end = time.monotonic() + 20
-        while not port.exists():
-            assert time.monotonic() < end, "the server does not start"
-            time.sleep(0.02)
-        yield port.read_text()
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _counters(url: str) -> dict[str, int]:
-    with urllib.request.urlopen(url.removesuffix("/v1") + "/counters") as reply:
-        counters: dict[str, int] = json.loads(reply.read())
-    return counters
+    with serving(tmp_path, first={str(FAILING): "quota"}, latency=0.01) as url:
+        yield url
 
 
 @pytest.fixture
@@ -99,13 +77,13 @@ def test_refused_without_key_then_failing_then_resumed(
     monkeypatch.setenv(KEY_ENV, SENTINEL)
     failed = _stage(folder, good=False)
     assert "the quota is used up" in failed
-    assert _counters(server)["calls"] <= FAILING + 1
+    assert counters(server)["calls"] <= FAILING + 1
 
     done = _stage(folder, good=True)
-    counters = _counters(server)
+    seen = counters(server)
     ledger = pd.read_csv(folder / Path(TARGET).with_name("ledger.csv"))
-    assert counters["calls"] == len(ledger) + 1  # each answer once, and the failed call
-    assert counters["unauthorised"] == 0
+    assert seen["calls"] == len(ledger) + 1  # each answer once, and the failed call
+    assert seen["unauthorised"] == 0
 
     labels = pd.read_parquet(folder / Path(TARGET).with_name("labels.parquet"))
     assert len(labels) == 4 * 3

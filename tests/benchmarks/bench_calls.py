@@ -9,7 +9,6 @@ take by themselves.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import os
@@ -23,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from tests.autointerp.fake_server import serving
 from tests.autointerp.llm_run import KEY_ENV, Run, make_contexts
 from tests.benchmarks.report import Figure, at_most, record
 from workflow_scripts.autointerp.dialect import Dialect, compose
@@ -36,24 +36,6 @@ from workflow_scripts.autointerp.requests import (
 CALLS, CONCURRENCY, LATENCY = 5000, 32, 0.02
 SLOW_CALLS, SLOW_LATENCY = 1600, 0.2
 PURPOSE = "score"
-
-
-@contextlib.contextmanager
-def serving(folder: Path, latency: float = LATENCY) -> Iterator[str]:
-    """Serve from a process of its own; yield the address."""
-    port = folder / "port"
-    command = [sys.executable, "-m", "tests.autointerp.fake_server", "--port-file", str(port)]
-    process = subprocess.Popen([*command, "--behaviour", json.dumps({"latency": latency})])
-    try:
-        while not port.exists():
-            if process.poll() is not None:
-                raise RuntimeError("the fake server does not start")
-            time.sleep(0.02)
-        yield port.read_text()
-    finally:
-        process.kill()
-        process.wait()
-        port.unlink(missing_ok=True)
 
 
 def prepare(data: Path, folder: Path, url: str, calls: int) -> Run:
@@ -132,14 +114,14 @@ def measure(folder: Path) -> list[Figure]:
     data.mkdir()
     make_contexts(data)
     peaks = []
-    with serving(folder) as url:
+    with serving(folder, latency=LATENCY) as url:
         run = prepare(data, folder / "timed", url, CALLS)
         bare = floor(run)
         seconds = called(run)
         again = called(run)
         for calls in (CALLS // 4, CALLS):
             peaks.append(peak(prepare(data, folder / f"peak{calls}", url, calls)))
-    with serving(folder, SLOW_LATENCY) as url:
+    with serving(folder, latency=SLOW_LATENCY) as url:
         slow = called(prepare(data, folder / "slow", url, SLOW_CALLS))
     ideal, slow_ideal = CALLS * LATENCY / CONCURRENCY, SLOW_CALLS * SLOW_LATENCY / CONCURRENCY
     name = "calls"
