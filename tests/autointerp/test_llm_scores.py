@@ -267,6 +267,12 @@ def test_kinds_are_told_apart_in_every_row(joint: Run) -> None:
         assert (table.loc[lexical, "annotator_kind"] == "lexical").all()
         assert (table["llm_used"] == ~lexical).all()
         assert (table.loc[~lexical, "annotator_kind"] == "llm").all()
+    # The last of the tables: only counted words are scored token by token.
+    assert table.groupby("annotator")["token_f1"].count().to_dict() == {
+        "first": 0,
+        "lexical": 4,
+        "second": 0,
+    }
 
 
 def test_the_gate_keeps_the_answer_beside_the_verdict(joint: Run) -> None:

@@ -100,6 +100,8 @@ def _summary(labels: pd.DataFrame, scores: pd.DataFrame, seed: int) -> dict[str,
             "auroc_median": _known(float(score["auroc"].median())),
             "auroc_hard_median": _known(float(score["auroc_hard"].median())),
             "null_auroc_mean": _known(float(score["null_auroc"].mean())),
+            "token_f1_median": _known(float(score["token_f1"].median())),
+            "simulation_r_median": _known(float(score["simulation_r"].median())),
         }
     return {
         "annotators": per_annotator,

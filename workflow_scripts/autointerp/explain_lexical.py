@@ -31,6 +31,7 @@ from workflow_scripts.autointerp.scoring import permuted_passes, share
 from workflow_scripts.autointerp.select_contexts import HARD, OK, POSITIVE, TRAIN, read_table
 from workflow_scripts.autointerp.statistics import Gate, auroc_interval
 from workflow_scripts.autointerp.taxonomy import UNASSIGNED, Taxonomy, load_taxonomy
+from workflow_scripts.autointerp.token_scores import TokenScores, score_tokens
 from workflow_scripts.autointerp.windows import (
     Windows,
     join_windows,
@@ -42,6 +43,8 @@ from workflow_scripts.autointerp.windows import (
 ANNOTATOR = "lexical"
 BACKGROUND = 4000
 """Background windows used at most."""
+MEDIANS = ("auroc_hard", "token_precision", "token_recall", "token_f1", "simulation_r")
+"""Scores whose medians the summary tells."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Batch:
     result: LexicalResult
     categories: CategoryScores
     scores: HeldOutScores
+    tokens: TokenScores
 
 
 def explain_lexical(
@@ -116,7 +120,8 @@ def explain_batch(
     whole = latent_evidence(words, design, result, taxonomy)
     categories = score_categories(evidence, peak, design, whole, rule)
     scores = score_held_out(design, result, [seed, int(latents[0])])
-    return Batch(latents, result, categories, scores)
+    tokens = score_tokens(windows, words, design, result)
+    return Batch(latents, result, categories, scores, tokens)
 
 
 def _design(table: pa.Table, latents: NDArray[np.int64], background: int) -> Design:
@@ -166,6 +171,10 @@ def _batch_frame(batch: Batch, taxonomy: Taxonomy) -> pd.DataFrame:
             "auroc_random": scores.auroc_random,
             "auroc_hard": scores.auroc_hard,
             "null_auroc": scores.null.mean(axis=1),
+            "token_precision": batch.tokens.precision,
+            "token_recall": batch.tokens.recall,
+            "token_f1": batch.tokens.f1,
+            "simulation_r": batch.tokens.simulation,
             "positives": scores.positives,
             "negatives": scores.negatives,
         }
@@ -219,7 +228,7 @@ def _summary(
         "null_bar": gate.null_bar(null),
         "null_auroc": float(known.mean()) if len(known) else None,
         "auroc": {q: _quantile(done["auroc"], q) for q in ("0.25", "0.5", "0.75")},
-        "auroc_hard_median": _quantile(done["auroc_hard"], "0.5"),
+        **{f"{name}_median": _quantile(done[name], "0.5") for name in MEDIANS},
         "taxonomy": {"version": taxonomy.version, "sha256_16": taxonomy.digest},
     }
 

@@ -37,15 +37,30 @@ class Channel:
 
 def build_channels(words: Words, windows: int, background_windows: int) -> dict[str, Channel]:
     """Return the channels over ``windows`` windows, of which the first are background."""
-    lower = sorted(set(words.lower))
-    number = {word: i for i, word in enumerate(lower)}
-    feature = np.array([number[word] for word in words.lower], np.int64)[words.word]
-    word = _channel(words, np.arange(len(words.word)), feature, lower, windows, background_windows)
+    word = _channel(words, *_whole(words), windows, background_windows)
     return {
         "word": word,
         "context": _context_channel(words, word, windows, background_windows),
         "form": _channel(words, *_forms(words), windows, background_windows),
     }
+
+
+def feature_pairs(words: Words, channel: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return pairs of an occurrence and a feature of a channel that its word carries.
+
+    The features are numbered as in :func:`build_channels` for any part of the occurrences, since
+    their numbers depend on the distinct words alone.
+    """
+    occurrence, feature, _ = _forms(words) if channel == "form" else _whole(words)
+    return occurrence, feature
+
+
+def _whole(words: Words) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
+    """Return (occurrence, feature) pairs of the word channel, and the features' names."""
+    lower = sorted(set(words.lower))
+    number = {word: i for i, word in enumerate(lower)}
+    feature = np.array([number[word] for word in words.lower], np.int64)[words.word]
+    return np.arange(len(words.word)), feature, lower
 
 
 def _channel(

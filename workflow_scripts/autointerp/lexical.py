@@ -109,10 +109,10 @@ def term_table(channel: Channel, design: Design) -> tuple[sp.csr_array, sp.csr_a
         ),
         shape=channel.weight.shape,
     )
-    support = _at(positive @ fired, row, column, size)
-    rate = _at(positive @ channel.presence, row, column, size) / _count(positive)[row]
+    support = cells_of(positive @ fired, row, column)
+    rate = cells_of(positive @ channel.presence, row, column) / _count(positive)[row]
     hard_count = np.maximum(_count(hard), 1.0)[row]
-    hard_rate = _at(hard @ channel.presence, row, column, size) / hard_count
+    hard_rate = cells_of(hard @ channel.presence, row, column) / hard_count
     n = np.asarray(y.sum(axis=1), np.float64).ravel()[row]
     z = log_odds_z(
         y.data.astype(np.float64), n, channel.background[column], float(channel.background.sum())
@@ -205,11 +205,12 @@ def _count(membership: sp.csr_array) -> NDArray[np.float64]:
     return np.diff(membership.indptr).astype(np.float64)
 
 
-def _at(
-    matrix: sp.csr_array, row: NDArray[np.int64], column: NDArray[np.int64], size: int
+def cells_of(
+    matrix: sp.csr_array, row: NDArray[np.int64], column: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return the matrix's values at the given cells, zero where it holds none."""
     table = sp.csr_array(matrix)
+    size = table.shape[1]
     table.sort_indices()
     rows = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
     have = rows * size + table.indices.astype(np.int64)

@@ -142,6 +142,28 @@ def best_threshold(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> f
     return float(cuts[int(np.argmax(sensitivity + specificity))])
 
 
+def grouped_pearson(
+    x: NDArray[np.float64], y: NDArray[np.float64], group: NDArray[np.int64], groups: int
+) -> NDArray[np.float64]:
+    """Return Pearson's r of x and y in each group; NaN where either is constant or absent."""
+    count = np.maximum(np.bincount(group, minlength=groups), 1)
+    dx, dy = (v - (np.bincount(group, v, groups) / count)[group] for v in (x, y))
+    both, xx, yy = (np.bincount(group, v, groups) for v in (dx * dy, dx * dx, dy * dy))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = np.clip(both / np.sqrt(xx * yy), -1.0, 1.0)
+    return np.where(_varies(x, group, groups) & _varies(y, group, groups), r, np.nan)
+
+
+def _varies(
+    values: NDArray[np.float64], group: NDArray[np.int64], groups: int
+) -> NDArray[np.bool_]:
+    """Return which groups hold two different values; rounding of a mean cannot mislead it."""
+    low, high = np.full(groups, np.inf), np.full(groups, -np.inf)
+    np.minimum.at(low, group, values)
+    np.maximum.at(high, group, values)
+    return low < high
+
+
 @dataclass(frozen=True)
 class Gate:
     """When an explanation counts as good: better than chance by a margin, and than the null."""

@@ -6,7 +6,7 @@ O word occurrences.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -116,6 +116,14 @@ class Words:
     template: NDArray[np.bool_]
     role: NDArray[np.uint8]
     first_token: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    """[O] how many tokens the word has, all in a row."""
+
+    def within(self, windows: NDArray[np.bool_]) -> Words:
+        """Return the words of some of the windows [W]; the distinct words stay as they are."""
+        kept = np.flatnonzero(windows[self.window])
+        each = ("word", "window", "activation", "template", "role", "first_token", "tokens")
+        return replace(self, **{name: getattr(self, name)[kept] for name in each})
 
 
 def merge_words(windows: Windows) -> Words:
@@ -123,7 +131,7 @@ def merge_words(windows: Windows) -> Words:
     starts = np.flatnonzero(_begins_word(windows))
     if not len(starts):
         empty = np.zeros(0, np.int64)
-        return Words([], [], empty, empty, *_nothing(), empty)
+        return Words([], [], empty, empty, *_nothing(), empty, empty)
     lengths = np.diff(np.append(starts, len(windows.piece)))
     index_in_word = np.arange(len(windows.piece)) - np.repeat(starts, lengths)
     digest = np.add.reduceat(_mix(windows.piece, index_in_word), starts)
@@ -146,6 +154,7 @@ def merge_words(windows: Windows) -> Words:
         template=windows.template[starts][keep],
         role=windows.role[starts][keep],
         first_token=starts[keep].astype(np.int64),
+        tokens=lengths[keep].astype(np.int64),
     )
 
 
