@@ -24,6 +24,8 @@ def annotator(llm: bool, **statuses: int) -> dict[str, Any]:
         "auroc_median": 0.81,
         "auroc_hard_median": 0.72,
         "null_auroc_mean": 0.53,
+        "token_f1_median": None if llm else 0.414,
+        "simulation_r_median": None if llm else 0.377,
     }
 
 
@@ -73,9 +75,9 @@ def test_an_llm_that_loses_and_disagrees_is_told(tmp_path: Path) -> None:
     lexical, first, _ = table.rows
     assert lexical[:2] == ["it_simpo, seed 0", "lexical\nno LLM"]
     assert lexical[2] == "90 ok\n10 insufficient examples"
-    assert lexical[-1] == "is the floor"
+    assert lexical[-2:] == ["0.41, 0.38", "is the floor"]
     assert first[2] == "95 ok\n3 refused\n2 transport failed"
-    assert first[-1] == "−0.20 (−0.25 … −0.15)\nworse"
+    assert first[-2:] == ["not measured", "−0.20 (−0.25 … −0.15)\nworse"]
     agreement = annotator_tables.agreement_table(made)
     assert agreement is not None
     assert agreement.rows[0][3:5] == ["0.31 (0.10 … 0.90)", "no: below 0.667"]

@@ -13,6 +13,8 @@ from workflow_scripts.figures.report_tables import Table, number
 from workflow_scripts.figures.style import readable
 
 Numbers = Mapping[str, Any]
+DETECTION = ("auroc_median", "auroc_hard_median", "null_auroc_mean")
+TOKENS = ("token_f1_median", "simulation_r_median")
 VERDICTS = {True: "better", False: "worse", None: "cannot be told"}
 
 
@@ -26,11 +28,12 @@ def annotator_table(fits: Mapping[str, FitFiles]) -> Table | None:
         )
     ]
     header = ["crosscoder", "annotator", "answers", "named", "passed the gate"]
-    header += ["AUROC, with hard negatives, null", "lead over counting words"]
+    header += ["AUROC, with hard negatives, null", "on tokens: F1, r", "lead over counting words"]
     caption = (
         "Annotators: how many latents they name, and how well their explanations tell on which "
         "unseen contexts a latent fires (median AUROC; chance is 0.50, the null are explanations "
-        "of other latents)"
+        "of other latents) and, for counted words, on which of their tokens (medians of F1 and of "
+        "Pearson's r with the activation; about 0 for terms that say nothing)"
     )
     return Table(caption, header, rows, [""] * len(rows)) if rows else None
 
@@ -38,13 +41,14 @@ def annotator_table(fits: Mapping[str, FitFiles]) -> Table | None:
 def _annotator(name: str, annotator: Numbers, floor: Numbers | None) -> list[str]:
     counts = sorted(annotator["statuses"].items(), key=lambda item: -int(item[1]))
     statuses = "\n".join(f"{count} {readable(str(name))}" for name, count in counts)
-    detection = ("auroc_median", "auroc_hard_median", "null_auroc_mean")
+    counted = not annotator["llm_used"]
     return [
-        f"{name}\n{'LLM' if annotator['llm_used'] else 'no LLM'}",
+        f"{name}\n{'no LLM' if counted else 'LLM'}",
         statuses,
         _share(annotator["coverage"]),
         _share(annotator["gate_passed"]),
-        ", ".join(_number(annotator[figure]) for figure in detection),
+        ", ".join(_number(annotator[figure]) for figure in DETECTION),
+        ", ".join(_number(annotator[figure]) for figure in TOKENS) if counted else "not measured",
         _lead(floor) if floor else "is the floor",
     ]
 
