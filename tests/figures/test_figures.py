@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import matplotlib.image
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 from tests.comparison.run_folder import Run
 from workflow_scripts import files
+from workflow_scripts.cli import UserError
+from workflow_scripts.figures import plot_category_shares, style
+from workflow_scripts.figures.category_rows import Choice
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 FIGURES = {
     "plot_nu_plane": "--latents {l} --selection {s} --models it simpo",
@@ -73,6 +82,78 @@ def test_a_figure_is_drawn_and_drawn_again_alike(run: Run, tmp_path: Path, name:
     assert inked > 0.01
     assert len(pd.read_csv(first / f"{name}.csv")) > 5
     assert b"CreationDate" not in (first / f"{name}.pdf").read_bytes()
+
+
+LABELLED = {name for name, flags in FIGURES.items() if "--comparison" in flags} | {
+    "plot_layer_sweep",
+    "plot_recovery",
+    "plot_cause",
+}
+"""Figures of categories, which somebody named."""
+
+
+def labelled(run: Run, name: str, labeller: str, folder: Path) -> list[str]:
+    """Return the input flags of a figure of categories with labels by ``labeller``."""
+    if name == "plot_cause":  # its input holds the labels of one labeller
+        ablation = pd.read_csv(run.root / "ablation.csv").assign(labeller=labeller)
+        ablation.to_csv(folder / "ablation.csv", index=False)
+        return ["--cause", str(run.root / "cause.csv"), "--ablation", str(folder / "ablation.csv")]
+    flags = flags_of(run, name)
+    if "--labeller" in flags:
+        del flags[flags.index("--labeller") :]
+    return [*flags, "--labeller", labeller]
+
+
+@pytest.mark.parametrize("name", sorted(LABELLED))
+def test_a_figure_of_counted_words_says_so_behind_its_data(
+    run: Run, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, tuple[list[Text], list[bool]]] = {}
+    save = style.save
+
+    def keep(figure: Figure, table: pd.DataFrame, output: style.Output) -> None:
+        save(figure, table, output)
+        marks = [text for text in figure.texts if text.get_text() == style.WATERMARK]
+        drawn[labeller] = marks, [axes.patch.get_visible() for axes in figure.axes]
+
+    monkeypatch.setattr(style, "save", keep)
+    shape = {}
+    for labeller in ("true", "lexical"):
+        assert plot(name, labelled(run, name, labeller, tmp_path), tmp_path) == 0
+        shape[labeller] = mpl.image.imread(tmp_path / f"{name}.png").shape
+    (mark,), hidden = drawn["lexical"]
+    assert mark.get_zorder() < 0
+    assert not any(hidden)
+    assert drawn["true"][0] == []
+    assert all(drawn["true"][1])
+    if name == "plot_cause":  # the same rows under either labeller
+        assert shape["true"] == shape["lexical"]
+
+
+def test_labels_of_several_kinds_are_not_mixed(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_csv(run.root / "sweep.csv", keep_default_na=False)
+    lexical = table["labeller"] == "lexical"
+    table = table[lexical | (table["comparison"] != "deep")]
+    table.loc[table["comparison"] == "direct", "labeller"] = "my_llm"
+    table.to_csv(tmp_path / "sweep.csv", index=False)
+    sweep = ["--categories", str(tmp_path / "sweep.csv"), "--layer=direct=2", "--layer=deep=5"]
+    assert plot("plot_layer_sweep", sweep, tmp_path) == 2
+    assert "would mix labels by lexical and by my_llm" in capsys.readouterr().err
+    assert not (tmp_path / "plot_layer_sweep.png").exists()
+    cause = labelled(run, "plot_cause", "lexical", tmp_path)
+    mixed = pd.read_csv(tmp_path / "ablation.csv")
+    mixed.loc[0, "labeller"] = "my_llm"
+    mixed.to_csv(tmp_path / "ablation.csv", index=False)
+    assert plot("plot_cause", cause, tmp_path) == 2
+    assert "would mix labels by lexical and by my_llm" in capsys.readouterr().err
+    rows = table[(table["comparison"] == "anchored") & (table["level"] == "category")]
+    choice = Choice("anchored", "lexical", "category", 0, "it", "simpo")
+    output = style.Output(tmp_path / "a.png", tmp_path / "a.pdf", None)
+    with pytest.raises(UserError, match="would mix labels by lexical and by true"):
+        plot_category_shares.plot_category_shares(rows, choice, output)
+    assert not plt.get_fignums()
 
 
 def test_every_figure_of_the_stage_is_tested() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.comparison.run_folder import Run, make_run
@@ -16,7 +17,8 @@ from tests.figures.browser import Page, browse, chromium
 from tests.figures.conftest import compared
 from tests.figures.test_figures import flags_of, plot
 from workflow_scripts import files
-from workflow_scripts.figures import build_report
+from workflow_scripts.figures import build_report, report_tables
+from workflow_scripts.figures.category_rows import read_table
 from workflow_scripts.figures.report_data import to_json
 
 HOSTILE = (
@@ -138,6 +140,24 @@ def test_the_answer_stands_first_with_its_picture(run: Run, page: Path) -> None:
     assert "Gaps in score and changes of latents" in text
     assert "Verdicts under other decisions" in text
     assert "a" * 40 in text
+
+
+def test_tables_of_counted_words_tell_how_many_latents_have_a_category(run: Run) -> None:
+    categories = read_table(run.root / "comparison/categories.csv")
+    told = {
+        (comparison, labeller): table.caption
+        for comparison, labeller, table in report_tables.category_tables(categories)
+    }
+    named = pd.read_parquet(run.root / "autointerp/it_simpo/seed0/labels.parquet")["category"]
+    count, of = int((named != "unassigned").sum()), len(named)
+    assert told["direct", "lexical"].endswith(
+        f"; with a category: {count} of {of} latents judged ({100 * count / of:.0f} %)"
+    )
+    assert re.search(
+        r"; with a category: \d+ of \d+ of it \(\d+ %\), \d+ of \d+ of simpo \(\d+ %\)$",
+        told["anchored", "lexical"],
+    )
+    assert "with a category" not in told["direct", "true"]
 
 
 def test_clauses_and_recovered_losses_are_told(run: Run, page: Path) -> None:

@@ -123,7 +123,7 @@ def plot_behaviour(gaps: Path, comparison: str, labeller: str | None, output: st
             if word in set(table["verdict"])
         ]
         grid[0, 0].legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5))
-        style.note(grid[-1, 0], style.labels_note(str(table["labeller"].iloc[0])))
+        style.note_labels(grid[-1, 0], table["labeller"])
         figure.tight_layout()
         for axes, source in zip(grid.flat, shown, strict=True):
             of_source = table[table["source"] == source]

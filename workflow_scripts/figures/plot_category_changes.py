@@ -121,7 +121,7 @@ def plot_category_changes(
             draw(axes, table, colour)
             legend(axes, {c: t for c, t in colour.items() if c in set(table["class"])}, fdr)
         axes.set_xlabel(f"change of the share of unique latents, {base} → {cand}")
-        style.note(axes, style.labels_note(choice.labeller))
+        style.note_labels(axes, [choice.labeller, *rows["labeller"]])
         style.save(figure, table, output)
 
 

@@ -81,7 +81,7 @@ def plot_category_shares(rows: pd.DataFrame, choice: Choice, output: style.Outpu
         else:
             draw(axes, table)
         axes.set_xlabel("share of the model's unique latents, %")
-        style.note(axes, style.labels_note(choice.labeller))
+        style.note_labels(axes, [choice.labeller, *rows["labeller"]])
         style.save(figure, table, output)
 
 

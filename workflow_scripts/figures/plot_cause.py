@@ -94,7 +94,7 @@ def plot_cause(cause: Path, ablation: Path | None, output: style.Output) -> None
         draw_sets(grid[0, 0], sets, *models)
         if count:
             draw_ablations(grid[1, 0], taken, models)
-            style.note(grid[1, 0], style.labels_note(str(taken["labeller"].iloc[0])))
+            style.note_labels(grid[1, 0], taken["labeller"])
         figure.tight_layout()
         table = pd.concat([sets.assign(panel="patch"), taken.assign(panel="ablation")])
         style.save(figure, table, output)

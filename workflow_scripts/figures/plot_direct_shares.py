@@ -95,7 +95,7 @@ def plot_direct_shares(rows: pd.DataFrame, choice: Choice, output: style.Output)
         draw(axes, table)
         legend(axes, table)
         axes.set_xlabel(f"live latents unique to {base} or to {cand}, %")
-        style.note(axes, style.labels_note(choice.labeller))
+        style.note_labels(axes, [choice.labeller, *rows["labeller"]])
         style.save(figure, table, output)
 
 

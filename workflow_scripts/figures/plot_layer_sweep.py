@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "name",
+    "labeller",
     "unique",
     "live",
     "unique_share",
@@ -89,7 +90,7 @@ def plot_layer_sweep(table: pd.DataFrame, choice: Choice, output: style.Output) 
         figure, axes = plt.subplots(figsize=(style.WIDTH * 0.72, 3.4))
         draw(axes, table)
         axes.set_ylabel(f"live latents unique to {choice.baseline} or to {choice.candidate}, %")
-        style.note(axes, style.labels_note(choice.labeller))
+        style.note_labels(axes, table["labeller"])
         style.save(figure, table, output)
 
 

@@ -106,7 +106,7 @@ def plot_recovery(recovery: Path, labeller: str | None, output: style.Output) ->
             dot.set_markerfacecolor(face)
             handles.append(dot)
         figure.legend(handles=handles, loc="lower center", ncol=5, bbox_to_anchor=(0.5, 1.0))
-        style.note(grid[0, -1], style.labels_note(str(table["labeller"].iloc[0])))
+        style.note_labels(grid[0, -1], table["labeller"])
         figure.tight_layout()
         style.save(figure, table, output)
 

@@ -13,6 +13,7 @@ from workflow_scripts import files
 from workflow_scripts.figures.category_rows import Row, rows_of
 from workflow_scripts.figures.report_data import FitFiles
 from workflow_scripts.figures.style import labels_note, readable
+from workflow_scripts.labellers import LEXICAL
 from workflow_scripts.latents.ownership import owned_by
 
 SIGNS = {1: "▲ gained", -1: "▼ lost", 0: "open"}
@@ -105,7 +106,7 @@ def direct_table(rows: pd.DataFrame, level: str) -> Table:
     caption = (
         f"{first.text('comparison')}: latents unique to {first.text('baseline')} or to"
         f" {first.text('candidate')} in one crosscoder, by {level};"
-        f" {labels_note(first.text('labeller'))}"
+        f" {labels_note(first.text('labeller'))}{_coverage(rows, {'labelled': 'latents judged'})}"
     )
     return Table(caption, header, cells, [_kind(row) for row in rows_of(ordered)])
 
@@ -142,8 +143,24 @@ def anchored_table(rows: pd.DataFrame, level: str) -> Table:
     caption = (
         f"{first.text('comparison')}: latents unique to {base} in one crosscoder against latents"
         f" unique to {cand} in another, by {level}; {labels_note(first.text('labeller'))}"
+        f"{_coverage(rows, {'n_baseline': f'of {base}', 'n_candidate': f'of {cand}'})}"
     )
     return Table(caption, header, cells, [_kind(row) for row in rows_of(ordered)])
+
+
+def _coverage(rows: pd.DataFrame, counts: Mapping[str, str]) -> str:
+    """Say which share of latents counting words gave a category, per column of counts.
+
+    Empty for other labels.
+    """
+    if rows["labeller"].iloc[0] != LEXICAL:
+        return ""
+    named = rows[rows["tested"].astype(bool)]
+    parts = []
+    for column, told in counts.items():
+        count, of = int(named[column].sum()), int(rows[column].sum())
+        parts.append(f"{count} of {of} {told}" + (f" ({100 * count / of:.0f} %)" if of else ""))
+    return f"; with a category: {', '.join(parts)}"
 
 
 def _estimate(row: Row, name: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from workflow_scripts import files
+from workflow_scripts.cli import UserError
+from workflow_scripts.labellers import LEXICAL, TRUE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +39,8 @@ VERDICTS = {
 }
 MODELS = (GREEN, BLUE, VERMILION, PURPLE, ORANGE, SKY)
 CLASSES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, "#8C564B", BLACK, YELLOW, GREY)
+
+WATERMARK = "lexical labels, no LLM"
 
 WIDTH = 6.8
 """Width of a figure in inches: a page's text width."""
@@ -130,11 +135,53 @@ def readable(name: str) -> str:
 
 def labels_note(labeller: str) -> str:
     """Say who named the latents, as every figure with categories must."""
-    if labeller == "true":
+    if labeller == TRUE:
         return "labels: true categories of the text"
-    if labeller == "lexical":
+    if labeller == LEXICAL:
         return "labels: lexical, no LLM was used"
     return f"labels: LLM {labeller}"
+
+
+def note_labels(axes: Axes, labellers: Iterable[str]) -> None:
+    """Say under the axes who named the latents shown; across the figure, if no LLM did.
+
+    ``labellers`` are those of all rows in the figure, whose axes must all be there already.
+
+    Raises
+    ------
+    UserError
+        If there are several: their categories are not the same kind of thing.
+    """
+    names = sorted(set(labellers))
+    if len(names) != 1:
+        raise UserError(
+            f"one series would mix labels by {' and by '.join(names) or 'nobody'}: choose one of "
+            "them (--labeller)"
+        )
+    note(axes, labels_note(names[0]))
+    figure = axes.get_figure(root=True)
+    if names[0] == LEXICAL and figure is not None:
+        _watermark(figure)
+
+
+def _watermark(figure: Figure) -> None:
+    """Write in light grey across the figure, behind the data, that no LLM named the latents."""
+    for axes in figure.axes:
+        axes.patch.set_visible(False)  # it would hide what lies behind the axes
+    width, height = figure.get_size_inches()
+    text = figure.text(
+        0.5,
+        0.5,
+        WATERMARK,
+        ha="center",
+        va="center",
+        fontsize=72 * 0.8 * width / (0.55 * len(WATERMARK)),
+        rotation=min(30.0, math.degrees(math.atan2(height, width))),
+        color=GREY,
+        alpha=0.15,
+        zorder=-1,
+    )
+    text.set_in_layout(False)
 
 
 def note(axes: Axes, text: str) -> None:
