@@ -23,6 +23,7 @@ from tests.autointerp.test_explain_lexical import (
 from workflow_scripts.autointerp import tables
 from workflow_scripts.autointerp.features import build_channels
 from workflow_scripts.autointerp.lexical import Design, LexicalResult
+from workflow_scripts.autointerp.outputs import LEDGER
 from workflow_scripts.autointerp.statistics import grouped_pearson
 from workflow_scripts.autointerp.token_scores import score_tokens
 from workflow_scripts.autointerp.windows import merge_words, read_windows
@@ -91,6 +92,7 @@ def test_scores_by_hand(channel: str) -> None:
         hard=np.zeros(6, np.bool_),
         train=np.arange(6) < 2,
         fold=np.zeros(6, np.int64),
+        stratum=np.full(6, "none"),
         latents=2,
     )
     channels = build_channels(words, 6, 0)
@@ -128,8 +130,8 @@ def test_grouped_pearson_equals_numpy_and_is_undefined_where_constant() -> None:
 def test_columns_are_documented() -> None:
     text = Path(tables.__file__).with_name("COLUMNS.md").read_text(encoding="utf-8")
     told = [re.findall(r"^\| `(\w+)` \|", part, re.M) for part in text.split("## ")[1:]]
-    own = [tables.KEY] + [
-        {name: kind for name, kind in columns.items() if name not in tables.KEY}
+    own = [
+        [name for name in columns if name not in tables.KEY]
         for columns in (tables.EXPLANATIONS, tables.LABELS, tables.SCORES)
     ]
-    assert told == [list(columns) for columns in own]
+    assert told == [list(tables.KEY), *own, LEDGER]

@@ -23,6 +23,8 @@ def annotator(llm: bool, **statuses: int) -> dict[str, Any]:
         "gate_passed": 0.75,
         "auroc_median": 0.81,
         "auroc_hard_median": 0.72,
+        "auroc_top_median": 0.95,
+        "auroc_quantile_median": 0.67,
         "null_auroc_mean": 0.53,
         "token_f1_median": None if llm else 0.414,
         "simulation_r_median": None if llm else 0.377,
@@ -50,6 +52,7 @@ def fits(
         "llm": {
             "labels": 190 if annotators else 0,
             "missing": 10,
+            "raters": [f"{name}/0" for name in names],
             "alpha": {"value": alpha, **bounds},
             "pairs": pairs if alpha is not None else [],
         },
@@ -75,6 +78,7 @@ def test_an_llm_that_loses_and_disagrees_is_told(tmp_path: Path) -> None:
     lexical, first, _ = table.rows
     assert lexical[:2] == ["it_simpo, seed 0", "lexical\nno LLM"]
     assert lexical[2] == "90 ok\n10 insufficient examples"
+    assert lexical[5] == "all 0.81\nhard 0.72\nstrong 0.95\nweaker 0.67\nnull 0.53"
     assert lexical[-2:] == ["0.41, 0.38", "is the floor"]
     assert first[2] == "95 ok\n3 refused\n2 transport failed"
     assert first[-2:] == ["not measured", "−0.20 (−0.25 … −0.15)\nworse"]
@@ -118,9 +122,19 @@ def test_without_an_llm_nothing_is_warned_of(tmp_path: Path) -> None:
     made = fits(tmp_path, 0.0, alpha=None, annotators=0)
     assert annotator_tables.warnings(made) == []
     assert annotator_tables.agreement_table(made) is None
+    assert annotator_tables.no_agreement(made) is None
     table = annotator_tables.annotator_table(made)
     assert table is not None
     assert len(table.rows) == 1
+
+
+@pytest.mark.parametrize(("annotators", "told"), [(1, "takes two"), (2, "one and the same")])
+def test_why_agreement_cannot_be_measured_is_told(
+    tmp_path: Path, annotators: int, told: str
+) -> None:
+    made = fits(tmp_path, 0.2, alpha=None, annotators=annotators)
+    assert told in (annotator_tables.no_agreement(made) or "")
+    assert annotator_tables.no_agreement(fits(tmp_path, 0.2, alpha=0.5)) is None
 
 
 def test_labels_are_held_against_the_truth(tmp_path: Path) -> None:

@@ -98,7 +98,10 @@ def _summary(labels: pd.DataFrame, scores: pd.DataFrame, seed: int) -> dict[str,
             "coverage_ungated": _share(~good["category_ungated"].isin(["", UNASSIGNED])),
             "gate_passed": _share(score.loc[score["status"].isin(GOOD), "gate_passed"]),
             "auroc_median": _known(float(score["auroc"].median())),
-            "auroc_hard_median": _known(float(score["auroc_hard"].median())),
+            **{
+                f"auroc_{part}_median": _known(float(score[f"auroc_{part}"].median()))
+                for part in ("hard", *tables.STRATA)
+            },
             "null_auroc_mean": _known(float(score["null_auroc"].mean())),
             "token_f1_median": _known(float(score["token_f1"].median())),
             "simulation_r_median": _known(float(score["simulation_r"].median())),

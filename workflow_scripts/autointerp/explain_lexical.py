@@ -125,7 +125,7 @@ def explain_batch(
 
 
 def _design(table: pa.Table, latents: NDArray[np.int64], background: int) -> Design:
-    frame = table.select(["latent", "part", "kind", "document"]).to_pandas()
+    frame = table.select(["latent", "part", "kind", "stratum", "document"]).to_pandas()
     # A document is wholly in one fold, and each fold gets its share of either kind.
     positive = (frame["kind"] == POSITIVE).to_numpy()
     keys = [frame["latent"], frame["part"], pd.Series(positive)]
@@ -139,6 +139,9 @@ def _design(table: pa.Table, latents: NDArray[np.int64], background: int) -> Des
         hard=np.concatenate([nothing, (frame["kind"] == HARD).to_numpy()]),
         train=np.concatenate([nothing, (frame["part"] == TRAIN).to_numpy()]),
         fold=np.concatenate([np.zeros(background, np.int64), fold]),
+        stratum=np.concatenate(
+            [np.full(background, "none"), frame["stratum"].to_numpy().astype(np.str_)]
+        ),
         latents=len(latents),
     )
 
@@ -165,11 +168,14 @@ def _batch_frame(batch: Batch, taxonomy: Taxonomy) -> pd.DataFrame:
             "score": found.score,
             "margin": found.margin,
             "balanced_accuracy": scores.balanced_accuracy,
+            "balanced_accuracy_low": scores.balanced_accuracy_low,
+            "balanced_accuracy_high": scores.balanced_accuracy_high,
             "auroc": scores.auroc,
             "auroc_low": low,
             "auroc_high": high,
             "auroc_random": scores.auroc_random,
             "auroc_hard": scores.auroc_hard,
+            **{f"auroc_{name}": auroc for name, auroc in scores.auroc_of.items()},
             "null_auroc": scores.null.mean(axis=1),
             "token_precision": batch.tokens.precision,
             "token_recall": batch.tokens.recall,

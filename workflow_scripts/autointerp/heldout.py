@@ -18,24 +18,30 @@ from workflow_scripts.autointerp.lexical import (
 )
 from workflow_scripts.autointerp.statistics import (
     balanced_accuracy,
+    balanced_accuracy_interval,
     best_threshold,
     derangement,
     grouped_auroc,
 )
+from workflow_scripts.autointerp.tables import STRATA
 
 PERMUTATIONS = 5
 
 
 @dataclass(frozen=True)
 class HeldOutScores:
-    """Detection scores of L latents on held-out contexts. All [L] but ``null`` [L, R]."""
+    """Detection scores of L latents on held-out contexts. All arrays [L] but ``null`` [L, R]."""
 
     auroc: NDArray[np.float64]
     auroc_random: NDArray[np.float64]
     """Against random negatives only."""
     auroc_hard: NDArray[np.float64]
+    auroc_of: dict[str, NDArray[np.float64]]
+    """Positives of one stratum against all negatives."""
     balanced_accuracy: NDArray[np.float64]
     """At the threshold that is best on the training contexts."""
+    balanced_accuracy_low: NDArray[np.float64]
+    balanced_accuracy_high: NDArray[np.float64]
     positives: NDArray[np.int64]
     negatives: NDArray[np.int64]
     null: NDArray[np.float64]
@@ -52,7 +58,8 @@ def score_held_out(design: Design, result: LexicalResult, seed: Sequence[int]) -
     whole = grouped_auroc(score[test], positive, latent, size)
     easy = test & ~design.hard
     tough = test & (design.hard | design.positive)
-    cut = _thresholds(score, design)
+    predicted = score[test] > _thresholds(score, design)[latent]
+    low, high = balanced_accuracy_interval(predicted, positive, latent, size)
     rng = np.random.default_rng([*seed, 11])
     null = np.full((size, PERMUTATIONS), np.nan)
     if size > 1:
@@ -63,7 +70,13 @@ def score_held_out(design: Design, result: LexicalResult, seed: Sequence[int]) -
         auroc=whole.auroc,
         auroc_random=_auroc(score, design, easy),
         auroc_hard=_auroc(score, design, tough),
-        balanced_accuracy=balanced_accuracy(score[test] > cut[latent], positive, latent, size),
+        auroc_of={
+            name: _auroc(score, design, test & (~design.positive | (design.stratum == name)))
+            for name in STRATA
+        },
+        balanced_accuracy=balanced_accuracy(predicted, positive, latent, size),
+        balanced_accuracy_low=low,
+        balanced_accuracy_high=high,
         positives=whole.positives,
         negatives=whole.negatives,
         null=null,

@@ -43,6 +43,7 @@ class Design:
     hard: NDArray[np.bool_]
     train: NDArray[np.bool_]
     fold: NDArray[np.int64]
+    stratum: NDArray[np.str_]
     latents: int
 
 

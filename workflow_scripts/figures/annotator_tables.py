@@ -13,7 +13,13 @@ from workflow_scripts.figures.report_tables import Table, number
 from workflow_scripts.figures.style import readable
 
 Numbers = Mapping[str, Any]
-DETECTION = ("auroc_median", "auroc_hard_median", "null_auroc_mean")
+DETECTION = {
+    "all": "auroc_median",
+    "hard": "auroc_hard_median",
+    "strong": "auroc_top_median",
+    "weaker": "auroc_quantile_median",
+    "null": "null_auroc_mean",
+}
 TOKENS = ("token_f1_median", "simulation_r_median")
 VERDICTS = {True: "better", False: "worse", None: "cannot be told"}
 
@@ -28,11 +34,12 @@ def annotator_table(fits: Mapping[str, FitFiles]) -> Table | None:
         )
     ]
     header = ["crosscoder", "annotator", "answers", "named", "passed the gate"]
-    header += ["AUROC, with hard negatives, null", "on tokens: F1, r", "lead over counting words"]
+    header += ["AUROC", "on tokens: F1, r", "lead over counting words"]
     caption = (
         "Annotators: how many latents they name, and how well their explanations tell on which "
-        "unseen contexts a latent fires (median AUROC; chance is 0.50, the null are explanations "
-        "of other latents) and, for counted words, on which of their tokens (medians of F1 and of "
+        "unseen contexts a latent fires (median AUROC, chance is 0.50; hard: against lexically "
+        "near contexts only; strong and weaker: of those in which it fires; null: explanations of "
+        "other latents) and, for counted words, on which of their tokens (medians of F1 and of "
         "Pearson's r with the activation; about 0 for terms that say nothing)"
     )
     return Table(caption, header, rows, [""] * len(rows)) if rows else None
@@ -47,7 +54,7 @@ def _annotator(name: str, annotator: Numbers, floor: Numbers | None) -> list[str
         statuses,
         _share(annotator["coverage"]),
         _share(annotator["gate_passed"]),
-        ", ".join(_number(annotator[figure]) for figure in DETECTION),
+        "\n".join(f"{name} {_number(annotator[figure])}" for name, figure in DETECTION.items()),
         ", ".join(_number(annotator[figure]) for figure in TOKENS) if counted else "not measured",
         _lead(floor) if floor else "is the floor",
     ]
@@ -87,6 +94,20 @@ def agreement_table(fits: Mapping[str, FitFiles]) -> Table | None:
     header = ["crosscoder", "labels", "missing", "Krippendorff's α", "reliable", "pairs"]
     caption = "Agreement of the LLM's annotators on categories, before the gate"
     return Table(caption, header, rows, [""] * len(rows)) if rows else None
+
+
+def no_agreement(fits: Mapping[str, FitFiles]) -> str | None:
+    """Return why there is no agreement to show; None where there is some, or no annotator."""
+    groups = [agreement["llm"] for _, agreement in _agreements(fits)]
+    raters = max((len(group["raters"]) for group in groups), default=0)
+    if not raters or any(group["alpha"]["value"] is not None for group in groups):
+        return None
+    if raters < 2:
+        return "Agreement cannot be measured: it takes two annotators of an LLM, or replicates."
+    return (
+        "Agreement cannot be measured: the annotators have too few answers in common, or gave all "
+        "latents one and the same category."
+    )
 
 
 def truth_tables(fits: Mapping[str, FitFiles]) -> list[Table]:

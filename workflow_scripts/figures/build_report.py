@@ -104,6 +104,7 @@ def render(inputs: Inputs) -> str:
         truth=annotator_tables.truth_tables(inputs.fits),
         canaries=annotator_tables.canary_sentence(inputs.fits),
         agreement=annotator_tables.agreement_table(inputs.fits),
+        no_agreement=annotator_tables.no_agreement(inputs.fits),
         lead=sections.pop("answer", []),
         sections=sections,
         first_tables=first,
