@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +19,8 @@ from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import ANNOTATORS, Run, make_contexts
 from tests.autointerp.oracle import Behaviour
 from tests.autointerp.test_taxonomy import SHIPPED
+from workflow_scripts.autointerp.cache import canonical
+from workflow_scripts.autointerp.dialect import Dialect, compose
 from workflow_scripts.autointerp.prompts import (
     PURPOSES,
     VARIANTS,
@@ -26,6 +32,7 @@ from workflow_scripts.autointerp.prompts import (
     load_prompt,
 )
 from workflow_scripts.autointerp.requests import read_header, read_requests
+from workflow_scripts.autointerp.select_contexts import CONTEXT_SCHEMA
 from workflow_scripts.autointerp.taxonomy import load_taxonomy
 from workflow_scripts.cli import UserError
 
@@ -116,13 +123,40 @@ def test_whose_a_latent_is_changes_no_request(tmp_path: Path) -> None:
     assert sent[0] == sent[1]
 
 
-def test_attacks_leave_the_prompt_outside_the_block_unchanged() -> None:
-    prompt = load_prompt("classify", "main")
-    frames = set()
-    for attack in ["harmless", *ATTACKS]:
-        user = fill(prompt.user, data=data_block({"explanation": attack}, "one seed"))
-        lines = user.split("\n")
-        place = next(i for i, line in enumerate(lines) if line.startswith("<data-")) + 1
-        lines[place] = ""
-        frames.add("\n".join(lines))
-    assert len(frames) == 1
+def _outside(data: Path, out: Path, attack: str) -> list[bytes]:
+    """Return the bodies of all purposes, the data line left out, with ``attack`` in every text."""
+    contexts = pd.read_parquet(data / "contexts.parquet")
+    contexts["pieces"] = [[attack, *pieces[1:]] for pieces in contexts["pieces"]]
+    table = pa.Table.from_pandas(contexts, CONTEXT_SCHEMA, preserve_index=False)
+    out.mkdir()
+    pq.write_table(table, out / "contexts.parquet")
+    shutil.copy(data / "latents.parquet", out)
+    run = Run(out, out, "http://127.0.0.1:1/v1", out / "cache", ANNOTATORS)
+    run.more = ("--fuzz", "6", "--canaries", "2")
+    explained = pd.read_parquet(data / "latents.parquet")[["latent"]].merge(
+        pd.DataFrame({"annotator": [a["name"] for a in ANNOTATORS]}), how="cross"
+    )
+    run.llm("explanations").parent.mkdir()
+    explained.assign(replicate=0, explanation=attack).to_parquet(run.llm("explanations"))
+    bodies = []
+    for purpose in PURPOSES:
+        assert run.build(purpose) == 0
+        path = run.file(purpose, "requests.jsonl")
+        header = read_header(path)
+        for request in read_requests(path):
+            lines = request.user.split("\n")
+            place = next(i for i, line in enumerate(lines) if line.startswith("<data-")) + 1
+            json.loads(lines[place].replace("<<", "").replace(">>", ""))
+            lines[place] = ""
+            framed = replace(request, user="\n".join(lines))
+            bodies.append(canonical(compose(header, framed, Dialect(), [])))
+    return bodies
+
+
+def test_attacks_leave_every_request_outside_the_block_unchanged(
+    contexts: Path, tmp_path: Path
+) -> None:
+    harmless = _outside(contexts, tmp_path / "harmless", "harmless")
+    assert len(harmless) > 50
+    for number, attack in enumerate(ATTACKS):
+        assert _outside(contexts, tmp_path / str(number), attack) == harmless, attack
