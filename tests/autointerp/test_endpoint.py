@@ -14,7 +14,7 @@ from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.oracle import Behaviour
 from workflow_scripts.autointerp.conversation import Question
 from workflow_scripts.autointerp.dialect import Dialect, probe_body
-from workflow_scripts.autointerp.endpoint import Endpoint, Reply, _retry_after
+from workflow_scripts.autointerp.endpoint import Endpoint, Reply, _retry_after, _used_up
 
 KEY = "sk-a-key-of-tests"
 
@@ -69,6 +69,26 @@ def test_organisation_goes_along_and_this_machine_does_not(monkeypatch: pytest.M
     assert headers["OpenAI-Organization"] == "org-of-tests"
     assert "OpenAI-Project" not in headers
     assert not [name for name in headers if name.startswith("x-stainless")]
+
+
+@pytest.mark.parametrize(
+    ("left", "reset", "wait"),
+    [
+        ("0", "1h2m3.5s", 3723.5),
+        ("0", "12ms", 0.012),
+        ("0", "7", 7.0),
+        ("0", "soon", 0.0),
+        ("1", "7s", None),
+        ("", "7s", None),
+    ],
+)
+def test_calls_that_are_used_up_are_waited_for(left: str, reset: str, wait: float | None) -> None:
+    headers = {"x-ratelimit-remaining-tokens": "5"}
+    for name, value in (("remaining", left), ("reset", reset)):
+        headers[f"x-ratelimit-{name}-requests"] = value
+    assert _used_up(headers) == wait
+    headers |= {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "2h"}
+    assert _used_up(headers) == max(wait or 0.0, 7200.0)
 
 
 NOON = {"date": "Fri, 02 Jan 2026 12:00:00 GMT"}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.autointerp.conftest import SENTINEL
 from tests.autointerp.fake_server import FakeServer
-from tests.autointerp.llm_run import Run
+from tests.autointerp.llm_run import ANNOTATORS, Run
 from tests.autointerp.oracle import Behaviour
+from workflow_scripts.autointerp.budget import Pace
 
 FAST = ("--first-backoff", "0.02", "--deadline", "0.4", "--attempts", "3", "--concurrency", "2")
 LATENTS = 4
@@ -56,7 +58,10 @@ def _statuses(run: Run, purpose: str) -> dict[str, int]:
         "null_content",
     ],
 )
-def test_passing_faults_are_retried_once(contexts: Path, tmp_path: Path, fault: str) -> None:
+def test_passing_faults_are_retried_once(
+    contexts: Path, tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pace, "SHORTEST", 0.05)  # four calls in all tell no rate
     with FakeServer(Behaviour(script=(fault, "ok"))) as server:
         run = _prepare(contexts, tmp_path, server.url)
         assert run.call("explain") == 0
@@ -219,16 +224,61 @@ def test_a_wrong_endpoint_fails_at_the_preflight(
 
 
 def test_a_rate_limit_is_kept_after_few_refusals(contexts: Path, tmp_path: Path) -> None:
+    """A hard limit that tells too short a wait; the first calls at once count too."""
     with FakeServer(Behaviour(rps=25)) as server:
-        run = Run(contexts, tmp_path, server.url, tmp_path / "cache", held_out=40, null=40)
+        cache = tmp_path / "cache"
+        run = Run(contexts, tmp_path, server.url, cache, ANNOTATORS, held_out=40, null=40)
         assert run.purpose("explain") == 0
         assert run.build("score") == 0
         start = server.counters.calls
-        assert run.call("score", "--concurrency", "4") == 0
+        assert run.call("score") == 0
         calls = server.counters.calls - start
         refused = server.counters.refused
     assert _statuses(run, "score") == {"ok": calls - refused}
-    assert refused <= 0.1 * calls + 4
+    assert calls - refused > 100
+    assert refused <= 0.1 * calls
+
+
+@pytest.mark.parametrize("limit", [1, 5, 200])
+def test_a_pace_settles_under_a_hard_limit(limit: int) -> None:
+    """Eight callers against so many calls in any second, in time that the test keeps."""
+    now = 0.0
+    pace = Pace(lambda: now)
+    passed, refused, sent = 0, 0, deque[float]()
+    while passed < 300:
+        wait = pace.next_turn()
+        now += wait
+        if wait:
+            continue
+        while sent and now - sent[0] >= 1.0:
+            sent.popleft()
+        if len(sent) < limit:
+            sent.append(now)
+            passed += 1
+            pace.served()
+        else:
+            refused += 1
+            pace.refused(0.25)
+        now += 0.001
+    assert refused <= 0.1 * (passed + refused)
+    assert now <= 1.5 * passed / limit
+
+
+def test_a_pace_recovers_from_a_passing_shortage() -> None:
+    now = 0.0
+    pace = Pace(lambda: now)
+    for _ in range(3):
+        pace.served()
+    pace.refused(0.1)
+    slow = pace.next_turn()
+    now += slow
+    assert pace.next_turn() == 0.0
+    assert pace.next_turn() > 0.2  # three calls a second were served
+    for _ in range(1000):
+        pace.served()
+    now += 1.0
+    assert pace.next_turn() == 0.0
+    assert pace.next_turn() < 0.001
 
 
 def test_no_more_calls_at_once_than_allowed(contexts: Path, tmp_path: Path) -> None:
@@ -244,8 +294,6 @@ def test_failures_are_counted_per_row(contexts: Path, tmp_path: Path) -> None:
         assert run.call("explain") == 0
     assert run.parse("explain") == 2
     assert run.parse("explain", "--max-failures", "1") == 0
-    import pandas as pd
-
     table = pd.read_parquet(run.llm("explanations"))
     assert Counter(table["status"]) == {"ok": 3, "refused": 1}
     assert table.loc[table["status"] == "refused", "explanation"].tolist() == [""]

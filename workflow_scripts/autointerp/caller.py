@@ -257,6 +257,8 @@ class Caller:
         """Return what a call did cost: the bound, unless the endpoint refused or says its usage."""
         if reply.completion is not None:
             self.pace.served()
+            if reply.retry_after is not None:
+                self.pace.hold(min(reply.retry_after, self.policy.longest_wait))
             usage = reply.completion.usage
             self.tally.usage_missing += usage is None
             return amount(usage.input, usage.output, price) if usage else bound

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -30,6 +31,10 @@ from workflow_scripts.autointerp.keys import is_loopback, redact
 
 Kind = Literal["ok", "retry", "busy", "fatal", "rejected", "filtered"]
 KEPT_HEADERS = (b"date", b"x-request-id", b"openai-model", b"openai-processing-ms", b"server")
+_DURATION = re.compile(
+    r"(?:(\d{1,4})h)?(?:(\d{1,4})m)?(?:(\d{1,6}(?:\.\d{1,9})?)s)?(?:(\d{1,6})ms)?"
+)
+"""As in 1h2m3.5s or 12ms."""
 _QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "quota_exceeded")
 
 
@@ -44,6 +49,7 @@ class Reply:
     reason: str = ""
     """For people; holds no secret."""
     retry_after: float | None = None
+    """Seconds that the endpoint asks to wait before the next call; None: it asks for none."""
     completion: Completion | None = None
     """What the text says, if the kind is ok."""
 
@@ -97,7 +103,7 @@ class Endpoint:
             return Reply("retry", status=status, reason=redact(str(error), self._key))
         named = ((name.lower(), value) for name, value in raw.headers.raw)
         kept = {n.decode(): v.decode("latin-1") for n, v in named if n in KEPT_HEADERS}
-        return Reply("ok", text, status, kept, completion=said)
+        return Reply("ok", text, status, kept, retry_after=_used_up(raw.headers), completion=said)
 
     def _request(self, body: bytes) -> httpx2.Request:
         # As a stream a body gets no headers of its own, which takes a third of the time; aiohttp
@@ -150,6 +156,24 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     # The endpoint's own clock, where it tells it: this machine's may be wrong.
     now = _moment(headers, "date") or datetime.datetime.now(datetime.UTC)
     return max(0.0, (until - now).total_seconds())
+
+
+def _used_up(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds until calls are allowed again, where a reply says that none is left."""
+    waits = []
+    for what in ("requests", "tokens"):
+        if headers.get(f"x-ratelimit-remaining-{what}") == "0":
+            waits.append(_seconds(headers.get(f"x-ratelimit-reset-{what}", "")))
+    return max(waits, default=None)
+
+
+def _seconds(text: str) -> float:
+    """Return the length of a duration such as 1h2m3.5s, 12ms or 7; 0 where it is none."""
+    parts = _DURATION.fullmatch(text)
+    if parts:
+        told = zip(parts.groups(), (3600.0, 60.0, 1.0, 1e-3), strict=True)
+        return sum(float(number) * unit for number, unit in told if number)
+    return float(text) if re.fullmatch(r"\d{1,6}(\.\d{1,9})?", text) else 0.0
 
 
 def _moment(headers: Mapping[str, str], name: str) -> datetime.datetime | None:
