@@ -59,6 +59,7 @@ def _content() -> dict[str, object]:
     ("path", "value", "needle"),
     [
         (("categories", 0, "id"), "unassigned", "reserved id 'unassigned'"),
+        (("categories", 0, "id"), "not_judged", "reserved id 'not_judged'"),
         (("categories", 1, "id"), "one", "'one' twice"),
         (("categories", 0, "class"), "nowhere", "unknown class 'nowhere'"),
         (("categories", 0, "id"), "Bad Id", "categories / Bad Id / id"),

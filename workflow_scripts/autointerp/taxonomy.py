@@ -17,6 +17,8 @@ from workflow_scripts.cli import UserError
 UNASSIGNED = "unassigned"
 UNINTERPRETABLE = "uninterpretable"
 RESERVED = (UNASSIGNED, UNINTERPRETABLE)
+COMPARED_AS = ("none", "not_judged")
+"""Names that the comparison gives to latents without a true category, and without an answer."""
 """Ids that are answers, not categories: no clear category; no clear meaning at all."""
 
 Register = Literal["any", "chat", "plain"]
@@ -124,7 +126,7 @@ def load_taxonomy(path: Path) -> Taxonomy:
 def _check_names(taxonomy: Taxonomy, path: Path) -> None:
     seen: set[str] = set()
     for category in taxonomy.categories:
-        if category.id in RESERVED:
+        if category.id in (*RESERVED, *COMPARED_AS):
             raise UserError(f"the taxonomy {path} uses the reserved id {category.id!r}: rename it")
         if category.id in seen:
             raise UserError(f"the taxonomy {path} has the category {category.id!r} twice")

@@ -14,7 +14,9 @@ from workflow_scripts.cli import UserError
 from workflow_scripts.labellers import TRUE
 
 NONE, UNASSIGNED, UNINTERPRETABLE = "none", "unassigned", "uninterpretable"
-RESERVED = (NONE, UNASSIGNED, UNINTERPRETABLE)
+NOT_JUDGED = "not_judged"
+"""Category of latents for which an annotator has no answer: its labels' status says why."""
+RESERVED = (NONE, UNASSIGNED, UNINTERPRETABLE, NOT_JUDGED)
 """Latents without a category: they stay in every denominator and are never tested."""
 ANSWERED = ("ok", "repaired", "reasked")
 """Statuses of an annotator's answers that hold a category."""
@@ -112,18 +114,19 @@ def read_labelled(
     live = selection.merge(table, on="latent", how="inner", validate="one_to_one")
     found: dict[str, Labelled] = {}
     if "true_category" in live.columns:
-        found[TRUE] = Labelled(models, _classify(live.assign(weight=1.0), "true_category", classes))
+        known = live.assign(weight=1.0, category=live["true_category"].replace("", None))
+        found[TRUE] = Labelled(models, _classify(known, UNASSIGNED, classes))
     if source.labels and source.examples is not None:
         weights = _sample_weights(source.examples)
         for annotator, labels in _read_labels(source.labels).items():
             frame = live.merge(weights, on="latent").merge(labels, on="latent", how="left")
-            found[annotator] = Labelled(models, _classify(frame, "category", classes))
+            found[annotator] = Labelled(models, _classify(frame, NOT_JUDGED, classes))
     return found
 
 
-def _classify(frame: pd.DataFrame, column: str, classes: Mapping[str, str]) -> pd.DataFrame:
-    """Return ``frame`` with ``category`` (missing: unassigned) and its ``class``."""
-    category = frame[column].fillna(UNASSIGNED).replace("", UNASSIGNED).astype(str)
+def _classify(frame: pd.DataFrame, missing: str, classes: Mapping[str, str]) -> pd.DataFrame:
+    """Return ``frame`` with ``category``, which is ``missing`` where there is none, and `class`."""
+    category = frame["category"].fillna(missing).astype(str)
     known = {name: name for name in RESERVED} | dict(classes)
     return frame.assign(category=category, **{"class": category.map(lambda c: known.get(c, c))})
 
@@ -146,13 +149,14 @@ def _most_frequent(rows: pd.DataFrame) -> pd.DataFrame:
 def _read_labels(paths: list[Path]) -> dict[str, pd.DataFrame]:
     """Return, by annotator, one category per latent and the mean score of its answers.
 
-    The category is the most frequent answer of the replicates; a tie, or no answer at all, is
-    ``unassigned``.
+    The category is the most frequent answer of the replicates, and ``unassigned`` at a tie; a
+    failed replicate has no say, and latents without any answer are not there.
     """
     table = pd.concat([files.read_parquet(path) for path in paths], ignore_index=True)
-    table["category"] = table["category"].where(table["status"].isin(ANSWERED), UNASSIGNED)
+    answered = table["status"].isin(ANSWERED)
     found = {}
-    for annotator, rows in table.groupby("annotator"):
+    for annotator in sorted(table["annotator"].unique()):
+        rows = table[answered & (table["annotator"] == annotator)]
         named = _most_frequent(rows)
         score = rows.groupby("latent")["score"].mean() if "score" in rows else None
         found[str(annotator)] = (named if score is None else named.join(score)).reset_index()
