@@ -15,7 +15,10 @@ from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import Run
 from tests.autointerp.oracle import Behaviour
 from workflow_scripts import files
+from workflow_scripts.autointerp.call_llm import INTERRUPTED
+from workflow_scripts.autointerp.dialect import probe_passed
 from workflow_scripts.autointerp.outputs import Writer
+from workflow_scripts.autointerp.stored import StoredAnswers
 
 
 def test_an_interrupt_lets_calls_end_and_a_rerun_sends_the_rest(
@@ -183,3 +186,34 @@ def test_a_cache_that_is_no_folder_is_told_before_texts_are_sent(
     err = capsys.readouterr().err
     assert "the response cache cannot be written" in err
     assert "Traceback" not in err
+
+
+def test_an_interrupt_while_the_cache_is_read_is_told(
+    contexts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with FakeServer() as server:
+        run = quick_run(contexts, tmp_path / "a", server.url)
+        assert run.build("explain") == run.call("explain") == 0
+        before = run.file("explain", "responses.jsonl").read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(StoredAnswers, "find", interrupted)
+            assert run.call("explain") == INTERRUPTED
+        err = capsys.readouterr().err
+        assert "interrupted: while the cache was read; nothing is lost" in err
+        assert "Traceback" not in err
+        calls = server.counters.calls
+        assert run.call("explain") == 0
+        assert server.counters.calls == calls
+    assert run.file("explain", "responses.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("said", ["[" * 100_000, '{"ready": ' * 50_000, '{"ready": "no"}', ""])
+def test_a_preflight_that_says_something_else_has_not_passed(said: str) -> None:
+    assert not probe_passed(said)
+    assert probe_passed(' {"ready": "yes"}\n')
