@@ -21,8 +21,8 @@ from workflow_scripts.autointerp.windows import Words
 class CategoryRule:
     """When the lexical annotator names a category; below, the latent stays `unassigned`."""
 
-    least_score: float = 0.3
-    least_margin: float = 0.1
+    least_score: float = 0.15
+    least_margin: float = 0.05
 
 
 @dataclass(frozen=True)
