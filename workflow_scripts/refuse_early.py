@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from workflow_scripts.autointerp.check_endpoint import check_endpoint, warn_of_silence
-from workflow_scripts.cli import UserError
+from workflow_scripts.cli import UserError, log
 from workflow_scripts.config import Config, HubSource, Model
 from workflow_scripts.dataset.hub import check_access
 from workflow_scripts.keys import documents_file, shards
@@ -38,6 +38,11 @@ def refuse_early(
         check_endpoint("llm", llm.base_url, llm.key_env, llm.mode, Path(llm.cache))
         if llm.mode == "live":
             warn_of_silence(llm.base_url)
+        if len(llm.annotators) * llm.replicates < 2:
+            log(
+                "warning: one annotator answers once, so that nothing tells how reliable its names "
+                "are: add another to autointerp.llm.annotators"
+            )
     check_imports(config)
     check_tokenizers(config)
     check_disk(config, dumps)

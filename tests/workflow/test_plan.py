@@ -109,6 +109,14 @@ def test_an_endpoint_is_looked_at_only_where_calls_are_due(
     assert "nothing answers" not in capsys.readouterr().err
     with pytest.raises(UserError, match="OPENAI_API_KEY"):
         refuse_early(settings)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    refuse_early(settings)
+    err = capsys.readouterr().err
+    assert "nothing answers at 127.0.0.1:9" in err
+    assert "one annotator answers once" in err
+    two = {**llm, "annotators": {"a": {"model": "m"}, "b": {"model": "n"}}}
+    refuse_early(load(put(smoke(), "autointerp", {"annotator": "llm", "llm": two})))
+    assert "one annotator" not in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("_empty")
