@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from workflow_scripts.autointerp.by_latent import read_table
 from workflow_scripts.autointerp.prompts import Marked
-from workflow_scripts.autointerp.select_contexts import CONTEXT_SCHEMA, read_table
+from workflow_scripts.autointerp.select_contexts import CONTEXT_SCHEMA
 
 ACTIVE_SHARE = 0.3
 """A token is marked when its activation is above this share of the context's maximum."""

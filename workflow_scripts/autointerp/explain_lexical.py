@@ -18,7 +18,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from workflow_scripts import cli, files
-from workflow_scripts.autointerp import lexicon, select_contexts, tables
+from workflow_scripts.autointerp import lexicon, tables
+from workflow_scripts.autointerp.by_latent import LatentTable, read_table
 from workflow_scripts.autointerp.categorise import (
     CategoryRule,
     CategoryScores,
@@ -28,7 +29,7 @@ from workflow_scripts.autointerp.categorise import (
 from workflow_scripts.autointerp.heldout import PERMUTATIONS, HeldOutScores, score_held_out
 from workflow_scripts.autointerp.lexical import FOLDS, Design, LexicalResult, explain, render
 from workflow_scripts.autointerp.scoring import permuted_passes, share
-from workflow_scripts.autointerp.select_contexts import HARD, OK, POSITIVE, TRAIN, read_table
+from workflow_scripts.autointerp.select_contexts import HARD, OK, POSITIVE, TRAIN
 from workflow_scripts.autointerp.statistics import Gate, auroc_interval
 from workflow_scripts.autointerp.taxonomy import UNASSIGNED, Taxonomy, load_taxonomy
 from workflow_scripts.autointerp.token_scores import TokenScores, score_tokens
@@ -45,6 +46,9 @@ BACKGROUND = 4000
 """Background windows used at most."""
 MEDIANS = ("auroc_hard", "token_precision", "token_recall", "token_f1", "simulation_r")
 """Scores whose medians the summary tells."""
+BATCH = 500
+"""Latents at once, which bounds memory; explanations are permuted within a batch."""
+NEEDED = ("latent", "part", "kind", "stratum", "document", "pieces", "activations")
 
 
 @dataclass(frozen=True)
@@ -78,14 +82,14 @@ def explain_lexical(
     cli.log("lexical annotator: no LLM is used")
     categories = load_taxonomy(taxonomy)
     status = files.read_parquet(latents)
-    table = read_table(contexts, ("latent", "part", "kind", "document", "activations"))
+    table = LatentTable(contexts, NEEDED, ("template", "role"))
     reference = read_windows(read_table(background, ("pieces",)).slice(0, BACKGROUND))
     usable = status.loc[status["status"] == OK, "latent"].to_numpy()
     frames, nulls = [], [np.zeros((0, PERMUTATIONS))]
-    for part in select_contexts.batches(table, usable):
-        batch = explain_batch(part, reference, categories, rule, seed)
-        frames.append(_batch_frame(batch, categories))
-        nulls.append(batch.scores.null)
+    for part in table.batches(usable, BATCH):
+        found, permuted = _explained(part, reference, categories, rule, seed)
+        frames.append(found)
+        nulls.append(permuted)
     null = np.concatenate(nulls)
     frames.append(_missing(status[status["status"] != OK]))
     frame = _apply_gate(pd.concat(frames, ignore_index=True), categories, gate, null)
@@ -98,6 +102,14 @@ def explain_lexical(
         tables.write_table(output / f"{name}.parquet", frame, columns)
     files.write_json(output / "summary.json", _summary(frame, categories, gate, null))
     cli.log(f"lexical annotator: {len(frame)} latents done, no LLM was used")
+
+
+def _explained(
+    mine: pa.Table, reference: Windows, taxonomy: Taxonomy, rule: CategoryRule, seed: int
+) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """Return a row per latent and their null [L, R]; the rest of the batch is let go."""
+    batch = explain_batch(mine, reference, taxonomy, rule, seed)
+    return _batch_frame(batch, taxonomy), batch.scores.null
 
 
 def explain_batch(

@@ -9,19 +9,19 @@ nearly repeats a training one, or a document that stands on both sides, is dropp
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from workflow_scripts import cli, files
 from workflow_scripts.autointerp import duplicates
+from workflow_scripts.autointerp.by_latent import LatentTable
 from workflow_scripts.autointerp.windows import largest_by_window, read_windows
 
 TRAIN, HELD_OUT = "train", "held_out"
@@ -30,6 +30,10 @@ OK, INSUFFICIENT = "ok", "insufficient_examples"
 
 ROUNDING = 0.01
 """How far above the weakest positive rounding may lift a negative, as a share of the strongest."""
+
+BATCH = 100
+"""Latents at once, which bounds memory; it changes no result."""
+NEEDED = ("latent", "split", "kind", "document", "pieces", "activations")
 
 CONTEXT_SCHEMA = pa.schema(
     [
@@ -71,57 +75,24 @@ def select_contexts(
     UserError
         If a negative context is clearly active, or the table lacks a column.
     """
-    table = read_table(examples, ("latent", "split", "kind", "document", "pieces", "activations"))
+    table = LatentTable(examples, NEEDED, ("stratum", "template", "role"))
     statuses: list[pd.DataFrame] = []
-    total = 0
     with (
         files.atomic_path(contexts) as temporary,
         pq.ParquetWriter(temporary, CONTEXT_SCHEMA, compression="zstd") as out,
     ):
-        for part in batches(table, np.unique(table["latent"].to_numpy())):
+        for part in table.batches(table.latents(), BATCH):
             rows = _describe(part)
             _check_negatives(rows, examples)
-            kept = _choose(rows, part, limits, seed)
-            chosen = rows.loc[kept].sort_values(
-                ["latent", "part", "kind", "peak_value"],
-                ascending=[True, False, False, False],
-                kind="stable",
-            )
+            chosen = _order(rows.loc[_choose(rows, part, limits, seed)])
             chosen["context"] = chosen.groupby("latent").cumcount()
             out.write_table(_contexts(part, chosen))
             statuses.append(_status(rows, chosen, limits))
-            total += len(chosen)
     status = pd.concat(statuses, ignore_index=True)
     files.write_parquet(latents, status)
+    total = int(status.filter(regex="^(train|held_out)_").to_numpy().sum())
     short = int((status["status"] == INSUFFICIENT).sum())
     cli.log(f"{len(status)} latents, {total} contexts, {short} latents with too few")
-
-
-def batches(table: pa.Table, latents: NDArray[np.int64], size: int = 500) -> Iterator[pa.Table]:
-    """Yield the rows of at most ``size`` latents at a time, which bounds memory."""
-    for start in range(0, len(latents), size):
-        wanted = pa.array(latents[start : start + size])
-        yield table.filter(pc.is_in(table["latent"], wanted))
-
-
-def read_table(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Read a Parquet table and check that it has ``columns``.
-
-    Raises
-    ------
-    UserError
-        If the file is missing, no Parquet file, or lacks a column.
-    """
-    try:
-        table = pq.read_table(path, read_dictionary=["pieces.list.element"])
-    except FileNotFoundError:
-        raise cli.UserError(f"{path} does not exist: run the step that makes it") from None
-    except pa.ArrowInvalid as error:
-        raise cli.UserError(f"{path} is not a Parquet file ({error}): make it anew") from None
-    for column in columns:
-        if column not in table.column_names:
-            raise cli.UserError(f"{path} has no column {column!r}: it was made by other code")
-    return table
 
 
 def _describe(table: pa.Table) -> pd.DataFrame:
@@ -163,11 +134,7 @@ def _choose(rows: pd.DataFrame, table: pa.Table, limits: Limits, seed: int) -> N
     seen = pair[usable["part"] == TRAIN].unique()
     usable = usable[(usable["part"] == TRAIN) | ~pair.isin(seen)]
     # Training contexts first, so that of two near-duplicates across the parts the held-out goes.
-    order = usable.sort_values(
-        ["latent", "part", "kind", "peak_value"],
-        ascending=[True, False, False, False],
-        kind="stable",
-    )
+    order = _order(usable)
     unique = duplicates.drop_near_duplicates(
         read_windows(table), order.index.to_numpy(), order["latent"].to_numpy(), limits.similarity
     )
@@ -180,6 +147,15 @@ def _choose(rows: pd.DataFrame, table: pa.Table, limits: Limits, seed: int) -> N
         )
     ]
     return np.sort(np.concatenate([np.zeros(0, np.int64), *kept]))
+
+
+def _order(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows by latent, part (training first) and kind, the strongest first."""
+    return rows.sort_values(
+        ["latent", "part", "kind", "peak_value"],
+        ascending=[True, False, False, False],
+        kind="stable",
+    )
 
 
 def _limit(part: str, kind: str, limits: Limits) -> int:
