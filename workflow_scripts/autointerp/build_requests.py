@@ -7,6 +7,7 @@ are given). Explanations must exist before classify and score, since their promp
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from workflow_scripts.autointerp.contexts import ContextTable
 from workflow_scripts.autointerp.plan import Price, plan_requests
 from workflow_scripts.autointerp.requests import (
     Annotator,
+    encoded,
     parse_annotators,
     read_requests,
-    write_requests,
+    write_lines,
 )
 from workflow_scripts.autointerp.select_contexts import OK
 from workflow_scripts.autointerp.taxonomy import load_taxonomy
@@ -51,7 +53,7 @@ def build_requests(
     if purpose != "explain" and explanations is None:
         raise cli.UserError(f"the purpose {purpose} needs --explanations")
     categories = load_taxonomy(taxonomy)
-    table = ContextTable.read(contexts)
+    table = ContextTable(contexts)
     status = files.read_parquet(latents)
     usable = sorted(int(x) for x in status.loc[status["status"] == OK, "latent"])
     builder = Builder(purpose, table, categories, annotators, shape, seed)
@@ -60,11 +62,29 @@ def build_requests(
     else:
         subjects = list(_explained(files.read_parquet(explanations), annotators))
     header = builder.header(code)
-    write_requests(output, header, builder.requests(subjects))
+    write_lines(output, header, _lines(builder, subjects, output.parent))
     summary = plan_requests(header, read_requests(output), prices or {})
     files.write_json(plan, summary)
     calls = int(summary["total"]["calls"])
     cli.log(f"{purpose}: {calls} requests for {len(subjects)} latents and annotators")
+
+
+def _lines(builder: Builder, subjects: Sequence[Subject], folder: Path) -> Iterator[bytes]:
+    """Yield the requests in their permuted order, by way of a file without a name in ``folder``.
+
+    They are built latent by latent, since the contexts of all would fill the memory.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tasks = builder.tasks(subjects)
+    places = [(0, 0)] * len(tasks)
+    with tempfile.TemporaryFile(dir=folder) as spill:
+        for number in sorted(range(len(tasks)), key=lambda i: tasks[i].subject.latent):
+            block = b"".join(map(encoded, builder.requests(tasks[number])))
+            places[number] = spill.tell(), len(block)
+            spill.write(block)
+        for start, size in places:
+            spill.seek(start)
+            yield spill.read(size)
 
 
 def _everyone(

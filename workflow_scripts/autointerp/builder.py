@@ -52,6 +52,15 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Task:
+    """What one subject is asked for; ``other`` is the one whose explanation is shown."""
+
+    kind: str
+    subject: Subject
+    other: Subject
+
+
+@dataclass(frozen=True)
 class Judged:
     """One text to be judged, and the right answer."""
 
@@ -103,25 +112,28 @@ class Builder:
             code=code,
         )
 
-    def requests(self, subjects: Sequence[Subject]) -> Iterator[Request]:
-        """Yield the requests of all subjects, in an order permuted by the seed."""
-        tasks = [(self.purpose, subject, subject) for subject in subjects]
+    def tasks(self, subjects: Sequence[Subject]) -> list[Task]:
+        """Return what is asked of all subjects, in an order permuted by the seed."""
+        tasks = [Task(self.purpose, subject, subject) for subject in subjects]
         if self.purpose == "score" and self.shape.null:
-            tasks += [("null", *pair) for pair in self._permuted(subjects)]
+            tasks += [Task("null", *pair) for pair in self._permuted(subjects)]
         if self.purpose == "score" and self.shape.fuzz:
-            tasks += [("fuzz", subject, subject) for subject in subjects]
+            tasks += [Task("fuzz", subject, subject) for subject in subjects]
         if self.purpose == "classify" and self.shape.canaries:
-            tasks += [("canary", subject, subject) for subject in self._canaries(subjects)]
+            tasks += [Task("canary", subject, subject) for subject in self._canaries(subjects)]
         random.Random(f"{self.seed}:order:{self.purpose}").shuffle(tasks)
-        for kind, subject, other in tasks:
-            if kind == "explain":
-                yield self._explain(subject)
-            elif kind in ("classify", "canary"):
-                yield self._classify(subject, kind)
-            elif kind == "fuzz":
-                yield from self._fuzz(subject)
-            else:
-                yield from self._score(subject, other, kind)
+        return tasks
+
+    def requests(self, task: Task) -> Iterator[Request]:
+        """Yield the requests of one task."""
+        if task.kind == "explain":
+            yield self._explain(task.subject)
+        elif task.kind in ("classify", "canary"):
+            yield self._classify(task.subject, task.kind)
+        elif task.kind == "fuzz":
+            yield from self._fuzz(task.subject)
+        else:
+            yield from self._score(task.subject, task.other, task.kind)
 
     def _canaries(self, subjects: Sequence[Subject]) -> Iterator[Subject]:
         for group in _by_annotator(subjects):

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from workflow_scripts.autointerp.by_latent import read_table
+from workflow_scripts.autointerp.by_latent import LatentTable
 from workflow_scripts.autointerp.prompts import Marked
 from workflow_scripts.autointerp.select_contexts import CONTEXT_SCHEMA
+from workflow_scripts.autointerp.windows import read_windows
 
 ACTIVE_SHARE = 0.3
 """A token is marked when its activation is above this share of the context's maximum."""
 SHOWN_TOKENS = 8
+HELD_LATENTS = 100
+"""Latents whose contexts are in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -76,42 +78,62 @@ class Context:
 
 
 class ContextTable:
-    """The contexts of all latents; those of one are made into objects when asked for."""
+    """The contexts of all latents; some latents' are held at a time, from the one asked for on.
 
-    def __init__(self, table: pa.Table) -> None:
-        self._table = table
-        latents = table["latent"].to_numpy()
-        change = np.flatnonzero(np.diff(latents)) + 1
-        starts = [0, *change.tolist()] if len(latents) else []
-        stops = [*change.tolist(), len(latents)]
-        self._slices = {int(latents[a]): (a, b - a) for a, b in zip(starts, stops, strict=False)}
+    Ask for latents in ascending order: any other reads the same rows over and over.
 
-    @classmethod
-    def read(cls, path: Path) -> ContextTable:
-        """Read `contexts.parquet`.
+    Raises
+    ------
+    UserError
+        If the file is missing or lacks a column.
+    """
 
-        Raises
-        ------
-        UserError
-            If the file is missing or lacks a column.
-        """
-        return cls(read_table(path, CONTEXT_SCHEMA.names).sort_by("latent"))
+    def __init__(self, path: Path) -> None:
+        self._table = LatentTable(path, CONTEXT_SCHEMA.names)
+        self._latents = self._table.latents()
+        self._held = _Held(self._table.read(self._latents[:0]))
+        self._last: tuple[int, dict[str, list[Context]]] = (-1, {})
 
     def of(self, latent: int, part: str) -> list[Context]:
         """Return a latent's contexts of one part, in their stored order."""
-        mine = self._table.slice(*self._slices[latent])
-        mine = mine.filter(pc.equal(mine["part"], part))
-        rows = mine.select(["kind", "stratum", "document", "pieces", "activations"]).to_pylist()
-        return [
-            Context(
-                row["kind"],
-                row["stratum"],
-                row["document"],
-                tuple(row["pieces"]),
-                tuple(row["activations"]),
-            )
-            for row in rows
-        ]
+        if self._last[0] != latent:
+            if latent not in self._held.rows:
+                first = np.searchsorted(self._latents, latent)
+                self._held = _Held(self._table.read(self._latents[first : first + HELD_LATENTS]))
+            self._last = latent, self._held.contexts(latent)
+        return self._last[1].get(part, [])
+
+
+class _Held:
+    """The contexts of some latents, made into objects when asked for."""
+
+    def __init__(self, table: pa.Table) -> None:
+        ordered = table.sort_by("latent")
+        found = np.unique(ordered["latent"].to_numpy(), return_index=True, return_counts=True)
+        self.rows = {
+            latent: range(first, first + count)
+            for latent, first, count in zip(*(part.tolist() for part in found), strict=True)
+        }
+        self._windows = read_windows(ordered)
+        self._facts = ordered.select(["part", "kind", "stratum", "document"]).to_pydict()
+
+    def contexts(self, latent: int) -> dict[str, list[Context]]:
+        """Return a latent's contexts by part."""
+        found: dict[str, list[Context]] = {}
+        for row in self.rows[latent]:
+            found.setdefault(self._facts["part"][row], []).append(self._context(row))
+        return found
+
+    def _context(self, row: int) -> Context:
+        windows = self._windows
+        tokens = slice(*windows.offsets[row : row + 2].tolist())
+        return Context(
+            self._facts["kind"][row],
+            self._facts["stratum"][row],
+            self._facts["document"][row],
+            tuple(windows.vocabulary[piece] for piece in windows.piece[tokens].tolist()),
+            tuple(windows.activation[tokens].tolist()),
+        )
 
 
 def contexts_digest(contexts: Sequence[Context]) -> str:

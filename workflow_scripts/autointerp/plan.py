@@ -48,7 +48,7 @@ class Price:
 
 def estimate_tokens(text: str) -> int:
     """Return about how many tokens a text has; the true number depends on the tokenizer."""
-    return sum(1 for _ in _PIECE.finditer(text))
+    return len(_PIECE.findall(text))
 
 
 def input_bound(system: str, user: str) -> int:

@@ -99,11 +99,20 @@ def answer_schema(header: Header, request: Request) -> dict[str, object]:
 
 def write_requests(path: Path, header: Header, requests: Iterable[Request]) -> None:
     """Write a request file, atomically."""
-    with files.atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as out:
+    write_lines(path, header, map(encoded, requests))
+
+
+def write_lines(path: Path, header: Header, lines: Iterable[bytes]) -> None:
+    """Write a request file of lines as :func:`encoded` makes them, atomically."""
+    with files.atomic_path(path) as temporary, temporary.open("wb") as out:
         top = {"format": FORMAT, "version": VERSION, **asdict(header)}
-        out.write(json.dumps(top, ensure_ascii=False) + "\n")
-        for request in requests:
-            out.write(json.dumps(asdict(request), ensure_ascii=False) + "\n")
+        out.write(f"{json.dumps(top, ensure_ascii=False)}\n".encode())
+        out.writelines(lines)
+
+
+def encoded(request: Request) -> bytes:
+    """Return a request as its line of the file."""
+    return f"{json.dumps(vars(request), ensure_ascii=False)}\n".encode()
 
 
 def read_header(path: Path) -> Header:
