@@ -14,6 +14,7 @@ from workflow_scripts.autointerp.statistics import (
     best_threshold,
     derangement,
     grouped_auroc,
+    percentile_of_others,
 )
 
 
@@ -83,6 +84,18 @@ def test_gate_needs_margin_and_null() -> None:
     auroc = np.array([0.9, 0.66, 0.9, np.nan])
     low = np.array([0.7, 0.6, 0.54, np.nan])
     assert gate.passes(auroc, low, null).tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize("percentile", [0.0, 37.3, 50.0, 95.0, 100.0])
+def test_percentile_of_others_is_numpys_without_a_row(percentile: float) -> None:
+    rng = np.random.default_rng(4)
+    for rows, columns in [(1, 1), (2, 1), (7, 5), (40, 5), (300, 1)]:
+        for values in (rng.random((rows, columns)), rng.integers(0, 6, (rows, columns)) / 7):
+            for missing in (0.0, 0.3, 0.9):
+                values[rng.random(values.shape) < missing] = np.nan
+                gate = Gate(null_percentile=percentile)
+                expected = [gate.null_bar(np.delete(values, row, 0)) for row in range(rows)]
+                assert percentile_of_others(values, percentile).tolist() == expected
 
 
 def test_best_threshold_and_derangement() -> None:

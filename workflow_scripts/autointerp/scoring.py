@@ -205,11 +205,7 @@ def permuted_passes(
     more than its percentile leaves over could pass whatever the gate. NaN is dropped.
     """
     low, _ = auroc_interval(null, positives[:, None], negatives[:, None])
-    passed = np.zeros(null.shape, np.bool_)
-    for latent in range(len(null)):
-        others = np.delete(null, latent, axis=0)
-        passed[latent] = gate.passes(null[latent], low[latent], others)
-    return passed[~np.isnan(null)]
+    return gate.passes_others(null, low)[~np.isnan(null)]
 
 
 def share(flags: NDArray[np.bool_]) -> float | None:

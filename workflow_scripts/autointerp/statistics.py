@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from statsmodels.stats.proportion import proportion_confint
 
 Z_95 = 1.959963984540054
+CHANCE = 0.5
+"""AUROC of scores that tell nothing, and the bar where there is no null."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,17 @@ class Gate:
         ``null`` holds the AUROC of explanations permuted between latents (any number; NaN is
         dropped). An undefined AUROC fails.
         """
-        bar = self.null_bar(null)
+        return self._over(auroc, low, self.null_bar(null))
+
+    def passes_others(
+        self, null: NDArray[np.float64], low: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Return which of ``null`` [L, R] pass, where row l must beat all rows but its own."""
+        return self._over(null, low, percentile_of_others(null, self.null_percentile)[:, None])
+
+    def _over(
+        self, auroc: NDArray[np.float64], low: NDArray[np.float64], bar: float | NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
         with np.errstate(invalid="ignore"):
             passed: NDArray[np.bool_] = (low > 0.5 + self.margin) & (auroc > bar)
         return passed
@@ -187,7 +199,36 @@ class Gate:
     def null_bar(self, null: NDArray[np.float64]) -> float:
         """Return the percentile of the null that must be beaten; 0.5 where there is no null."""
         known = null[~np.isnan(null)]
-        return float(np.percentile(known, self.null_percentile)) if len(known) else 0.5
+        return float(np.percentile(known, self.null_percentile)) if len(known) else CHANCE
+
+
+def percentile_of_others(values: NDArray[np.float64], percentile: float) -> NDArray[np.float64]:
+    """Return [L] the percentile of ``values`` [L, R] without row l, as `numpy.percentile` has it.
+
+    NaN is dropped; 0.5 where nothing is left. One sort serves all rows.
+    """
+    known = ~np.isnan(values)
+    order = np.argsort(values[known], kind="stable")
+    if not len(order):
+        return np.full(len(values), CHANCE)
+    ordered = values[known][order]
+    rank = np.full(values.shape, len(order))
+    rank[known] = np.argsort(order)
+    rank.sort(axis=1)
+    last = len(order) - known.sum(axis=1) - 1
+    place = np.maximum(last, 0) * (percentile / 100.0)
+    below = np.floor(place).astype(np.int64)
+
+    def at(number: NDArray[np.int64]) -> NDArray[np.float64]:
+        for own in rank.T:
+            number = number + (own <= number)
+        found: NDArray[np.float64] = ordered[np.minimum(number, len(order) - 1)]
+        return found
+
+    low, high, share = at(below), at(np.minimum(below + 1, last)), place - below
+    # From the nearer end, as numpy interpolates, so that not even rounding differs.
+    between = np.where(share < 0.5, low + (high - low) * share, high - (high - low) * (1 - share))
+    return np.where(last >= 0, between, CHANCE)
 
 
 def derangement(size: int, rng: np.random.Generator) -> NDArray[np.int64]:
