@@ -76,7 +76,7 @@ def parse_responses(
     elif purpose == "classify":
         table, columns = _labels(frame, parsed, taxonomy), tables.LABELS
     else:
-        table, columns = score_items(frame, list(_items(parsed)), gate), tables.SCORES
+        table, columns = score_items(frame, _items(parsed), gate), tables.SCORES
     facts: dict[str, object] = {
         "purpose": purpose,
         "requests": statuses.total(),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,12 @@ CUT = 50
 """A context is predicted active above this score."""
 LEAST_ANSWERED = 0.8
 """Share of a latent's items that must be answered for its scores to count."""
+KINDS = ("score", "null", "fuzz")
+
+_COMPACT = np.dtype("i4, u1, ?, ?, u1, i2")
+_COMPACT.names = ("row", "kind", "positive", "hard", "stratum", "score")
+"""An item as it is kept: there are a hundred per latent."""
+_MISSING = np.iinfo("i2").min
 
 
 @dataclass(frozen=True)
@@ -43,28 +50,25 @@ class Item:
     status: str
 
 
-def score_items(frame: pd.DataFrame, items: Sequence[Item], gate: Gate) -> pd.DataFrame:
+def score_items(frame: pd.DataFrame, items: Iterable[Item], gate: Gate) -> pd.DataFrame:
     """Return ``frame`` (indexed by latent, annotator, replicate) with detection scores.
 
     Unanswered items are left out; a latent with too many of them has its failure as status.
     The gate is applied per annotator and replicate, against their own permuted explanations, whose
     AUROC at as many items as the real scores have is in `null_equal`.
     """
-    place = {key: i for i, key in enumerate(frame.index)}
     size = len(frame)
-    row = np.array([place[i.latent, i.annotator, i.replicate] for i in items], np.int64)
-    positive = np.array([i.positive for i in items], np.bool_)
-    hard = np.array([i.hard for i in items], np.bool_)
-    kind = np.array([i.kind for i in items], np.str_)
-    stratum = np.array([i.stratum for i in items], np.str_)
-    answered = np.array([i.score is not None for i in items], np.bool_)
-    score = np.array([-1 if i.score is None else i.score for i in items], np.float64)
-    status = _status(frame, items, row)
+    compact, seen = _read_items(frame, items)
+    row, positive, hard, score = (compact[name] for name in ("row", "positive", "hard", "score"))
+    kind = pd.Categorical.from_codes(compact["kind"], pd.Index(KINDS))
+    stratum = pd.Categorical.from_codes(compact["stratum"], pd.Index([*STRATA, ""]))
+    answered = score != _MISSING
+    status = _status(frame, seen)
 
     def auroc(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
         return grouped_auroc(score[mask], positive[mask], row[mask], size).auroc
 
-    usable = answered & np.array([status[r] in GOOD for r in row], np.bool_)
+    usable = answered & np.isin(status, GOOD)[row]
     real, fuzz = usable & (kind == "score"), usable & (kind == "fuzz")
     whole = grouped_auroc(score[real], positive[real], row[real], size)
     low, high = auroc_interval(whole.auroc, whole.positives, whole.negatives)
@@ -160,12 +164,27 @@ def at_equal_items(
     return equal
 
 
-def _status(frame: pd.DataFrame, items: Sequence[Item], row: NDArray[np.int64]) -> list[str]:
-    """Return, per row, ok or the commonest failure when too few items are answered."""
+def _read_items(
+    frame: pd.DataFrame, items: Iterable[Item]
+) -> tuple[NDArray[Any], dict[int, Counter[str]]]:
+    """Return the items as `_COMPACT`, and the statuses of each row's `score` items."""
+    place = {key: i for i, key in enumerate(frame.index)}
     seen: dict[int, Counter[str]] = {}
-    for place, item in zip(row, items, strict=True):
-        if item.kind == "score":
-            seen.setdefault(int(place), Counter())[item.status] += 1
+
+    def compact() -> Iterator[tuple[int, int, bool, bool, int, int]]:
+        for item in items:
+            row = place[item.latent, item.annotator, item.replicate]
+            if item.kind == "score":
+                seen.setdefault(row, Counter())[item.status] += 1
+            score = _MISSING if item.score is None else item.score
+            stratum = STRATA.index(item.stratum) if item.stratum in STRATA else len(STRATA)
+            yield row, KINDS.index(item.kind), item.positive, item.hard, stratum, score
+
+    return np.fromiter(compact(), _COMPACT), seen
+
+
+def _status(frame: pd.DataFrame, seen: dict[int, Counter[str]]) -> list[str]:
+    """Return, per row, ok or the commonest failure when too few items are answered."""
     status = [str(value) for value in frame["status"]]
     for place, counts in seen.items():
         good = sum(counts[name] for name in GOOD)
