@@ -10,12 +10,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.autointerp.test_taxonomy import SHIPPED
-from workflow_scripts.autointerp import build_requests, by_latent, contexts, select_contexts
+from workflow_scripts.autointerp import (
+    build_requests,
+    by_latent,
+    contexts,
+    explain_lexical,
+    features,
+    select_contexts,
+)
 from workflow_scripts.autointerp.builder import Builder, Shape, Subject
 from workflow_scripts.autointerp.by_latent import LatentTable
+from workflow_scripts.autointerp.categorise import CategoryRule
 from workflow_scripts.autointerp.contexts import ContextTable
 from workflow_scripts.autointerp.requests import Annotator, read_requests
 from workflow_scripts.autointerp.select_contexts import CONTEXT_SCHEMA, HELD_OUT, TRAIN
+from workflow_scripts.autointerp.statistics import Gate
 from workflow_scripts.autointerp.taxonomy import load_taxonomy
 from workflow_scripts.cli import UserError
 
@@ -138,3 +147,24 @@ def test_requests_are_those_of_the_permuted_tasks_in_turn(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         ["latents.parquet", "explanations.parquet", "plan.json", "requests.jsonl"]
     )
+
+
+def test_explanations_do_not_hang_on_what_is_sorted_at_once(
+    contexts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = []
+    for rows in (1 << 13, 5):
+        monkeypatch.setattr(features, "SORTED_ROWS", rows)
+        explain_lexical.explain_lexical(
+            contexts / "contexts.parquet",
+            contexts / "latents.parquet",
+            contexts / "background.parquet",
+            SHIPPED,
+            tmp_path / str(rows),
+            CategoryRule(),
+            Gate(),
+            seed=0,
+        )
+        tables.append({path.name: path.read_bytes() for path in (tmp_path / str(rows)).iterdir()})
+    assert len(tables[0]) == 4
+    assert tables[0] == tables[1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,11 +16,15 @@ from numpy.typing import NDArray
 
 from workflow_scripts.autointerp.windows import NEWLINE, Words, largest_by_window
 
+Numbers = NDArray[np.integer[Any]]
+
 CHANNELS = ("word", "context", "form")
 """The word that activates; any word of the window; a suffix, prefix, shape or place."""
 
 _ROLES = {1: "system turn", 2: "user turn", 3: "assistant turn"}
 _TURN_START_TOKENS = 3
+SORTED_ROWS = 1 << 13
+"""Windows whose features are sorted at once."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +70,15 @@ def _whole(words: Words) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str
 
 def _channel(
     words: Words,
-    occurrence: NDArray[np.int64],
-    feature: NDArray[np.int64],
+    occurrence: Numbers,
+    feature: Numbers,
     names: list[str],
     windows: int,
     background_windows: int,
 ) -> Channel:
     """Return the channel of features at occurrences of words, each with its activation there."""
-    window = words.window[occurrence]
-    activation = words.activation[occurrence].astype(np.float64)
+    window = words.window[occurrence].astype(np.int32)
+    activation = words.activation[occurrence]
     weight = _largest(window, feature, activation, (windows, len(names)))
     presence = _same_cells(weight, np.ones_like(weight.data))
     counts = np.bincount(feature[window < background_windows], minlength=len(names))
@@ -93,26 +98,44 @@ def _same_cells(table: sp.csr_array, data: NDArray[np.float64]) -> sp.csr_array:
 
 
 def _largest(
-    row: NDArray[np.int64],
-    column: NDArray[np.int64],
-    value: NDArray[np.float64],
+    row: Numbers,
+    column: Numbers,
+    value: NDArray[np.float32],
     shape: tuple[int, int],
 ) -> sp.csr_array:
     """Return the sparse matrix of the largest value per cell, explicit zeros kept."""
     if not len(row):
         return sp.csr_array(shape, dtype=np.float64)
-    key = row.astype(np.int64) * shape[1] + column
+    parts = []
+    # Some rows at a time, since sorting takes several times the memory of what is sorted.
+    for first in range(0, shape[0], SORTED_ROWS):
+        size = min(SORTED_ROWS, shape[0] - first)
+        inside = (row >= first) & (row < first + size)
+        mine = row[inside].astype(np.int64) - first
+        parts.append(_largest_of_some(mine, column[inside], value[inside], (size, shape[1])))
+    return sp.csr_array(sp.vstack(parts, format="csr"))
+
+
+def _largest_of_some(
+    row: NDArray[np.int64],
+    column: Numbers,
+    value: NDArray[np.float32],
+    shape: tuple[int, int],
+) -> sp.csr_array:
+    key = row * shape[1] + column
     order = np.argsort(key)
     ordered = key[order]
-    start = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    start = np.flatnonzero(np.diff(ordered, prepend=-1))
     cells = ordered[start]
-    data = np.maximum.reduceat(value[order], start)
+    data = np.zeros(0, np.float32)
+    if len(start):
+        data = np.maximum.reduceat(value[order], start)
     rows = cells // shape[1]
     pointer = np.searchsorted(rows, np.arange(shape[0] + 1))
-    return sp.csr_array((data, cells % shape[1], pointer), shape=shape)
+    return sp.csr_array((data.astype(np.float64), cells % shape[1], pointer), shape=shape)
 
 
-def _forms(words: Words) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
+def _forms(words: Words) -> tuple[Numbers, Numbers, list[str]]:
     """Return (occurrence, feature) pairs of the form channel, and the features' names."""
     table = [word_forms(word) for word in words.surface]
     names: dict[str, int] = {}
@@ -120,15 +143,17 @@ def _forms(words: Words) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str
     counts = np.array([len(forms) for forms in table], np.int64)
     start = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     repeats = counts[words.word] if len(words.word) else np.zeros(0, np.int64)
-    occurrence = np.repeat(np.arange(len(words.word)), repeats)
-    within = np.arange(len(occurrence)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-    feature = np.array(flat, np.int64)[start[words.word[occurrence]] + within]
+    # Of an occurrence's forms, the k-th of all stands at k + shift in ``flat``.
+    shift = start[words.word] - (np.cumsum(repeats) - repeats)
+    occurrence = [np.repeat(np.arange(len(words.word), dtype=np.int32), repeats)]
+    place = np.repeat(shift, repeats)
+    place += np.arange(len(place))
+    feature = [np.array(flat, np.int32)[place]]
     for mask, name in _places(words):
-        hits = np.flatnonzero(mask)
-        occurrence = np.concatenate([occurrence, hits])
-        number = names.setdefault(name, len(names))
-        feature = np.concatenate([feature, np.full(len(hits), number, np.int64)])
-    return occurrence, feature, list(names)
+        hits = np.flatnonzero(mask).astype(np.int32)
+        occurrence.append(hits)
+        feature.append(np.full(len(hits), names.setdefault(name, len(names)), np.int32))
+    return np.concatenate(occurrence), np.concatenate(feature), list(names)
 
 
 def _places(words: Words) -> Iterable[tuple[NDArray[np.bool_], str]]:
