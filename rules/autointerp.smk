@@ -85,6 +85,9 @@ if LLM:
             "<results>/logs/build_requests/{fit}_seed{seed}_{purpose}.log",
         conda:
             "../envs/llm.yaml"
+        resources:
+            mem_mb=asked("build_requests", "mem_mb"),
+            runtime=asked("build_requests", "runtime"),
         params:
             code=keys.step_digest("autointerp.build_requests"),
             explanations=lambda wildcards, input: (
@@ -153,6 +156,9 @@ if LLM:
             "<results>/logs/parse_responses/{fit}_seed{seed}_{table}.log",
         conda:
             "../envs/llm.yaml"
+        resources:
+            mem_mb=asked("parse_responses", "mem_mb"),
+            runtime=asked("parse_responses", "runtime"),
         params:
             code=keys.step_digest("autointerp.parse_responses"),
             purpose=lambda wildcards: PURPOSES[wildcards.table],

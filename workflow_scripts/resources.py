@@ -25,6 +25,8 @@ ENCODED = 4096 * 9
 """Bytes per latent of a batch of tokens: scores twice in float32, and a mask."""
 GPU_RATE, CPU_RATE = 6e13, 3e10
 """FLOP per second that count on: a sixth of an H100's peak in bfloat16, a few CPU cores."""
+ASKED, ITEM = 2_000, 80
+"""Bytes held of what is asked of an annotator about a latent, and of each judged context."""
 LEAST_MINUTES = 15
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 UNKNOWN = 8e9
@@ -182,6 +184,16 @@ def table(config: Config) -> Request:
     return Request(LIBRARIES + READER + latents // 50, LEAST_MINUTES + latents // 2000)
 
 
+def ask_annotators(config: Config) -> Request:
+    """Some latents' contexts; of all latents, what is asked of each annotator and the scores."""
+    llm = config.autointerp.llm
+    latents = max(fit.dictionary_size for fit in config.fits.values())
+    asked = latents * len(llm.annotators) * llm.replicates if llm else latents
+    items = llm.held_out + llm.null + llm.fuzz if llm else 0
+    held = asked * (ASKED + ITEM * items)
+    return Request(LIBRARIES + round(held / 1e6), LEAST_MINUTES + asked // 4000)
+
+
 def train_organism(config: Config) -> Request:
     """A small model, its gradients and moments."""
     parameters = largest(config).parameters
@@ -228,6 +240,8 @@ REQUESTS: dict[str, Callable[[Config], Request]] = {
     "ablate_categories": patch_models,
     "select_contexts": table,
     "explain_lexical": table,
+    "build_requests": ask_annotators,
+    "parse_responses": ask_annotators,
 }
 """Step: what its jobs ask for. Other steps are small and take the profile's default."""
 
