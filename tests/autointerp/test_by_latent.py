@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from tests.autointerp.memory import copied
 from tests.autointerp.test_taxonomy import SHIPPED
 from workflow_scripts.autointerp import (
     build_requests,
@@ -30,14 +31,6 @@ from workflow_scripts.cli import UserError
 
 COPIES = 6
 TAXONOMY = load_taxonomy(SHIPPED)
-
-
-def copied(path: Path, copies: int) -> pd.DataFrame:
-    """Return a table's rows over and over, each time of other latents: 10 times their number."""
-    table = pd.read_parquet(path)
-    size = int(table["latent"].max()) + 1
-    parts = [table.assign(latent=10 * (table["latent"] + size * i)) for i in range(copies)]
-    return pd.concat(parts, ignore_index=True)
 
 
 @pytest.fixture(scope="module")
