@@ -50,7 +50,7 @@ def build_channels(words: Words, windows: int, background_windows: int) -> dict[
     }
 
 
-def feature_pairs(words: Words, channel: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def feature_pairs(words: Words, channel: str) -> tuple[Numbers, Numbers]:
     """Return pairs of an occurrence and a feature of a channel that its word carries.
 
     The features are numbered as in :func:`build_channels` for any part of the occurrences, since

@@ -14,6 +14,7 @@ ones background), F features of a channel, G = 5 L groups (four leave-one-fold-o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -207,7 +208,7 @@ def _count(membership: sp.csr_array) -> NDArray[np.float64]:
 
 
 def cells_of(
-    matrix: sp.csr_array, row: NDArray[np.int64], column: NDArray[np.int64]
+    matrix: sp.csr_array, row: NDArray[np.int64], column: NDArray[np.integer[Any]]
 ) -> NDArray[np.float64]:
     """Return the matrix's values at the given cells, zero where it holds none."""
     table = sp.csr_array(matrix)
