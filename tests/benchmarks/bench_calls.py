@@ -13,8 +13,6 @@ import http.client
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -24,6 +22,7 @@ from pathlib import Path
 
 from tests.autointerp.fake_server import serving
 from tests.autointerp.llm_run import KEY_ENV, Run, make_contexts
+from tests.autointerp.memory import peaks as peaks_of
 from tests.benchmarks.report import Figure, at_most, record
 from workflow_scripts.autointerp.dialect import Dialect, compose
 from workflow_scripts.autointerp.requests import (
@@ -96,17 +95,6 @@ def called(run: Run) -> float:
     return time.perf_counter() - started
 
 
-def peak(run: Run) -> int:
-    """Return the peak of memory of the calling step as a process, in bytes."""
-    command = [sys.executable, "-m", "workflow_scripts.autointerp.call_llm"]
-    process = subprocess.Popen([*command, *run.call_flags(PURPOSE)], stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise RuntimeError("the calls failed")
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 def measure(folder: Path) -> list[Figure]:
     """Return the ratios."""
     os.environ[KEY_ENV] = "none"
@@ -120,7 +108,8 @@ def measure(folder: Path) -> list[Figure]:
         seconds = called(run)
         again = called(run)
         for calls in (CALLS // 4, CALLS):
-            peaks.append(peak(prepare(data, folder / f"peak{calls}", url, calls)))
+            run = prepare(data, folder / f"peak{calls}", url, calls)
+            peaks.append(peaks_of(0, "call_llm", *run.call_flags(PURPOSE))[0])
     with serving(folder, latency=SLOW_LATENCY) as url:
         slow = called(prepare(data, folder / "slow", url, SLOW_CALLS))
     ideal, slow_ideal = CALLS * LATENCY / CONCURRENCY, SLOW_CALLS * SLOW_LATENCY / CONCURRENCY
@@ -133,6 +122,7 @@ def measure(folder: Path) -> list[Figure]:
         Figure(name, "the same from the cache", CALLS / again, "calls/s"),
         at_most(name, "peak of memory at 4x the calls", peaks[1] / peaks[0], "x", 1.1),
         Figure(name, "peak of memory", peaks[1] / 1e6, "MB"),
+        Figure(name, "memory per further call", (peaks[1] - peaks[0]) / (0.75 * CALLS), "bytes"),
     ]
 
 
