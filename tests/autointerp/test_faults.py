@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +13,7 @@ from tests.autointerp.conftest import SENTINEL
 from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import ANNOTATORS, Run
 from tests.autointerp.oracle import Behaviour
-from workflow_scripts.autointerp.budget import Pace
+from workflow_scripts.autointerp.pace import Pace
 
 FAST = ("--first-backoff", "0.02", "--deadline", "0.4", "--attempts", "3", "--concurrency", "2")
 LATENTS = 4
@@ -237,48 +237,6 @@ def test_a_rate_limit_is_kept_after_few_refusals(contexts: Path, tmp_path: Path)
     assert _statuses(run, "score") == {"ok": calls - refused}
     assert calls - refused > 100
     assert refused <= 0.1 * calls
-
-
-@pytest.mark.parametrize("limit", [1, 5, 200])
-def test_a_pace_settles_under_a_hard_limit(limit: int) -> None:
-    """Eight callers against so many calls in any second, in time that the test keeps."""
-    now = 0.0
-    pace = Pace(lambda: now)
-    passed, refused, sent = 0, 0, deque[float]()
-    while passed < 300:
-        wait = pace.next_turn()
-        now += wait
-        if wait:
-            continue
-        while sent and now - sent[0] >= 1.0:
-            sent.popleft()
-        if len(sent) < limit:
-            sent.append(now)
-            passed += 1
-            pace.served()
-        else:
-            refused += 1
-            pace.refused(0.25)
-        now += 0.001
-    assert refused <= 0.1 * (passed + refused)
-    assert now <= 1.5 * passed / limit
-
-
-def test_a_pace_recovers_from_a_passing_shortage() -> None:
-    now = 0.0
-    pace = Pace(lambda: now)
-    for _ in range(3):
-        pace.served()
-    pace.refused(0.1)
-    slow = pace.next_turn()
-    now += slow
-    assert pace.next_turn() == 0.0
-    assert pace.next_turn() > 0.2  # three calls a second were served
-    for _ in range(1000):
-        pace.served()
-    now += 1.0
-    assert pace.next_turn() == 0.0
-    assert pace.next_turn() < 0.001
 
 
 def test_no_more_calls_at_once_than_allowed(contexts: Path, tmp_path: Path) -> None:

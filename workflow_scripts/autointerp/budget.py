@@ -1,13 +1,10 @@
-"""Caps on what a run may send, and the pace at which a step sends."""
+"""Caps on what a run may send."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import time
-from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,72 +169,3 @@ def amount(tokens_in: int, tokens_out: int, price: Price | None) -> Amount:
     """Return one call's amount."""
     cost = price.cost(tokens_in, tokens_out) if price else 0.0
     return Amount(1, tokens_in, tokens_out, cost)
-
-
-class Pace:
-    """A pause shared by all workers, and a spacing of calls that grows with each 429.
-
-    After a 429 calls are spaced at 0.9 of the rate that the endpoint has just served, and each
-    success narrows the spacing by a hundredth. Where the next 429 comes at about the same rate,
-    that is a limit: near it the spacing narrows by a thousandth, so that few calls find out whether
-    more is allowed by now.
-    """
-
-    WINDOW, SHORTEST = 2.0, 1.0
-    """Seconds over which the served rate is taken, at most and at least: limits are told per second
-    or longer, and a burst that was served at once says nothing."""
-    NEAR = (0.8, 1.25)
-    """Which shares of a spacing count as about the same."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._free_at = 0.0
-        self._spacing = 0.0
-        self._last = 0.0
-        """Spacing that the last 429 has set."""
-        self._limit = 0.0
-        """The same where two in a row agree."""
-        self._held_until = 0.0
-        self._served: deque[float] = deque(maxlen=4096)
-
-    def next_turn(self) -> float:
-        """Return the seconds to wait before asking again; 0 takes the turn."""
-        now = self._clock()
-        if self._free_at > now:
-            return self._free_at - now
-        self._free_at = now + self._spacing
-        return 0.0
-
-    async def turn(self) -> None:
-        """Wait until this caller may send."""
-        while (wait := self.next_turn()) > 0:
-            await asyncio.sleep(wait)
-
-    def served(self) -> None:
-        """Note a success."""
-        self._served.append(self._clock())
-        self._spacing *= 0.999 if self._near(self._spacing, self._limit) else 0.99
-
-    def _near(self, one: float, other: float) -> bool:
-        low, high = self.NEAR
-        return low * other <= one <= high * other
-
-    def hold(self, wait: float) -> None:
-        """Hold everyone for so many seconds."""
-        self._free_at = max(self._free_at, self._clock() + wait)
-
-    def refused(self, wait: float) -> None:
-        """Note a 429: hold everyone for ``wait`` seconds, then go slower than before."""
-        now = self._clock()
-        if now < self._held_until:  # sent before the hold: it says nothing new
-            self.hold(wait)
-            return
-        recent = [moment for moment in self._served if now - moment <= self.WINDOW]
-        if recent:
-            span = max(now - recent[0], self.SHORTEST)
-            self._spacing = max(self._spacing, span / (0.9 * len(recent)))
-            self._limit = self._spacing if self._near(self._spacing, self._last) else 0.0
-            self._last = self._spacing
-            wait = max(wait, recent[0] + self.SHORTEST - now)  # a burst has used up this second
-        self._held_until = now + wait
-        self.hold(wait)

@@ -12,15 +12,19 @@ from dataclasses import dataclass, field
 import openai
 
 from workflow_scripts.autointerp import dialect as dialects
-from workflow_scripts.autointerp.budget import Amount, Budget, Caps, Pace, SpendLog, amount
+from workflow_scripts.autointerp.budget import Amount, Budget, Caps, SpendLog, amount
 from workflow_scripts.autointerp.cache import Entry, ResponseCache
 from workflow_scripts.autointerp.conversation import Conversation, Question
 from workflow_scripts.autointerp.dialect import Dialect
 from workflow_scripts.autointerp.durable import Syncer
 from workflow_scripts.autointerp.endpoint import Endpoint, Reply
+from workflow_scripts.autointerp.pace import Pace
 from workflow_scripts.autointerp.plan import Price
 from workflow_scripts.autointerp.requests import Header, Request
 from workflow_scripts.cli import log
+
+GLANCE, LONG_WAIT = 0.5, 5.0
+"""Seconds after which a waiting call looks whether the run has stopped; waits that are told."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ class Caller:
         self._calling = 0
         self._retries_left = 20
         self._jitter = random.Random()
+        self._waiting_until = 0.0
 
     async def run(
         self,
@@ -225,7 +230,9 @@ class Caller:
 
     async def _send(self, request: Request, question: Question) -> Reply:
         """Make one call under the caps and the pace."""
-        await self.pace.turn()
+        while (wait := self.pace.next_turn()) > 0:
+            self._check_stopped()
+            await asyncio.sleep(min(wait, GLANCE))
         price = self.policy.prices.get(request.model)
         if price is None and self.policy.caps.cost is not None:
             raise StopRunError(
@@ -258,7 +265,7 @@ class Caller:
         if reply.completion is not None:
             self.pace.served()
             if reply.retry_after is not None:
-                self.pace.hold(min(reply.retry_after, self.policy.longest_wait))
+                self.pace.hold(self._told(min(reply.retry_after, self.policy.longest_wait)))
             usage = reply.completion.usage
             self.tally.usage_missing += usage is None
             return amount(usage.input, usage.output, price) if usage else bound
@@ -285,9 +292,17 @@ class Caller:
         if reply.retry_after is not None:
             wait = reply.retry_after + self._jitter.uniform(0, 0.1)
         if reply.kind == "busy":
-            self.pace.refused(wait)
+            self.pace.refused(self._told(wait))
         else:
             await asyncio.sleep(wait)
+
+    def _told(self, wait: float) -> float:
+        """Return a wait that holds all calls; a long one is told, once while it lasts."""
+        now = time.monotonic()
+        if wait >= LONG_WAIT and now >= self._waiting_until:
+            self._waiting_until = now + wait
+            log(f"the endpoint has no room for calls: all wait for {wait:.0f} s")
+        return wait
 
     async def dialect(self, request: Request) -> Dialect:
         """Return what the endpoint understands for a model, found out once and stored."""

@@ -120,7 +120,7 @@ class Endpoint:
         if status in (408, 409, 429) or status >= 500:
             if status == 429 and detail.names(_QUOTA):
                 return Reply("fatal", text, status, reason=f"the quota is used up ({message})")
-            kind: Kind = "busy" if status in (429, 503) else "retry"
+            kind: Kind = "busy" if status == 429 else "retry"  # others do not tell of a rate
             return Reply(kind, status=status, reason=f"HTTP {status}", retry_after=wait)
         if status == FILTERED and detail.names(("content_filter",)):
             # This text is stored, though no answer needs it: it must not quote the key.
