@@ -376,8 +376,9 @@ def check_annotator(config: Config) -> None:
             f"config: autointerp.llm.annotators: {min(reserved)!r} means labels that no LLM gives: "
             "call the annotator otherwise"
         )
-    unpriced = {a.model for a in llm.annotators.values()} - llm.prices.keys() if llm else set()
-    if llm and llm.max_cost is not None and unpriced:
+    asked = llm if config.autointerp.annotator == "llm" and llm and llm.mode == "live" else None
+    unpriced = {a.model for a in asked.annotators.values()} - asked.prices.keys() if asked else ()
+    if asked and asked.max_cost is not None and unpriced:
         raise UserError(
             f"config: autointerp.llm.max_cost cannot hold without the price of {min(unpriced)}: "
             "add it to autointerp.llm.prices"

@@ -185,15 +185,18 @@ def llm_calls(config: Config) -> dict[str, Calls]:
     prices = [Price(*llm.prices[model]) for model in models if model in llm.prices]
     batches = math.ceil(llm.held_out / llm.items_per_prompt)
     batches += math.ceil(llm.null / llm.items_per_prompt)
+    batches += math.ceil(llm.fuzz / llm.items_per_prompt)
     window = config.latents.examples.window
     each = {"explain": (1, CONTEXTS["explain"], 1), "classify": (1, CONTEXTS["classify"], 1)}
     each["score"] = (batches, llm.items_per_prompt, llm.items_per_prompt)
+    planted = {"classify": min(llm.canaries, latents // crosscoders) * crosscoders * llm.replicates}
     counts = {}
     for purpose, (times, contexts, items) in each.items():
-        tokens_in = subjects * times * (INSTRUCTIONS[purpose] + contexts * window)
-        tokens_out = subjects * times * items * OUTPUT_TOKENS[purpose]
+        asked = subjects * times + planted.get(purpose, 0)
+        tokens_in = asked * (INSTRUCTIONS[purpose] + contexts * window)
+        tokens_out = asked * items * OUTPUT_TOKENS[purpose]
         counts[purpose] = Calls(
-            subjects * times * len(models),
+            asked * len(models),
             float(tokens_in * len(models)),
             float(tokens_out * len(models)),
             sum(price.cost(tokens_in, tokens_out) for price in prices),
@@ -290,7 +293,7 @@ def _cost(config: Config, calls: Mapping[str, Calls]) -> str:
     assert llm is not None
     unpriced = sorted({a.model for a in llm.annotators.values()} - llm.prices.keys())
     total = sum(count.cost for count in calls.values())
-    told = f"{total:,.2f} in all, in the unit of autointerp.llm.prices" if llm.prices else ""
+    told = f"{total:,.2f} in all, in the unit of autointerp.llm.prices" if total else ""
     missing = f"no price is configured for {', '.join(unpriced)}" if unpriced else ""
     return "; ".join(part for part in (told, missing) if part)
 

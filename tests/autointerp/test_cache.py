@@ -204,3 +204,19 @@ def test_a_dialect_of_unknown_values_counts_as_absent(
     assert load_dialect(cache, key) is None
     assert not path.exists()
     assert store_dialect(cache, key, Dialect(form="none")) == Dialect(form="none")
+
+
+def test_a_folder_that_is_closed_to_this_user_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ResponseCache(tmp_path)
+    key = entry().key
+    assert cache.get(key) is None
+    (tmp_path / key[:2]).mkdir()
+
+    def closed(path: str, mode: int) -> bool:  # as root, every folder is open
+        return mode == os.F_OK and not path.endswith(".json")
+
+    monkeypatch.setattr(os, "access", closed)
+    with pytest.raises(UserError, match=f"cannot be read at {tmp_path / key[:2]}"):
+        ResponseCache(tmp_path).get(key)

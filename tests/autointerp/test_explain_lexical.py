@@ -177,3 +177,20 @@ def test_log_odds_by_hand() -> None:
     expected = delta / math.sqrt(1 / top + 1 / bottom)
     one = np.array([3.0]), np.array([10.0]), np.array([5.0])
     assert log_odds_z(*one, 1000.0)[0] == pytest.approx(expected)
+
+
+def test_latents_without_enough_contexts_leave_their_status_alone(tmp_path: Path) -> None:
+    texts = fixtures.random_documents(200, CONCEPTS)
+    planted = [fixtures.on_words("sea", *CONCEPTS["sea"])]
+    examples, background = fixtures.make_examples(texts, planted, tmp_path, background=50)
+    contexts, latents = tmp_path / "contexts.parquet", tmp_path / "latents.parquet"
+    files = ["--contexts", str(contexts), "--latents", str(latents), "--seed", "0"]
+    assert select_contexts.main([*files, "--examples", str(examples)]) == 0
+    pd.read_parquet(latents).assign(status="insufficient_examples").to_parquet(latents)
+    more = ["--background", str(background), "--taxonomy", str(SHIPPED), "--output", str(tmp_path)]
+    assert explain_lexical.main([*files, *more]) == 0
+    scores = pd.read_parquet(tmp_path / "scores.parquet")
+    assert scores["status"].tolist() == ["insufficient_examples"]
+    assert scores[["auroc", "auroc_hard", "token_f1"]].isna().all(axis=None)
+    summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
+    assert summary["auroc_hard_median"] is None

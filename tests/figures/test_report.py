@@ -154,10 +154,19 @@ def test_tables_of_counted_words_tell_how_many_latents_have_a_category(run: Run)
         f"; with a category: {count} of {of} latents judged ({100 * count / of:.0f} %)"
     )
     assert re.search(
-        r"; with a category: \d+ of \d+ of it \(\d+ %\), \d+ of \d+ of simpo \(\d+ %\)$",
+        r"; with a category: \d+ of \d+ judged, of it \(\d+ %\), \d+ of \d+ of simpo \(\d+ %\)$",
         told["anchored", "lexical"],
     )
     assert "with a category" not in told["direct", "true"]
+    failed = categories.copy()
+    lexical = (failed["labeller"] == "lexical") & (failed["name"] == "unassigned")
+    failed.loc[lexical, "name"] = "not_judged"
+    told = {
+        (comparison, labeller): table.caption
+        for comparison, labeller, table in report_tables.category_tables(failed)
+    }
+    every = f"with a category: {count} of {count} latents judged (100 %)"
+    assert every in told["direct", "lexical"]
 
 
 def test_clauses_and_recovered_losses_are_told(run: Run, page: Path) -> None:

@@ -107,6 +107,12 @@ def test_fits_inherit_shared_settings() -> None:
     }
 
 
+CAPPED: Raw = {
+    "base_url": "http://127.0.0.1:9/v1",
+    "annotators": {"a": {"model": "m"}, "b": {"model": "n"}},
+    "max_cost": 5,
+    "prices": {"m": [1, 1]},
+}
 MISTAKES: list[tuple[str, object, str]] = [
     ("text.tokns", 3, "text.tokns is no setting: did you mean tokens?"),
     ("models.pt.organsim", {}, "models.pt.organsim is no setting: did you mean organism?"),
@@ -157,16 +163,17 @@ MISTAKES: list[tuple[str, object, str]] = [
         "autointerp.llm.annotators: 'lexical' means labels that no LLM gives",
     ),
     (
-        "autointerp.llm",
-        {
-            "base_url": "http://127.0.0.1:9/v1",
-            "annotators": {"a": {"model": "m"}, "b": {"model": "n"}},
-            "max_cost": 5,
-            "prices": {"m": [1, 1]},
-        },
+        "autointerp",
+        {"annotator": "llm", "llm": CAPPED},
         "autointerp.llm.max_cost cannot hold without the price of n",
     ),
 ]
+
+
+@pytest.mark.parametrize("annotator", ["llm", "lexical"])
+def test_a_cap_on_cost_needs_prices_only_where_calls_are_made(annotator: str) -> None:
+    llm = {**CAPPED, "mode": "replay" if annotator == "llm" else "live"}
+    load(put(smoke(), "autointerp", {"annotator": annotator, "llm": llm}))
 
 
 @pytest.mark.parametrize(("place", "value", "told"), MISTAKES)

@@ -96,6 +96,15 @@ def test_calls_of_an_llm_cost_what_their_models_do() -> None:
     assert [c.calls for c in llm_calls(more).values()] == [2 * c.calls for c in calls.values()]
     assert f"LLM          {total:,.2f} in all" in describe(more)
     assert "; no price is configured for n" in describe(more)
+    none = {**one, "prices": {"other": [1, 1]}}
+    told = describe(load(put(smoke(), "autointerp", {"annotator": "llm", "llm": none})))
+    assert "  LLM          no price is configured for m\n" in told
+    fuller = {**one, "fuzz": 52, "canaries": 3}
+    asked = llm_calls(load(put(smoke(), "autointerp", {"annotator": "llm", "llm": fuller})))
+    crosscoders, subjects = 4, calls["explain"].calls
+    assert asked["classify"].calls == subjects + 3 * crosscoders
+    assert asked["score"].calls == calls["score"].calls + 11 * subjects
+    assert asked["explain"] == calls["explain"]
 
 
 @pytest.mark.usefixtures("_empty")

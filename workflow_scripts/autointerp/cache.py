@@ -107,6 +107,7 @@ class ResponseCache:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.quarantined = 0
+        self._entered: set[str] = set()
 
     def path(self, key: str) -> Path:
         """Return the file of an entry."""
@@ -144,6 +145,7 @@ class ResponseCache:
 
     def _read(self, path: str, key: str, decode: Callable[[bytes, str], T | None]) -> T | None:
         if not os.access(path, os.F_OK):  # cheaper than an exception for each new question
+            self._check_entered(os.path.dirname(path))  # noqa: PTH120  (as above)
             return None
         try:
             raw = Path(path).read_bytes()
@@ -153,6 +155,16 @@ class ResponseCache:
         if found is None:
             self._quarantine(Path(path))
         return found
+
+    def _check_entered(self, folder: str) -> None:
+        """Refuse a folder that is there and closed: what lies in it would be paid again."""
+        if folder not in self._entered:
+            self._entered.add(folder)
+            if os.access(folder, os.F_OK) and not os.access(folder, os.X_OK):
+                raise UserError(
+                    f"the response cache cannot be read at {folder} (Permission denied): open it "
+                    "to this user, or set autointerp.llm.cache to a folder of your own"
+                )
 
     async def put_failure(self, key: str, reason: str, syncer: Syncer) -> str:
         """Store durably why a question was given up; return the reason that the store holds now.

@@ -208,8 +208,7 @@ def _missing(status: pd.DataFrame) -> pd.DataFrame:
             "explanation": "",
             "terms": "{}",
             "category_ungated": UNASSIGNED,
-            "auroc": np.nan,
-            "auroc_low": np.nan,
+            **dict.fromkeys(("auroc", "auroc_low", *MEDIANS), np.nan),
             "positives": 0,
             "negatives": 0,
         }

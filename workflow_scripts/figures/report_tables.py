@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from workflow_scripts import files
+from workflow_scripts.comparison.inputs import NOT_JUDGED
 from workflow_scripts.figures.category_rows import Row, rows_of
 from workflow_scripts.figures.report_data import FitFiles
 from workflow_scripts.figures.style import labels_note, readable
@@ -143,22 +144,23 @@ def anchored_table(rows: pd.DataFrame, level: str) -> Table:
     caption = (
         f"{first.text('comparison')}: latents unique to {base} in one crosscoder against latents"
         f" unique to {cand} in another, by {level}; {labels_note(first.text('labeller'))}"
-        f"{_coverage(rows, {'n_baseline': f'of {base}', 'n_candidate': f'of {cand}'})}"
+        f"{_coverage(rows, {'n_baseline': f'judged, of {base}', 'n_candidate': f'of {cand}'})}"
     )
     return Table(caption, header, cells, [_kind(row) for row in rows_of(ordered)])
 
 
 def _coverage(rows: pd.DataFrame, counts: Mapping[str, str]) -> str:
-    """Say which share of latents counting words gave a category, per column of counts.
+    """Say which share of the latents judged have a category by counting words, per column.
 
     Empty for other labels.
     """
     if rows["labeller"].iloc[0] != LEXICAL:
         return ""
-    named = rows[rows["tested"].astype(bool)]
+    judged = rows[rows["name"] != NOT_JUDGED]
+    named = judged[judged["tested"].astype(bool)]
     parts = []
     for column, told in counts.items():
-        count, of = int(named[column].sum()), int(rows[column].sum())
+        count, of = int(named[column].sum()), int(judged[column].sum())
         parts.append(f"{count} of {of} {told}" + (f" ({100 * count / of:.0f} %)" if of else ""))
     return f"; with a category: {', '.join(parts)}"
 
