@@ -83,11 +83,11 @@ def test_organisation_goes_along_and_this_machine_does_not(monkeypatch: pytest.M
     ],
 )
 def test_calls_that_are_used_up_are_waited_for(left: str, reset: str, wait: float | None) -> None:
-    headers = {"x-ratelimit-remaining-tokens": "5"}
-    for name, value in (("remaining", left), ("reset", reset)):
-        headers[f"x-ratelimit-{name}-requests"] = value
+    headers = {b"x-ratelimit-remaining-tokens": b"5"}
+    for name, value in ((b"remaining", left), (b"reset", reset)):
+        headers[b"x-ratelimit-%b-requests" % name] = value.encode()
     assert _used_up(headers) == wait
-    headers |= {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "2h"}
+    headers |= {b"x-ratelimit-remaining-tokens": b"0", b"x-ratelimit-reset-tokens": b"2h"}
     assert _used_up(headers) == max(wait or 0.0, 7200.0)
 
 

@@ -35,6 +35,10 @@ _DURATION = re.compile(
     r"(?:(\d{1,4})h)?(?:(\d{1,4})m)?(?:(\d{1,6}(?:\.\d{1,9})?)s)?(?:(\d{1,6})ms)?"
 )
 """As in 1h2m3.5s or 12ms."""
+_ROOM = (
+    (b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"),
+    (b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"),
+)
 _QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "quota_exceeded")
 
 
@@ -101,9 +105,9 @@ class Endpoint:
             said = read_completion(text, status)
         except NotACompletionError as error:
             return Reply("retry", status=status, reason=redact(str(error), self._key))
-        named = ((name.lower(), value) for name, value in raw.headers.raw)
-        kept = {n.decode(): v.decode("latin-1") for n, v in named if n in KEPT_HEADERS}
-        return Reply("ok", text, status, kept, retry_after=_used_up(raw.headers), completion=said)
+        named = {name.lower(): value for name, value in raw.headers.raw}
+        kept = {n.decode(): named[n].decode("latin-1") for n in KEPT_HEADERS if n in named}
+        return Reply("ok", text, status, kept, retry_after=_used_up(named), completion=said)
 
     def _request(self, body: bytes) -> httpx2.Request:
         # As a stream a body gets no headers of its own, which takes a third of the time; aiohttp
@@ -158,12 +162,12 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return max(0.0, (until - now).total_seconds())
 
 
-def _used_up(headers: Mapping[str, str]) -> float | None:
+def _used_up(headers: Mapping[bytes, bytes]) -> float | None:
     """Return the seconds until calls are allowed again, where a reply says that none is left."""
     waits = []
-    for what in ("requests", "tokens"):
-        if headers.get(f"x-ratelimit-remaining-{what}") == "0":
-            waits.append(_seconds(headers.get(f"x-ratelimit-reset-{what}", "")))
+    for remaining, reset in _ROOM:
+        if headers.get(remaining) == b"0":
+            waits.append(_seconds(headers.get(reset, b"").decode("latin-1")))
     return max(waits, default=None)
 
 
