@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import shutil
+import statistics
 import tempfile
 import threading
 import time
@@ -33,6 +34,8 @@ from workflow_scripts.autointerp.requests import (
 )
 
 CALLS, CONCURRENCY, LATENCY = 5000, 32, 0.02
+TIMES = 5
+"""How often it is timed; the median counts, since both cores are full and machines are noisy."""
 SLOW_CALLS, SLOW_LATENCY = 1600, 0.2
 PURPOSE = "score"
 
@@ -103,10 +106,11 @@ def measure(folder: Path) -> list[Figure]:
     make_contexts(data)
     peaks = []
     with serving(folder, latency=LATENCY) as url:
-        run = prepare(data, folder / "timed", url, CALLS)
-        bare = floor(run)
-        seconds = called(run)
-        again = called(run)
+        runs = [prepare(data, folder / f"timed{n}", url, CALLS) for n in range(TIMES)]
+        bare = floor(runs[0])
+        every = sorted(map(called, runs))
+        seconds = statistics.median(every)
+        again = called(runs[0])
         for calls in (CALLS // 4, CALLS):
             run = prepare(data, folder / f"peak{calls}", url, calls)
             peaks.append(peaks_of(0, "call_llm", *run.call_flags(PURPOSE))[0])
@@ -116,6 +120,7 @@ def measure(folder: Path) -> list[Figure]:
     name = "calls"
     return [
         at_most(name, f"{CALLS} calls of 20 ms, of the ideal", seconds / ideal, "x", 1.5),
+        Figure(name, f"the slowest of {TIMES} times", every[-1] / ideal, "x"),
         at_most(name, f"{SLOW_CALLS} calls of 200 ms, of the ideal", slow / slow_ideal, "x", 1.5),
         Figure(name, "a bare client, of the ideal", bare / ideal, "x"),
         Figure(name, "calls", CALLS / seconds, "calls/s"),
