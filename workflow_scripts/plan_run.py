@@ -172,15 +172,34 @@ def differences(config: Config) -> list[str]:
     return [] if config.comparison.difference_tokens == 0 else direct
 
 
-def llm_calls(config: Config) -> dict[str, Calls]:
-    """Return the calls of each purpose and their cost; how many latents there are is a guess."""
+def annotated(config: Config, unique: float) -> list[int]:
+    """Return how many latents are annotated, per crosscoder.
+
+    They are known once examples were collected; else as many as are shared at most, and ``unique``.
+    """
+    import pyarrow.parquet as pq  # a run's start, which only checks the disk, needs no tables
+
+    fits = {side.fit for c in config.comparisons.values() for side in (c.baseline, c.candidate)}
+    counts = []
+    for name in sorted(fits):
+        for seed in config.fits[name].seeds:
+            path = RESULTS / config.run / "latents" / name / f"seed{seed}" / "examples.parquet"
+            if path.exists():
+                latents = pq.read_table(path, columns=["latent"])["latent"]
+                counts.append(len(latents.unique()))
+            else:
+                guess = config.latents.examples.shared_latents + unique
+                counts.append(int(min(config.fits[name].dictionary_size, guess)))
+    return counts
+
+
+def llm_calls(config: Config, unique: float = UNIQUE) -> dict[str, Calls]:
+    """Return the calls of each purpose and their cost, for latents as in :func:`annotated`."""
     llm = config.autointerp.llm
     if config.autointerp.annotator != "llm" or llm is None:
         return {}
-    fits = {side.fit for c in config.comparisons.values() for side in (c.baseline, c.candidate)}
-    crosscoders = sum(len(config.fits[name].seeds) for name in fits)
-    latents = crosscoders * (config.latents.examples.shared_latents + UNIQUE)
-    subjects = latents * llm.replicates  # of each annotator
+    latents = annotated(config, unique)
+    subjects = sum(latents) * llm.replicates  # of each annotator
     models = [annotator.model for annotator in llm.annotators.values()]
     prices = [Price(*llm.prices[model]) for model in models if model in llm.prices]
     batches = math.ceil(llm.held_out / llm.items_per_prompt)
@@ -189,7 +208,7 @@ def llm_calls(config: Config) -> dict[str, Calls]:
     window = config.latents.examples.window
     each = {"explain": (1, CONTEXTS["explain"], 1), "classify": (1, CONTEXTS["classify"], 1)}
     each["score"] = (batches, llm.items_per_prompt, llm.items_per_prompt)
-    planted = {"classify": min(llm.canaries, latents // crosscoders) * crosscoders * llm.replicates}
+    planted = {"classify": sum(min(llm.canaries, count) for count in latents) * llm.replicates}
     counts = {}
     for purpose, (times, contexts, items) in each.items():
         asked = subjects * times + planted.get(purpose, 0)
@@ -275,7 +294,7 @@ def describe(config: Config) -> str:
             f"  LLM {purpose:<8} {count.calls:,} calls, {count.tokens_in:,.0f} tokens in, "
             f"{count.tokens_out:,.0f} out, about"
         )
-    lines.append(f"  LLM          {_cost(config, calls)}" if calls else "  LLM          no calls")
+    lines += _llm_notes(config, calls) if calls else ["  LLM          no calls"]
     missing, free = sum(part.missing for part in made), free_bytes()
     lines.append(
         f"  disk         {human(missing)} to make, {human(free)} free: "
@@ -287,15 +306,23 @@ def describe(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _cost(config: Config, calls: Mapping[str, Calls]) -> str:
-    """Return what calls cost in all, as far as prices are known."""
+def _llm_notes(config: Config, calls: Mapping[str, Calls]) -> Iterator[str]:
+    """Yield for how many latents the calls are, and what they cost as far as prices are known."""
     llm = config.autointerp.llm
     assert llm is not None
+    most = llm_calls(config, math.inf)
+    latents, bound = (sum(annotated(config, unique)) for unique in (UNIQUE, math.inf))
+    yield f"  LLM          for {latents:,} latents" + (
+        f": how many are unique to a model is a guess, {bound:,} at most" if bound > latents else ""
+    )
+    total, highest = (sum(c.cost for c in counts.values()) for counts in (calls, most))
+    if total:
+        yield f"  LLM          cost {total:,.2f} in the unit of autointerp.llm.prices" + (
+            f", {highest:,.2f} if they are as many as can be" if highest > total else ""
+        )
     unpriced = sorted({a.model for a in llm.annotators.values()} - llm.prices.keys())
-    total = sum(count.cost for count in calls.values())
-    told = f"{total:,.2f} in all, in the unit of autointerp.llm.prices" if total else ""
-    missing = f"no price is configured for {', '.join(unpriced)}" if unpriced else ""
-    return "; ".join(part for part in (told, missing) if part)
+    if unpriced:
+        yield f"  LLM          no price is configured for {', '.join(unpriced)}"
 
 
 def halved(config: Config) -> Iterator[tuple[str, Config]]:

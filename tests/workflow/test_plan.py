@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -16,7 +18,9 @@ from workflow_scripts.cli import UserError
 from workflow_scripts.config import Config
 from workflow_scripts.load_config import load
 from workflow_scripts.plan_run import (
+    UNIQUE,
     Part,
+    annotated,
     check_disk,
     describe,
     dumps,
@@ -73,7 +77,7 @@ def test_calls_of_an_llm() -> None:
     calls = llm_calls(load(raw))
     subjects = calls["explain"].calls
     assert subjects == calls["classify"].calls
-    assert subjects % (2 * (20 + plan_run.UNIQUE)) == 0
+    assert subjects % (2 * (20 + UNIQUE)) == 0
     assert calls["score"].calls == subjects * (11 + 4)  # 52 and 20 contexts, five at a time
     assert "LLM score" in describe(load(raw))
     assert "no price is configured for m, n" in describe(load(raw))
@@ -89,13 +93,17 @@ def test_calls_of_an_llm_cost_what_their_models_do() -> None:
         assert count.cost == pytest.approx(expected)
         assert count.cost > 0
     total = sum(count.cost for count in calls.values())
-    assert f"LLM          {total:,.2f} in all, in the unit of" in describe(settings)
+    told = describe(settings)
+    assert f"LLM          cost {total:,.2f} in the unit of" in told
+    most = sum(count.cost for count in llm_calls(settings, math.inf).values())
+    assert most > total
+    assert f", {most:,.2f} if they are as many as can be" in told
     both = {**one, "annotators": {"a": {"model": "m"}, "b": {"model": "n"}}}
     more = load(put(smoke(), "autointerp", {"annotator": "llm", "llm": both}))
     assert [c.cost for c in llm_calls(more).values()] == [c.cost for c in calls.values()]
     assert [c.calls for c in llm_calls(more).values()] == [2 * c.calls for c in calls.values()]
-    assert f"LLM          {total:,.2f} in all" in describe(more)
-    assert "; no price is configured for n" in describe(more)
+    assert f"LLM          cost {total:,.2f} in the unit of" in describe(more)
+    assert "  LLM          no price is configured for n\n" in describe(more)
     none = {**one, "prices": {"other": [1, 1]}}
     told = describe(load(put(smoke(), "autointerp", {"annotator": "llm", "llm": none})))
     assert "  LLM          no price is configured for m\n" in told
@@ -105,6 +113,22 @@ def test_calls_of_an_llm_cost_what_their_models_do() -> None:
     assert asked["classify"].calls == subjects + 3 * crosscoders
     assert asked["score"].calls == calls["score"].calls + 11 * subjects
     assert asked["explain"] == calls["explain"]
+
+
+@pytest.mark.usefixtures("_empty")
+def test_latents_that_are_known_are_counted_and_others_are_at_most_the_dictionary() -> None:
+    llm = {"base_url": "http://x/v1", "annotators": {"a": {"model": "m"}}}
+    settings = load(put(smoke(), "autointerp", {"annotator": "llm", "llm": llm}))
+    size = settings.fits["pt_it"].dictionary_size
+    assert annotated(settings, UNIQUE) == [20 + UNIQUE] * 4
+    assert annotated(settings, math.inf) == [size] * 4
+    assert f"for {4 * (20 + UNIQUE)} latents: how many are unique" in describe(settings)
+    for name, seed in (("pt_it", 0), ("pt_simpo", 0), ("it_simpo", 0), ("it_simpo", 1)):
+        folder = Path("results/smoke/latents", name, f"seed{seed}")
+        folder.mkdir(parents=True)
+        pd.DataFrame({"latent": [3, 3, 5, 9]}).to_parquet(folder / "examples.parquet")
+    assert annotated(settings, UNIQUE) == annotated(settings, math.inf) == [3] * 4
+    assert "  LLM          for 12 latents\n" in describe(settings)
 
 
 @pytest.mark.usefixtures("_empty")
