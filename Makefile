@@ -14,7 +14,7 @@ RUN := $(BIN)/snakemake --cores $(CORES) --quiet host reason rules
 
 quickstart: $(READY)
 	@$(RUN)
-	@$(BIN)/python -m workflow_scripts.figures.print_answer results/quickstart
+	@$(BIN)/python -m workflow_scripts.tools.print_answer results/quickstart
 
 test: $(READY)
 	@$(BIN)/python -m pytest -m "not slow"
@@ -51,4 +51,4 @@ $(READY): requirements.lock
 # Write the lock, and the environments made from it, from the packages installed in .venv.
 lock:
 	@$(BIN)/python -m pip freeze | sed 's/+cpu$$//' | sort -f > requirements.lock
-	@$(BIN)/python -m workflow_scripts.write_environments
+	@$(BIN)/python -m workflow_scripts.tools.write_environments

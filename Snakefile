@@ -60,7 +60,7 @@ rule plan:
     params:
         settings=as_json(SETTINGS.model_dump(mode="json")),
     shell:
-        "logged {log:q} python -m workflow_scripts.plan_run --settings {params.settings:q}"
+        "logged {log:q} python -m workflow_scripts.run.plan_run --settings {params.settings:q}"
 
 
 rule reproduce_paper:

@@ -25,7 +25,7 @@ rule select_contexts:
         mem_mb=asked("select_contexts", "mem_mb"),
         runtime=asked("select_contexts", "runtime"),
     params:
-        code=keys.step_digest("autointerp.select_contexts"),
+        code=store_keys.step_digest("autointerp.select_contexts"),
         limits=flags(SETTINGS.autointerp.contexts),
         seed=SETTINGS.seed,
     shell:
@@ -54,7 +54,7 @@ rule explain_lexical:
         mem_mb=asked("explain_lexical", "mem_mb"),
         runtime=asked("explain_lexical", "runtime"),
     params:
-        code=keys.step_digest("autointerp.explain_lexical"),
+        code=store_keys.step_digest("autointerp.explain_lexical"),
         rule_=flags(SETTINGS.autointerp, "least_score", "least_margin", "gate_margin"),
         folder=lambda wildcards, output: str(Path(output[0]).parent),
         seed=SETTINGS.seed,
@@ -89,7 +89,7 @@ if LLM:
             mem_mb=asked("build_requests", "mem_mb"),
             runtime=asked("build_requests", "runtime"),
         params:
-            code=keys.step_digest("autointerp.build_requests"),
+            code=store_keys.step_digest("autointerp.build_requests"),
             explanations=lambda wildcards, input: (
                 [f"--explanations={input.explanations}"] if input.explanations else []
             ),
@@ -122,7 +122,7 @@ if LLM:
         resources:
             llm=1,
         params:
-            code=keys.step_digest("autointerp.call_llm"),
+            code=store_keys.step_digest("autointerp.call_llm"),
             endpoint=flags(LLM, "cache", "base_url", "key_env", "mode", "response_format"),
             limits=flags(
                 LLM,
@@ -160,7 +160,7 @@ if LLM:
             mem_mb=asked("parse_responses", "mem_mb"),
             runtime=asked("parse_responses", "runtime"),
         params:
-            code=keys.step_digest("autointerp.parse_responses"),
+            code=store_keys.step_digest("autointerp.parse_responses"),
             purpose=lambda wildcards: PURPOSES[wildcards.table],
             annotators=ANNOTATORS,
             rule_=flags(LLM, "replicates", "max_failures")
@@ -201,7 +201,7 @@ rule collect_annotations:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("autointerp.collect_annotations"),
+        code=store_keys.step_digest("autointerp.collect_annotations"),
         lexical=lambda wildcards, input: str(Path(input.lexical[0]).parent),
         llm=lambda wildcards, input: [f"--llm={Path(file).parent}" for file in list(input.llm)[:1]],
         folder=lambda wildcards, output: str(Path(output.summary).parent),
@@ -223,7 +223,7 @@ rule measure_agreement:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("autointerp.measure_agreement"),
+        code=store_keys.step_digest("autointerp.measure_agreement"),
         seed=SETTINGS.seed,
     shell:
         "logged {log:q} python -m workflow_scripts.autointerp.measure_agreement"
@@ -244,7 +244,7 @@ rule compare_truth:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("autointerp.compare_truth"),
+        code=store_keys.step_digest("autointerp.compare_truth"),
     shell:
         "logged {log:q} python -m workflow_scripts.autointerp.compare_truth"
         " --labels {input.labels:q} --scores {input.scores:q} --latents {input.latents:q}"

@@ -8,15 +8,15 @@ from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
-from workflow_scripts.array_tasks import give_way, part_arrays
+from workflow_scripts.run.array_tasks import give_way, part_arrays
 
 give_way(sys.argv)
 part_arrays()
 
-from workflow_scripts import keys, resources
-from workflow_scripts.check_config import planted_pairs, source_files
-from workflow_scripts.cli import UserError
-from workflow_scripts.load_config import load
+from workflow_scripts.run import resources, store_keys
+from workflow_scripts.run.checks import planted_pairs, source_files
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.run.load import load
 
 try:
     SETTINGS = load(config)
@@ -27,10 +27,10 @@ except UserError as error:
 ASKED_FOR_PAPER = any(path.name == "reproduce_paper" for path in workflow.overwrite_configfiles)
 
 RESULTS = f"results/{SETTINGS.run}"
-SHARDS = [f"shard{n:03d}" for n in range(keys.shards(SETTINGS))]
+SHARDS = [f"shard{n:03d}" for n in range(store_keys.shards(SETTINGS))]
 # Documents are drawn, and tokens dealt, shard by shard: a larger budget adds files and redoes none.
-DOCUMENTS = [keys.documents_file(SETTINGS, n) for n in range(len(SHARDS))]
-TOKEN_SHARDS = [keys.tokens_file(SETTINGS, n) for n in range(len(SHARDS))]
+DOCUMENTS = [store_keys.documents_file(SETTINGS, n) for n in range(len(SHARDS))]
+TOKEN_SHARDS = [store_keys.tokens_file(SETTINGS, n) for n in range(len(SHARDS))]
 COMPARED = sorted(
     {side.fit for c in SETTINGS.comparisons.values() for side in (c.baseline, c.candidate)}
 )
@@ -128,7 +128,7 @@ def in_order(value: object) -> str:
 
 def facts(step: str, **values: object) -> str:
     """Return what a step writes into the provenance of its artifacts (JSON)."""
-    return as_json({"code": keys.step_digest(step), **values})
+    return as_json({"code": store_keys.step_digest(step), **values})
 
 
 def flags(settings: object, *names: str) -> list[str]:
@@ -167,7 +167,7 @@ def text_files() -> list[Path]:
 
 def manifest(model: str) -> str:
     """Return the manifest of a model."""
-    return f"results/store/{keys.model_key(SETTINGS, model)}/{model}/model.json"
+    return f"results/store/{store_keys.model_key(SETTINGS, model)}/{model}/model.json"
 
 
 def base_manifest(organism: str) -> list[str]:
@@ -228,8 +228,8 @@ def source_flags(model: str) -> list[str]:
 
 def dump_files(model: str, layer: int) -> list[str]:
     """Return the shards that hold a model's activations at a layer, in order."""
-    group = keys.group_of(SETTINGS, layer)
-    return [keys.dump_file(SETTINGS, model, group, n) for n in range(len(SHARDS))]
+    group = store_keys.group_of(SETTINGS, layer)
+    return [store_keys.dump_file(SETTINGS, model, group, n) for n in range(len(SHARDS))]
 
 
 def normalizer(model: str, layer: int) -> str:
@@ -308,7 +308,7 @@ def checkpoint(name: str, seed: str) -> str:
 def resumable(folder: str, inputs: list[str], training: list[str]) -> str:
     """Return a checkpoint in a folder; its name changes with all on which the fit depends."""
     depends = [inputs, training, facts("crosscoder.fit_crosscoder")]
-    return f"{folder}/checkpoint-{keys.digest(depends)}.safetensors"
+    return f"{folder}/checkpoint-{store_keys.digest(depends)}.safetensors"
 
 
 def purpose_file(wildcards, name: str) -> str:
@@ -335,7 +335,7 @@ def paper():
 
 def refuse_at_start() -> None:
     """Stop before any job when the run could not end well."""
-    from workflow_scripts.refuse_early import refuse_early
+    from workflow_scripts.run.preflight import refuse_early
 
     jobs = list(workflow.dag.needrun_jobs())
     if all(job.rule.name == "plan" for job in jobs):
@@ -352,6 +352,6 @@ def refuse_at_start() -> None:
 def tell_answer() -> None:
     """Print the run's sentence and its report, unless make does so itself."""
     if Path(RESULTS, "comparison", "answer.json").exists() and "MAKELEVEL" not in os.environ:
-        shell(f"python -m workflow_scripts.figures.print_answer {RESULTS}")
+        shell(f"python -m workflow_scripts.tools.print_answer {RESULTS}")
     if ASKED_FOR_PAPER:
         print(f"published and measured: {RESULTS}/paper/published.md")

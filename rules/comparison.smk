@@ -39,7 +39,7 @@ rule evaluate_behaviour:
         runtime=asked("evaluate_behaviour", "runtime"),
         gpu=GPU,
     params:
-        code=keys.step_digest("comparison.evaluate_behaviour"),
+        code=store_keys.step_digest("comparison.evaluate_behaviour"),
         models=[f"--model={name}={manifest(name)}" for name in compared_models()],
         settings=flags(SETTINGS.activations, "compute_dtype"),
         means=means("batch_tokens", "device"),
@@ -62,7 +62,7 @@ rule compare_categories:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("comparison.compare_categories"),
+        code=store_keys.step_digest("comparison.compare_categories"),
         compare=COMPARE,
     shell:
         "logged {log:q} python -m workflow_scripts.comparison.compare_categories"
@@ -82,7 +82,7 @@ rule vary_decisions:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("comparison.vary_decisions"),
+        code=store_keys.step_digest("comparison.vary_decisions"),
         compare=COMPARE,
     shell:
         "logged {log:q} python -m workflow_scripts.comparison.vary_decisions"
@@ -101,7 +101,7 @@ rule weight_shares:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("comparison.weight_shares"),
+        code=store_keys.step_digest("comparison.weight_shares"),
         compare=COMPARE,
     shell:
         "logged {log:q} python -m workflow_scripts.comparison.weight_shares"
@@ -129,7 +129,7 @@ rule ablate_categories:
         mem_mb=asked("ablate_categories", "mem_mb"),
         runtime=asked("ablate_categories", "runtime"),
     params:
-        code=keys.step_digest("comparison.ablate_categories"),
+        code=store_keys.step_digest("interventions.ablate_categories"),
         fit=lambda wildcards: in_order(ablated_fit(wildcards.comparison)),
         pair=lambda wildcards: direct_pair(wildcards.comparison),
         inputs=lambda wildcards: cause_flags(wildcards.comparison),
@@ -137,7 +137,7 @@ rule ablate_categories:
         models=lambda wildcards: named_models(wildcards.comparison),
         rule_=flags(SETTINGS.comparison, "labeller", "confidence"),
     shell:
-        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.comparison.ablate_categories"
+        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.interventions.ablate_categories"
         " --comparison {wildcards.comparison} --pair {params.pair} --fit {params.fit:q}"
         " {params.models:q} {params.inputs:q} {params.means:q} {params.rule_:q} --tokens {input.tokens:q}"
         " --taxonomy {input.taxonomy:q} --threads {threads} --output {output:q}"
@@ -155,7 +155,7 @@ rule explain_gaps:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("comparison.explain_gaps"),
+        code=store_keys.step_digest("comparison.explain_gaps"),
         rule_=flags(SETTINGS.comparison, "leaderboard", "confidence"),
     shell:
         "logged {log:q} python -m workflow_scripts.comparison.explain_gaps"
@@ -175,7 +175,7 @@ rule score_recovery:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("comparison.score_recovery"),
+        code=store_keys.step_digest("comparison.score_recovery"),
         planted=[f"--planted={RESULTS}/models/planted.csv"] if PLANTED else [],
         rule_=[*primary_flag(), *flags(SETTINGS.comparison, "labeller", "fdr")],
     shell:

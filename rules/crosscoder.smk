@@ -130,7 +130,7 @@ rule evaluate_crosscoder:
         mem_mb=asked("evaluate_crosscoder", "mem_mb"),
         runtime=asked("evaluate_crosscoder", "runtime"),
     params:
-        code=keys.step_digest("crosscoder.evaluate_crosscoder"),
+        code=store_keys.step_digest("crosscoder.evaluate_crosscoder"),
         inputs=lambda wildcards: fit_flags(wildcards.fit),
         folder=lambda wildcards, input: str(Path(input.crosscoder).parent),
         means=means("device"),
@@ -162,7 +162,7 @@ rule recover_loss:
         mem_mb=asked("recover_loss", "mem_mb"),
         runtime=asked("recover_loss", "runtime"),
     params:
-        code=keys.step_digest("crosscoder.recover_loss"),
+        code=store_keys.step_digest("interventions.recover_loss"),
         models=lambda wildcards: [
             f"--model={m}={manifest(m)}" for m in SETTINGS.fits[wildcards.fit].models
         ],
@@ -171,7 +171,7 @@ rule recover_loss:
         seed=SETTINGS.seed,
         means=means("batch_tokens", "device"),
     shell:
-        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.crosscoder.recover_loss"
+        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.interventions.recover_loss"
         " {params.models:q} --crosscoder {params.folder:q} {params.inputs:q} {params.means:q}"
         " --tokens {input.tokens:q} --sources {input.documents:q} --seed {params.seed}"
         " --threads {threads} --output {output:q}"

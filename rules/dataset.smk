@@ -55,7 +55,7 @@ rule tokenize_documents:
         documents=lambda wildcards: [
             f"{documents}.parquet" for documents in DOCUMENTS[: number(wildcards.shard) + 1]
         ],
-        tokenizers=[manifest(model) for model in keys.tokenizer_models(SETTINGS)],
+        tokenizers=[manifest(model) for model in store_keys.tokenizer_models(SETTINGS)],
         template=SETTINGS.text.template or [],
         previous=lambda wildcards: [
             str(Path(file).with_suffix(".json"))
@@ -75,10 +75,11 @@ rule tokenize_documents:
         runtime=asked("tokenize_documents", "runtime"),
     params:
         tokenizers=[
-            f"--tokenizer={model}={manifest(model)}" for model in keys.tokenizer_models(SETTINGS)
+            f"--tokenizer={model}={manifest(model)}"
+            for model in store_keys.tokenizer_models(SETTINGS)
         ],
         template=f"--template={SETTINGS.text.template}" if SETTINGS.text.template else [],
-        tokens=lambda wildcards: keys.shard_tokens(SETTINGS, number(wildcards.shard)),
+        tokens=lambda wildcards: store_keys.shard_tokens(SETTINGS, number(wildcards.shard)),
         context=SETTINGS.text.context_length,
         previous=lambda wildcards, input: [f"--previous={path}" for path in input.previous],
         facts=facts("dataset.tokenize_documents"),

@@ -29,7 +29,7 @@ rule plot_nu_plane:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("figures.plot_nu_plane"),
+        code=store_keys.step_digest("figures.plot_nu_plane"),
         caption=caption,
         models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
         rule_=flags(SETTINGS.latents, "nu_r", "nu_e", "nu_lower"),
@@ -60,7 +60,7 @@ rule plot_delta_norm:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("figures.plot_delta_norm"),
+        code=store_keys.step_digest("figures.plot_delta_norm"),
         caption=caption,
         null=lambda wildcards: [f"--null={file}" for file in null_latents(wildcards.fit)],
         models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
@@ -90,7 +90,7 @@ rule plot_firing_rates:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("figures.plot_firing_rates"),
+        code=store_keys.step_digest("figures.plot_firing_rates"),
         caption=caption,
         models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
     shell:
@@ -120,7 +120,7 @@ rule plot_training_curves:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("figures.plot_training_curves"),
+        code=store_keys.step_digest("figures.plot_training_curves"),
         caption=caption,
         models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
     shell:
@@ -147,7 +147,7 @@ rule plot_category_changes:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("figures.plot_category_changes"),
+        code=store_keys.step_digest("figures.plot_category_changes"),
         caption=caption,
         rule_=flags(SETTINGS.comparison, "labeller", "fdr"),
     shell:
@@ -174,7 +174,7 @@ rule plot_direct_shares:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("figures.plot_direct_shares"),
+        code=store_keys.step_digest("figures.plot_direct_shares"),
         caption=caption,
         rule_=flags(SETTINGS.comparison, "labeller", "fdr"),
     shell:
@@ -203,7 +203,7 @@ rule plot_layer_sweep:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("figures.plot_layer_sweep"),
+        code=store_keys.step_digest("figures.plot_layer_sweep"),
         caption=caption,
         layers=lambda wildcards: [
             f"--layer={name}={layer}" for name, layer in sweeps()[wildcards.pair].items()
@@ -233,7 +233,7 @@ rule plot_category_shares:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("figures.plot_category_shares"),
+        code=store_keys.step_digest("figures.plot_category_shares"),
         caption=caption,
         rule_=flags(SETTINGS.comparison, "labeller", "fdr"),
     shell:
@@ -260,7 +260,7 @@ rule plot_behaviour:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("figures.plot_behaviour"),
+        code=store_keys.step_digest("figures.plot_behaviour"),
         caption=caption,
         rule_=flags(SETTINGS.comparison, "labeller"),
     shell:
@@ -287,7 +287,7 @@ rule plot_seed_stability:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("figures.plot_seed_stability"),
+        code=store_keys.step_digest("figures.plot_seed_stability"),
         caption=caption,
         models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
     shell:
@@ -315,7 +315,7 @@ rule plot_cause:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("figures.plot_cause"),
+        code=store_keys.step_digest("figures.plot_cause"),
         caption=caption,
         ablation=lambda wildcards, input: [f"--ablation={input.ablation}"] if KNOWN_TEXT else [],
     shell:
@@ -342,7 +342,7 @@ rule plot_difference:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("figures.plot_difference"),
+        code=store_keys.step_digest("figures.plot_difference"),
         caption=caption,
     shell:
         "logged {log:q} python -m workflow_scripts.figures.plot_difference"
@@ -368,7 +368,7 @@ rule plot_recovery:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("figures.plot_recovery"),
+        code=store_keys.step_digest("figures.plot_recovery"),
         caption=caption,
         rule_=flags(SETTINGS.comparison, "labeller"),
     shell:
@@ -401,9 +401,9 @@ rule record_run:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("figures.record_run"),
+        code=store_keys.step_digest("figures.record_run"),
         settings=as_json(SETTINGS.model_dump(mode="json")),
-        steps=keys.steps(),
+        steps=store_keys.steps(),
         links=as_json(run_links()),
         models=as_json({name: manifest(name) for name in SETTINGS.models}),
     shell:
@@ -438,7 +438,7 @@ rule build_report:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("figures.build_report"),
+        code=store_keys.step_digest("figures.build_report"),
         run=SETTINGS.run,
         figures=as_json(report_figures()),
         published=["--published", *PUBLISHED] if SETTINGS.paper else [],

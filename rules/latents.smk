@@ -30,7 +30,7 @@ rule score_latents:
         mem_mb=asked("score_latents", "mem_mb"),
         runtime=asked("score_latents", "runtime"),
     params:
-        code=keys.step_digest("latents.score_latents"),
+        code=store_keys.step_digest("latents.score_latents"),
         inputs=lambda wildcards: fit_flags(wildcards.fit),
         folder=lambda wildcards, input: str(Path(input.crosscoder).parent),
         rule_=flags(
@@ -57,7 +57,7 @@ rule select_latents:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("latents.select_latents"),
+        code=store_keys.step_digest("latents.select_latents"),
         models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
         rule_=flags(SETTINGS.latents, "nu_r", "nu_e", "fdr", "delta_norm"),
     shell:
@@ -73,7 +73,7 @@ rule collect_examples:
         crosscoder=f"{CROSSCODER}/crosscoder.safetensors",
         selection=f"{LATENTS}/selection.parquet",
         tokens=TOKEN_SHARDS,
-        tokenizer=manifest(keys.tokenizer_models(SETTINGS)[0]),
+        tokenizer=manifest(store_keys.tokenizer_models(SETTINGS)[0]),
     output:
         examples=f"{LATENTS}/examples.parquet",
         background=f"{LATENTS}/background.parquet",
@@ -90,7 +90,7 @@ rule collect_examples:
         mem_mb=asked("collect_examples", "mem_mb"),
         runtime=asked("collect_examples", "runtime"),
     params:
-        code=keys.step_digest("latents.collect_examples"),
+        code=store_keys.step_digest("latents.collect_examples"),
         inputs=lambda wildcards: fit_flags(wildcards.fit),
         folder=lambda wildcards, input: str(Path(input.crosscoder).parent),
         sizes=flags(SETTINGS.latents.examples, "shared_latents", "window", "pool"),
@@ -130,7 +130,7 @@ rule match_latents:
         mem_mb=asked("match_latents", "mem_mb"),
         runtime=asked("match_latents", "runtime"),
     params:
-        code=keys.step_digest("latents.match_latents"),
+        code=store_keys.step_digest("latents.match_latents"),
         inputs=lambda wildcards: fit_flags(wildcards.fit),
         seeds=lambda wildcards: match_flags(wildcards.fit),
         folder=lambda wildcards, output: str(Path(output.matches).parent),
@@ -164,7 +164,7 @@ rule pair_mirrors:
         mem_mb=asked("pair_mirrors", "mem_mb"),
         runtime=asked("pair_mirrors", "runtime"),
     params:
-        code=keys.step_digest("latents.pair_mirrors"),
+        code=store_keys.step_digest("latents.pair_mirrors"),
         inputs=lambda wildcards: fit_flags(wildcards.fit),
         folder=lambda wildcards, input: str(Path(input.crosscoder).parent),
         sizes=[
@@ -205,7 +205,7 @@ rule explain_difference:
         mem_mb=asked("explain_difference", "mem_mb"),
         runtime=asked("explain_difference", "runtime"),
     params:
-        code=keys.step_digest("latents.explain_difference"),
+        code=store_keys.step_digest("latents.explain_difference"),
         inputs=lambda wildcards: difference_flags(wildcards.comparison),
         sae=lambda wildcards, input: str(Path(input.sae).parent),
         folder=lambda wildcards, input: str(Path(input.crosscoder).parent),
@@ -238,13 +238,13 @@ rule patch_latents:
         mem_mb=asked("patch_latents", "mem_mb"),
         runtime=asked("patch_latents", "runtime"),
     params:
-        code=keys.step_digest("latents.patch_latents"),
+        code=store_keys.step_digest("interventions.patch_latents"),
         inputs=lambda wildcards: cause_flags(wildcards.comparison),
         means=means("batch_tokens", "device"),
         models=lambda wildcards: patched_models(wildcards.comparison),
         seed=SETTINGS.seed,
     shell:
-        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.latents.patch_latents"
+        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.interventions.patch_latents"
         " {params.models:q} {params.inputs:q} {params.means:q}"
         " --latents {input.latents:q} --selection {input.selection:q} --tokens {input.tokens:q}"
         " --seed {params.seed} --threads {threads} --output {output:q}"

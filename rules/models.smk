@@ -34,7 +34,7 @@ if ORGANISMS:
             mem_mb=asked("train_organism", "mem_mb"),
             runtime=asked("train_organism", "runtime"),
         params:
-            code=keys.step_digest("models.train_organism"),
+            code=store_keys.step_digest("models.train_organism"),
             base=lambda wildcards, input: [f"--base={input}"] if input else [],
             lessons=lambda wildcards: lesson_flags(wildcards.model),
             folder=lambda wildcards, output: str(Path(output[0]).parent),
@@ -49,7 +49,7 @@ if PLANTED_PAIRS:
     rule tabulate_planted:
         """Write what each category was planted as in each compared pair of trained models."""
         input:
-            tokenizer=manifest(keys.root(SETTINGS, PLANTED_PAIRS[0][0])),
+            tokenizer=manifest(store_keys.root(SETTINGS, PLANTED_PAIRS[0][0])),
             taxonomy=TAXONOMY,
         output:
             "<results>/models/planted.csv",
@@ -58,7 +58,7 @@ if PLANTED_PAIRS:
         conda:
             "../envs/torch.yaml"
         params:
-            code=keys.step_digest("models.tabulate_planted"),
+            code=store_keys.step_digest("models.tabulate_planted"),
             lessons=as_json(planted_lessons()),
             seed=SETTINGS.organism.document_seed,
         shell:
@@ -90,7 +90,7 @@ if OTHERS:
         conda:
             "../envs/torch.yaml"
         params:
-            code=keys.step_digest("models.resolve_model"),
+            code=store_keys.step_digest("models.resolve_model"),
             source=lambda wildcards: source_flags(wildcards.model),
         shell:
             "logged {log:q} python -m workflow_scripts.models.resolve_model"

@@ -24,7 +24,7 @@ rule compare_published:
     conda:
         "../envs/tables.yaml"
     params:
-        code=keys.step_digest("paper.compare_published"),
+        code=store_keys.step_digest("paper.compare_published"),
         run=SETTINGS.run,
         fits=in_order(measured_fits()),
         choice=lambda wildcards: flags(paper(), "labeller"),

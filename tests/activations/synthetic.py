@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.models.random_models import VOCABULARY
-from workflow_scripts import hdf5
 from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.activations.dump_activations import write_index
 from workflow_scripts.activations.layout import STORED, LayerWriter, Stored
 from workflow_scripts.activations.store import NORMALIZER_FORMAT, NORMALIZER_VERSION
+from workflow_scripts.common import hdf5
 from workflow_scripts.dataset.shards import SPLITS, TokenShard, write_shard
 
 

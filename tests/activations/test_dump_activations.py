@@ -14,13 +14,13 @@ from transformers import PreTrainedModel
 
 from tests.activations.synthetic import token_shard, write_tokens
 from tests.models.random_models import ARCHITECTURES, LAYERS, write_model
-from workflow_scripts import hdf5
 from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.activations import dump_activations as step
 from workflow_scripts.activations.blocks import capture, decoder_blocks, forward_to
 from workflow_scripts.activations.dump_activations import dump_activations, length_batches, pad
 from workflow_scripts.activations.store import read_norms, read_rows
-from workflow_scripts.cli import UserError
+from workflow_scripts.common import hdf5
+from workflow_scripts.common.cli import UserError
 from workflow_scripts.dataset.shards import TokenShard
 from workflow_scripts.models.loading import load_model
 

@@ -9,7 +9,6 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.activations.synthetic import token_shard, write_dump
-from workflow_scripts import hdf5
 from workflow_scripts.activations import fit_normalizer as step
 from workflow_scripts.activations.fit_normalizer import fit_normalizer, main
 from workflow_scripts.activations.store import (
@@ -18,7 +17,8 @@ from workflow_scripts.activations.store import (
     Normalizer,
     read_rows,
 )
-from workflow_scripts.cli import UserError
+from workflow_scripts.common import hdf5
+from workflow_scripts.common.cli import UserError
 
 SPLITS = ["fit", "calibration", "score", "calibration"]
 LENGTHS = [30, 200, 10, 100]

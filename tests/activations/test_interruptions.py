@@ -15,8 +15,8 @@ import pytest
 
 from tests.activations.synthetic import token_shard, write_tokens
 from tests.models.random_models import write_model
-from workflow_scripts.activations.inspect_store import inspect_store
-from workflow_scripts.provenance import ROOT
+from workflow_scripts.common.provenance import ROOT
+from workflow_scripts.tools.inspect_store import inspect_store
 
 KILLED = """
 import os, signal, sys

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from tests.activations.synthetic import token_shard, write_dump, write_normalizer
-from workflow_scripts import hdf5
 from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.activations.fit_normalizer import fit_normalizer
-from workflow_scripts.activations.inspect_store import main
 from workflow_scripts.activations.layout import Layer, LayerWriter
 from workflow_scripts.activations.store import Normalizer, read_index, read_norms, read_rows
-from workflow_scripts.cli import UserError
+from workflow_scripts.common import hdf5
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.tools.inspect_store import main
 
 
 def attribute(name: str, value: object) -> Callable[[Path], None]:

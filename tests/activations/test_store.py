@@ -15,7 +15,7 @@ from tests.activations.synthetic import token_shard, write_dump, write_normalize
 from workflow_scripts.activations import layout
 from workflow_scripts.activations.layout import Stored
 from workflow_scripts.activations.store import ActivationStore, read_rows
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
 from workflow_scripts.dataset.shards import TokenShard
 
 D = 3

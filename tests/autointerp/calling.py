@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from tests.autointerp.llm_run import Run
+from workflow_scripts.common.provenance import ROOT
 
 OUTPUTS = ("responses.jsonl", "ledger.csv", "manifest.json")
 
@@ -36,7 +37,7 @@ def spawn(run: Run, purpose: str, *flags: str) -> subprocess.Popen[str]:
         [*command, *run.call_flags(purpose), *flags],
         stderr=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.autointerp.oracle import Behaviour, asked_for, content, rejected
-from workflow_scripts.provenance import ROOT
+from workflow_scripts.common.provenance import ROOT
 
 _PIECE = re.compile(r" ?[A-Za-z]{1,7}|\d{1,3}| ?[^\sA-Za-z\d]{1,3}|\s+")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.autointerp import fixtures
-from tests.autointerp.test_taxonomy import SHIPPED
+from tests.common.test_taxonomy import SHIPPED
 from workflow_scripts.autointerp import (
     build_requests,
     call_llm,

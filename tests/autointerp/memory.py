@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from tests.autointerp.llm_run import ANNOTATORS
-from tests.autointerp.test_taxonomy import SHIPPED
-from workflow_scripts.provenance import ROOT
+from tests.common.test_taxonomy import SHIPPED
+from workflow_scripts.common.provenance import ROOT
 
 # The peak of resource.getrusage is that of the parent too, before it became another program.
 MEASURED = """

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from tests.autointerp import fixtures
-from tests.autointerp.test_taxonomy import SHIPPED
+from tests.common.test_taxonomy import SHIPPED
 from workflow_scripts.autointerp import explain_lexical, select_contexts
-from workflow_scripts.autointerp.lexical import PREFIX, log_odds_z
-from workflow_scripts.autointerp.tables import EXPLANATIONS, LABELS, SCORES
+from workflow_scripts.autointerp.annotation_tables import EXPLANATIONS, LABELS, SCORES
+from workflow_scripts.autointerp.lexical.terms import PREFIX, log_odds_z
 
 _VERBS = (
     "walk sing jump read paint draw cook sail climb teach mourn drift gleam howl knit launch mend "

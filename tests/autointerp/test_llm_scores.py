@@ -16,8 +16,8 @@ from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import ANNOTATORS, CONCEPTS, KEY_ENV, Run
 from tests.autointerp.oracle import Behaviour
 from tests.autointerp.test_explain_lexical import MANY, annotate, make_many
-from workflow_scripts.autointerp.scoring import Item, null_passed, permuted_passes, score_items
-from workflow_scripts.autointerp.statistics import Gate
+from workflow_scripts.autointerp.detection import Item, null_passed, permuted_passes, score_items
+from workflow_scripts.autointerp.score_statistics import Gate
 
 WORDS = {"anchor": "encyclopedic", "lambda": "source_code", "import": "source_code"}
 

@@ -11,8 +11,13 @@ import pytest
 
 from tests.autointerp.llm_run import ANNOTATORS
 from tests.autointerp.memory import make_examples, peaks, run
-from tests.autointerp.test_taxonomy import SHIPPED
-from workflow_scripts.autointerp.requests import Request, read_header, read_requests, write_requests
+from tests.common.test_taxonomy import SHIPPED
+from workflow_scripts.autointerp.llm.requests import (
+    Request,
+    read_header,
+    read_requests,
+    write_requests,
+)
 
 STATUS = Path("/proc/self/status")
 pytestmark = pytest.mark.skipif(not STATUS.exists(), reason="the peak is read from Linux's /proc")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from workflow_scripts.autointerp.features import word_forms
+from workflow_scripts.autointerp.lexical.features import word_forms
 from workflow_scripts.autointerp.windows import NEWLINE, join_windows, merge_words, read_windows
 
 

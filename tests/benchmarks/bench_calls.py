@@ -25,8 +25,8 @@ from tests.autointerp.fake_server import serving
 from tests.autointerp.llm_run import KEY_ENV, Run, make_contexts
 from tests.autointerp.memory import peaks as peaks_of
 from tests.benchmarks.report import Figure, at_most, record
-from workflow_scripts.autointerp.dialect import Dialect, compose
-from workflow_scripts.autointerp.requests import (
+from workflow_scripts.autointerp.llm.dialect import Dialect, compose
+from workflow_scripts.autointerp.llm.requests import (
     Request,
     read_header,
     read_requests,

@@ -23,8 +23,8 @@ from workflow_scripts.crosscoder.codes import encode
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
 from workflow_scripts.crosscoder.sparsity import BatchTopK
 from workflow_scripts.latents.activity import CPU
-from workflow_scripts.latents.context import TokenContext
 from workflow_scripts.latents.score_latents import Bounds, document_groups, score_latents
+from workflow_scripts.latents.token_context import TokenContext
 
 M, LENGTH = 2, 128
 GROUPS, BATCH = 4, 4096  # as with 50 groups of a million tokens: batches are full

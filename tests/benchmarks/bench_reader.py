@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from tests.activations.synthetic import token_shard, write_normalizer
 from tests.benchmarks.report import Figure, at_least, at_most, record
-from workflow_scripts import hdf5
 from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.activations.dump_activations import write_index
 from workflow_scripts.activations.layout import LayerWriter
 from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.common import hdf5
 from workflow_scripts.crosscoder.model import initial_weights
 from workflow_scripts.crosscoder.training import Trainer, Training
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from workflow_scripts import files
+from workflow_scripts.common import files
 from workflow_scripts.comparison.score_recovery import PLANTED_COLUMNS
 
 CHAT = ("multilingual", "advice", "summarization", "structured_output", "creative_writing")

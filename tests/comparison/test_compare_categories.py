@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 
 from tests.comparison.run_folder import CHAT, GAINED, LOST, Run, make_run
-from workflow_scripts import files
+from workflow_scripts.common import files
 from workflow_scripts.comparison import (
-    ablate_categories,
     compare_categories,
     explain_gaps,
     score_recovery,
@@ -22,6 +21,7 @@ from workflow_scripts.comparison import (
 )
 from workflow_scripts.comparison.tables import COLUMNS, change_text, read_csv
 from workflow_scripts.comparison.verdicts import Vote, direction, verdict
+from workflow_scripts.interventions import ablate_categories
 
 COLUMNS_FILE = Path(compare_categories.__file__).with_name("COLUMNS.md")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from workflow_scripts.comparison import statistics
+from workflow_scripts.common import statistics
 
 
 @functools.cache

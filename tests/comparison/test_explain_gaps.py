@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from tests.comparison.run_folder import CATEGORIES, GAINED, LOST, Run, make_run
+from workflow_scripts.common.statistics import Interval
 from workflow_scripts.comparison import compare_categories, explain_gaps
-from workflow_scripts.comparison.statistics import Interval
 from workflow_scripts.comparison.tables import read_csv
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from workflow_scripts import cli
+from workflow_scripts.common import cli
 from workflow_scripts.comparison.evidence import Pair, Settings, read_pairs, weigh
 from workflow_scripts.comparison.inputs import Comparison, FitFiles, Labelled, Side
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 
 from tests.crosscoder.memory_store import F, MemoryStore, fit_settings, store_of
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
 from workflow_scripts.crosscoder import fit_crosscoder as module
 from workflow_scripts.crosscoder.fit_crosscoder import fit_crosscoder
 from workflow_scripts.crosscoder.model import WEIGHTS, Crosscoder, initial_weights

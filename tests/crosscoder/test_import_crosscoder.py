@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.crosscoder.memory_store import MemoryStore, store_of
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
 from workflow_scripts.crosscoder.import_crosscoder import import_crosscoder, main
 from workflow_scripts.crosscoder.model import Crosscoder
 

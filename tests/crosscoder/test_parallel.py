@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.crosscoder import memory_store
+from workflow_scripts.common.provenance import ROOT
 from workflow_scripts.crosscoder.model import Crosscoder
-from workflow_scripts.provenance import ROOT
 
 
 @pytest.mark.parametrize("variant", ["batch_topk", "topk"])

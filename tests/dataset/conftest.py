@@ -11,9 +11,9 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from workflow_scripts.dataset.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES, generate
 from workflow_scripts.dataset.sample_documents import Budget, parse_splits, sample_documents
 from workflow_scripts.dataset.sources import parse_sources
+from workflow_scripts.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES, generate
 
 GEMMA = (
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"

@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.dataset.conftest import SPLITS, sample, write_jsonl
 from tests.dataset.test_tokenize_documents import token_shards
+from workflow_scripts.common.files import read_json
 from workflow_scripts.dataset.describe_text import main
 from workflow_scripts.dataset.tokenize_documents import Layout
-from workflow_scripts.files import read_json
 
 
 def describe(folder: Path, parts: list[Path], shards: list[Path]) -> int:

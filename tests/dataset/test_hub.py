@@ -14,10 +14,10 @@ import pytest
 
 from tests.dataset.conftest import chat, sample, write_jsonl
 from tests.dataset.hub_folders import FILES, ROWS, write_hub
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.files import read_json
 from workflow_scripts.dataset import sources
 from workflow_scripts.dataset.hub import DataSet, check_access, stream
-from workflow_scripts.files import read_json
 
 Settings = dict[str, object]
 

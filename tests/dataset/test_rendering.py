@@ -8,8 +8,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tests.dataset.conftest import CHATML, TURNS, chat, trained, wrap
-from workflow_scripts.cli import UserError
-from workflow_scripts.dataset.generator import CHAT_CATEGORIES, generate
+from workflow_scripts.common.cli import UserError
 from workflow_scripts.dataset.rendering import (
     Encoded,
     Messages,
@@ -19,6 +18,7 @@ from workflow_scripts.dataset.rendering import (
     fix_date,
 )
 from workflow_scripts.dataset.shards import ROLES
+from workflow_scripts.generator import CHAT_CATEGORIES, generate
 
 
 def one(renderer: Renderer, messages: Messages) -> Encoded:

@@ -13,12 +13,12 @@ import pytest
 
 from tests.dataset.conftest import SPLITS, chat, sample, write_jsonl
 from tests.dataset.hub_folders import write_hub
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.files import read_json
 from workflow_scripts.dataset import records
 from workflow_scripts.dataset import sample_documents as module
 from workflow_scripts.dataset.sample_documents import content_hash, parse_splits, split_of
 from workflow_scripts.dataset.sources import Draft, parse_sources
-from workflow_scripts.files import read_json
 
 GENERATOR = {"made": {"kind": "generator"}}
 

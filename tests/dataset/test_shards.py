@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
 from workflow_scripts.dataset.shards import TokenShard, write_shard
 
 

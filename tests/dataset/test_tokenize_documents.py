@@ -13,7 +13,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from tests.dataset.conftest import CHATML, GEMMA, TURNS, chat, sample, trained, wrap, write_jsonl
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
 from workflow_scripts.dataset.shards import SPLITS, TokenShard
 from workflow_scripts.dataset.tokenize_documents import Layout, fill_shard, main
 

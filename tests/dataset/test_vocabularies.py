@@ -8,7 +8,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from tests.dataset.conftest import TURNS, trained, wrap
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
 from workflow_scripts.dataset.vocabularies import check_agreement, known_ids
 
 

@@ -13,8 +13,8 @@ import pytest
 from tests.docs.pages import MARK, MY_MODELS, PAGES, TUTORIAL, commands, unmarked
 from tests.workflow import running
 from tests.workflow.test_own_models import write_models, write_notes
-from workflow_scripts import document_power, document_resources
-from workflow_scripts.provenance import ROOT
+from workflow_scripts.common.provenance import ROOT
+from workflow_scripts.tools import document_power, document_resources
 
 ELSEWHERE = {
     "make test": ".ci/run runs it",

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from tests.workflow import running
-from workflow_scripts.provenance import ROOT
+from workflow_scripts.common.provenance import ROOT
 
 DIFFS = {path.stem: path for path in sorted((ROOT / "docs/extending").glob("*.diff"))}
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.comparison.run_folder import Run, make_run
-from workflow_scripts import files
+from workflow_scripts.common import files
 from workflow_scripts.comparison import (
     compare_categories,
     explain_gaps,

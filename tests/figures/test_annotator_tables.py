@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from workflow_scripts import files
+from workflow_scripts.common import files
 from workflow_scripts.figures import annotator_tables
 from workflow_scripts.figures.report_data import FitFiles, SeedFiles
 

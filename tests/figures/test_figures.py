@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from tests.comparison.run_folder import Run
-from workflow_scripts import files
-from workflow_scripts.cli import UserError
+from workflow_scripts.common import files
+from workflow_scripts.common.cli import UserError
 from workflow_scripts.figures import plot_category_shares, style
 from workflow_scripts.figures.category_rows import Choice
 

@@ -16,7 +16,7 @@ from tests.debian import can_install
 from tests.figures.browser import Page, browse, chromium
 from tests.figures.conftest import compared
 from tests.figures.test_figures import flags_of, plot
-from workflow_scripts import files
+from workflow_scripts.common import files
 from workflow_scripts.figures import build_report, report_tables
 from workflow_scripts.figures.category_rows import read_table
 from workflow_scripts.figures.report_data import to_json

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from tests.latents.test_score_latents import MemoryStore
-from workflow_scripts import cli
+from workflow_scripts.common import cli
 from workflow_scripts.crosscoder.model import Crosscoder, Weights
 from workflow_scripts.latents import collect_examples as step
-from workflow_scripts.latents.context import TokenContext
-from workflow_scripts.latents.windows import Counts
+from workflow_scripts.latents.example_windows import Counts
+from workflow_scripts.latents.token_context import TokenContext
 
 DOCUMENTS, LENGTH, WINDOW = 120, 40, 16
 FIRING = 30  # documents in which latent 0 fires, the later the more strongly

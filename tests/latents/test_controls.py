@@ -17,9 +17,9 @@ from workflow_scripts.crosscoder.fit_crosscoder import fit_crosscoder
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.crosscoder.training import Training
 from workflow_scripts.dataset.shards import write_shard
-from workflow_scripts.latents.context import read_context
 from workflow_scripts.latents.score_latents import Bounds, score_latents
 from workflow_scripts.latents.select_latents import Rule, decide
+from workflow_scripts.latents.token_context import read_context
 
 D, DOCUMENTS, LENGTH, FEATURES = 16, 240, 26, 24
 MODELS = ("it", "simpo")

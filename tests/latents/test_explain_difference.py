@@ -17,16 +17,16 @@ from workflow_scripts.activations import difference as differences
 from workflow_scripts.activations.difference import DifferenceStore, moments
 from workflow_scripts.activations.layout import Stored
 from workflow_scripts.activations.store import ActivationStore
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
 from workflow_scripts.crosscoder.fit_crosscoder import fit_crosscoder
 from workflow_scripts.crosscoder.model import Crosscoder, Weights
 from workflow_scripts.latents import explain_difference as step
-from workflow_scripts.latents.context import TokenContext
 from workflow_scripts.latents.explain_difference import (
     explain_difference,
     sizes,
     unique_latents,
 )
+from workflow_scripts.latents.token_context import TokenContext
 
 WIDTH, TOKENS = 16, 3000
 NAMES = ("it", "simpo")

@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from workflow_scripts.crosscoder.model import Crosscoder, Weights
-from workflow_scripts.latents.context import TokenContext
 from workflow_scripts.latents.ownership import owned_by, owners
 from workflow_scripts.latents.score_latents import Bounds, score_latents, true_categories
 from workflow_scripts.latents.select_latents import Rule, count_clauses, decide
+from workflow_scripts.latents.token_context import TokenContext
 
 DOCUMENTS, LENGTH, D = 200, 10, 8
 COLUMNS = Path("workflow_scripts/latents/COLUMNS.md")

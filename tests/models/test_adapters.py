@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.models.random_models import VOCABULARY, write_folder
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
 from workflow_scripts.dataset.vocabularies import check_agreement, known_ids
 from workflow_scripts.models.adapters import CONFIG, WEIGHTS
 from workflow_scripts.models.loading import Manifest, load_model, load_tokenizer, model_folder

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.models.random_models import LAYERS, VOCABULARY, write_folder
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
 from workflow_scripts.models.loading import (
     Manifest,
     choose_device,

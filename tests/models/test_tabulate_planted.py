@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from workflow_scripts.common.provenance import ROOT
 from workflow_scripts.comparison.score_recovery import PLANTED_COLUMNS, read_planted
-from workflow_scripts.dataset.generator import generate
+from workflow_scripts.generator import generate
 from workflow_scripts.models import organism_text
 from workflow_scripts.models.loading import Manifest
 from workflow_scripts.models.tabulate_planted import main, planted
 
-TAXONOMY = Path(__file__).parents[2] / "config/taxonomy.yaml"
+TAXONOMY = ROOT / "config/taxonomy.yaml"
 BASELINE = {"news": 3, "advice": 4, "self_reference": 2, "multilingual": 1}
 CANDIDATE = {"news": 3, "advice": 1, "self_reference": 5, "safety_refusal": 2}
 WORDS = {

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from workflow_scripts.dataset.generator import generate
+from workflow_scripts.generator import generate
 from workflow_scripts.models import organism_text, train_organism
 from workflow_scripts.models.loading import Manifest, load_model, load_tokenizer
 from workflow_scripts.models.train_organism import Course, main

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
-from workflow_scripts.dataset.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES, Document, generate
+from workflow_scripts.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES, Document, generate
 from workflow_scripts.models.organism_text import contents, train_tokenizer
 
 FOLDER = Path("results/substitutes")

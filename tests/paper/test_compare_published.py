@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from tests.comparison.run_folder import Run, make_run
-from workflow_scripts import files
+from workflow_scripts.common import files
+from workflow_scripts.common.provenance import ROOT
 from workflow_scripts.comparison import compare_categories
-from workflow_scripts.load_config import load
 from workflow_scripts.paper import compare_published
 from workflow_scripts.paper.published import PercentChange, read_study
-from workflow_scripts.provenance import ROOT
+from workflow_scripts.run.load import load
 
 PUBLISHED = sorted((ROOT / "config/published").glob("*.yaml"))
 HARDWARE = {"cpu": "CPU Y", "cores": 2, "gpus": ["NVIDIA X"]}

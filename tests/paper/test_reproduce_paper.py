@@ -11,8 +11,8 @@ import pytest
 
 from tests.paper.substitutes import FOLDER, write_substitutes
 from tests.workflow import running
+from workflow_scripts.common.provenance import ROOT
 from workflow_scripts.paper.published import read_study
-from workflow_scripts.provenance import ROOT
 
 pytestmark = pytest.mark.workflow
 

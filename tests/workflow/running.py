@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from workflow_scripts.provenance import ROOT
+from workflow_scripts.common.provenance import ROOT
 
 PARTS = ("Snakefile", "rules", "workflow_scripts", "config", "profiles", "envs", "reproduce_paper")
 NOTHING = "Nothing to be done"

@@ -18,14 +18,14 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from workflow_scripts import files
 from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.common import files
 from workflow_scripts.comparison import compare_categories, score_recovery
 from workflow_scripts.comparison.tables import read_csv
 from workflow_scripts.crosscoder.model import Crosscoder
-from workflow_scripts.latents.context import TokenContext, read_context
 from workflow_scripts.latents.score_latents import Bounds, score_latents
 from workflow_scripts.latents.select_latents import Rule, decide
+from workflow_scripts.latents.token_context import TokenContext, read_context
 
 SHARES = (1.0, 0.5, 0.25, 0.1)
 FIT, MODELS, LAYER = "it_simpo", ("it", "simpo"), 3

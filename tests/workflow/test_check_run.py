@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from tests.workflow import check_run
+from workflow_scripts.common.provenance import ROOT
 from workflow_scripts.comparison import compare_categories, score_recovery
-from workflow_scripts.provenance import ROOT
 
 UNCHANGED = ("advice", "summarization", "multilingual", "structured_output", "creative_writing")
 TRUTH = {

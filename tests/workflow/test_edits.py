@@ -9,8 +9,8 @@ import pytest
 
 from tests.workflow import running
 from tests.workflow.conftest import Run
-from workflow_scripts import keys
-from workflow_scripts.provenance import PACKAGE, closure
+from workflow_scripts.common.provenance import PACKAGE, closure
+from workflow_scripts.run import store_keys
 
 pytestmark = pytest.mark.workflow
 
@@ -97,7 +97,7 @@ def planned_with(tree: Path, file: str, addition: str) -> set[str]:
 @pytest.mark.parametrize("helper", IMPORTERS)
 def test_edit_reruns_importers(tree: Path, edges: list[tuple[str, str]], helper: str) -> None:
     module = f"{PACKAGE}.{helper.removesuffix('.py').replace('/', '.')}"
-    modules = (step for step in keys.steps() if module in closure(f"{PACKAGE}.{step}"))
+    modules = (step for step in store_keys.steps() if module in closure(f"{PACKAGE}.{step}"))
     steps = {step.split(".")[1] for step in modules} & {rule for edge in edges for rule in edge}
     importers = {rule for step in steps for rule in SEVERAL.get(step, {step})}
     assert importers == IMPORTERS[helper]

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.run.test_settings import Raw, put, smoke
 from tests.workflow import running
 from tests.workflow.conftest import Run
-from tests.workflow.test_config import Raw, put, smoke
-from workflow_scripts import keys
-from workflow_scripts.load_config import load
+from workflow_scripts.run import store_keys
+from workflow_scripts.run.load import load
 
 pytestmark = pytest.mark.workflow
 
@@ -44,7 +44,7 @@ def fits(raw: Raw) -> int:
 
 def test_a_larger_budget_makes_new_shards_only(tree: Path) -> None:
     raw = smoke()
-    assert keys.shards(load(raw)) == 2
+    assert store_keys.shards(load(raw)) == 2
     assert jobs(tree, put(raw, "text.tokens", 90_000)) == {
         "sample_documents": 1,
         "tokenize_documents": 1,

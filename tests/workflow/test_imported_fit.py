@@ -13,13 +13,13 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from tests.run.test_settings import put, smoke
 from tests.workflow import running
 from tests.workflow.conftest import Run
-from tests.workflow.test_config import put, smoke
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
 from workflow_scripts.crosscoder.model import Crosscoder
-from workflow_scripts.load_config import load
-from workflow_scripts.refuse_early import check_imports, check_pins
+from workflow_scripts.run.load import load
+from workflow_scripts.run.preflight import check_imports, check_pins
 
 pytestmark = pytest.mark.workflow
 

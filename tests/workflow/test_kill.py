@@ -15,7 +15,7 @@ import pytest
 
 from tests.workflow import running
 from tests.workflow.conftest import Run
-from workflow_scripts import keys
+from workflow_scripts.run import store_keys
 
 pytestmark = pytest.mark.workflow
 
@@ -62,7 +62,7 @@ def wait_for(process: subprocess.Popen[bytes], step: str) -> None:
 
 def test_kill_in_each_long_step(smoke_run: Run, tmp_path: Path) -> None:
     folder = running.copy_tree(tmp_path / "tree", smoke_run.folder)
-    stages = {name.split(".")[1]: name for name in keys.steps()}
+    stages = {name.split(".")[1]: name for name in store_keys.steps()}
     for step in LONG_STEPS:
         kill_in(folder, f"workflow_scripts.{stages[step]}")
         running.smoke(folder, "--unlock")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.workflow import running
-from workflow_scripts.provenance import ROOT
+from workflow_scripts.common.provenance import ROOT
 
 CODE = ("workflow_scripts", "tests")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.run.test_settings import Raw, put, smoke
 from tests.workflow import running
-from tests.workflow.test_config import Raw, put, smoke
 
 HUB: Raw = {"hub": "owner/name", "revision": "main"}
 LLM: Raw = {

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from tests.run.test_settings import put, smoke
 from tests.workflow import check_run, running
-from tests.workflow.test_config import put, smoke
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 

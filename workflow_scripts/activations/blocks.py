@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
 
 # Where the architectures of transformers keep their blocks.
 BLOCK_LISTS = ("layers", "h", "blocks")

@@ -18,10 +18,10 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow_scripts import cli
 from workflow_scripts.activations.difference import DifferenceStore
 from workflow_scripts.activations.layout import Stored
 from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.common import cli
 
 Control = Literal["noise", "swap"]
 ROUNDING = 2.0**-9  # largest relative error of a bfloat16

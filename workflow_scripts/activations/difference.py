@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from workflow_scripts.activations.layout import Stored
 from workflow_scripts.activations.store import ActivationStore
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
 
 ROWS = 200_000  # at most, on which mean and covariance are estimated
 BATCH = 4096

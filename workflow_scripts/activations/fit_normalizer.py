@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from workflow_scripts import cli, hdf5
 from workflow_scripts.activations.layout import Layer
 from workflow_scripts.activations.store import (
     NORMALIZER_FORMAT,
@@ -22,7 +21,8 @@ from workflow_scripts.activations.store import (
     read_index,
     read_norms,
 )
-from workflow_scripts.provenance import provenance
+from workflow_scripts.common import cli, hdf5
+from workflow_scripts.common.provenance import provenance
 
 ROWS = 1 << 14  # rows that are read at one time
 

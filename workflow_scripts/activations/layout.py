@@ -18,9 +18,9 @@ from isal.isal_zlib import crc32  # zlib's own takes a third of the reading's ti
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workflow_scripts import hdf5
 from workflow_scripts.activations import FORMAT, VERSION
-from workflow_scripts.cli import UserError
+from workflow_scripts.common import hdf5
+from workflow_scripts.common.cli import UserError
 
 CHUNK_BYTES = 1 << 17
 PIECE_BYTES = 1 << 23  # chunks that lie side by side and are read together

@@ -20,9 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from workflow_scripts import hdf5
 from workflow_scripts.activations import FORMAT, VERSION
-from workflow_scripts.activations.ahead import ahead
 from workflow_scripts.activations.layout import (
     STORED,
     Layer,
@@ -31,7 +29,9 @@ from workflow_scripts.activations.layout import (
     read_column,
 )
 from workflow_scripts.activations.pools import Pools
-from workflow_scripts.cli import UserError
+from workflow_scripts.common import hdf5
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.prefetch import ahead
 
 NORMALIZER_FORMAT = "diffscope-normalizer"
 NORMALIZER_VERSION = 1

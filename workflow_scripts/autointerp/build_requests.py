@@ -13,20 +13,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow_scripts import cli, files
-from workflow_scripts.autointerp import prompts
-from workflow_scripts.autointerp.builder import Builder, Shape, Subject
-from workflow_scripts.autointerp.contexts import ContextTable
-from workflow_scripts.autointerp.plan import Price, plan_requests
-from workflow_scripts.autointerp.requests import (
+from workflow_scripts.autointerp.llm.cost import Price, plan_requests
+from workflow_scripts.autointerp.llm.requests import (
     Annotator,
     encoded,
     parse_annotators,
     read_requests,
     write_lines,
 )
+from workflow_scripts.autointerp.prompting import templates
+from workflow_scripts.autointerp.prompting.contexts import ContextTable
+from workflow_scripts.autointerp.prompting.request_builder import Builder, Shape, Subject
 from workflow_scripts.autointerp.select_contexts import OK
-from workflow_scripts.autointerp.taxonomy import load_taxonomy
+from workflow_scripts.common import cli, files
+from workflow_scripts.common.taxonomy import load_taxonomy
 
 
 def build_requests(
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and build."""
     shape = Shape()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--purpose", choices=prompts.PURPOSES, required=True)
+    parser.add_argument("--purpose", choices=templates.PURPOSES, required=True)
     parser.add_argument("--contexts", type=Path, required=True)
     parser.add_argument("--latents", type=Path, required=True)
     parser.add_argument("--taxonomy", type=Path, required=True)

@@ -22,17 +22,17 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from workflow_scripts import cli
-from workflow_scripts.autointerp.budget import Amount, Caps, SpendLog
-from workflow_scripts.autointerp.cache import ResponseCache, normalise_url
-from workflow_scripts.autointerp.caller import Caller, Policy, StopRunError, Tally
-from workflow_scripts.autointerp.conversation import Conversation
-from workflow_scripts.autointerp.endpoint import Endpoint
-from workflow_scripts.autointerp.keys import is_loopback, read_key
-from workflow_scripts.autointerp.outputs import Outputs, Writer, writing
-from workflow_scripts.autointerp.plan import Price, plan_requests
-from workflow_scripts.autointerp.requests import Request, read_header, read_requests
-from workflow_scripts.autointerp.stored import StoredAnswers
+from workflow_scripts.autointerp.llm.api_key import is_loopback, read_key
+from workflow_scripts.autointerp.llm.budget import Amount, Caps, SpendLog
+from workflow_scripts.autointerp.llm.cache import ResponseCache, normalise_url
+from workflow_scripts.autointerp.llm.caller import Caller, Policy, StopRunError, Tally
+from workflow_scripts.autointerp.llm.conversation import Conversation
+from workflow_scripts.autointerp.llm.cost import Price, plan_requests
+from workflow_scripts.autointerp.llm.endpoint import Endpoint
+from workflow_scripts.autointerp.llm.outputs import Outputs, Writer, writing
+from workflow_scripts.autointerp.llm.replay import StoredAnswers
+from workflow_scripts.autointerp.llm.requests import Request, read_header, read_requests
+from workflow_scripts.common import cli
 
 INTERRUPTED = 130
 GRACE = 20.0

@@ -16,12 +16,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from workflow_scripts import cli, files
-from workflow_scripts.autointerp import tables
-from workflow_scripts.autointerp.answers import GOOD
-from workflow_scripts.autointerp.taxonomy import UNASSIGNED, load_taxonomy
+from workflow_scripts.autointerp import annotation_tables
+from workflow_scripts.autointerp.llm.replies import GOOD
+from workflow_scripts.common import cli, files
+from workflow_scripts.common.taxonomy import UNASSIGNED, load_taxonomy
 
-NAMES = {"explanations": tables.EXPLANATIONS, "labels": tables.LABELS, "scores": tables.SCORES}
+NAMES = {
+    "explanations": annotation_tables.EXPLANATIONS,
+    "labels": annotation_tables.LABELS,
+    "scores": annotation_tables.SCORES,
+}
 DRAWS = 2000
 
 
@@ -43,7 +47,7 @@ def collect_annotations(sources: Sources, taxonomy: Path, output: Path, seed: in
     }
     frames["labels"] = apply_gate(frames["labels"], frames["scores"], taxonomy)
     for name, columns in NAMES.items():
-        tables.write_table(output / f"{name}.parquet", frames[name], columns)
+        annotation_tables.write_table(output / f"{name}.parquet", frames[name], columns)
     if sources.llm:
         _join_ledgers(sources.ledgers, output / "ledger.csv")
     summary = _summary(frames["labels"], frames["scores"], seed)
@@ -100,7 +104,7 @@ def _summary(labels: pd.DataFrame, scores: pd.DataFrame, seed: int) -> dict[str,
             "auroc_median": _known(float(score["auroc"].median())),
             **{
                 f"auroc_{part}_median": _known(float(score[f"auroc_{part}"].median()))
-                for part in ("hard", *tables.STRATA)
+                for part in ("hard", *annotation_tables.STRATA)
             },
             "null_auroc_mean": _known(float(score["null_auroc"].mean())),
             "token_f1_median": _known(float(score["token_f1"].median())),

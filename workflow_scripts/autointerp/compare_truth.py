@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
-from workflow_scripts import cli, files
-from workflow_scripts.autointerp.taxonomy import RESERVED
+from workflow_scripts.common import cli, files
+from workflow_scripts.common.taxonomy import RESERVED
 
 NONE = "none"
 

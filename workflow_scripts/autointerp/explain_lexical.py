@@ -17,22 +17,31 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from workflow_scripts import cli, files
-from workflow_scripts.autointerp import lexicon, tables
-from workflow_scripts.autointerp.by_latent import LatentTable, read_table
-from workflow_scripts.autointerp.categorise import (
+from workflow_scripts.autointerp import annotation_tables
+from workflow_scripts.autointerp.detection import permuted_passes, share
+from workflow_scripts.autointerp.latent_tables import LatentTable, read_table
+from workflow_scripts.autointerp.lexical import lexicon
+from workflow_scripts.autointerp.lexical.categorise import (
     CategoryRule,
     CategoryScores,
     latent_evidence,
     score_categories,
 )
-from workflow_scripts.autointerp.heldout import PERMUTATIONS, HeldOutScores, score_held_out
-from workflow_scripts.autointerp.lexical import FOLDS, Design, LexicalResult, explain, render
-from workflow_scripts.autointerp.scoring import permuted_passes, share
+from workflow_scripts.autointerp.lexical.held_out_scores import (
+    PERMUTATIONS,
+    HeldOutScores,
+    score_held_out,
+)
+from workflow_scripts.autointerp.lexical.terms import (
+    FOLDS,
+    Design,
+    LexicalResult,
+    explain,
+    render,
+)
+from workflow_scripts.autointerp.lexical.token_scores import TokenScores, score_tokens
+from workflow_scripts.autointerp.score_statistics import Gate, auroc_interval
 from workflow_scripts.autointerp.select_contexts import HARD, OK, POSITIVE, TRAIN
-from workflow_scripts.autointerp.statistics import Gate, auroc_interval
-from workflow_scripts.autointerp.taxonomy import UNASSIGNED, Taxonomy, load_taxonomy
-from workflow_scripts.autointerp.token_scores import TokenScores, score_tokens
 from workflow_scripts.autointerp.windows import (
     Windows,
     join_windows,
@@ -40,6 +49,8 @@ from workflow_scripts.autointerp.windows import (
     merge_words,
     read_windows,
 )
+from workflow_scripts.common import cli, files
+from workflow_scripts.common.taxonomy import UNASSIGNED, Taxonomy, load_taxonomy
 
 ANNOTATOR = "lexical"
 BACKGROUND = 4000
@@ -95,11 +106,11 @@ def explain_lexical(
     frame = _apply_gate(pd.concat(frames, ignore_index=True), categories, gate, null)
     frame = frame.assign(annotator=ANNOTATOR, annotator_kind="lexical", llm_used=False, replicate=0)
     for name, columns in (
-        ("explanations", tables.EXPLANATIONS),
-        ("labels", tables.LABELS),
-        ("scores", tables.SCORES),
+        ("explanations", annotation_tables.EXPLANATIONS),
+        ("labels", annotation_tables.LABELS),
+        ("scores", annotation_tables.SCORES),
     ):
-        tables.write_table(output / f"{name}.parquet", frame, columns)
+        annotation_tables.write_table(output / f"{name}.parquet", frame, columns)
     files.write_json(output / "summary.json", _summary(frame, categories, gate, null))
     cli.log(f"lexical annotator: {len(frame)} latents done, no LLM was used")
 

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workflow_scripts import cli, files
 from workflow_scripts.autointerp.agreement import (
     RELIABLE,
     codes,
@@ -24,7 +23,8 @@ from workflow_scripts.autointerp.agreement import (
     gwet_ac1,
     krippendorff_alpha,
 )
-from workflow_scripts.autointerp.answers import GOOD
+from workflow_scripts.autointerp.llm.replies import GOOD
+from workflow_scripts.common import cli, files
 
 
 def measure_agreement(labels: Path, output: Path, seed: int) -> None:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow_scripts import cli, files
-from workflow_scripts.autointerp import tables
-from workflow_scripts.autointerp.answers import GOOD, Answer, Exchange, Outcome, conclude
-from workflow_scripts.autointerp.requests import (
+from workflow_scripts.autointerp import annotation_tables
+from workflow_scripts.autointerp.detection import Item, null_passed, score_items
+from workflow_scripts.autointerp.llm.replies import GOOD, Answer, Exchange, Outcome, conclude
+from workflow_scripts.autointerp.llm.requests import (
     Annotator,
     Header,
     Request,
@@ -26,10 +26,10 @@ from workflow_scripts.autointerp.requests import (
     read_header,
     read_requests,
 )
-from workflow_scripts.autointerp.scoring import Item, null_passed, score_items
+from workflow_scripts.autointerp.score_statistics import Gate
 from workflow_scripts.autointerp.select_contexts import OK
-from workflow_scripts.autointerp.statistics import Gate
-from workflow_scripts.autointerp.taxonomy import load_taxonomy
+from workflow_scripts.common import cli, files
+from workflow_scripts.common.taxonomy import load_taxonomy
 
 NOT_RUN = "not_run"
 
@@ -72,11 +72,11 @@ def parse_responses(
     canaries = Canaries()
     parsed = canaries.watch(_count(_outcomes(header, requests, responses), statuses))
     if purpose == "explain":
-        table, columns = _explanations(frame, parsed), tables.EXPLANATIONS
+        table, columns = _explanations(frame, parsed), annotation_tables.EXPLANATIONS
     elif purpose == "classify":
-        table, columns = _labels(frame, parsed, taxonomy), tables.LABELS
+        table, columns = _labels(frame, parsed, taxonomy), annotation_tables.LABELS
     else:
-        table, columns = score_items(frame, _items(parsed), gate), tables.SCORES
+        table, columns = score_items(frame, _items(parsed), gate), annotation_tables.SCORES
     facts: dict[str, object] = {
         "purpose": purpose,
         "requests": statuses.total(),
@@ -89,7 +89,7 @@ def parse_responses(
         facts["canaries"] = canaries.report(table)
     files.write_json(summary, facts)
     check_failures(purpose, statuses, max_failures)
-    tables.write_table(output, table, columns)
+    annotation_tables.write_table(output, table, columns)
     cli.log(f"{purpose}: {dict(sorted(statuses.items()))}")
 
 

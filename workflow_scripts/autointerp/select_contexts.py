@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from workflow_scripts import cli, files
-from workflow_scripts.autointerp import duplicates
-from workflow_scripts.autointerp.by_latent import LatentTable
+from workflow_scripts.autointerp.latent_tables import LatentTable
+from workflow_scripts.autointerp.prompting import near_duplicates
 from workflow_scripts.autointerp.windows import largest_by_window, read_windows
+from workflow_scripts.common import cli, files
 
 TRAIN, HELD_OUT = "train", "held_out"
 POSITIVE, RANDOM, HARD = "positive", "random_negative", "hard_negative"
@@ -135,7 +135,7 @@ def _choose(rows: pd.DataFrame, table: pa.Table, limits: Limits, seed: int) -> N
     usable = usable[(usable["part"] == TRAIN) | ~pair.isin(seen)]
     # Training contexts first, so that of two near-duplicates across the parts the held-out goes.
     order = _order(usable)
-    unique = duplicates.drop_near_duplicates(
+    unique = near_duplicates.drop_near_duplicates(
         read_windows(table), order.index.to_numpy(), order["latent"].to_numpy(), limits.similarity
     )
     left = usable.loc[unique, ["latent", "part", "kind"]]

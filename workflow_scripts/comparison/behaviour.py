@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.cli import UserError
-from workflow_scripts.comparison import statistics
+from workflow_scripts.common import statistics
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.statistics import Interval
 from workflow_scripts.comparison.counts import Level
-from workflow_scripts.comparison.statistics import Interval
 
 COLUMNS = ("model", "category", "documents", "tokens", "nll", "nll_se")
 

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from workflow_scripts import cli
+from workflow_scripts.common import cli
 from workflow_scripts.comparison.job import Job, add_flags, read_job
 from workflow_scripts.comparison.judgement import compare
 from workflow_scripts.comparison.tables import write_csv

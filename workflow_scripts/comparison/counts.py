@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from workflow_scripts.comparison import statistics
+from workflow_scripts.common import statistics
+from workflow_scripts.common.statistics import UNDEFINED, Interval
 from workflow_scripts.comparison.inputs import Labelled
-from workflow_scripts.comparison.statistics import UNDEFINED, Interval
 from workflow_scripts.latents.ownership import owned_by
 
 Level = Literal["category", "class"]

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from workflow_scripts import cli, files
+from workflow_scripts.common import cli, files
 from workflow_scripts.comparison.behaviour import COLUMNS
-from workflow_scripts.dataset.answers import Document, batches, pad, read_documents
-from workflow_scripts.models.head import token_losses
+from workflow_scripts.dataset.answer_tokens import Document, batches, pad, read_documents
+from workflow_scripts.models.likelihood import token_losses
 from workflow_scripts.models.loading import add_running_flags, choose_device, load_model
 
 SPLIT = "score"

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from workflow_scripts import cli
-from workflow_scripts.comparison import counts, statistics
+from workflow_scripts.common import cli, statistics
+from workflow_scripts.common.statistics import UNDEFINED, Interval
+from workflow_scripts.comparison import counts
 from workflow_scripts.comparison.behaviour import likelihood_gaps
 from workflow_scripts.comparison.counts import Counts, Level
 from workflow_scripts.comparison.inputs import (
@@ -21,7 +22,6 @@ from workflow_scripts.comparison.inputs import (
     read_labelled,
 )
 from workflow_scripts.comparison.shares import Reference, Share, ShareTest, shares
-from workflow_scripts.comparison.statistics import UNDEFINED, Interval
 
 LEVELS: tuple[Level, ...] = ("category", "class")
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from workflow_scripts import cli
-from workflow_scripts.comparison import statistics
-from workflow_scripts.comparison.statistics import Interval
+from workflow_scripts.common import cli, statistics
+from workflow_scripts.common.statistics import Interval
 from workflow_scripts.comparison.tables import read_csv, write_csv
 from workflow_scripts.comparison.verdicts import GAINED, LOST, TOO_FEW, UNCHANGED
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from workflow_scripts import files
-from workflow_scripts.cli import UserError
-from workflow_scripts.labellers import TRUE
+from workflow_scripts.common import files
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.labels import TRUE
 
 NONE, UNASSIGNED, UNINTERPRETABLE = "none", "unassigned", "uninterpretable"
 NOT_JUDGED = "not_judged"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow_scripts import cli
+from workflow_scripts.common import cli
 from workflow_scripts.comparison.behaviour import read_behaviour
 from workflow_scripts.comparison.evidence import Pair, Settings, read_pairs
 from workflow_scripts.comparison.inputs import Comparison, FitFiles, read_classes

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from workflow_scripts import cli
-from workflow_scripts.comparison import statistics, verdicts
+from workflow_scripts.common import cli, statistics
+from workflow_scripts.common.statistics import Interval
+from workflow_scripts.comparison import verdicts
 from workflow_scripts.comparison.evidence import LEVELS, Pair, Settings, evidence_rows, weigh
-from workflow_scripts.comparison.statistics import Interval
 from workflow_scripts.comparison.tables import COLUMNS
 from workflow_scripts.comparison.verdicts import Vote
 

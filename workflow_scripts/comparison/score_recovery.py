@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow_scripts import cli, files
-from workflow_scripts.comparison.answers import (
+from workflow_scripts.common import cli, files
+from workflow_scripts.comparison.answer import (
     SIGNS,
     Fact,
     Truth,

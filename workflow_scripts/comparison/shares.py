@@ -10,10 +10,10 @@ from typing import Literal
 import pandas as pd
 from scipy import stats
 
-from workflow_scripts.comparison import statistics
+from workflow_scripts.common import statistics
+from workflow_scripts.common.statistics import Interval
 from workflow_scripts.comparison.counts import Level
 from workflow_scripts.comparison.inputs import RESERVED
-from workflow_scripts.comparison.statistics import Interval
 
 Reference = Literal["unchanged", "others", "lower_half"]
 REFERENCES: tuple[Reference, ...] = ("unchanged", "others", "lower_half")

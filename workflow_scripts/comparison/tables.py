@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow_scripts import files
-from workflow_scripts.cli import UserError
+from workflow_scripts.common import files
+from workflow_scripts.common.cli import UserError
 
 MISSING = "n/a"
 COLUMNS = (

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from workflow_scripts import cli
+from workflow_scripts.common import cli
+from workflow_scripts.common.labels import TRUE
 from workflow_scripts.comparison.evidence import Pair
 from workflow_scripts.comparison.inputs import Labelled
 from workflow_scripts.comparison.job import Job, add_flags, read_job
 from workflow_scripts.comparison.judgement import compare
 from workflow_scripts.comparison.tables import write_csv
-from workflow_scripts.labellers import TRUE
 from workflow_scripts.latents.ownership import owners
 
 TEMPLATE_SHARE = 0.5

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workflow_scripts import cli
+from workflow_scripts.common import cli
 from workflow_scripts.comparison.counts import unique_mask
 from workflow_scripts.comparison.evidence import Pair
 from workflow_scripts.comparison.inputs import RESERVED, Labelled

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workflow_scripts import cli, files
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.common import cli, files
 from workflow_scripts.crosscoder.codes import Codes, codes_of, decode
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.crosscoder.sparsity import sparsity_rule

@@ -15,16 +15,16 @@ from typing import TextIO, get_args
 import torch
 from torch import Tensor
 
-from workflow_scripts import cli, files
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.common import cli, files
+from workflow_scripts.common.precision import multiplies_bfloat16
+from workflow_scripts.common.provenance import provenance
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
 from workflow_scripts.crosscoder.parallel import Processes, joined
 from workflow_scripts.crosscoder.sparsity import Variant
 from workflow_scripts.crosscoder.threshold import solve_threshold
 from workflow_scripts.crosscoder.training import DivergedError, LogRow, Trainer, Training, fit
-from workflow_scripts.precision import multiplies_bfloat16
-from workflow_scripts.provenance import provenance
 
 CHECKPOINT_SECONDS = 60.0
 INITIAL_NORM = 0.1

@@ -32,12 +32,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from workflow_scripts import cli, files
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.common import cli, files
+from workflow_scripts.common.provenance import provenance
 from workflow_scripts.crosscoder.model import Crosscoder, Weights
 from workflow_scripts.models.resolve_model import fetch
-from workflow_scripts.provenance import provenance
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
 COUNTED_ROWS = 20_000  # on which the L0 of an L1 crosscoder is measured

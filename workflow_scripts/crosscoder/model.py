@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from workflow_scripts.cli import UserError
-from workflow_scripts.files import atomic_path, read_json, write_json
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.files import atomic_path, read_json, write_json
 
 FORMAT = "diffscope-crosscoder"
 FORMAT_VERSION = 2  # with costs; 1 without

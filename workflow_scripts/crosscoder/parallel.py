@@ -18,7 +18,7 @@ import torch
 import torch.distributed.nn
 from torch import Tensor, distributed
 
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
 
 
 @dataclass(frozen=True)

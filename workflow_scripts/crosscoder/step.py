@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from workflow_scripts.common.precision import multiplies_bfloat16, rounded_products
 from workflow_scripts.crosscoder.model import Weights
 from workflow_scripts.crosscoder.products import Products, products
 from workflow_scripts.crosscoder.sparsity import Active
-from workflow_scripts.precision import multiplies_bfloat16, rounded_products
 
 
 @dataclass

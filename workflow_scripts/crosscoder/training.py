@@ -13,7 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.files import atomic_path
 from workflow_scripts.crosscoder import step
 from workflow_scripts.crosscoder.auxiliary import AuxK, DeadLatents
 from workflow_scripts.crosscoder.model import Weights
@@ -21,7 +22,6 @@ from workflow_scripts.crosscoder.parallel import Processes
 from workflow_scripts.crosscoder.sparsity import sparsity_rule
 from workflow_scripts.crosscoder.step import ActivityPrice
 from workflow_scripts.crosscoder.tying import SharedLatents
-from workflow_scripts.files import atomic_path
 
 EXPLODED = 100.0
 """A loss of so many times the input's mean square is taken for divergence."""

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts import cli
-from workflow_scripts.files import read_json, write_json
-from workflow_scripts.provenance import provenance
+from workflow_scripts.common import cli
+from workflow_scripts.common.files import read_json, write_json
+from workflow_scripts.common.provenance import provenance
 
 SUMMED = ("read", "rows", "tokens", "truncated", "system_folded")
 COUNTED = ("dropped", "split_rows", "split_tokens")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from workflow_scripts import files
+from workflow_scripts.common import files
 
 
 def read_sources(paths: Sequence[Path]) -> dict[int, str]:

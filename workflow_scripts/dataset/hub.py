@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
 
 FORMATS = ("parquet", "json", "csv", "text", "arrow")
 PAGE = "https://huggingface.co/datasets/"

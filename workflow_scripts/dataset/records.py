@@ -16,7 +16,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar, cast
 
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
 
 BLOCK = 10_000  # rows that are shuffled together
 Record = Mapping[str, object]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
 from workflow_scripts.dataset.shards import ROLES
 
 if TYPE_CHECKING:

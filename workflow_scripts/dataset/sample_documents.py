@@ -22,12 +22,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workflow_scripts import cli
-from workflow_scripts.cli import UserError
+from workflow_scripts.common import cli
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.files import atomic_path, read_json, write_json
+from workflow_scripts.common.provenance import provenance
 from workflow_scripts.dataset.shards import SPLITS
 from workflow_scripts.dataset.sources import Draft, Mixer, Source, parse_sources
-from workflow_scripts.files import atomic_path, read_json, write_json
-from workflow_scripts.provenance import provenance
 
 MARGIN = 1.1
 REPEATS = 2000  # a source that repeats itself so often in a row has nothing new

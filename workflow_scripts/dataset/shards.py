@@ -27,8 +27,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow_scripts import hdf5
-from workflow_scripts.cli import UserError
+from workflow_scripts.common import hdf5
+from workflow_scripts.common.cli import UserError
 
 FORMAT = "diffscope-tokens"
 VERSION = 1

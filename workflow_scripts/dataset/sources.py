@@ -23,8 +23,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from workflow_scripts.cli import UserError
-from workflow_scripts.dataset.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES, generate
+from workflow_scripts.common.cli import UserError
 from workflow_scripts.dataset.hub import DataSet, stream
 from workflow_scripts.dataset.records import (
     Files,
@@ -34,6 +33,7 @@ from workflow_scripts.dataset.records import (
     parquet_records,
     shuffled_blocks,
 )
+from workflow_scripts.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES, generate
 
 MALFORMED = 100  # a hub's source that starts with so many rows of no use is refused
 CHAT_ROLES = ("system", "user", "assistant")

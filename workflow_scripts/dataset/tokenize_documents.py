@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow_scripts import cli
-from workflow_scripts.cli import UserError
+from workflow_scripts.common import cli
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.files import read_json, write_json
+from workflow_scripts.common.provenance import provenance
 from workflow_scripts.dataset.rendering import Encoded, Renderer, RenderingError, cut, fix_date
 from workflow_scripts.dataset.shards import SPLITS, TokenShard, write_shard
 from workflow_scripts.dataset.vocabularies import check_agreement, control_ids, known_ids
-from workflow_scripts.files import read_json, write_json
-from workflow_scripts.provenance import provenance
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

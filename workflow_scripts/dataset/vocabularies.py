@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -15,7 +15,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from workflow_scripts import cli, files
+from workflow_scripts.common import cli, files
 from workflow_scripts.figures import annotator_tables, report_data, report_tables
 from workflow_scripts.figures.category_rows import read_table
 from workflow_scripts.figures.report_data import FitFiles

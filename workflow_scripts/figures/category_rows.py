@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow_scripts.cli import UserError
-from workflow_scripts.labellers import usual
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.labels import usual
 
 
 @dataclass(frozen=True)

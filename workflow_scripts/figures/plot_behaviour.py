@@ -17,9 +17,9 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from workflow_scripts import cli
+from workflow_scripts.common import cli
+from workflow_scripts.common.labels import usual
 from workflow_scripts.figures import category_rows, style
-from workflow_scripts.labellers import usual
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from workflow_scripts import cli
+from workflow_scripts.common import cli
 from workflow_scripts.figures import category_rows, style
 from workflow_scripts.figures.category_rows import Choice
 

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.ticker import FuncFormatter
 from statsmodels.stats.proportion import proportion_confint
 
-from workflow_scripts import cli
+from workflow_scripts.common import cli
 from workflow_scripts.figures import category_rows, style
 from workflow_scripts.figures.category_rows import Choice
 

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from workflow_scripts import cli
+from workflow_scripts.common import cli
 from workflow_scripts.figures import category_rows, style
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from workflow_scripts import cli
+from workflow_scripts.common import cli
 from workflow_scripts.figures import category_rows, style
 from workflow_scripts.figures.category_rows import Choice
 

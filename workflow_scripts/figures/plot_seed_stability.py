@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from workflow_scripts import cli, files
+from workflow_scripts.common import cli, files
 from workflow_scripts.figures import style
 from workflow_scripts.latents.ownership import JOIN
 

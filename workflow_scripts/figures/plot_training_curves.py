@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.ticker import FuncFormatter
 
-from workflow_scripts import cli
+from workflow_scripts.common import cli
 from workflow_scripts.figures import style
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from workflow_scripts import cli, files
-from workflow_scripts.provenance import PACKAGE, code_digest, provenance
+from workflow_scripts.common import cli, files
+from workflow_scripts.common.provenance import PACKAGE, code_digest, provenance
 
 MANIFEST = "model.json"
 

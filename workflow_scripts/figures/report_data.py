@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from workflow_scripts import files
+from workflow_scripts.common import files
 
 ANSWERED = ("ok", "repaired", "reasked")
 

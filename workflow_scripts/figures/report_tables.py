@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow_scripts import files
+from workflow_scripts.common import files
+from workflow_scripts.common.labels import LEXICAL
 from workflow_scripts.comparison.inputs import NOT_JUDGED
 from workflow_scripts.figures.category_rows import Row, rows_of
 from workflow_scripts.figures.report_data import FitFiles
 from workflow_scripts.figures.style import labels_note, readable
-from workflow_scripts.labellers import LEXICAL
 from workflow_scripts.latents.ownership import owned_by
 
 SIGNS = {1: "▲ gained", -1: "▼ lost", 0: "open"}

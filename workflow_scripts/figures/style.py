@@ -17,9 +17,9 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from workflow_scripts import files
-from workflow_scripts.cli import UserError
-from workflow_scripts.labellers import LEXICAL, TRUE
+from workflow_scripts.common import files
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.labels import LEXICAL, TRUE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from workflow_scripts import cli
 from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.common import cli
 from workflow_scripts.crosscoder.codes import encode
 from workflow_scripts.crosscoder.model import Crosscoder
 

@@ -20,14 +20,13 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from workflow_scripts import cli, files
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.common import cli, files
 from workflow_scripts.crosscoder.codes import encode
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.activity import CPU
-from workflow_scripts.latents.context import TokenContext, read_context
-from workflow_scripts.latents.windows import (
+from workflow_scripts.latents.example_windows import (
     KINDS,
     Counts,
     Peaks,
@@ -38,6 +37,7 @@ from workflow_scripts.latents.windows import (
     positive_windows,
     spread,
 )
+from workflow_scripts.latents.token_context import TokenContext, read_context
 from workflow_scripts.models.loading import add_device_flags, choose_device, load_tokenizer
 
 EXPLAIN, VERIFY = "explain", "verify"

@@ -27,13 +27,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workflow_scripts import cli, files
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.difference import DifferenceStore, moments
 from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.common import cli, files
 from workflow_scripts.crosscoder.codes import decode, encode
 from workflow_scripts.crosscoder.model import Crosscoder
-from workflow_scripts.latents.context import TokenContext, read_context
+from workflow_scripts.latents.token_context import TokenContext, read_context
 from workflow_scripts.models.loading import add_device_flags, choose_device
 
 ALL = "all"

@@ -17,9 +17,9 @@ import pandas as pd
 import torch
 from scipy import sparse
 
-from workflow_scripts import cli, files
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.common import cli, files
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.activity import (
     CPU,

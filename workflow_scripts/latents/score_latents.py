@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from workflow_scripts import cli, files
-from workflow_scripts.activations.ahead import ahead
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.common import cli, files
+from workflow_scripts.common.prefetch import ahead
 from workflow_scripts.crosscoder.codes import Codes, decode, encode
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.dataset.documents import read_sources
 from workflow_scripts.dataset.shards import ROLES
-from workflow_scripts.latents.context import TokenContext, read_context
 from workflow_scripts.latents.scaling import Ratio, ScalingSums, latent_scaling
+from workflow_scripts.latents.token_context import TokenContext, read_context
 from workflow_scripts.models.loading import add_device_flags, choose_device
 
 POSITION_STARTS = (9, 65)

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workflow_scripts import cli, files
+from workflow_scripts.common import cli, files
 from workflow_scripts.latents.ownership import owned_by, owners
 
 

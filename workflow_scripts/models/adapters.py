@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from workflow_scripts.cli import UserError
-from workflow_scripts.files import read_json
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workflow_scripts.cli import UserError
-from workflow_scripts.files import read_json, write_json
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.files import read_json, write_json
 from workflow_scripts.models.adapters import merge_adapter
 
 if TYPE_CHECKING:

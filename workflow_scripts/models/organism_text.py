@@ -15,12 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from workflow_scripts.dataset.generator import (
-    CHAT_CATEGORIES,
-    PLAIN_CATEGORIES,
-    Document,
-    generate,
-)
+from workflow_scripts.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES, Document, generate
 
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"]
 PAD, BOS, EOS = 0, 1, 2

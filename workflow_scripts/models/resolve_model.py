@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from workflow_scripts import cli, files
+from workflow_scripts.common import cli, files
 from workflow_scripts.models import adapters
 from workflow_scripts.models.loading import TOKENIZERS, Manifest, first_line
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from workflow_scripts import cli, files
+from workflow_scripts.common import cli, files
 from workflow_scripts.models import organism_text
 from workflow_scripts.models.loading import model_folder
 

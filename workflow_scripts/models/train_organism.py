@@ -32,13 +32,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from workflow_scripts import cli, files
-from workflow_scripts.dataset.generator import CHAT_CATEGORIES, generate
+from workflow_scripts.common import cli, files
+from workflow_scripts.common.precision import multiplies_bfloat16, rounded_products
+from workflow_scripts.common.provenance import provenance
+from workflow_scripts.generator import CHAT_CATEGORIES, generate
 from workflow_scripts.models import organism_text, simpo
 from workflow_scripts.models.loading import Manifest, load_model, model_folder
 from workflow_scripts.models.loss import next_token_loss
-from workflow_scripts.precision import multiplies_bfloat16, rounded_products
-from workflow_scripts.provenance import provenance
 
 CHECKPOINT_SECONDS = 30.0
 WARMUP_SHARE = 0.05

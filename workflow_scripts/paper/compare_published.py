@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from workflow_scripts import cli, files
+from workflow_scripts.common import cli, files
 from workflow_scripts.latents.ownership import owned_by
 from workflow_scripts.paper.published import (
     ExplainedVariance,

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from workflow_scripts.cli import UserError
+from workflow_scripts.common.cli import UserError
 
 
 class Strict(BaseModel):

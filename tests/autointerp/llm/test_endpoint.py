@@ -1,0 +1,135 @@
+"""One call: what is sent, and what is said of a call that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import hashlib
+import socket
+from email.utils import format_datetime
+
+import pytest
+
+from tests.autointerp.fake_server import FakeServer
+from tests.autointerp.oracle import Behaviour
+from workflow_scripts.autointerp.llm.conversation import Question
+from workflow_scripts.autointerp.llm.dialect import Dialect, probe_body
+from workflow_scripts.autointerp.llm.endpoint import Endpoint, Reply, _retry_after, _used_up
+
+KEY = "sk-a-key-of-tests"
+
+
+def send(url: str, deadline: float = 5.0) -> Reply:
+    """Send the preflight's body once."""
+
+    async def one() -> Reply:
+        async with Endpoint(url, KEY, deadline, 2) as endpoint:
+            return await endpoint.send(Question.of(probe_body("fake", Dialect(), 0.0)).body)
+
+    return asyncio.run(one())
+
+
+def test_a_good_call_says_what_was_answered() -> None:
+    with FakeServer() as server:
+        reply = send(server.url)
+        assert server.counters.key_hashes == {hashlib.sha256(f"Bearer {KEY}".encode()).hexdigest()}
+    assert (reply.kind, reply.status) == ("ok", 200)
+    assert reply.completion is not None
+    assert reply.completion.content == '{"ready": "yes"}'
+    assert set(reply.headers) == {"date", "server"}
+
+
+def test_a_refused_connection_is_no_time_out() -> None:
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        reply = send(f"http://127.0.0.1:{taken.getsockname()[1]}/v1")
+    assert (reply.kind, reply.reason) == ("retry", "connection failed (ClientConnectorError)")
+
+
+@pytest.mark.parametrize("fault", ["hang:1", "drip:1"])
+def test_the_deadline_is_for_the_whole_call(fault: str) -> None:
+    with FakeServer(Behaviour(probe_fault=fault)) as server:
+        reply = send(server.url, deadline=0.2)
+    assert (reply.kind, reply.reason) == ("retry", "no answer within 0.2 s")
+
+
+@pytest.mark.parametrize("fault", ["rst", "short"])
+def test_a_connection_that_breaks_is_retried_and_says_so(fault: str) -> None:
+    with FakeServer(Behaviour(probe_fault=fault)) as server:
+        reply = send(server.url)
+    assert reply.kind == "retry"
+    assert reply.reason.startswith("connection failed (")
+    assert KEY not in repr(reply)
+
+
+def test_organisation_goes_along_and_this_machine_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-tests")
+    monkeypatch.delenv("OPENAI_PROJECT_ID", raising=False)
+    headers = Endpoint("http://127.0.0.1:1/v1", KEY, 1.0, 1)._headers
+    assert headers["OpenAI-Organization"] == "org-of-tests"
+    assert "OpenAI-Project" not in headers
+    assert not [name for name in headers if name.startswith("x-stainless")]
+
+
+@pytest.mark.parametrize(
+    ("left", "reset", "wait"),
+    [
+        ("0", "1h2m3.5s", 3723.5),
+        ("0", "12ms", 0.012),
+        ("0", "7", 7.0),
+        ("0", "soon", 0.0),
+        ("1", "7s", None),
+        ("", "7s", None),
+    ],
+)
+def test_calls_that_are_used_up_are_waited_for(left: str, reset: str, wait: float | None) -> None:
+    headers = {b"x-ratelimit-remaining-tokens": b"5"}
+    for name, value in ((b"remaining", left), (b"reset", reset)):
+        headers[b"x-ratelimit-%b-requests" % name] = value.encode()
+    assert _used_up(headers) == wait
+    headers |= {b"x-ratelimit-remaining-tokens": b"0", b"x-ratelimit-reset-tokens": b"2h"}
+    assert _used_up(headers) == max(wait or 0.0, 7200.0)
+
+
+NOON = {"date": "Fri, 02 Jan 2026 12:00:00 GMT"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
+        ({"retry-after-ms": "soon", "retry-after": "7"}, 7.0),
+        ({"retry-after": "-3"}, 0.0),
+        ({**NOON, "retry-after": "Fri, 02 Jan 2026 12:00:30 GMT"}, 30.0),
+        ({**NOON, "retry-after": "Fri, 02 Jan 2026 13:01:00 +0100"}, 60.0),
+        ({**NOON, "retry-after": "Fri, 02 Jan 2026 12:00:05 -0000"}, 5.0),
+        ({**NOON, "retry-after": "Fri, 02 Jan 2026 11:00:00 GMT"}, 0.0),
+        ({"retry-after": "Fri, 02 Jan 2015 11:00:00 GMT"}, 0.0),
+        ({"date": "today", "retry-after": "Fri, 02 Jan 2015 11:00:00 GMT"}, 0.0),
+        *(
+            ({**NOON, "retry-after": garbage}, None)
+            for garbage in ("", "nan", "inf", "soon", "Fri, 99 Jan 2026 12:00:30 GMT", "\x00")
+        ),
+    ],
+)
+def test_a_wait_is_a_number_or_a_date(headers: dict[str, str], wait: float | None) -> None:
+    assert _retry_after(headers) == wait
+
+
+def test_a_date_is_taken_by_this_clock_where_the_reply_tells_none() -> None:
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=60)
+    wait = _retry_after({"retry-after": format_datetime(later, usegmt=True)})
+    assert wait is not None
+    assert 50 < wait <= 60
+
+
+def test_an_endpoint_may_name_a_date_to_wait_for() -> None:
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=60)
+    fault = f"retry_after:{format_datetime(later, usegmt=True)}"
+    with FakeServer(Behaviour(probe_fault=fault)) as server:
+        reply = send(server.url)
+    assert reply.kind == "busy"
+    assert reply.retry_after is not None
+    assert 50 < reply.retry_after <= 60

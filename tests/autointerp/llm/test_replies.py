@@ -1,0 +1,143 @@
+"""What counts as an answer: every failure is a status, and no input leads to a default label."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workflow_scripts.autointerp.llm.replies import (
+    GOOD,
+    Answer,
+    Exchange,
+    Expected,
+    Outcome,
+    Reask,
+    conclude,
+    schema,
+)
+
+EXPLAIN = Expected("explain")
+CLASSIFY = Expected("classify", ids=("one", "two", "unassigned"))
+SCORE = Expected("score", items=("a1", "a2"))
+
+
+def _one(expected: Expected, content: str | None, finish: str = "stop") -> Outcome | Reask:
+    return conclude(expected, [Exchange("k", content, finish)])
+
+
+def test_strict_fenced_and_embedded_answers() -> None:
+    good = '{"explanation": "names of fruit"}'
+    answer = Answer(explanation="names of fruit")
+    assert _one(EXPLAIN, good) == Outcome("ok", answer)
+    assert _one(EXPLAIN, f"Here:\n```json\n{good}\n```") == Outcome("repaired", answer)
+    assert _one(EXPLAIN, f"I think {good} is it") == Outcome("repaired", answer)
+    assert _one(EXPLAIN, f"<think>maybe</think>\n{good}") == Outcome("repaired", answer)
+
+
+@pytest.mark.parametrize(
+    ("expected", "content", "reason"),
+    [
+        (EXPLAIN, "", "no JSON object"),
+        (EXPLAIN, "words about fruit", "no JSON object"),
+        (EXPLAIN, '{"explanation": ""}', "must not be empty"),
+        (EXPLAIN, '{"explanation": "   \\u200b "}', "must not be empty"),
+        (EXPLAIN, '{"explanation": 3}', "must be a text"),
+        (EXPLAIN, '{"explanation": "x", "note": "y"}', "exactly the keys"),
+        (EXPLAIN, '{"explanation": "x", "explanation": "y"}', "repeats a key"),
+        (EXPLAIN, json.dumps({"explanation": "x" * 501}), "at most 500"),
+        (EXPLAIN, '["explanation"]', "no JSON object"),
+        (EXPLAIN, "[" * 100_000, "no JSON object"),
+        (EXPLAIN, "{" * 5000, "no JSON object"),
+        (CLASSIFY, '{"category": "three", "confidence": 5}', "one of the listed ids"),
+        (CLASSIFY, '{"category": "One", "confidence": 5}', "one of the listed ids"),
+        (CLASSIFY, '{"category": ["one"], "confidence": 5}', "one of the listed ids"),
+        (CLASSIFY, '{"category": "one", "confidence": NaN}', "NaN"),
+        (CLASSIFY, '{"category": "one", "confidence": 101}', "0 to 100"),
+        (CLASSIFY, '{"category": "one", "confidence": true}', "0 to 100"),
+        (CLASSIFY, '{"category": "one"}', "exactly the keys"),
+        (SCORE, '{"answers": [{"item": "a1", "score": 1}]}', "one answer for each"),
+        (SCORE, '{"answers": [{"item": "a1", "score": 1}, {"item": "a1", "score": 2}]}', "twice"),
+        (SCORE, '{"answers": [{"item": "a3", "score": 1}]}', "one of the given codes"),
+        (SCORE, '{"answers": {"a1": 1, "a2": 2}}', "must be a list"),
+        (SCORE, '{"answers": [1, 2]}', "must be an object"),
+        (SCORE, '{"answers": [{"item": "a1", "score": 1' + "0" * 5000 + "}]}", "no JSON object"),
+    ],
+)
+def test_invalid_answers_are_asked_for_again_twice(
+    expected: Expected, content: str, reason: str
+) -> None:
+    verdict = _one(expected, content)
+    assert isinstance(verdict, Reask)
+    assert reason in verdict.reason
+    exchange = Exchange("k", content, "stop")
+    assert isinstance(conclude(expected, [exchange] * 2), Reask)
+    assert conclude(expected, [exchange] * 3) == Outcome("invalid")
+
+
+def test_scores_come_in_the_order_of_the_items() -> None:
+    content = '{"answers": [{"item": "a2", "score": 7}, {"item": "a1", "score": 90}]}'
+    assert _one(SCORE, content) == Outcome("ok", Answer(scores=(90, 7)))
+
+
+def test_a_good_answer_after_a_bad_one_is_reasked() -> None:
+    good = Exchange("k", '{"explanation": "x"}', "stop")
+    outcome = conclude(EXPLAIN, [Exchange("k", "prose", "stop"), good])
+    assert outcome == Outcome("reasked", Answer(explanation="x"))
+
+
+def test_refusals_truncations_and_filters_are_never_read() -> None:
+    good = '{"category": "one", "confidence": 9}'
+    assert _one(CLASSIFY, good, "length") == Outcome("truncated")
+    assert _one(CLASSIFY, good, "content_filter") == Outcome("filtered")
+    refused = conclude(CLASSIFY, [Exchange("k", good, "stop", refusal="no")])
+    assert refused == Outcome("refused")
+
+
+def test_explanations_are_cleaned_of_control_characters() -> None:
+    content = json.dumps({"explanation": "a\nb\x00\u202ec\t d"})
+    assert _one(EXPLAIN, content) == Outcome("ok", Answer(explanation="a bc d"))
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+_IDS = st.sampled_from([*CLASSIFY.ids, "One", "three", "one ", "", "uninterpretable"]) | st.text()
+_LABELS = st.fixed_dictionaries(
+    {"category": _IDS | _VALUES, "confidence": st.integers(0, 100) | _VALUES},
+    optional={"x": _VALUES},
+)
+_REPLIES = (
+    st.text()
+    | (_LABELS | _VALUES).map(json.dumps)
+    | st.tuples(st.text(), _LABELS.map(json.dumps), st.text()).map("".join)
+)
+
+
+def test_no_reply_leads_to_a_label_outside_the_list() -> None:
+    accepted: set[str] = set()
+
+    @settings(max_examples=1000, deadline=None, derandomize=True)
+    @given(_REPLIES, st.sampled_from(["stop", "stop", "length", "content_filter", ""]))
+    def check(content: str, finish: str) -> None:
+        outcome = conclude(CLASSIFY, [Exchange("k", content, finish)] * 3)
+        assert isinstance(outcome, Outcome)
+        assert (outcome.answer is not None) == (outcome.status in GOOD)
+        if outcome.answer is not None:
+            assert outcome.answer.category in CLASSIFY.ids
+            assert json.dumps(outcome.answer.category) in content
+            assert finish not in ("length", "content_filter")
+            accepted.add(outcome.answer.category)
+
+    check()
+    assert accepted == set(CLASSIFY.ids)
+
+
+def test_schemas_are_strict() -> None:
+    for expected in (EXPLAIN, CLASSIFY, SCORE):
+        assert schema(expected)["additionalProperties"] is False
+    assert '"enum": ["one", "two", "unassigned"]' in json.dumps(schema(CLASSIFY))

@@ -1,0 +1,45 @@
+"""Products with factors rounded to bfloat16."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from workflow_scripts.common.precision import multiplies_bfloat16, rounded_products
+
+CPU = torch.device("cpu")
+
+
+def product() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a product as the context makes it, and the exact one."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn((64, 64), generator=generator) for _ in "ab")
+    return a @ b, (a.double() @ b.double()).float()
+
+
+def test_factors_are_rounded_inside_alone() -> None:
+    before = torch.get_float32_matmul_precision()
+    with rounded_products():
+        rounded, exact = product()
+    error = float((rounded - exact).norm() / exact.norm())
+    assert error < 2.0**-7
+    if multiplies_bfloat16(CPU):
+        assert error > 2.0**-12
+    assert torch.get_float32_matmul_precision() == before
+    torch.testing.assert_close(*product(), rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_is_rounded_where_it_is_not_wanted() -> None:
+    with rounded_products(wanted=False):
+        torch.testing.assert_close(*product(), rtol=1e-5, atol=1e-5)
+
+
+def test_an_error_ends_the_rounding() -> None:
+    before = torch.get_float32_matmul_precision()
+    with pytest.raises(ValueError, match="stop"), rounded_products():
+        raise ValueError("stop")
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_gpus_multiply_bfloat16() -> None:
+    assert multiplies_bfloat16(torch.device("cuda"))

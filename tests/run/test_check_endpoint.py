@@ -1,0 +1,79 @@
+"""A config that asks for an LLM without key or endpoint stops before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.autointerp.conftest import SENTINEL
+from tests.autointerp.fake_server import FakeServer
+from workflow_scripts.autointerp.llm.api_key import read_key, redact
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.run import check_endpoint
+
+LLM = ["--annotator", "llm", "--base-url", "https://api.example.org/v1"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "needle"),
+    [
+        (["--annotator", "llm", "--key-env", "NO_SUCH_KEY"], "base_url is empty"),
+        ([*LLM, "--key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY holds no key"),
+        ([*LLM, "--key-env", SENTINEL], "not the key itself"),
+        (["--annotator", "llm", "--base-url", "api.example.org"], "http://"),
+        (["--annotator", "magic"], "choose lexical or llm"),
+        ([*LLM, "--mode", "replay", "--cache", "/nonexistent/cache"], "unpack"),
+    ],
+)
+def test_what_is_missing_is_told(
+    flags: list[str], needle: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check_endpoint.main(flags) == 2
+    err = capsys.readouterr().err
+    assert needle in err
+    assert err.count("\n") == 1
+    assert SENTINEL not in err
+
+
+def test_what_is_there_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_endpoint.main(["--annotator", "lexical"]) == 0
+    assert check_endpoint.main([*LLM, "--key-env", "DIFFSCOPE_TEST_KEY"]) == 0
+    assert check_endpoint.main([*LLM, "--key-env", ""]) == 0
+    assert check_endpoint.main([*LLM, "--mode", "replay", "--cache", str(tmp_path)]) == 0
+    (tmp_path / "key").write_text("from-a-file\n")
+    monkeypatch.setenv("FILED_KEY_FILE", str(tmp_path / "key"))
+    assert read_key("FILED_KEY") == "from-a-file"
+    monkeypatch.setenv("FILED_KEY_FILE", str(tmp_path / "none"))
+    with pytest.raises(UserError, match="FILED_KEY_FILE cannot be read"):
+        read_key("FILED_KEY")
+
+
+@pytest.mark.parametrize("key", ["sk-first\nsk-second", "sk-\u201cquoted\u201d", "sk-a\tb"])
+def test_a_key_that_cannot_be_sent_is_told_and_not_shown(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ODD_KEY", key)
+    with pytest.raises(UserError, match="the key in ODD_KEY holds characters") as told:
+        read_key("ODD_KEY")
+    assert "sk-" not in str(told.value)
+
+
+def test_a_dead_endpoint_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    with FakeServer() as server:
+        url = server.url
+        check_endpoint.warn_of_silence(url)
+        assert capsys.readouterr().err == ""
+        assert server.counters.calls + server.counters.probes == 0
+    check_endpoint.warn_of_silence(url)
+    err = capsys.readouterr().err
+    assert "warning: nothing answers at 127.0.0.1:" in err
+    assert err.count("\n") == 1
+
+
+def test_keys_are_taken_out_of_messages() -> None:
+    text = "Incorrect key sk-abcdef123456 with Bearer abc.def-123456 or topsecret\nline"
+    clean = redact(text, "topsecret")
+    for secret in ("abcdef123456", "def-123456", "topsecret"):
+        assert secret not in clean
+    assert "\n" not in clean

@@ -1,0 +1,113 @@
+"""What jobs ask a cluster for: by the work, alike within a step, and told in the Slurm profile."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.run.test_settings import put, smoke
+from workflow_scripts.common.provenance import ROOT
+from workflow_scripts.run.load import load
+from workflow_scripts.run.resources import REQUESTS, request, size
+from workflow_scripts.run.settings import Config
+
+RULES = {
+    name: body
+    for path in sorted((ROOT / "rules").glob("*.smk"))
+    for name, body in re.findall(
+        r"^ *rule (\w+):\n(.*?)(?=^ *rule |\Z)", path.read_text(encoding="utf-8"), re.M | re.S
+    )
+}
+PROFILE = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text(encoding="utf-8"))
+
+
+def shipped(name: str) -> Config:
+    """Return a shipped config."""
+    return load(yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def test_every_costly_step_asks_and_twice_as_much_when_repeated() -> None:
+    for step in REQUESTS:
+        assert f'mem_mb=asked("{step}", "mem_mb")' in RULES[step]
+        assert f'runtime=asked("{step}", "runtime")' in RULES[step]
+    assert PROFILE["retries"] >= 2
+
+
+def test_rules_on_a_gpu_ask_for_one_in_the_profile() -> None:
+    on_gpu = {name for name, body in RULES.items() if " gpu=" in body}
+    assert "dump_activations" in on_gpu
+    asked = PROFILE["set-resources"]
+    assert {name for name, wants in asked.items() if wants["gpu"] == 1} == on_gpu
+    assert all(wants["slurm_partition"] == "gpu" for wants in asked.values())
+    assert "gpu" not in PROFILE["resources"]  # Slurm counts them; a limit here would stall arrays
+    assert PROFILE["jobs"] == "unlimited"
+
+
+def test_models_are_loaded_without_the_hub() -> None:
+    loading = 0
+    for name, body in RULES.items():
+        step = re.search(r"-m workflow_scripts\.(\w+)\.(\w+)", body)
+        if " gpu=" not in body or step is None:
+            continue
+        source = (ROOT / "workflow_scripts" / step[1] / f"{step[2]}.py").read_text(encoding="utf-8")
+        if re.search(r"load_model|Patcher\.open", source):  # others read activations alone
+            assert "HF_HUB_OFFLINE=1 logged" in body, name
+            loading += 1
+    assert loading == 5
+
+
+def test_rules_that_need_the_network_run_on_the_login_node() -> None:
+    for name in ("resolve_model", "call_llm"):
+        assert "localrule: True" in RULES[name]
+    assert "localrule: FETCHES_TEXT" in RULES["sample_documents"]
+
+
+def test_figures_stay_on_the_login_node() -> None:
+    common = (ROOT / "rules/common.smk").read_text(encoding="utf-8")
+    found = re.search(r"^localrules:\n((?:    \w+,\n)+)", common, re.M)
+    assert found is not None
+    local = set(re.findall(r"\w+", found.group(1)))
+    assert {name for name in RULES if name.startswith("plot_")} <= local
+    assert not local & set(REQUESTS)
+
+
+def test_requests_grow_with_the_work() -> None:
+    small = load(smoke())
+    wider = load(put(smoke(), "crosscoder.dictionary_size", 1 << 22))
+    longer = load(put(smoke(), "crosscoder.tokens", 10**13))
+    step = "fit_crosscoder"
+    assert request(wider, step).mem_mb > 2 * request(small, step).mem_mb
+    assert request(longer, step).runtime > 2 * request(small, step).runtime
+    assert request(longer, step).mem_mb == request(small, step).mem_mb
+
+
+def test_sizes_of_hub_models_are_told_by_their_names() -> None:
+    paper = shipped("paper")
+    assert size(paper, "simpo").parameters == 9e9
+    assert 3584 <= size(paper, "simpo").width <= 1.1 * 3584
+    assert size(shipped("minder"), "base").width >= 0.95 * 2304
+
+
+def test_the_paper_fits_usual_nodes() -> None:
+    paper = shipped("paper")
+    for step in set(REQUESTS) - {"train_organism"}:
+        asked = request(paper, step)
+        assert asked.mem_mb < 64_000, step
+        assert asked.runtime < 24 * 60, step
+
+
+def test_a_local_folder_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text('{"hidden_size": 48, "dtype": "bfloat16"}')
+    (tmp_path / "model/model.safetensors").write_bytes(b"x" * 2000)
+    raw = put(smoke(), "models.mine", {"path": str(tmp_path / "model")})
+    found = size(load(raw), "mine")
+    assert (found.parameters, found.width) == (1000, 48)

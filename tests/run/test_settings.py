@@ -1,0 +1,263 @@
+"""Settings: short forms, and one clear sentence for each mistake."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import json
+import re
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.provenance import PACKAGE, ROOT, closure
+from workflow_scripts.run import store_keys
+from workflow_scripts.run.load import load
+from workflow_scripts.run.settings import Autointerp
+from workflow_scripts.tools.document_config import TARGET, document_config
+from workflow_scripts.tools.write_environments import COMMON, ENVIRONMENTS, write_environments
+
+Raw = dict[str, object]
+SMOKE = ROOT / "config" / "smoke.yaml"
+SHORT = """\
+run: mine
+models:
+  base: models/base
+  tuned: models/tuned
+text:
+  sources:
+    chats: {kind: jsonl, path: chats.jsonl}
+layers:
+  middle: [2]
+"""
+
+
+def smoke() -> Raw:
+    """Return the smoke run's settings as read from YAML."""
+    raw: Raw = yaml.safe_load(SMOKE.read_text(encoding="utf-8"))
+    return raw
+
+
+def put(raw: Raw, place: str, value: object) -> Raw:
+    """Return a copy of ``raw`` with the setting at a dotted place replaced; None deletes it."""
+    changed = copy.deepcopy(raw)
+    *above, last = place.split(".")
+    group: Raw = changed
+    for key in above:
+        below = group.setdefault(key, {})
+        assert isinstance(below, dict)
+        group = below
+    if value is None:
+        del group[last]
+    else:
+        group[last] = value
+    return changed
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two model folders of four layers and a file of chats, in a working directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "tuned"):
+        folder = tmp_path / "models" / name
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"num_hidden_layers": 4}))
+        (folder / "model.safetensors").write_bytes(b"")
+    (tmp_path / "chats.jsonl").write_text('{"text": "hello"}\n')
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["config", "smoke", "paper", "minder", "recovery"])
+def test_shipped_configs_are_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    load(yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+@pytest.mark.usefixtures("folders")
+def test_two_models_and_a_file_need_few_lines() -> None:
+    assert len(SHORT.splitlines()) <= 15
+    config = load(yaml.safe_load(SHORT))
+    assert config.fits["base_tuned"].models == ["base", "tuned"]
+    assert config.fits["base_tuned"].layer == 2
+    comparison = config.comparisons["base_tuned"]
+    assert (comparison.baseline.model, comparison.candidate.model) == ("base", "tuned")
+
+
+def test_fits_inherit_shared_settings() -> None:
+    config = load(put(put(smoke(), "crosscoder.k", 5), "fits.pt_it.k", 7))
+    assert {name: fit.k for name, fit in config.fits.items()} == {
+        "pt_it": 7,
+        "pt_simpo": 5,
+        "it_simpo": 5,
+    }
+
+
+CAPPED: Raw = {
+    "base_url": "http://127.0.0.1:9/v1",
+    "annotators": {"a": {"model": "m"}, "b": {"model": "n"}},
+    "max_cost": 5,
+    "prices": {"m": [1, 1]},
+}
+MISTAKES: list[tuple[str, object, str]] = [
+    ("text.tokns", 3, "text.tokns is no setting: did you mean tokens?"),
+    ("models.pt.organsim", {}, "models.pt.organsim is no setting: did you mean organism?"),
+    ("text.tokens", "many", "text.tokens is 'many': give a whole number"),
+    ("layers", [1], "layers is [1]: give a mapping"),
+    ("layers.mid", ["a"], "layers.mid.0 is 'a': give a whole number"),
+    ("run", None, "run is missing: set it"),
+    ("run", "My run", "run: 'My run' must be of the characters [a-z0-9_] only"),
+    ("text.sources.generated.kind", "csv", "text.sources.generated has no known kind"),
+    ("text.sources.f", {"kind": "jsonl"}, "text.sources.f.path is missing"),
+    ("text.sources.f", {"kind": "jsonl", "path": "no.jsonl"}, "no.jsonl does not exist"),
+    ("text.splits", {"fit": 0.9}, "text.splits sum to 1.3: make them sum to 1"),
+    ("text.sources.generated.categories", ["poetry"], "the unknown category poetry"),
+    ("models.it.organism.teach.poetry", 5, "names the unknown category poetry"),
+    ("models.it.organism.base", "nobody", "base names nobody, which is no organism"),
+    ("models.pt.organism.base", "it", "has itself as base"),
+    ("models.x", {}, "models.x has no source: give exactly one of organism, path and hub"),
+    ("models.x", {"hub": "a/b"}, "models.x has no revision"),
+    ("models.x", "nowhere", "nowhere is no folder of a Hugging Face model"),
+    ("models.x", {"hub": "a/b", "revision": "0" * 40, "adapter": "c"}, "c is no folder with an"),
+    ("models.it.adapter", "c", "models.it has organism and adapter"),
+    ("models.it.adapter_revision", "0" * 40, "adapter_revision only goes with adapter"),
+    ("text.sources.f", {"kind": "huggingface", "path": "a/b"}, "text.sources.f has no revision"),
+    (
+        "models.simpo.organism.simpo.categories",
+        ["narrative"],
+        "simpo.categories names the unknown category narrative",
+    ),
+    ("layers.mid", [1, 7], "asks for layer 7, but model pt has 2 layers: use 1 to 2"),
+    ("fits.pt_it.models", ["pt", "nobody"], "fits.pt_it names the unknown model nobody"),
+    ("fits.pt_it.layer", 2, "which no group in `layers` dumps"),
+    ("fits.pt_it.k", 300, "fits.pt_it.k is 300, above dictionary_size 256"),
+    ("fits.pt_it.processes", 3, "processes is 3, which does not divide the batch of 512"),
+    ("comparison.confidence", 1.0, "comparison.confidence is 1.0: input should be less than 1"),
+    ("latents.groups", 1, "latents.groups is 1: input should be greater than or equal to 2"),
+    ("comparisons.direct.baseline.fit", "nothing", "names the unknown fit nothing"),
+    ("comparisons.direct.baseline.model", "pt", "which fit it_simpo lacks"),
+    (
+        "comparisons.direct.against",
+        "pt",
+        "against names pt, which is no other model of fit it_simpo",
+    ),
+    ("taxonomy", "no.yaml", "no.yaml does not exist: check the path"),
+    ("autointerp.annotator", "llm", "autointerp.annotator is llm, but autointerp.llm is missing"),
+    (
+        "autointerp.llm",
+        {"base_url": "http://127.0.0.1:9/v1", "annotators": {"lexical": {"model": "m"}}},
+        "autointerp.llm.annotators: 'lexical' means labels that no LLM gives",
+    ),
+    (
+        "autointerp",
+        {"annotator": "llm", "llm": CAPPED},
+        "autointerp.llm.max_cost cannot hold without the price of n",
+    ),
+]
+
+
+@pytest.mark.parametrize("annotator", ["llm", "lexical"])
+def test_a_cap_on_cost_needs_prices_only_where_calls_are_made(annotator: str) -> None:
+    llm = {**CAPPED, "mode": "replay" if annotator == "llm" else "live"}
+    load(put(smoke(), "autointerp", {"annotator": annotator, "llm": llm}))
+
+
+@pytest.mark.parametrize(("place", "value", "told"), MISTAKES)
+def test_mistake_is_one_sentence(place: str, value: object, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(put(smoke(), place, value))
+    text = str(caught.value)
+    assert told in text
+    assert "\n" not in text
+
+
+FILE_MISTAKES: list[tuple[Callable[[Path], object], str]] = [
+    (lambda at: (at / "chats.jsonl").unlink(), "chats.jsonl does not exist"),
+    (lambda at: (at / "chats.jsonl").write_text("\n \n"), "chats.jsonl is empty"),
+    (lambda at: (at / "models/tuned/config.json").unlink(), "models/tuned is no folder of"),
+    (lambda at: (at / "models/tuned/config.json").write_text("{"), "is not valid JSON"),
+    (lambda at: (at / "models/tuned/model.safetensors").unlink(), "holds no safetensors"),
+    (
+        lambda at: (at / "models/tuned/config.json").write_text('{"num_hidden_layers": 1}'),
+        "asks for layer 2, but model tuned has 1 layers",
+    ),
+    (lambda at: (at / "results").write_text(""), "results folder results cannot be written to"),
+]
+
+
+@pytest.mark.parametrize(("harm", "told"), FILE_MISTAKES)
+def test_bad_file_is_one_sentence(harm: Callable[[Path], object], told: str, folders: Path) -> None:
+    harm(folders)
+    with pytest.raises(UserError, match=told):
+        load(yaml.safe_load(SHORT))
+
+
+def test_documentation_follows_the_settings() -> None:
+    assert TARGET.read_text(encoding="utf-8") == document_config(), (
+        "run python -m workflow_scripts.tools.document_config"
+    )
+
+
+def test_environments_follow_the_lock() -> None:
+    for name, text in write_environments().items():
+        assert (ROOT / "envs" / name).read_text(encoding="utf-8") == text, (
+            "run python -m workflow_scripts.tools.write_environments"
+        )
+    assert {path.name for path in (ROOT / "envs").iterdir()} == set(write_environments())
+
+
+def third_party(step: str) -> set[str]:
+    """Return the packages, by import name, that a step needs to start.
+
+    Imports within functions are left out: not every step comes there.
+    """
+    found: set[str] = set()
+    for module in closure(f"{PACKAGE}.{step}"):
+        path = ROOT.joinpath(*module.split("."))
+        source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        for node in ast.parse(source.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                found.update(alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {PACKAGE}
+
+
+def test_environments_hold_what_their_steps_import() -> None:
+    packages = metadata.packages_distributions()
+    rules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
+    pairs = re.findall(
+        r"envs/(\w+)\.yaml(?:(?!envs/).)*?-m workflow_scripts\.([\w.]+)", rules, re.DOTALL
+    )
+    assert {step for _, step in pairs} == set(store_keys.steps())
+    for environment, step in pairs:
+        known = {name.lower() for name in COMMON + ENVIRONMENTS[environment]}
+        for name in third_party(step):
+            assert {d.lower() for d in packages[name]} & known, f"{step} imports {name}"
+
+
+def test_every_setting_that_a_message_names_exists() -> None:
+    pattern = re.compile(r"(?<![\w.])autointerp\.([a-z_]+(?:\.[a-z_]+)*)")
+    named = {
+        (path.name, found)
+        for path in (ROOT / "workflow_scripts").rglob("*.py")
+        for found in pattern.findall(path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 5
+    assert [n for n in sorted(named) if not _is_setting(Autointerp, n[1].split("."))] == []
+
+
+def _is_setting(model: type[BaseModel], path: list[str]) -> bool:
+    field = model.model_fields.get(path[0])
+    if field is None or len(path) == 1:
+        return field is not None
+    inner = next(
+        (t for t in (field.annotation, *get_args(field.annotation)) if isinstance(t, type)), None
+    )
+    return inner is not None and issubclass(inner, BaseModel) and _is_setting(inner, path[1:])

@@ -1,0 +1,252 @@
+"""A content-addressed store of paid responses: one JSON file each, durable at receipt.
+
+The key is the SHA-256 of the canonical JSON of what was asked (address, API, exact body and
+replicate); how it was asked (secret key, time-outs, retries, concurrency, prices) does not count.
+An entry is written to a temporary file, synced and linked into place: the first writer wins, and
+every process reads the same.
+
+Why a question was given up is stored beside the entries. It is no answer: a live run asks again,
+and a replay ends the request as the run did.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from workflow_scripts.autointerp.llm.write_once import Syncer, write_once
+from workflow_scripts.common.cli import UserError, log
+
+T = TypeVar("T")
+
+SCHEMA_VERSION = 1
+API = "chat.completions"
+QUARANTINE, FAILURES = "quarantine", "failures"
+NO_STATUS = 0
+"""In the ledger, the status of a question that was given up: a number, as the others are."""
+MAX_FAILURE = 4096
+"""Bytes of a failure's file; a reason is one short line."""
+_COUNTER = itertools.count()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored response with all that is needed to account for it."""
+
+    key: str
+    base_url: str
+    body: bytes
+    """The canonical JSON that was sent."""
+    replicate: int
+    response: str
+    """The response's text as received."""
+    status: int
+    headers: dict[str, str]
+    """Allow-listed ones only."""
+    attempts: int
+    received: str
+    """UTC, ISO 8601."""
+    seconds: float
+    sdk: str
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def canonical(value: object) -> bytes:
+    """Return the one JSON form of a value that digests are taken of."""
+    return _ENCODER.encode(value).encode()
+
+
+def cache_key(base_url: str, body: bytes, replicate: int) -> str:
+    """Return the key of a request: normalised ``base_url`` and the body's canonical JSON."""
+    before, after = _around_body(base_url, replicate)
+    return hashlib.sha256(before + body + after).hexdigest()
+
+
+@functools.lru_cache(maxsize=64)
+def _around_body(base_url: str, replicate: int) -> tuple[bytes, bytes]:
+    """Return what stands before and after the body in the canonical JSON of what is asked."""
+    asked = {"api": API, "base_url": base_url}
+    more = {"replicate": replicate, "schema_version": SCHEMA_VERSION}
+    return canonical(asked)[:-1] + b',"body":', b"," + canonical(more)[1:]
+
+
+def normalise_url(url: str) -> str:
+    """Return a base URL without user, query and fragment, in lower case where case is void.
+
+    Raises
+    ------
+    UserError
+        If it is no http(s) address.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError:
+        raise UserError("the endpoint's base_url is no valid address") from None
+    if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
+        raise UserError("the endpoint's base_url must start with http:// or https:// and a host")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    default = {"http": 80, "https": 443}[parts.scheme.lower()]
+    where = host if port in (None, default) else f"{host}:{port}"
+    return f"{parts.scheme.lower()}://{where}{parts.path.rstrip('/')}"
+
+
+class ResponseCache:
+    """The store in one folder; safe for several processes at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.quarantined = 0
+        self._entered: set[str] = set()
+
+    def path(self, key: str) -> Path:
+        """Return the file of an entry."""
+        return Path(self._place(key))
+
+    def _place(self, key: str) -> str:
+        # As a plain string: pathlib would take a twentieth of a call's time.
+        return f"{self.root}/{key[:2]}/{key}.json"
+
+    def get(self, key: str) -> Entry | None:
+        """Return an entry, or None; a damaged one is moved to quarantine and counts as absent."""
+        return self._read(self._place(key), key, decode_entry)
+
+    def put(self, entry: Entry) -> Entry:
+        """Store an entry durably; return what the store holds now (the first writer's).
+
+        Raises
+        ------
+        UserError
+            If the folder cannot be written; the sentence says why.
+        """
+        return self._held(entry, write_once(self.path(entry.key), encode_entry(entry)))
+
+    async def put_async(self, entry: Entry, syncer: Syncer) -> Entry:
+        """Do the same as `put` without keeping the event loop waiting for the disk."""
+        written = await syncer.write_once(self._place(entry.key), encode_entry(entry))
+        return self._held(entry, written)
+
+    def _held(self, entry: Entry, written: bool) -> Entry:
+        return entry if written else self.get(entry.key) or self.put(entry)
+
+    def failure(self, key: str) -> str | None:
+        """Return why the question with this key was given up, or None if it never was."""
+        return self._read(str(self.failure_path(key)), key, decode_failure)
+
+    def _read(self, path: str, key: str, decode: Callable[[bytes, str], T | None]) -> T | None:
+        if not os.access(path, os.F_OK):  # cheaper than an exception for each new question
+            self._check_entered(os.path.dirname(path))  # noqa: PTH120  (as above)
+            return None
+        try:
+            raw = Path(path).read_bytes()
+        except FileNotFoundError:  # another process has moved it
+            return None
+        found = decode(raw, key)
+        if found is None:
+            self._quarantine(Path(path))
+        return found
+
+    def _check_entered(self, folder: str) -> None:
+        """Refuse a folder that is there and closed: what lies in it would be paid again."""
+        if folder not in self._entered:
+            self._entered.add(folder)
+            if os.access(folder, os.F_OK) and not os.access(folder, os.X_OK):
+                raise UserError(
+                    f"the response cache cannot be read at {folder} (Permission denied): open it "
+                    "to this user, or set autointerp.llm.cache to a folder of your own"
+                )
+
+    async def put_failure(self, key: str, reason: str, syncer: Syncer) -> str:
+        """Store durably why a question was given up; return the reason that the store holds now.
+
+        It is the first writer's, so that every run that gave up writes what a replay will.
+
+        Raises
+        ------
+        UserError
+            If the folder cannot be written.
+        """
+        path, content = self.failure_path(key), encode_failure(key, reason)
+        if await syncer.write_once(path, content):
+            return reason
+        held = self.failure(key)
+        if held is None:  # it was damaged, and is in quarantine now
+            await syncer.write_once(path, content)
+        return held or reason
+
+    def failure_path(self, key: str) -> Path:
+        """Return the file that says why a question was given up."""
+        return self.root / FAILURES / f"{key}.json"
+
+    def keys(self) -> Iterator[str]:
+        """Yield the keys of all entries, sorted."""
+        for path in sorted(self.root.glob("[0-9a-f][0-9a-f]/*.json")):
+            yield path.stem
+
+    def _quarantine(self, path: Path) -> None:
+        target = self.root / QUARANTINE / f"{path.stem}.{os.getpid()}.{next(_COUNTER)}.json"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.replace(target)
+        except FileNotFoundError:
+            return  # another process has moved it
+        self.quarantined += 1
+        log(f"cache: the entry {path.name} is damaged and was moved to {QUARANTINE}/")
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """Return the bytes of an entry's file: its checksum, then the entry."""
+    # The body is canonical JSON already; of the other names only these two come before it.
+    fields = {name: value for name, value in vars(entry).items() if name != "body"}
+    before = canonical({name: fields.pop(name) for name in ("attempts", "base_url")})
+    content = before[:-1] + b',"body":' + entry.body + b"," + canonical(fields)[1:]
+    return _HEAD + hashlib.sha256(content).hexdigest().encode() + _MIDDLE + content + _TAIL
+
+
+_HEAD, _MIDDLE, _TAIL = b'{"checksum":"', b'","entry":', b"}\n"
+
+
+def decode_entry(raw: bytes, key: str) -> Entry | None:
+    """Return the entry, or None when it is torn, altered, or not the one of its name."""
+    checksum = raw[len(_HEAD) : len(_HEAD) + 64]
+    content = raw[len(_HEAD) + 64 + len(_MIDDLE) : -len(_TAIL)]
+    if raw != _HEAD + checksum + _MIDDLE + content + _TAIL:
+        return None
+    if hashlib.sha256(content).hexdigest().encode() != checksum:
+        return None
+    try:
+        fields = json.loads(content)
+        fields["body"] = canonical(fields["body"])
+        entry = Entry(**fields)
+        asked = cache_key(entry.base_url, entry.body, entry.replicate)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return entry if entry.key == key == asked else None
+
+
+def encode_failure(key: str, reason: str) -> bytes:
+    """Return the bytes of a failure's file."""
+    return canonical({"key": key, "reason": reason}) + b"\n"
+
+
+def decode_failure(raw: bytes, key: str) -> str | None:
+    """Return the reason, or None when the file is torn, altered, or not the one of its name."""
+    if len(raw) > MAX_FAILURE:
+        return None
+    try:
+        reason = json.loads(raw)["reason"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    if not isinstance(reason, str) or not reason.isprintable():
+        return None
+    return reason if reason and raw == encode_failure(key, reason) else None

@@ -1,0 +1,211 @@
+"""The calling step's outputs: responses, ledger and manifest, in the order of the requests.
+
+All of it follows from the stored answers and failures, so that a replay writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from workflow_scripts.autointerp.llm.cache import NO_STATUS
+from workflow_scripts.autointerp.llm.conversation import Conversation, Turn
+from workflow_scripts.autointerp.llm.dialect import Dialect
+from workflow_scripts.autointerp.llm.requests import Header, Request
+from workflow_scripts.common import files
+from workflow_scripts.common.cli import log
+
+_LEDGER = (
+    "request,latent,annotator,replicate,turn,key,host,requested_model,returned_model,fingerprint,"
+    "finish_reason,status,input_tokens,output_tokens,attempts,received,seed,prompt,taxonomy,"
+    "contexts,code,sdk"
+)
+LEDGER = _LEDGER.split(",")
+"""Columns of the ledger: a row per stored answer, and one per question that was given up.
+
+`prompt` is name:SHA-256 of the template that was filled, `taxonomy` version:digest, `code` the
+digest of the code that built the request.
+"""
+TRANSPORT_FAILED = "transport_failed"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The three files to write."""
+
+    responses: Path
+    ledger: Path
+    manifest: Path
+
+
+@contextmanager
+def writing(outputs: Outputs, header: Header, host: str) -> Iterator[Writer]:
+    """Yield a writer; the files appear when the block succeeds, else none does."""
+    with (
+        files.atomic_path(outputs.responses) as responses,
+        files.atomic_path(outputs.ledger) as ledger,
+        responses.open("w", encoding="utf-8") as out,
+        ledger.open("w", encoding="utf-8", newline="") as book,
+    ):
+        writer = Writer(out, book, header, host)
+        yield writer
+        for file in (out, book):
+            file.flush()  # what the disk has no room for must not leave a part of the outputs
+        files.write_json(outputs.manifest, writer.finish())
+
+
+class Writer:
+    """Takes ended requests in any order and writes them in that of the request file."""
+
+    def __init__(self, responses: TextIO, ledger: TextIO, header: Header, host: str) -> None:
+        self._responses = responses
+        self._ledger = csv.writer(ledger, lineterminator="\n")
+        self._ledger.writerow(LEDGER)
+        self._header = header
+        self._host = host
+        self._facts = _Facts()
+        self._taxonomy = _taxonomy_of(header)
+        self._waiting: dict[int, tuple[str, list[list[object]]]] = {}
+        """Lines of requests that ended before one ahead of them, by place."""
+        self._next = 0
+
+    def add(self, place: int, talk: Conversation) -> None:
+        """Take the request at ``place`` in the file (from 0), which ended or was given up."""
+        self._facts.statuses[talk.outcome.status if talk.outcome else TRANSPORT_FAILED] += 1
+        self._facts.dialects[talk.request.model] = talk.dialect
+        row = {
+            "id": talk.request.id,
+            "failure": talk.failure,
+            "exchanges": [vars(turn.exchange) for turn in talk.turns],
+        }
+        self._waiting[place] = json.dumps(row, ensure_ascii=False) + "\n", self._rows(talk)
+        while self._next in self._waiting:
+            line, rows = self._waiting.pop(self._next)
+            self._responses.write(line)
+            self._ledger.writerows(rows)
+            self._next += 1
+
+    def finish(self) -> dict[str, object]:
+        """Warn of what changed between answers; return the manifest."""
+        for warning in self._facts.warnings():
+            log(f"warning: {warning}")
+        return self._facts.manifest(self._header, self._host)
+
+    def _rows(self, talk: Conversation) -> list[list[object]]:
+        """Return a request's rows of the ledger."""
+        asked = self._asked(talk.request)
+        rows = []
+        for number, turn in enumerate(talk.turns):
+            self._facts.note(talk.request.model, turn)
+            rows.append({**asked, "turn": number, **_answered(turn)})
+        if talk.failure is not None:
+            key, _ = talk.question()
+            given_up = {"finish_reason": TRANSPORT_FAILED, "status": NO_STATUS}
+            rows.append({**asked, "turn": len(talk.turns), "key": key, **given_up})
+        return [[row.get(name, "") for name in LEDGER] for row in rows]
+
+    def _asked(self, request: Request) -> dict[str, object]:
+        """Return what the ledger says of a request, however it ended."""
+        return {
+            "request": request.id,
+            "latent": request.latent,
+            "annotator": request.annotator,
+            "replicate": request.replicate,
+            "host": self._host,
+            "requested_model": request.model,
+            "seed": request.seed,
+            "prompt": f"{request.prompt}:{self._header.prompts.get(request.prompt, '')[:12]}",
+            "taxonomy": self._taxonomy,
+            "contexts": request.contexts,
+            "code": self._header.code,
+        }
+
+
+def _answered(turn: Turn) -> dict[str, object]:
+    """Return what the ledger says of an answer."""
+    entry, said = turn.entry, turn.completion
+    return {
+        "key": entry.key,
+        "returned_model": plain_cell(said.model),
+        "fingerprint": plain_cell(said.fingerprint),
+        "finish_reason": plain_cell(said.finish_reason),
+        "status": entry.status,
+        "input_tokens": said.usage.input if said.usage else "",
+        "output_tokens": said.usage.output if said.usage else "",
+        "attempts": entry.attempts,
+        "received": entry.received,
+        "sdk": entry.sdk,
+    }
+
+
+def _taxonomy_of(header: Header) -> str:
+    known = header.taxonomy
+    return plain_cell(f"{known['version']}:{known['sha256_16'][:12]}") if known else ""
+
+
+@dataclass
+class _Facts:
+    """What is said of the run as a whole; no order matters."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    models: dict[str, set[str]] = field(default_factory=dict)
+    fingerprints: dict[str, set[str]] = field(default_factory=dict)
+    sdks: set[str] = field(default_factory=set)
+    tokens: Counter[str] = field(default_factory=Counter)
+    dialects: dict[str, Dialect] = field(default_factory=dict)
+
+    def note(self, model: str, turn: Turn) -> None:
+        said = turn.completion
+        self.models.setdefault(model, set()).add(_printable(said.model))
+        self.fingerprints.setdefault(model, set()).add(_printable(said.fingerprint))
+        self.sdks.add(turn.entry.sdk)
+        self.tokens["input"] += said.usage.input if said.usage else 0
+        self.tokens["output"] += said.usage.output if said.usage else 0
+        self.tokens["calls"] += 1
+        self.tokens["calls_without_usage"] += said.usage is None
+
+    def warnings(self) -> Iterator[str]:
+        for model, returned in sorted(self.models.items()):
+            if len(returned) > 1:
+                yield f"{model} answered under several names: {', '.join(sorted(returned))}"
+            elif returned - {model, ""}:
+                yield f"{model} is an alias: {', '.join(returned)} answered"
+        for model, prints in sorted(self.fingerprints.items()):
+            if len(prints) > 1:
+                yield f"the system fingerprint of {model} changed between answers"
+
+    def manifest(self, header: Header, host: str) -> dict[str, object]:
+        return {
+            "format": "diffscope-llm-manifest",
+            "version": 1,
+            "purpose": header.purpose,
+            "host": host,
+            "dialects": {model: asdict(d) for model, d in sorted(self.dialects.items())},
+            "statuses": dict(sorted(self.statuses.items())),
+            "tokens": dict(sorted(self.tokens.items())),
+            "returned_models": {k: sorted(v) for k, v in sorted(self.models.items())},
+            "fingerprints": {k: sorted(v) for k, v in sorted(self.fingerprints.items())},
+            "sdk": sorted(self.sdks),
+            "prompts": header.prompts,
+            "taxonomy": header.taxonomy,
+            "code": header.code,
+            "warnings": list(self.warnings()),
+        }
+
+
+def plain_cell(text: str) -> str:
+    """Return a foreign text as one CSV cell that no spreadsheet takes for a formula."""
+    clean = _printable(text)
+    return f"'{clean}" if clean.startswith(("=", "+", "-", "@")) else clean
+
+
+def _printable(text: str) -> str:
+    return (text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text))[
+        :200
+    ]

@@ -1,0 +1,359 @@
+"""What a run will take, before anything is spent: ``snakemake plan``.
+
+Estimates from the config and from the files at hand, without network or data: text, files and bytes
+per stage, floating-point operations and hours of forward passes and fits, calls and tokens of an
+LLM, room on the disk. What lies in the store already is not to be made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from workflow_scripts.autointerp.llm.cost import OUTPUT_TOKENS, Price
+from workflow_scripts.common import cli
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.run import resources, store_keys
+from workflow_scripts.run.settings import Config
+
+TOKEN_BYTES = 8  # of a token shard: id, role, template flag, category
+INDEX_BYTES = 9  # of a row of a dump: document, position, split
+COMPRESSED = 0.45  # of text, in Parquet
+DRAWN = 1.1  # documents are drawn for so much more than the budget
+UNIQUE = 200  # latents of both models that are annotated beside the shared ones: a guess
+INSTRUCTIONS = {"explain": 700, "classify": 2500, "score": 500}  # tokens of a prompt, taxonomy too
+CONTEXTS = {"explain": 30, "classify": 5}  # in a prompt
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a stage makes: files, bytes in all, and bytes still to be made."""
+
+    stage: str
+    files: int
+    bytes: float
+    missing: float
+    told: str
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Calls of an LLM, with the tokens that go in and come out, and what they cost."""
+
+    calls: int
+    tokens_in: float
+    tokens_out: float
+    cost: float
+    """In the unit of the prices; of the annotators whose model has one."""
+
+
+def parts(config: Config, needed: Collection[Path] | None = None) -> list[Part]:
+    """Return what each stage makes; of dumps, only ``needed`` ones are to be made where given."""
+    return [_text(config), *_models(config), _dumps(config, needed), _fits(config)]
+
+
+def _part(stage: str, files: dict[Path, float], told: str, needed: Collection[Path] | None) -> Part:
+    missing = (
+        [p for p in files if not p.exists()] if needed is None else [*set(needed) & files.keys()]
+    )
+    to_make = sum(files[path] for path in missing)
+    return Part(stage, len(files), sum(files.values()), to_make, told)
+
+
+def _text(config: Config) -> Part:
+    text, files = config.text, dict[Path, float]()
+    for n in range(store_keys.shards(config)):
+        tokens = store_keys.shard_tokens(config, n)
+        written = DRAWN * COMPRESSED * text.bytes_per_token * tokens
+        files[Path(store_keys.documents_file(config, n) + ".parquet")] = written
+        files[Path(store_keys.tokens_file(config, n))] = TOKEN_BYTES * tokens
+    least = math.ceil(DRAWN * text.tokens / text.context_length)
+    shards = store_keys.shards(config)
+    told = f"{text.tokens:,} tokens of {least:,} documents or more; shards: {shards}"
+    return _part("dataset", files, told, None)
+
+
+def _models(config: Config) -> list[Part]:
+    """Return the models to be fetched; those that the run trains are small."""
+    hub = [name for name, model in config.models.items() if model.hub]
+    if not hub:
+        return []
+    total = sum(2 * resources.size(config, name).parameters for name in hub)
+    return [Part("models", len(hub), total, 0, "in the hub's cache, which HF_HOME names")]
+
+
+def dumps(config: Config) -> dict[Path, tuple[str, str, int]]:
+    """Return model, group and shard of every dump that some fit reads, by its file."""
+    used = {(m, fit.layer) for fit in config.fits.values() for m in fit.models}
+    groups = {(model, store_keys.group_of(config, layer)) for model, layer in used}
+    return {
+        Path(store_keys.dump_file(config, model, group, shard)): (model, group, shard)
+        for model, group in sorted(groups)
+        for shard in range(store_keys.shards(config))
+    }
+
+
+def _dumps(config: Config, needed: Collection[Path] | None) -> Part:
+    files = {}
+    for path, (model, group, shard) in dumps(config).items():
+        width = resources.size(config, model).width
+        row = len(config.layers[group]) * (width * resources.BYTES[config.activations.dtype] + 4)
+        files[path] = float(store_keys.shard_tokens(config, shard) * (row + INDEX_BYTES))
+    named = len({model for model, _, _ in dumps(config).values()})
+    return _part("activations", files, f"{config.activations.dtype} of {named} models", needed)
+
+
+def _fits(config: Config) -> Part:
+    files, largest = dict[Path, float](), 0.0
+    for name, fit in config.fits.items():
+        size = 4 * _parameters(config, name)
+        largest = max(largest, size)
+        for seed in fit.seeds:
+            folder = RESULTS / config.run / "crosscoder" / name / f"seed{seed}"
+            files[folder / "crosscoder.safetensors"] = size
+    part = _part("crosscoder", files, "and a checkpoint while one is fitted", None)
+    checkpoint = 3 * largest if part.missing else 0
+    return Part(part.stage, part.files, part.bytes, part.missing + checkpoint, part.told)
+
+
+def _parameters(config: Config, name: str) -> float:
+    """Return the parameters of a crosscoder: encoder and decoder of each model."""
+    fit = config.fits[name]
+    width = max(resources.size(config, model).width for model in fit.models)
+    return 2.0 * len(fit.models) * width * fit.dictionary_size
+
+
+def forward_flop(config: Config) -> float:
+    """Return the operations of the dumps to be made: 2 per parameter and token, to the last layer.
+
+    Of a model whose depth is not known, all layers.
+    """
+    total = 0.0
+    for path, (model, group, shard) in dumps(config).items():
+        if not path.exists():
+            whole = resources.depth(config, model)
+            share = max(config.layers[group]) / whole if whole else 1.0
+            tokens = store_keys.shard_tokens(config, shard)
+            total += 2 * share * resources.size(config, model).parameters * tokens
+    return total
+
+
+def fit_flop(config: Config) -> float:
+    """Return the operations of all fits: 3 per parameter and token, since most is sparse."""
+    crosscoders = sum(
+        len(fit.seeds) * 3 * _parameters(config, name) * fit.tokens
+        for name, fit in config.fits.items()
+        if fit.imported is None
+    )
+    drawn = config.comparison.difference_tokens
+    return crosscoders + sum(
+        3
+        * _parameters(config, name)
+        / len(config.fits[name].models)
+        * (config.fits[name].tokens if drawn is None else drawn)
+        for name in differences(config)
+    )
+
+
+def differences(config: Config) -> list[str]:
+    """Return the fit of each comparison for which an autoencoder is fitted on the difference."""
+    direct = [
+        c.baseline.fit
+        for c in config.comparisons.values()
+        if c.baseline.fit == c.candidate.fit
+        and c.baseline.model != c.candidate.model
+        and c.against is None
+        and config.fits[c.baseline.fit].control is None
+    ]
+    return [] if config.comparison.difference_tokens == 0 else direct
+
+
+def annotated(config: Config, unique: float) -> list[int]:
+    """Return how many latents are annotated, per crosscoder.
+
+    They are known once examples were collected; else as many as are shared at most, and ``unique``.
+    """
+    import pyarrow.parquet as pq  # a run's start, which only checks the disk, needs no tables
+
+    fits = {side.fit for c in config.comparisons.values() for side in (c.baseline, c.candidate)}
+    counts = []
+    for name in sorted(fits):
+        for seed in config.fits[name].seeds:
+            path = RESULTS / config.run / "latents" / name / f"seed{seed}" / "examples.parquet"
+            if path.exists():
+                latents = pq.read_table(path, columns=["latent"])["latent"]
+                counts.append(len(latents.unique()))
+            else:
+                guess = config.latents.examples.shared_latents + unique
+                counts.append(int(min(config.fits[name].dictionary_size, guess)))
+    return counts
+
+
+def llm_calls(config: Config, unique: float = UNIQUE) -> dict[str, Calls]:
+    """Return the calls of each purpose and their cost, for latents as in :func:`annotated`."""
+    llm = config.autointerp.llm
+    if config.autointerp.annotator != "llm" or llm is None:
+        return {}
+    latents = annotated(config, unique)
+    subjects = sum(latents) * llm.replicates  # of each annotator
+    models = [annotator.model for annotator in llm.annotators.values()]
+    prices = [Price(*llm.prices[model]) for model in models if model in llm.prices]
+    batches = math.ceil(llm.held_out / llm.items_per_prompt)
+    batches += math.ceil(llm.null / llm.items_per_prompt)
+    batches += math.ceil(llm.fuzz / llm.items_per_prompt)
+    window = config.latents.examples.window
+    each = {"explain": (1, CONTEXTS["explain"], 1), "classify": (1, CONTEXTS["classify"], 1)}
+    each["score"] = (batches, llm.items_per_prompt, llm.items_per_prompt)
+    planted = {"classify": sum(min(llm.canaries, count) for count in latents) * llm.replicates}
+    counts = {}
+    for purpose, (times, contexts, items) in each.items():
+        asked = subjects * times + planted.get(purpose, 0)
+        tokens_in = asked * (INSTRUCTIONS[purpose] + contexts * window)
+        tokens_out = asked * items * OUTPUT_TOKENS[purpose]
+        counts[purpose] = Calls(
+            asked * len(models),
+            float(tokens_in * len(models)),
+            float(tokens_out * len(models)),
+            sum(price.cost(tokens_in, tokens_out) for price in prices),
+        )
+    return counts
+
+
+def free_bytes() -> float:
+    """Return the room on the disk that holds the results."""
+    folder = RESULTS.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    return float(shutil.disk_usage(folder).free)
+
+
+def check_disk(config: Config, needed: Collection[Path] | None = None) -> None:
+    """Refuse a run that cannot fit on the disk.
+
+    Raises
+    ------
+    UserError
+        If what is to be made exceeds the room on the disk.
+    """
+    missing, free = sum(part.missing for part in parts(config, needed)), free_bytes()
+    if missing > free:
+        raise UserError(
+            f"the run {config.run} needs about {human(missing)} on the disk of results, which has "
+            f"{human(free)} free: lower text.tokens, dump fewer layers, or make room "
+            "(snakemake plan tells what takes it)"
+        )
+
+
+def human(size: float) -> str:
+    """Return bytes in the unit that fits."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.3g} TB" if size < 1000 else f"{size:,.0f} TB"
+
+
+def hours(seconds: float) -> str:
+    """Return a duration in the unit that fits."""
+    if seconds < 60:
+        return "under 1 min"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.0f} h"
+
+
+def duration(config: Config, flop: float) -> str:
+    """Return how long so many operations take on a GPU, and on a CPU where there is no GPU here."""
+    device = config.activations.device
+    told = hours(flop / resources.flop_rate(config))
+    if device == "cpu":
+        return told
+    here = device == "cuda" or shutil.which("nvidia-smi")
+    return f"{told} of a GPU" + ("" if here else f" or {hours(flop / resources.CPU_RATE)} of a CPU")
+
+
+def describe(config: Config) -> str:
+    """Return the plan as text."""
+    lines = [f"plan of the run {config.run}"]
+    made = parts(config)
+    for part in made:
+        lines.append(
+            f"  {part.stage:<12} {part.files:>5} files {human(part.bytes):>9}, "
+            f"{human(part.missing)} to make: {part.told}"
+        )
+    rate = f"{resources.flop_rate(config):.2g} FLOP/s"
+    for name, flop in (("forward", forward_flop(config)), ("fits", fit_flop(config))):
+        lines.append(f"  {name:<12} {flop:.2g} FLOP: {duration(config, flop)}, at {rate}")
+    calls = llm_calls(config)
+    for purpose, count in calls.items():
+        lines.append(
+            f"  LLM {purpose:<8} {count.calls:,} calls, {count.tokens_in:,.0f} tokens in, "
+            f"{count.tokens_out:,.0f} out, about"
+        )
+    lines += _llm_notes(config, calls) if calls else ["  LLM          no calls"]
+    missing, free = sum(part.missing for part in made), free_bytes()
+    lines.append(
+        f"  disk         {human(missing)} to make, {human(free)} free: "
+        + ("it fits" if missing <= free else "IT DOES NOT FIT")
+    )
+    lines += [
+        f"  with half of {name}: {saving(config, less)} less" for name, less in halved(config)
+    ]
+    return "\n".join(lines)
+
+
+def _llm_notes(config: Config, calls: Mapping[str, Calls]) -> Iterator[str]:
+    """Yield for how many latents the calls are, and what they cost as far as prices are known."""
+    llm = config.autointerp.llm
+    assert llm is not None
+    most = llm_calls(config, math.inf)
+    latents, bound = (sum(annotated(config, unique)) for unique in (UNIQUE, math.inf))
+    yield f"  LLM          for {latents:,} latents" + (
+        f": how many are unique to a model is a guess, {bound:,} at most" if bound > latents else ""
+    )
+    total, highest = (sum(c.cost for c in counts.values()) for counts in (calls, most))
+    if total:
+        yield f"  LLM          cost {total:,.2f} in the unit of autointerp.llm.prices" + (
+            f", {highest:,.2f} if they are as many as can be" if highest > total else ""
+        )
+    unpriced = sorted({a.model for a in llm.annotators.values()} - llm.prices.keys())
+    if unpriced:
+        yield f"  LLM          no price is configured for {', '.join(unpriced)}"
+
+
+def halved(config: Config) -> Iterator[tuple[str, Config]]:
+    """Yield settings that cost, and the config with half of each."""
+    text = config.text.model_copy(update={"tokens": config.text.tokens // 2})
+    yield "text.tokens", config.model_copy(update={"text": text})
+    for name in ("dictionary_size", "tokens"):
+        fits = {
+            key: fit.model_copy(update={name: getattr(fit, name) // 2})
+            for key, fit in config.fits.items()
+        }
+        yield f"fits.*.{name}", config.model_copy(update={"fits": fits})
+
+
+def saving(config: Config, less: Config) -> str:
+    """Return the room and the time that ``less`` does not take."""
+    room = [sum(part.missing for part in parts(each)) for each in (config, less)]
+    work = [forward_flop(each) + fit_flop(each) for each in (config, less)]
+    told = duration(config, work[0] - work[1])
+    return f"{human(room[0] - room[1])} and {told}" if room[0] > room[1] else told
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the plan of a run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", type=json.loads, required=True, help="JSON of all settings")
+    arguments = parser.parse_args(argv)
+    return cli.guarded(lambda: print(describe(Config.model_validate(arguments.settings))))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

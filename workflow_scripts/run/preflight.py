@@ -1,0 +1,133 @@
+"""Checks that a run makes when it starts and a dry run does not: pins, keys, tokenizers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from workflow_scripts.common.cli import UserError, log
+from workflow_scripts.dataset.hub import check_access
+from workflow_scripts.run.check_endpoint import check_endpoint, warn_of_silence
+from workflow_scripts.run.plan_run import check_disk
+from workflow_scripts.run.settings import Config, HubSource, Model
+from workflow_scripts.run.store_keys import documents_file, shards
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def refuse_early(
+    config: Config, dumps: Collection[Path] | None = None, *, calls: bool = True
+) -> None:
+    """Refuse what would stop the run later.
+
+    ``dumps`` are those that it will make, ``calls`` is whether it will call an annotator: only then
+    are its endpoint and key looked at.
+
+    Raises
+    ------
+    UserError
+        If a hub revision is no commit, a hub refuses a data set, an annotator's endpoint or key is
+        missing, a published crosscoder cannot be had or does not fit, local models have tokenizers
+        in conflict, or the disk is too small.
+    """
+    check_pins(config)
+    check_sources(config)
+    llm = config.autointerp.llm
+    if calls and config.autointerp.annotator == "llm" and llm is not None:
+        check_endpoint("llm", llm.base_url, llm.key_env, llm.mode, Path(llm.cache))
+        if llm.mode == "live":
+            warn_of_silence(llm.base_url)
+        if len(llm.annotators) * llm.replicates < 2:
+            log(
+                "warning: one annotator answers once, so that nothing tells how reliable its names "
+                "are: add another to autointerp.llm.annotators"
+            )
+    check_imports(config)
+    check_tokenizers(config)
+    check_disk(config, dumps)
+
+
+def check_pins(config: Config) -> None:
+    """Check that what comes from a hub is pinned: a branch would change under the run."""
+    named: dict[str, tuple[str | None, str | None]] = {
+        f"models.{n}.revision": (m.hub, m.revision) for n, m in config.models.items() if m.hub
+    }
+    for name, model in config.models.items():
+        if model.adapter_revision is not None:
+            named[f"models.{name}.adapter_revision"] = (model.adapter, model.adapter_revision)
+    for name, fit in config.fits.items():
+        if fit.imported is not None and fit.imported.hub:
+            named[f"fits.{name}.imported.revision"] = (fit.imported.hub, fit.imported.revision)
+    for name, source in config.text.sources.items():
+        if isinstance(source, HubSource) and not Path(source.path).is_dir():
+            named[f"text.sources.{name}.revision"] = (source.path, source.revision)
+    for place, (hub, revision) in named.items():
+        if not COMMIT.fullmatch(revision or ""):
+            raise UserError(
+                f"config: {place} is {revision}, which may change: put the commit of "
+                f"{hub} (40 hex digits) in its place, by python -m "
+                "workflow_scripts.tools.pin_revisions and the config's path"
+            )
+
+
+def check_imports(config: Config) -> None:
+    """Fetch and open published crosscoders, which are needed only after the dumps."""
+    chosen = {name: fit for name, fit in config.fits.items() if fit.imported is not None}
+    if not chosen:
+        return
+    from workflow_scripts.crosscoder.import_crosscoder import open_published, read_published
+
+    for name, fit in chosen.items():
+        assert fit.imported is not None
+        path = None if fit.imported.path is None else Path(fit.imported.path)
+        folder = open_published(path, fit.imported.hub, fit.imported.revision)
+        models = read_published(folder).shape[0]
+        if models != len(fit.models):
+            raise UserError(
+                f"config: fits.{name} has {len(fit.models)} models, its imported crosscoder "
+                f"{models}: name the models that it was fitted on"
+            )
+
+
+def check_sources(config: Config) -> None:
+    """Check that the hub gives the data sets that are still to be read."""
+    for name, source in config.text.sources.items():
+        if not isinstance(source, HubSource) or Path(source.path).is_dir() or _drawn(config):
+            continue
+        try:
+            check_access(source.path)
+        except UserError as error:
+            raise UserError(f"config: text.sources.{name}: {error}") from None
+
+
+def _drawn(config: Config) -> bool:
+    """Return whether all documents lie in the store."""
+    return all(Path(f"{documents_file(config, n)}.parquet").exists() for n in range(shards(config)))
+
+
+def _tokenizer(model: Model) -> str:
+    """Return the folder of a local model's tokenizer: the adapter's where it brings one."""
+    adapter = Path(model.adapter or "nowhere")
+    return str(adapter if (adapter / "tokenizer.json").exists() else model.path)
+
+
+def check_tokenizers(config: Config) -> None:
+    """Check that the tokenizers of models in local folders agree."""
+    folders = {name: _tokenizer(m) for name, m in config.models.items() if m.path}
+    if len(folders) < 2:
+        return
+    from transformers import AutoTokenizer
+
+    from workflow_scripts.dataset.vocabularies import check_agreement
+
+    check_agreement(
+        {
+            name: AutoTokenizer.from_pretrained(
+                folder,
+                local_files_only=True,
+                trust_remote_code=config.models[name].trust_remote_code,
+            )
+            for name, folder in folders.items()
+        }
+    )

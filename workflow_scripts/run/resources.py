@@ -1,0 +1,251 @@
+"""What a job asks a cluster for: memory and time as functions of the work.
+
+Estimates on the safe side, for a first attempt; a job that fails asks for twice as much each time.
+All jobs of a step ask alike, by the largest among them, since the jobs of an array share one
+request. Nothing is read but the config and the files of local models, so that a plan needs neither
+network nor data. The Snakefile uses this module; no step does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from workflow_scripts.run.settings import Config
+
+LIBRARIES = 2_500
+"""MB of an idle step with its libraries."""
+READER = 2_500
+"""MB of the reader that shuffles activations (1 GiB), and of what is in flight."""
+ENCODED = 4096 * 9
+"""Bytes per latent of a batch of tokens: scores twice in float32, and a mask."""
+GPU_RATE, CPU_RATE = 6e13, 3e10
+"""FLOP per second that count on: a sixth of an H100's peak in bfloat16, a few CPU cores."""
+ASKED, ITEM = 2_000, 80
+"""Bytes held of what is asked of an annotator about a latent, and of each judged context."""
+LEAST_MINUTES = 15
+BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+UNKNOWN = 8e9
+"""Parameters of a hub model whose name does not tell them, as «9b» does."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A job's request: memory in MB, time in minutes."""
+
+    mem_mb: int
+    runtime: int
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model: number of parameters, width of the residual stream."""
+
+    parameters: float
+    width: int
+
+
+@cache
+def folder_size(folder: Path) -> Size:
+    """Return the size of a model in a local folder, from its files."""
+    described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    inner = described.get("text_config", described)
+    kind = inner.get("dtype") or inner.get("torch_dtype") or "float32"
+    total = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    width = inner.get("hidden_size") or inner.get("n_embd") or 4096
+    return Size(total / BYTES.get(kind, 2), int(width))
+
+
+def size(config: Config, model: str) -> Size:
+    """Return the size of a model; of a hub model as far as its name tells («…-9b…»)."""
+    source = config.models[model]
+    if source.path is not None:
+        return folder_size(Path(source.path))
+    if source.organism is not None:
+        shape = config.organism.architecture
+        block = 4 * shape.width**2 + 3 * shape.width * shape.intermediate
+        vocabulary = config.organism.vocabulary * shape.width
+        return Size(shape.layers * block + vocabulary, shape.width)
+    told = re.findall(r"(\d+(?:\.\d+)?)b\b", (source.hub or "").lower())
+    parameters = 1e9 * float(told[0]) if told else UNKNOWN
+    return Size(parameters, round(1.75 * parameters ** (1 / 3)))
+
+
+def depth(config: Config, model: str) -> int | None:
+    """Return a model's number of layers; None for a hub model."""
+    source = config.models[model]
+    if source.organism is not None:
+        return config.organism.architecture.layers
+    if source.path is None:
+        return None
+    described = json.loads((Path(source.path) / "config.json").read_text(encoding="utf-8"))
+    inner = described.get("text_config", described)
+    layers = inner.get("num_hidden_layers") or inner.get("n_layer")
+    return int(layers) if layers else None
+
+
+def largest(config: Config) -> Size:
+    """Return the largest number of parameters and the largest width of any model."""
+    sizes = [size(config, model) for model in config.models]
+    return Size(max(s.parameters for s in sizes), max(s.width for s in sizes))
+
+
+def crosscoder_parameters(config: Config) -> float:
+    """Return the parameters of the largest crosscoder: encoder and decoder of each model."""
+    width = largest(config).width
+    return max(2 * len(f.models) * width * f.dictionary_size for f in config.fits.values())
+
+
+def minutes(config: Config, flop: float) -> int:
+    """Return the time for so many floating-point operations, and for the start of the job."""
+    return LEAST_MINUTES + round(flop / flop_rate(config) / 60)
+
+
+def flop_rate(config: Config) -> float:
+    """Return the operations per second to reckon with."""
+    usual = CPU_RATE if config.activations.device == "cpu" else GPU_RATE
+    return config.activations.flop_per_second or usual
+
+
+def forward(config: Config, tokens: float) -> Request:
+    """Return the request of a model's forward passes: 2 FLOP per parameter and token."""
+    model = largest(config)
+    weights = model.parameters * BYTES[config.activations.compute_dtype]
+    return Request(
+        LIBRARIES + READER + round(1.2 * weights / 1e6),
+        minutes(config, 2 * model.parameters * tokens),
+    )
+
+
+def dump_activations(config: Config) -> Request:
+    """One shard through one model: its weights, 2 FLOP per parameter and token."""
+    return forward(config, min(config.text.shard_tokens, config.text.tokens))
+
+
+def evaluate_behaviour(config: Config) -> Request:
+    """So many documents of each category through every compared model."""
+    documents = 40 * config.comparison.behaviour_documents
+    return forward(config, documents * config.text.context_length * len(config.models))
+
+
+def patch_models(config: Config) -> Request:
+    """Two models and a crosscoder held at once; so many documents through them for every set."""
+    documents = 40 * config.comparison.cause_documents * config.text.context_length
+    one, crosscoder = forward(config, 30 * documents), 4 * crosscoder_parameters(config) / 1e6
+    return Request(2 * one.mem_mb + round(crosscoder), one.runtime)
+
+
+def recover_loss(config: Config) -> Request:
+    """All models of a fit and a crosscoder held at once; so many documents five times."""
+    models = max(len(fit.models) for fit in config.fits.values())
+    documents = max(fit.loss_documents for fit in config.fits.values()) * len(config.text.sources)
+    one = forward(config, 5 * models * documents * config.text.context_length)
+    crosscoder = 4 * crosscoder_parameters(config) / 1e6
+    return Request(models * one.mem_mb + round(crosscoder), one.runtime)
+
+
+def fit_crosscoder(config: Config) -> Request:
+    """Weights, gradients and two moments in float32; three products with the encoder per token."""
+    parameters = crosscoder_parameters(config)
+    tokens = max(fit.tokens for fit in config.fits.values())
+    processes = max(fit.processes for fit in config.fits.values())
+    return Request(
+        processes * (LIBRARIES + READER + round(16 * parameters / 1e6)),
+        minutes(config, 3 * parameters * tokens),
+    )
+
+
+def encode(config: Config, share: float) -> Request:
+    """Return the request of encoding a share of the text once."""
+    parameters = crosscoder_parameters(config)
+    latents = max(fit.dictionary_size for fit in config.fits.values())
+    sums = 16 * latents * (config.latents.groups + 8)
+    batch = ENCODED * latents
+    return Request(
+        LIBRARIES + READER + round((4 * parameters + 8 * sums + batch) / 1e6),
+        minutes(config, 2 * parameters * share * config.text.tokens),
+    )
+
+
+def read_text(config: Config) -> Request:
+    """A shard's text and tokens held in memory, and the hashes of what was drawn before."""
+    shard = min(config.text.shard_tokens, config.text.tokens)
+    held = 2 * shard * (config.text.bytes_per_token + 16) + config.text.tokens
+    return Request(LIBRARIES + round(held / 1e6), LEAST_MINUTES + round(shard / 1e6))
+
+
+def table(config: Config) -> Request:
+    """Tables of latents and contexts."""
+    latents = max(fit.dictionary_size for fit in config.fits.values())
+    return Request(LIBRARIES + READER + latents // 50, LEAST_MINUTES + latents // 2000)
+
+
+def ask_annotators(config: Config) -> Request:
+    """Some latents' contexts; of all latents, what is asked of each annotator and the scores."""
+    llm = config.autointerp.llm
+    latents = max(fit.dictionary_size for fit in config.fits.values())
+    asked = latents * len(llm.annotators) * llm.replicates if llm else latents
+    items = llm.held_out + llm.null + llm.fuzz if llm else 0
+    held = asked * (ASKED + ITEM * items)
+    return Request(LIBRARIES + round(held / 1e6), LEAST_MINUTES + asked // 4000)
+
+
+def train_organism(config: Config) -> Request:
+    """A small model, its gradients and moments."""
+    parameters = largest(config).parameters
+    return Request(LIBRARIES + READER + round(16 * parameters / 1e6), 60)
+
+
+def fit_normalizer(config: Config) -> Request:
+    """Activations of one model, read once."""
+    return Request(LIBRARIES + READER, LEAST_MINUTES + round(config.text.tokens / 1e7))
+
+
+def encode_score(config: Config) -> Request:
+    """Encode the score split once: weights in float32, a product with the encoder per token."""
+    return encode(config, config.text.splits.score)
+
+
+def score_latents(config: Config) -> Request:
+    """The same, and the sums of latent scaling per group of documents."""
+    return encode(config, 2 * config.text.splits.score)
+
+
+def collect_examples(config: Config) -> Request:
+    """Encode the splits explain and verify once."""
+    return encode(config, config.text.splits.explain + config.text.splits.verify)
+
+
+REQUESTS: dict[str, Callable[[Config], Request]] = {
+    "sample_documents": read_text,
+    "tokenize_documents": read_text,
+    "train_organism": train_organism,
+    "dump_activations": dump_activations,
+    "fit_normalizer": fit_normalizer,
+    "fit_crosscoder": fit_crosscoder,
+    "fit_difference": fit_crosscoder,
+    "evaluate_crosscoder": encode_score,
+    "recover_loss": recover_loss,
+    "score_latents": score_latents,
+    "match_latents": encode_score,
+    "pair_mirrors": encode_score,
+    "explain_difference": encode_score,
+    "collect_examples": collect_examples,
+    "evaluate_behaviour": evaluate_behaviour,
+    "patch_latents": patch_models,
+    "ablate_categories": patch_models,
+    "select_contexts": table,
+    "explain_lexical": table,
+    "build_requests": ask_annotators,
+    "parse_responses": ask_annotators,
+}
+"""Step: what its jobs ask for. Other steps are small and take the profile's default."""
+
+
+def request(config: Config, step: str) -> Request:
+    """Return what a job of ``step`` asks for at first."""
+    return REQUESTS[step](config)

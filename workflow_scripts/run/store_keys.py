@@ -1,0 +1,197 @@
+"""Content keys: under which names a run's text, models and activations lie in the store.
+
+A key is a digest of everything that the content depends on: settings, source files, the digests
+of the code that makes it. Two runs with equal keys share the files, whatever their names are.
+The Snakefile uses this module; no step does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from workflow_scripts.activations import VERSION
+from workflow_scripts.common.provenance import PACKAGE, ROOT, code_digest
+from workflow_scripts.run.checks import source_files
+from workflow_scripts.run.settings import Config
+
+BY_HAND = ("run", "tools")
+SAMPLE_BLOCKS = 64
+BLOCK = 1 << 16
+
+
+def digest(value: object) -> str:
+    """Return a short digest of a JSON value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def fingerprint(path: Path) -> str:
+    """Return a digest of a file's size and content; of a large one 64 blocks spread over it."""
+    size = path.stat().st_size
+    found = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        if size <= SAMPLE_BLOCKS * BLOCK:
+            found.update(file.read())
+        else:
+            for block in range(SAMPLE_BLOCKS):
+                file.seek(block * (size - BLOCK) // (SAMPLE_BLOCKS - 1))
+                found.update(file.read(BLOCK))
+    return found.hexdigest()[:16]
+
+
+def fingerprints(paths: Iterable[Path]) -> list[list[str]]:
+    """Return name and fingerprint of each file."""
+    return [[path.name, fingerprint(path)] for path in paths]
+
+
+def steps() -> list[str]:
+    """Return every step of the workflow, as ``stage.verb_object``."""
+    stages = [file for file in (ROOT / PACKAGE).glob("*/*.py") if file.parent.name not in BY_HAND]
+    found = [file for file in sorted(stages) if "\ndef main(" in file.read_text(encoding="utf-8")]
+    return [f"{file.parent.name}.{file.stem}" for file in found]
+
+
+def step_digest(step: str) -> str:
+    """Return the code digest of a step, as ``stage.verb_object``."""
+    return code_digest(f"workflow_scripts.{step}")
+
+
+def shards(config: Config) -> int:
+    """Return the number of shards, from the budget alone."""
+    return -(-config.text.tokens // config.text.shard_tokens)
+
+
+def shard_tokens(config: Config, shard: int) -> int:
+    """Return the tokens that a shard may hold: the last one holds the rest of the budget."""
+    return min(config.text.shard_tokens, config.text.tokens - shard * config.text.shard_tokens)
+
+
+def _shard_key(config: Config, key: str, shard: int) -> str:
+    """Return the key of a shard: ``key``, whatever the budget, or one of its own if it is smaller.
+
+    So the full shards of a run are also those of a run with a larger budget.
+    """
+    tokens = shard_tokens(config, shard)
+    return key if tokens == config.text.shard_tokens else digest([key, tokens])
+
+
+def _text_key(config: Config) -> str:
+    text = config.text
+    files = {n: fingerprints(source_files(source)) for n, source in text.sources.items()}
+    settings = text.model_dump(
+        include={"sources", "shard_tokens", "context_length", "bytes_per_token", "splits"}
+    )
+    return digest([settings, files, config.seed, step_digest("dataset.sample_documents")])
+
+
+def documents_key(config: Config, shard: int) -> str:
+    """Return the key of the documents that are drawn for a shard."""
+    return _shard_key(config, _text_key(config), shard)
+
+
+def tokens_key(config: Config, shard: int) -> str:
+    """Return the key of a token shard."""
+    template = fingerprint(Path(config.text.template)) if config.text.template else None
+    depends = [
+        _text_key(config),
+        template,
+        [tokenizer_key(config, model) for model in tokenizer_models(config)],
+        step_digest("dataset.tokenize_documents"),
+    ]
+    return _shard_key(config, digest(depends), shard)
+
+
+def tokenizer_models(config: Config) -> list[str]:
+    """Return one model, the first, for each different tokenizer."""
+    first: dict[str, str] = {}
+    for model in config.models:
+        first.setdefault(tokenizer_key(config, model), root(config, model))
+    return list(first.values())
+
+
+def root(config: Config, model: str) -> str:
+    """Return the model at the start of an organism's chain of bases; it trains the tokenizer."""
+    organism = config.models[model].organism
+    while organism is not None and organism.base is not None:
+        model = organism.base
+        organism = config.models[model].organism
+    return model
+
+
+def tokenizer_key(config: Config, model: str) -> str:
+    """Return the key of a model's tokenizer."""
+    source = config.models[model]
+    if source.path is not None:
+        folder = Path(source.path)
+        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = [*_tokenizer_files(folder), *_tokenizer_files(Path(source.adapter or "/nowhere"))]
+        return digest([fingerprints(found), described.get("vocab_size"), source.adapter_revision])
+    return model_key(config, root(config, model))
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    return sorted({*folder.glob("*token*"), *folder.glob("*vocab*"), *folder.glob("*.jinja")})
+
+
+def _model_files(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.safe*")])
+
+
+def model_key(config: Config, model: str) -> str:
+    """Return the key of a model: its training, its files or its revision; and its adapter's."""
+    source = config.models[model]
+    adapter: object = [source.adapter, source.adapter_revision]
+    if source.adapter is not None and source.adapter_revision is None:
+        adapter = [source.adapter, fingerprints(_model_files(Path(source.adapter)))]
+    if source.path is not None:
+        files = fingerprints(_model_files(Path(source.path)))
+        return digest([files, adapter, source.path, step_digest("models.resolve_model")])
+    if source.organism is not None:
+        organism = source.organism
+        base = model_key(config, organism.base) if organism.base else None
+        shared = config.organism.model_dump()
+        own = organism.model_dump(exclude={"base"})
+        return digest([shared, own, base, step_digest("models.train_organism")])
+    return digest([source.model_dump(), adapter, step_digest("models.resolve_model")])
+
+
+def documents_file(config: Config, shard: int) -> str:
+    """Return the documents of a shard, without the ending of table or manifest."""
+    return f"results/store/{documents_key(config, shard)}/documents/shard{shard:03d}"
+
+
+def tokens_file(config: Config, shard: int) -> str:
+    """Return a token shard."""
+    return f"results/store/{tokens_key(config, shard)}/tokens/shard{shard:03d}.h5"
+
+
+def dump_file(config: Config, model: str, group: str, shard: int) -> str:
+    """Return a model's activations of a shard at a group of layers."""
+    key = dump_key(config, model, group, shard)
+    return f"results/store/{key}/{model}/{group}/shard{shard:03d}.h5"
+
+
+def group_of(config: Config, layer: int) -> str:
+    """Return the dump group of a layer."""
+    return next(name for name, layers in config.layers.items() if layer in layers)
+
+
+def dump_key(config: Config, model: str, group: str, shard: int) -> str:
+    """Return the key of one model's activations at one group of layers of a shard.
+
+    The code of ``dump_activations`` is no part of it: an edit redoes the files in place.
+    """
+    return digest(
+        [
+            VERSION,
+            tokens_key(config, shard),
+            model_key(config, model),
+            config.layers[group],
+            config.activations.model_dump(include={"dtype", "compute_dtype"}),
+        ]
+    )

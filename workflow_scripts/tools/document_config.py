@@ -1,0 +1,160 @@
+"""Write config/README.md from the typed settings.
+
+``python -m workflow_scripts.tools.document_config``
+
+A test fails when the file and the settings differ.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Iterator
+from typing import Annotated, Literal, Union
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from workflow_scripts.common.provenance import ROOT
+from workflow_scripts.run.settings import Config, Settings
+
+TARGET = ROOT / "config" / "README.md"
+HEAD = """\
+# Settings
+
+Written from `workflow_scripts/run/settings.py` by
+`python -m workflow_scripts.tools.document_config`.
+
+- `config.yaml`: the offline quickstart, used when no other config is named.
+- `smoke.yaml`: the tests' run. `recovery.yaml`: the long scientific checks (`make validate`).
+- `paper.yaml`, `minder.yaml`: published studies, with their numbers in `published/`.
+  `paper_smoke.yaml`: the first one at small size. `taxonomy.yaml`: classes and categories.
+
+Another config replaces the quickstart's as a whole: `snakemake --cores all --configfile my.yaml`.
+Two models of your own need little:
+
+```yaml
+run: mine
+models:
+  base: path/to/base            # folders in Hugging Face format, or {hub: id, revision: commit}
+  tuned: path/to/tuned
+text:
+  sources:
+    chats: {kind: jsonl, path: chats.jsonl}    # lines with `messages` or `text`
+layers:
+  middle: [6]
+```
+
+Names match `[a-z0-9_]+`. A setting that is unknown, of a wrong type, or at odds with another one
+is refused with one sentence before any work.
+"""
+
+
+def document_config() -> str:
+    """Return the text of config/README.md."""
+    parts = [HEAD]
+    for group, path in sections(Config, ""):
+        title = f"`{path}`" if path else "The file"
+        doc = re.sub(r"\s+", " ", group.__doc__ or "").strip()
+        parts.append(f"## {title}\n\n{doc}\n\n{table(group)}")
+    return "\n".join(parts)
+
+
+def sections(group: type[Settings], path: str) -> Iterator[tuple[type[Settings], str]]:
+    """Yield each group of settings once, with the place where it first stands."""
+    seen: set[type[Settings]] = set()
+    waiting = [(group, path)]
+    while waiting:
+        group, path = waiting.pop(0)
+        if group in seen:
+            continue
+        seen.add(group)
+        yield group, path
+        below = []
+        for name, field in group.model_fields.items():
+            for inner, suffix in groups_in(field.annotation, ""):
+                below.append((inner, f"{path}.{name}{suffix}".lstrip(".")))
+        waiting = below + waiting
+
+
+def groups_in(annotation: object, suffix: str) -> Iterator[tuple[type[Settings], str]]:
+    """Yield the groups of settings that a type mentions; ``.<name>`` marks the keys of a map."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield typing.cast(type[Settings], annotation), suffix
+        return
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) is dict:
+        arguments, suffix = arguments[1:], f"{suffix}.<name>"
+    for argument in arguments:
+        yield from groups_in(argument, suffix)
+
+
+def table(group: type[Settings]) -> str:
+    """Return the Markdown table of one group."""
+    lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in group.model_fields.items():
+        if name not in group.__annotations__:  # told where it is inherited from
+            continue
+        meaning = (field.description or "").replace("|", "\\|")
+        # What may be left out is filled in before the settings are checked.
+        filled = field.is_required() and "; none: " in meaning
+        default = "none" if filled else told_default(field)
+        lines.append(f"| `{name}` | {told_type(field)} | {default} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def told_default(field: FieldInfo) -> str:
+    """Return a field's default in words."""
+    if field.default_factory is not None:
+        return "`{}`"
+    if field.default is PydanticUndefined:
+        return "required"
+    if isinstance(field.default, BaseModel):
+        fields = type(field.default).model_fields
+        needed = [name for name, inner in fields.items() if inner.is_required()]
+        told = ", ".join(f"{name}: {getattr(field.default, name)}" for name in needed)
+        return f"`{{{told}}}`" if told else "see there"
+    return "none" if field.default is None else f"`{field.default}`"
+
+
+def told_type(field: FieldInfo) -> str:
+    """Return a field's type in words."""
+    bounds = [str(m) for m in field.metadata]
+    low = next((b for b in bounds if b.startswith(("Ge", "Gt"))), "")
+    return _told(field.annotation) + (f" {_bound(low)}" if low else "")
+
+
+def _bound(text: str) -> str:
+    sign = "≥" if text.startswith("Ge") else ">"
+    return f"{sign} {re.sub('[^0-9.]', '', text)}"
+
+
+def _told(annotation: object) -> str:
+    names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _told(arguments[0])
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin in (Union, types.UnionType):
+        told = dict.fromkeys(_told(a) for a in arguments if a is not type(None))
+        return " or ".join(told)
+    if origin is list:
+        return f"list of {_told(arguments[0])}"
+    if origin is dict:
+        return f"{_told(arguments[0])}: {_told(arguments[1])}"
+    if annotation in names:
+        return names[annotation]
+    return "group"
+
+
+def main() -> int:
+    """Write the file."""
+    TARGET.write_text(document_config(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
