@@ -19,11 +19,12 @@ MEASURED = """
 import importlib, re, sys
 import pyarrow
 from pathlib import Path
-from workflow_scripts.autointerp import by_latent, contexts
+from workflow_scripts.autointerp import latent_tables
+from workflow_scripts.autointerp.prompting import contexts
 batch, name, *flags = sys.argv[1:]
 step = importlib.import_module("workflow_scripts.autointerp." + name)
 if int(batch):
-    step.BATCH = by_latent.READ_LATENTS = contexts.HELD_LATENTS = int(batch)
+    step.BATCH = latent_tables.READ_LATENTS = contexts.HELD_LATENTS = int(batch)
 code = step.main(flags)
 peak = re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]
 print(1024 * int(peak), pyarrow.default_memory_pool().max_memory())
