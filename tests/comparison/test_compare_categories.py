@@ -21,7 +21,6 @@ from workflow_scripts.comparison import (
 )
 from workflow_scripts.comparison.tables import COLUMNS, change_text, read_csv
 from workflow_scripts.comparison.verdicts import Vote, direction, verdict
-from workflow_scripts.interventions import ablate_categories
 
 COLUMNS_FILE = Path(compare_categories.__file__).with_name("COLUMNS.md")
 
@@ -53,7 +52,6 @@ def test_columns_are_those_documented(table: pd.DataFrame) -> None:
     assert list(vary_decisions.COLUMNS) == tables[2]
     assert list(weight_shares.COLUMNS) == tables[3]
     assert list(explain_gaps.COLUMNS) == tables[4]
-    assert list(ablate_categories.COLUMNS) == tables[5]
 
 
 def test_a_row_per_comparison_seed_labeller_level_and_name(table: pd.DataFrame) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,11 @@ def test_rise_is_that_of_a_model_whose_latents_are_taken_away(tmp_path: Path) ->
     assert [row["own_documents"] for row in rows] == [4] * 6
     assert [row["other_documents"] for row in rows] == [2] * 6
     assert float(str(rows[0]["own_rise"])) == pytest.approx(rise[0, :4].mean(), rel=1e-4)
+
+
+def test_columns_are_those_documented() -> None:
+    text = Path(step.__file__).with_name("COLUMNS.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", text.split("\n## ")[2], re.M) == list(step.COLUMNS)
 
 
 def test_a_category_without_documents_gives_no_row() -> None:

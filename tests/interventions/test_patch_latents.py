@@ -143,7 +143,9 @@ def test_step_writes_every_set(tmp_path: Path) -> None:
     table = pd.read_csv(outputs[0])
     assert list(table) == list(step.COLUMNS)
     text = Path(step.__file__).with_name("COLUMNS.md").read_text(encoding="utf-8")
-    told = re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]*)\|", text.split("\n# ")[1], re.M)))
+    told = re.findall(
+        r"`(\w+)`", "".join(re.findall(r"^\|([^|]*)\|", text.split("\n## ")[1], re.M))
+    )
     assert told == list(step.COLUMNS)
     assert list(table["set"].unique()) == list(step.SETS)
     assert set(table["documents"]) == {4}
