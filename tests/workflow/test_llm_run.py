@@ -42,7 +42,9 @@ def listing() -> Iterator[set[str]]:
 
     def look() -> None:
         while not done.wait(0.1):
-            told = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+            told = subprocess.run(
+                ["ps", "-ewwo", "args"], capture_output=True, text=True, check=True
+            )
             seen.update(told.stdout.splitlines())
 
     thread = threading.Thread(target=look)

@@ -186,7 +186,7 @@ def test_the_key_is_nowhere(
         process = spawn(run, "explain", "--concurrency", "1")
         wait_for(lambda: server.counters.calls >= 1)
         arguments = subprocess.run(
-            ["ps", "-eo", "args"], capture_output=True, text=True, check=True
+            ["ps", "-ewwo", "args"], capture_output=True, text=True, check=True
         ).stdout
         _, err = process.communicate(timeout=20)
         assert process.returncode == 0
