@@ -50,5 +50,5 @@ $(READY): requirements.lock
 
 # Write the lock, and the environments made from it, from the packages installed in .venv.
 lock:
-	@$(BIN)/python -m pip freeze | sed 's/+cpu$$//' | sort -f > requirements.lock
+	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | LC_ALL=C sort -f > requirements.lock
 	@$(BIN)/python -m workflow_scripts.tools.write_environments

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from workflow_scripts.common.provenance import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MARK = re.compile(
     r"# (needs (a GPU|a cluster|a key|the network|the package index|root on Debian or Ubuntu)"
     r"|takes (about an hour|minutes))$"

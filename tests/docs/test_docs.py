@@ -75,7 +75,7 @@ def test_tables_follow_the_code() -> None:
 def test_stages_and_pages_are_linked_from_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for page in PAGES[1:]:
-        assert f"docs/{page.name}" in readme, page.name
+        assert f"({page.relative_to(ROOT)})" in readme, page.name
 
 
 HELPS = [
