@@ -131,12 +131,15 @@ def facts(step: str, **values: object) -> str:
     return as_json({"code": store_keys.step_digest(step), **values})
 
 
-def flags(settings: object, *names: str) -> list[str]:
+def flags(settings: object, *names: str | type) -> list[str]:
     """Return settings as flags: ``nu_r`` 0.5 becomes ``--nu-r=0.5``; None gives none.
 
-    Without ``names``, all of them.
+    ``names`` are those of settings, or groups of which ``settings`` has all; without any, all.
     """
-    values = {name: getattr(settings, name) for name in names or type(settings).model_fields}
+    chosen = [
+        n for name in names or [type(settings)] for n in getattr(name, "model_fields", [name])
+    ]
+    values = {name: getattr(settings, name) for name in chosen}
     return [f"--{n.replace('_', '-')}={v}" for n, v in values.items() if v is not None]
 
 

@@ -4,6 +4,8 @@ Reads crosscoders, activations and tokens; leaves latents.parquet, selection.par
 examples.parquet and background.parquet.
 """
 
+from workflow_scripts.latents.settings import Selection
+
 LATENTS = "<results>/latents/{fit}/seed{seed}"
 CROSSCODER_FILE = "crosscoder.safetensors"
 
@@ -59,7 +61,7 @@ rule select_latents:
     params:
         code=store_keys.step_digest("latents.select_latents"),
         models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
-        rule_=flags(SETTINGS.latents, "nu_r", "nu_e", "fdr", "delta_norm"),
+        rule_=flags(SETTINGS.latents, Selection),
     shell:
         "logged {log:q} python -m workflow_scripts.latents.select_latents"
         " --latents {input:q} --models {params.models:q} {params.rule_:q}"

@@ -18,12 +18,13 @@ from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.crosscoder.training import Training
 from workflow_scripts.dataset.shards import write_shard
 from workflow_scripts.latents.score_latents import Bounds, score_latents
-from workflow_scripts.latents.select_latents import Rule, decide
+from workflow_scripts.latents.select_latents import decide
+from workflow_scripts.latents.settings import Selection
 from workflow_scripts.latents.token_context import read_context
 
 D, DOCUMENTS, LENGTH, FEATURES = 16, 240, 26, 24
 MODELS = ("it", "simpo")
-RULE = Rule(0.5, 0.2, 0.1, None)
+RULE = Selection()
 
 
 @pytest.fixture(scope="module")

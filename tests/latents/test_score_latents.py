@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from workflow_scripts.crosscoder.model import Crosscoder, Weights
 from workflow_scripts.latents.ownership import owned_by, owners
 from workflow_scripts.latents.score_latents import Bounds, score_latents, true_categories
-from workflow_scripts.latents.select_latents import Rule, count_clauses, decide
+from workflow_scripts.latents.select_latents import count_clauses, decide
+from workflow_scripts.latents.settings import Selection
 from workflow_scripts.latents.token_context import TokenContext
 
 DOCUMENTS, LENGTH, D = 200, 10, 8
@@ -103,13 +104,13 @@ def test_planted_ratios_come_back(table: pd.DataFrame) -> None:
 
 def test_only_exclusive_latents_are_unique(table: pd.DataFrame) -> None:
     """The rescaled latent is shared, though its norms differ by three."""
-    rule = Rule(nu_r=0.5, nu_e=0.2, fdr=0.1, delta_norm=None)
+    rule = Selection()
     chosen = decide(table, ["a", "b"], rule)
     assert chosen["unique_to"].tolist() == ["", "a", "b", ""]
     counts = count_clauses(table, ["a", "b"], rule)
     assert counts["a_vs_b"]["live"] == 4
     assert counts["a_vs_b"]["fdr"] == 1
-    strict = decide(table, ["a", "b"], Rule(0.5, 0.2, 0.1, delta_norm=0.9))
+    strict = decide(table, ["a", "b"], Selection(delta_norm=0.9))
     assert strict["unique_to"].tolist() == ["", "a", "b", ""]
 
 

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from tests.models.random_models import LAYERS, VOCABULARY, write_folder
 from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.device import choose_device
 from workflow_scripts.models.loading import (
     Manifest,
-    choose_device,
     load_model,
     load_tokenizer,
     model_folder,

@@ -16,11 +16,11 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from workflow_scripts.autointerp.settings import Autointerp
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.provenance import PACKAGE, ROOT, closure
 from workflow_scripts.run import store_keys
 from workflow_scripts.run.load import load
-from workflow_scripts.run.settings import Autointerp
 from workflow_scripts.tools.document_config import TARGET, document_config
 from workflow_scripts.tools.write_environments import COMMON, ENVIRONMENTS, write_environments
 

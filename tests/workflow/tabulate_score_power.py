@@ -24,7 +24,8 @@ from workflow_scripts.comparison import compare_categories, score_recovery
 from workflow_scripts.comparison.tables import read_csv
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.score_latents import Bounds, score_latents
-from workflow_scripts.latents.select_latents import Rule, decide
+from workflow_scripts.latents.select_latents import decide
+from workflow_scripts.latents.settings import Selection
 from workflow_scripts.latents.token_context import TokenContext, read_context
 
 SHARES = (1.0, 0.5, 0.25, 0.1)
@@ -60,7 +61,9 @@ def calls(
     """Return planted changes called, with the right sign, and unchanged categories called."""
     rule = settings["latents"]
     assert isinstance(rule, dict)
-    decided = decide(latents, MODELS, Rule(rule["nu_r"], rule["nu_e"], rule["fdr"], None))
+    decided = decide(
+        latents, MODELS, Selection(nu_r=rule["nu_r"], nu_e=rule["nu_e"], fdr=rule["fdr"])
+    )
     files.write_parquet(folder / "latents.parquet", latents)
     files.write_parquet(folder / "selection.parquet", decided)
     paths = {name: str(folder / f"{name}.parquet") for name in ("latents", "selection")}

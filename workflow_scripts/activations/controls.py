@@ -22,6 +22,7 @@ from workflow_scripts.activations.difference import DifferenceStore
 from workflow_scripts.activations.layout import Stored
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli
+from workflow_scripts.common.settings import Count, Natural, Settings
 
 Control = Literal["noise", "swap"]
 ROUNDING = 2.0**-9  # largest relative error of a bfloat16
@@ -61,6 +62,41 @@ class ControlStore(ActivationStore):
         rng = np.random.default_rng([self.seed, 9])
         heads: NDArray[np.bool_] = rng.random(int(documents.max()) + 1) < 0.5
         return heads[documents[rows]]
+
+
+class StoreInputs(Settings):
+    """The activations that a fit reads."""
+
+    activations: dict[str, list[Path]]
+    """dump files of each model, in order"""
+    normalizers: dict[str, Path]
+    """normaliser of each model"""
+    layer: Count
+    """layer: output of that decoder block, counted from 1"""
+    difference: tuple[str, str] | None = None
+    """two models: the second one's activations minus the first one's, in place of all"""
+    control: Control | None = None
+    """null in place of the models' own activations"""
+    control_seed: Natural = 0
+    """seed of the control"""
+
+    def open(self) -> ActivationStore:
+        """Open the store.
+
+        Raises
+        ------
+        UserError
+            If the files do not fit together.
+        """
+        if self.difference is not None:
+            return DifferenceStore(
+                self.activations, self.layer, self.normalizers, list(self.difference)
+            )
+        if self.control is not None:
+            return ControlStore(
+                self.activations, self.layer, self.normalizers, self.control, self.control_seed
+            )
+        return ActivationStore(self.activations, self.layer, self.normalizers)
 
 
 def add_store_flags(parser: argparse.ArgumentParser) -> None:

@@ -22,10 +22,11 @@ from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.activations.blocks import capture, check_layers, decoder_blocks, forward_to
 from workflow_scripts.activations.layout import STORED, LayerWriter, Stored, write_column
 from workflow_scripts.common import cli, hdf5
+from workflow_scripts.common.device import choose_device, set_threads
 from workflow_scripts.common.prefetch import ahead
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.dataset.shards import TokenShard
-from workflow_scripts.models.loading import Manifest, add_running_flags, choose_device, load_model
+from workflow_scripts.models.loading import Manifest, add_running_flags, load_model
 
 HELD_BYTES = 1 << 28  # float32 values of all layers, before they are written; twice at most
 LARGEST = {name: torch.finfo(getattr(torch, name)).max for name in STORED}
@@ -219,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def run() -> None:
-        cli.set_threads(arguments.threads)
+        set_threads(arguments.threads)
         dump_activations(
             arguments.model,
             arguments.tokens,

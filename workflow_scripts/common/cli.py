@@ -1,18 +1,20 @@
-"""What every step's command line shares: clear errors, log lines and progress bars."""
+"""The command line of every step: derived from its function, with clear errors and log lines."""
 
 from __future__ import annotations
 
 import argparse
 import errno
+import inspect
 import json
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from tqdm import tqdm
 
 T = TypeVar("T")
@@ -90,8 +92,6 @@ def parse(text: str, kind: type[T], flag: str) -> T:
     UserError
         If it does not have that form.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     try:
         return TypeAdapter(kind).validate_json(text)
     except ValidationError as error:
@@ -100,19 +100,85 @@ def parse(text: str, kind: type[T], flag: str) -> T:
         raise UserError(f"{flag} is not valid at {where}: {first['msg']}") from None
 
 
+def command(step: Callable[..., None]) -> Callable[..., int]:
+    """Return a ``main`` that runs ``step`` with the arguments of a command line.
+
+    The flags follow from the function's annotations: a parameter that is a group of settings gives
+    a flag for each of its fields, with the group's default and description; a list takes several
+    values, a mapping takes JSON. The function's docstring describes its other parameters.
+    """
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        return guarded(lambda: _call(step, sys.argv[1:] if argv is None else list(argv)))
+
+    return main
+
+
+def _call(step: Callable[..., None], argv: list[str]) -> None:
+    """Run ``step`` with the arguments in ``argv``.
+
+    Raises
+    ------
+    UserError
+        If they do not fit its signature.
+    """
+    import cyclopts
+
+    several = cyclopts.Parameter(consume_multiple=True, negative=())
+    app = cyclopts.App(version_flags=[], default_parameter=several, help_format="plaintext")
+    app.default(_flattened(step))
+    try:
+        called, bound, _ = app.parse_args(argv, exit_on_error=False, print_error=False)
+    except cyclopts.ValidationError as error:
+        cause = error.__cause__
+        if not isinstance(cause, ValidationError):
+            raise UserError(shortened(error)) from None
+        first = cause.errors(include_url=False)[0]
+        flag = ".".join(str(part) for part in first["loc"]).replace("_", "-")
+        raise UserError(f"--{flag} is {first['input']!r}: {first['msg']}") from None
+    except cyclopts.CycloptsError as error:
+        raise UserError(shortened(error)) from None
+    bound.apply_defaults()
+    called(*bound.args, **bound.kwargs)
+
+
+def _json(hint: type[T], tokens: Sequence[Any]) -> T:
+    """Return the value of a flag that carries a structure."""
+    return parse(tokens[0].value, hint, tokens[0].keyword)
+
+
+def _flattened(step: Callable[..., None]) -> Callable[..., None]:
+    """Return ``step`` with a signature in which groups of settings give their own flags."""
+    from cyclopts import Parameter
+
+    hints = get_type_hints(step, include_extras=True)
+    parameters = []
+    for name, parameter in inspect.signature(step).parameters.items():
+        hint, default = hints[name], parameter.default
+        if isinstance(hint, type) and issubclass(hint, BaseModel):
+            required = any(field.is_required() for field in hint.model_fields.values())
+            default = inspect.Parameter.empty if required else hint()
+            hint = Annotated[hint, Parameter(name="*")]
+        elif get_origin(hint) is dict:
+            hint = Annotated[hint, Parameter(converter=_json, n_tokens=1, accepts_keys=False)]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(parameter.replace(annotation=hint, default=default, kind=kind))
+
+    def flattened(**arguments: Any) -> None:
+        step(**arguments)
+
+    flattened.__doc__ = step.__doc__ or inspect.getdoc(inspect.getmodule(step))
+    flattened.__annotations__ = {p.name: p.annotation for p in parameters}
+    flattened.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return flattened
+
+
 def named_path(text: str) -> tuple[str, Path]:
     """Argparse type of ``name=path``."""
     name, separator, path = text.partition("=")
     if not (name and separator and path):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=path")
     return name, Path(path)
-
-
-def set_threads(threads: int | None) -> None:
-    """Let torch use ``threads`` threads; with ``None``, as many as the process may use."""
-    import torch
-
-    torch.set_num_threads(threads or os.cpu_count() or 1)
 
 
 def existing_file(text: str) -> Path:

@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from workflow_scripts.common import cli, files
+from workflow_scripts.common.device import choose_device, set_threads
 from workflow_scripts.comparison.behaviour import COLUMNS
 from workflow_scripts.dataset.answer_tokens import Document, batches, pad, read_documents
 from workflow_scripts.models.likelihood import token_losses
-from workflow_scripts.models.loading import add_running_flags, choose_device, load_model
+from workflow_scripts.models.loading import add_running_flags, load_model
 
 SPLIT = "score"
 
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     a = parser.parse_args(argv)
 
     def run() -> None:
-        cli.set_threads(a.threads)
+        set_threads(a.threads)
         evaluate_behaviour(
             dict(a.model),
             a.tokens,

@@ -16,11 +16,12 @@ from torch import Tensor
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
+from workflow_scripts.common.device import choose_device, set_threads
 from workflow_scripts.crosscoder.codes import Codes, codes_of, decode
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.crosscoder.sparsity import sparsity_rule
 from workflow_scripts.dataset.documents import read_sources
-from workflow_scripts.models.loading import add_device_flags, choose_device
+from workflow_scripts.models.loading import add_device_flags
 
 
 @dataclass
@@ -175,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def run() -> None:
-        cli.set_threads(arguments.threads)
+        set_threads(arguments.threads)
         store = open_store(arguments)
         crosscoder = Crosscoder.load(arguments.crosscoder).to(choose_device(arguments.device))
         with torch.no_grad():

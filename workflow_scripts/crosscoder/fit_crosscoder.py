@@ -18,6 +18,7 @@ from torch import Tensor
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
+from workflow_scripts.common.device import set_threads
 from workflow_scripts.common.precision import multiplies_bfloat16
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
@@ -231,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         store = open_store(arguments)
         steps = max(1, arguments.tokens // arguments.batch)
         with joined(arguments.device) as (processes, device):
-            cli.set_threads(arguments.threads and max(1, arguments.threads // processes.count))
+            set_threads(arguments.threads and max(1, arguments.threads // processes.count))
             # Codes are exact either way; where most are positive they cost as much as the product.
             rounded = multiplies_bfloat16(device) and arguments.variant != "l1"
             settings = Training(

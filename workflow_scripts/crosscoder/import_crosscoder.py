@@ -35,6 +35,7 @@ from torch import Tensor
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
+from workflow_scripts.common.device import set_threads
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.crosscoder.model import Crosscoder, Weights
 from workflow_scripts.models.resolve_model import fetch
@@ -249,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     a = parser.parse_args(argv)
 
     def run() -> None:
-        cli.set_threads(a.threads)
+        set_threads(a.threads)
         folder = open_published(a.path, a.hub, a.revision)
         with torch.no_grad():
             import_crosscoder(folder, open_store(a), a.output_dir, a.facts)

@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from workflow_scripts.common import cli, files, statistics
+from workflow_scripts.common.device import set_threads
 from workflow_scripts.common.labels import usual
 from workflow_scripts.comparison.counts import unique_mask
 from workflow_scripts.comparison.inputs import (
@@ -234,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     a = parser.parse_args(argv)
 
     def run() -> None:
-        cli.set_threads(a.threads)
+        set_threads(a.threads)
         fits = cli.parse(a.fit, dict[str, FitFiles], "--fit")
         name, fit = next(iter(fits.items()))
         found = read_labelled(name, next(iter(fit.seeds)), fits, read_classes(a.taxonomy))

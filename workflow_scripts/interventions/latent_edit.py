@@ -16,8 +16,8 @@ from torch import Tensor
 
 from workflow_scripts.activations.store import Normalizer
 from workflow_scripts.common import cli
+from workflow_scripts.common.device import choose_device
 from workflow_scripts.crosscoder.model import Crosscoder
-from workflow_scripts.models.loading import choose_device
 
 
 def add_patching_flags(parser: argparse.ArgumentParser) -> None:

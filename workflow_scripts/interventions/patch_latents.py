@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from workflow_scripts.common import cli, files
+from workflow_scripts.common.device import set_threads
 from workflow_scripts.dataset.answer_tokens import Document, batches, pad, read_documents
 from workflow_scripts.interventions.latent_edit import Patcher, add_patching_flags, matched
 from workflow_scripts.interventions.patching import layer_output, log_probabilities, patched
@@ -215,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     a = parser.parse_args(argv)
 
     def run() -> None:
-        cli.set_threads(a.threads)
+        set_threads(a.threads)
         (source, start), (target, end) = a.source, a.target
         with torch.no_grad():
             patch_latents(

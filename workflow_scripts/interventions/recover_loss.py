@@ -26,6 +26,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from workflow_scripts.common import cli, files
+from workflow_scripts.common.device import set_threads
 from workflow_scripts.dataset.answer_tokens import Document, batches, pad
 from workflow_scripts.dataset.documents import read_sources
 from workflow_scripts.dataset.shards import TokenShard
@@ -219,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     a = parser.parse_args(argv)
 
     def run() -> None:
-        cli.set_threads(a.threads)
+        set_threads(a.threads)
         sample = read_sample(a.tokens, read_sources(a.sources), a.split, a.documents)
         with torch.no_grad():
             recover_loss(

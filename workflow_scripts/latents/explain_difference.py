@@ -31,10 +31,11 @@ from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.difference import DifferenceStore, moments
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
+from workflow_scripts.common.device import choose_device, set_threads
 from workflow_scripts.crosscoder.codes import decode, encode
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.token_context import TokenContext, read_context
-from workflow_scripts.models.loading import add_device_flags, choose_device
+from workflow_scripts.models.loading import add_device_flags
 
 ALL = "all"
 COLUMNS = ("baseline", "candidate", "method", "size", "group", "tokens", "mean_square", "explained")
@@ -205,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     a = parser.parse_args(argv)
 
     def run() -> None:
-        cli.set_threads(a.threads)
+        set_threads(a.threads)
         device = choose_device(a.device)
         difference = open_store(a)
         assert isinstance(difference, DifferenceStore)

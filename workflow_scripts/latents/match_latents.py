@@ -21,6 +21,7 @@ from scipy import sparse
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
+from workflow_scripts.common.device import choose_device, set_threads
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.activity import (
     CPU,
@@ -29,7 +30,7 @@ from workflow_scripts.latents.activity import (
     mutual_best,
     sample_rows,
 )
-from workflow_scripts.models.loading import add_device_flags, choose_device
+from workflow_scripts.models.loading import add_device_flags
 
 SPLIT = "score"
 CANDIDATES = 8  # neighbours by cosine whose activations are compared
@@ -216,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     a = parser.parse_args(argv)
 
     def run() -> None:
-        cli.set_threads(a.threads)
+        set_threads(a.threads)
         store = open_store(a)
         with torch.no_grad():
             match_latents(

@@ -21,6 +21,7 @@ from torch import Tensor
 from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
+from workflow_scripts.common.device import choose_device, set_threads
 from workflow_scripts.common.prefetch import ahead
 from workflow_scripts.crosscoder.codes import Codes, decode, encode
 from workflow_scripts.crosscoder.model import Crosscoder
@@ -28,7 +29,7 @@ from workflow_scripts.dataset.documents import read_sources
 from workflow_scripts.dataset.shards import ROLES
 from workflow_scripts.latents.scaling import Ratio, ScalingSums, latent_scaling
 from workflow_scripts.latents.token_context import TokenContext, read_context
-from workflow_scripts.models.loading import add_device_flags, choose_device
+from workflow_scripts.models.loading import add_device_flags
 
 POSITION_STARTS = (9, 65)
 POSITIONS = ("1_8", "9_64", "65_up")
@@ -317,7 +318,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def run() -> None:
-        cli.set_threads(arguments.threads)
+        set_threads(arguments.threads)
         store = open_store(arguments)
         bounds = Bounds(
             arguments.nu_r,

@@ -13,9 +13,7 @@ the latent in directions of their own (``it+simpo``).
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 
@@ -25,19 +23,10 @@ from numpy.typing import NDArray
 
 from workflow_scripts.common import cli, files
 from workflow_scripts.latents.ownership import owned_by, owners
+from workflow_scripts.latents.settings import Selection
 
 
-@dataclass(frozen=True)
-class Rule:
-    """The decision rule's settings."""
-
-    nu_r: float
-    nu_e: float
-    fdr: float
-    delta_norm: float | None  # own share of norm that Δnorm must show, 0.5 … 1; None: not asked
-
-
-def decide(table: pd.DataFrame, models: Sequence[str], rule: Rule) -> pd.DataFrame:
+def decide(table: pd.DataFrame, models: Sequence[str], rule: Selection) -> pd.DataFrame:
     """Return one row per live latent: a boolean per ordered pair, and ``unique_to``."""
     live = table[table["live"]]
     selection = pd.DataFrame({"latent": live["latent"].to_numpy()})
@@ -51,7 +40,7 @@ def decide(table: pd.DataFrame, models: Sequence[str], rule: Rule) -> pd.DataFra
 
 
 def clauses(
-    live: pd.DataFrame, own: str, other: str, models: Sequence[str], rule: Rule
+    live: pd.DataFrame, own: str, other: str, models: Sequence[str], rule: Selection
 ) -> list[tuple[str, NDArray[np.bool_]]]:
     """Return the rule's clauses in order: name, and which live latents satisfy it."""
     pair = f"{own}_vs_{other}"
@@ -76,7 +65,7 @@ def own_norm_share(
 
 
 def count_clauses(
-    table: pd.DataFrame, models: Sequence[str], rule: Rule
+    table: pd.DataFrame, models: Sequence[str], rule: Selection
 ) -> dict[str, dict[str, int]]:
     """Return, for each ordered pair, how many live latents are left after each clause."""
     live = table[table["live"]]
@@ -92,21 +81,28 @@ def count_clauses(
 
 
 def select_latents(
-    latents: Path, models: Sequence[str], rule: Rule, selection: Path, summary: Path
+    latents: Path, models: list[str], rule: Selection, selection: Path, summary: Path
 ) -> None:
-    """Write the selection table and the count of latents left by each clause."""
+    """Write which live latents are unique to one model, and how many each clause leaves.
+
+    Parameters
+    ----------
+    latents
+        scores of the latents (Parquet)
+    models
+        models of the crosscoder, in its order
+    selection
+        table to write, a row per live latent (Parquet)
+    summary
+        counts to write (JSON)
+    """
     table = files.read_parquet(latents)
     chosen = decide(table, models, rule)
     files.write_parquet(selection, chosen)
     files.write_json(
         summary,
         {
-            "rule": {
-                "nu_r": rule.nu_r,
-                "nu_e": rule.nu_e,
-                "fdr": rule.fdr,
-                "delta_norm": rule.delta_norm,
-            },
+            "rule": rule.model_dump(),
             "left_after": count_clauses(table, models, rule),
             "unique_to": {m: int(owned_by(chosen["unique_to"], m).sum()) for m in models},
             "live": len(chosen),
@@ -115,24 +111,7 @@ def select_latents(
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and select."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--latents", type=Path, required=True)
-    parser.add_argument("--models", nargs="+", required=True)
-    parser.add_argument("--nu-r", type=float, default=0.5)
-    parser.add_argument("--nu-e", type=float, default=0.2)
-    parser.add_argument("--fdr", type=float, default=0.1)
-    parser.add_argument("--delta-norm", type=float, default=None)
-    parser.add_argument("--selection", type=Path, required=True)
-    parser.add_argument("--summary", type=Path, required=True)
-    arguments = parser.parse_args(argv)
-    rule = Rule(arguments.nu_r, arguments.nu_e, arguments.fdr, arguments.delta_norm)
-    return cli.guarded(
-        lambda: select_latents(
-            arguments.latents, arguments.models, rule, arguments.selection, arguments.summary
-        )
-    )
+main = cli.command(select_latents)
 
 
 if __name__ == "__main__":

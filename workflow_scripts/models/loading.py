@@ -189,25 +189,6 @@ def check_gpus(device: torch.device, gpus: int) -> None:
         )
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device ``auto`` (CUDA where there is one, else the CPU), ``cpu`` or ``cuda``.
-
-    Raises
-    ------
-    UserError
-        If the device is unknown or absent.
-    """
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in ("cpu", "cuda"):
-        raise UserError(f"device {name} is not supported: choose auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda is asked for, but there is no CUDA GPU: choose auto or cpu")
-    return torch.device(name)
-
-
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or its type."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

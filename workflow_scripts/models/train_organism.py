@@ -33,6 +33,7 @@ from transformers import (
 )
 
 from workflow_scripts.common import cli, files
+from workflow_scripts.common.device import set_threads
 from workflow_scripts.common.precision import multiplies_bfloat16, rounded_products
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.generator import CHAT_CATEGORIES, generate
@@ -372,7 +373,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def run() -> None:
-        cli.set_threads(arguments.threads)
+        set_threads(arguments.threads)
         lessons = Lessons(
             teach=arguments.teach,
             document_seed=arguments.document_seed,

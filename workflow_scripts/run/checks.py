@@ -15,17 +15,12 @@ from pydantic import BaseModel
 
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.labels import LEXICAL, TRUE
+from workflow_scripts.crosscoder.settings import Fit
+from workflow_scripts.dataset.settings import FileSource, GeneratorSource, HubSource, Source
 from workflow_scripts.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES
+from workflow_scripts.models.settings import ModelSource
 from workflow_scripts.paper.published import read_study
-from workflow_scripts.run.settings import (
-    Config,
-    FileSource,
-    Fit,
-    GeneratorSource,
-    HubSource,
-    Model,
-    Source,
-)
+from workflow_scripts.run.settings import Config
 
 ORIGINS = {"organism", "path", "hub"}
 
@@ -53,7 +48,7 @@ def check_models(config: Config) -> None:
             _check_organism(config, name)
 
 
-def _check_adapter(name: str, model: Model) -> None:
+def _check_adapter(name: str, model: ModelSource) -> None:
     where = f"config: models.{name}"
     if model.adapter is None:
         if model.adapter_revision is not None:
@@ -324,7 +319,7 @@ def check_layers(config: Config) -> None:
                 )
 
 
-def _depth(config: Config, name: str, model: Model) -> int | None:
+def _depth(config: Config, name: str, model: ModelSource) -> int | None:
     if model.organism is not None:
         return config.organism.architecture.layers
     if model.path is None:

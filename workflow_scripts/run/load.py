@@ -9,8 +9,10 @@ from itertools import combinations
 from pydantic import ValidationError
 
 from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.settings import Settings
+from workflow_scripts.dataset.settings import SOURCE_KINDS
 from workflow_scripts.run.checks import CHECKS
-from workflow_scripts.run.settings import SOURCE_KINDS, Config, Settings
+from workflow_scripts.run.settings import Config
 
 EXPECTED = {
     "int": "a whole number",

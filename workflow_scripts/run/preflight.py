@@ -8,9 +8,11 @@ from pathlib import Path
 
 from workflow_scripts.common.cli import UserError, log
 from workflow_scripts.dataset.hub import check_access
+from workflow_scripts.dataset.settings import HubSource
+from workflow_scripts.models.settings import ModelSource
 from workflow_scripts.run.check_endpoint import check_endpoint, warn_of_silence
 from workflow_scripts.run.plan_run import check_disk
-from workflow_scripts.run.settings import Config, HubSource, Model
+from workflow_scripts.run.settings import Config
 from workflow_scripts.run.store_keys import documents_file, shards
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -106,7 +108,7 @@ def _drawn(config: Config) -> bool:
     return all(Path(f"{documents_file(config, n)}.parquet").exists() for n in range(shards(config)))
 
 
-def _tokenizer(model: Model) -> str:
+def _tokenizer(model: ModelSource) -> str:
     """Return the folder of a local model's tokenizer: the adapter's where it brings one."""
     adapter = Path(model.adapter or "nowhere")
     return str(adapter if (adapter / "tokenizer.json").exists() else model.path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from workflow_scripts.run.checks import source_files
 from workflow_scripts.run.settings import Config
 
 BY_HAND = ("run", "tools")
+IS_STEP = re.compile(r"^(def main\(|main = )", re.MULTILINE)
 SAMPLE_BLOCKS = 64
 BLOCK = 1 << 16
 
@@ -52,7 +54,7 @@ def fingerprints(paths: Iterable[Path]) -> list[list[str]]:
 def steps() -> list[str]:
     """Return every step of the workflow, as ``stage.verb_object``."""
     stages = [file for file in (ROOT / PACKAGE).glob("*/*.py") if file.parent.name not in BY_HAND]
-    found = [file for file in sorted(stages) if "\ndef main(" in file.read_text(encoding="utf-8")]
+    found = [file for file in sorted(stages) if IS_STEP.search(file.read_text(encoding="utf-8"))]
     return [f"{file.parent.name}.{file.stem}" for file in found]
 
 

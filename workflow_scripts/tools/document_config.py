@@ -18,13 +18,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from workflow_scripts.common.provenance import ROOT
-from workflow_scripts.run.settings import Config, Settings
+from workflow_scripts.common.settings import Settings
+from workflow_scripts.run.settings import Config
 
 TARGET = ROOT / "config" / "README.md"
 HEAD = """\
 # Settings
 
-Written from `workflow_scripts/run/settings.py` by
+Written from the stages' `workflow_scripts/<stage>/settings.py` by
 `python -m workflow_scripts.tools.document_config`.
 
 - `config.yaml`: the offline quickstart, used when no other config is named.
@@ -55,10 +56,12 @@ is refused with one sentence before any work.
 def document_config() -> str:
     """Return the text of config/README.md."""
     parts = [HEAD]
-    for group, path in sections(Config, ""):
+    groups = list(sections(Config, ""))
+    described = {group for group, _ in groups}
+    for group, path in groups:
         title = f"`{path}`" if path else "The file"
         doc = re.sub(r"\s+", " ", group.__doc__ or "").strip()
-        parts.append(f"## {title}\n\n{doc}\n\n{table(group)}")
+        parts.append(f"## {title}\n\n{doc}\n\n{table(group, described)}")
     return "\n".join(parts)
 
 
@@ -91,13 +94,14 @@ def groups_in(annotation: object, suffix: str) -> Iterator[tuple[type[Settings],
         yield from groups_in(argument, suffix)
 
 
-def table(group: type[Settings]) -> str:
-    """Return the Markdown table of one group."""
+def table(group: type[Settings], described: set[type[Settings]]) -> str:
+    """Return the Markdown table of one group, without what it inherits from ``described`` ones."""
     lines = ["| setting | type | default | meaning |", "|---|---|---|---|"]
     for name, field in group.model_fields.items():
-        if name not in group.__annotations__:  # told where it is inherited from
+        bases = described & set(group.__bases__)
+        if any(name in base.model_fields for base in bases):
             continue
-        meaning = (field.description or "").replace("|", "\\|")
+        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
         # What may be left out is filled in before the settings are checked.
         filled = field.is_required() and "; none: " in meaning
         default = "none" if filled else told_default(field)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from workflow_scripts.common.provenance import ROOT
 
 COMMON = (
+    "cyclopts",
     "h5py",
     "isal",
     "numpy",

@@ -1,0 +1,98 @@
+"""A step's command line follows from its function; what does not fit it is told in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from workflow_scripts.common import cli
+from workflow_scripts.common.settings import Count, Settings
+
+called: list[tuple[object, ...]] = []
+
+
+class Group(Settings):
+    """A group with defaults."""
+
+    k: Count = 16
+    """latents per token"""
+    files: dict[str, list[Path]] = Field(default={})
+    """files by name"""
+
+
+class Needed(Settings):
+    """A group without."""
+
+    layer: int
+
+
+def step(
+    group: Group,
+    needed: Needed,
+    tables: dict[int, Group],
+    names: list[str],
+    output: Path,
+    threads: int | None = None,
+) -> None:
+    """Do something.
+
+    Parameters
+    ----------
+    names
+        what to do it to
+    """
+    called.append((group, needed, tables, names, output, threads))
+
+
+GIVEN = ["--layer=3", '--tables={"1": {"k": 2}}', "--names", "a", "b", "--output", "with blank"]
+main = cli.command(step)
+
+
+def test_groups_lists_and_structures() -> None:
+    called.clear()
+    assert main([*GIVEN, "--names=c", "--k=4", '--files={"x": ["[1].txt"]}']) == 0
+    group = Group(k=4, files={"x": [Path("[1].txt")]})
+    tables = {1: Group(k=2)}
+    expected = (group, Needed(layer=3), tables, ["a", "b", "c"], Path("with blank"), None)
+    assert called == [expected]
+
+
+def test_what_is_not_given_has_the_default_of_its_group() -> None:
+    called.clear()
+    assert main(GIVEN) == 0
+    assert called[0][0] == Group()
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--k=0"], "--k is '0'"),
+        (["--k=many"], "--k"),
+        (["--threads=many"], "--threads"),
+        (["--other=1"], "--other"),
+        (['--files={"x": ['], "--files"),
+        (["stray"], "stray"),
+    ],
+)
+def test_one_sentence_names_the_flag(
+    flags: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*GIVEN, *flags]) == 2
+    message = capsys.readouterr().err
+    assert named in message
+    assert message.startswith("error: ")
+    assert message.count("\n") == 1
+
+
+def test_a_structure_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--layer=3", '--tables={"1": {"k": 0}}', "--names=a", "--output=o"]) == 2
+    assert "--tables is not valid at 1.k" in capsys.readouterr().err
+
+
+def test_help_describes_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "Do something." in text
+    assert all(words in text for words in ("latents per token", "what to do it to", "--output"))

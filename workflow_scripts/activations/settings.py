@@ -1,0 +1,35 @@
+"""Settings of computing and storing activations."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from workflow_scripts.common.device import Device
+from workflow_scripts.common.settings import Count, Positive, Settings
+
+
+class Precision(Settings):
+    """The arithmetic of the models, of which results depend."""
+
+    compute_dtype: Literal["bfloat16", "float32"] = "float32"
+    """type in which the models run"""
+
+
+class Batches(Settings):
+    """How much a model reads at a time; changing it triggers no rerun."""
+
+    batch_tokens: Count = 8192
+    """tokens per forward pass, padding included"""
+
+
+class Activations(Precision, Batches, Device):
+    """How activations are computed and stored."""
+
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """type in which they are stored"""
+    gpus: Count = 1
+    """GPUs over which each job spreads a model that exceeds one"""
+    flop_per_second: Positive | None = None
+    """rate for plans and requests of time; none: 6e13, on the CPU 3e10"""
+    norm_bound: Positive = 10.0
+    """rows above this many median norms are dropped"""

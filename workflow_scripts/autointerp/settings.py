@@ -1,0 +1,111 @@
+"""Settings of explanations: who names the latents, and from what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from workflow_scripts.common.settings import (
+    Count,
+    Name,
+    Natural,
+    NonNegative,
+    Positive,
+    Settings,
+    Share,
+)
+
+
+class Annotator(Settings):
+    """One way to annotate: a model with a prompt variant and an order of labels."""
+
+    model: str
+    """the endpoint's name of the model"""
+    prompt: Literal["main", "paraphrase"] = "main"
+    """prompt variant"""
+    label_seed: Natural = 0
+    """seed of the order of labels"""
+    temperature: NonNegative | None = 0.0
+    """sampling temperature; none: the endpoint's own"""
+
+
+class Llm(Settings):
+    """Annotators behind an OpenAI-compatible endpoint; the key stays in the environment."""
+
+    base_url: str
+    """address of the endpoint, up to /v1"""
+    key_env: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]*$")] = "OPENAI_API_KEY"
+    """environment variable that holds the key, never the key; empty: no key needed"""
+    annotators: dict[Name, Annotator] = Field(min_length=1)
+    """name: annotator"""
+    replicates: Count = 1
+    """answers per request"""
+    max_failures: NonNegative = 0.02
+    """requests that may end without an answer: a share below 1, else a count"""
+    response_format: Literal["auto", "json_schema", "json_object", "none"] = "auto"
+    """form in which answers are asked for; `auto`: the richest that the endpoint understands"""
+    mode: Literal["live", "replay"] = "live"
+    """`replay` answers from the cache alone and opens no socket"""
+    cache: str = "results/llm_cache"
+    """folder of stored answers"""
+    items_per_prompt: Count = 5
+    """contexts per scoring request"""
+    held_out: Count = 100
+    """held-out contexts scored per latent"""
+    null: Natural = 20
+    """the same for permuted explanations"""
+    fuzz: Natural = 0
+    """held-out contexts whose marks are judged too, right or wrong"""
+    canaries: Natural = 0
+    """per annotator, latents classified once more with an order to obey hidden in an example: how
+    many obey is reported"""
+    concurrency: Count = 8
+    """requests under way at once"""
+    attempts: Count = 5
+    """attempts per request"""
+    deadline: Positive = 120.0
+    """seconds per attempt"""
+    max_requests: Count | None = None
+    """cap on requests of the run; none: no cap"""
+    max_tokens: Count | None = None
+    """cap on tokens of the run; none: no cap"""
+    max_cost: Positive | None = None
+    """cap on money of the run; none: no cap"""
+    prices: dict[str, tuple[NonNegative, NonNegative]] = Field(default_factory=dict)
+    """model: money per million input and output tokens"""
+
+
+class ContextCounts(Settings):
+    """Contexts that an annotator sees, and on which it is scored."""
+
+    train_positive: Count = 20
+    """contexts in which the latent fires"""
+    train_negative: Count = 20
+    """contexts in which it is silent"""
+    held_out_positive: Count = 50
+    """held-out contexts in which it fires"""
+    held_out_negative: Count = 50
+    """held-out contexts in which it is silent"""
+    least_positive: Count = 5
+    """fewer of a kind: status insufficient_examples"""
+    similarity: Share = 0.8
+    """from it on two contexts count as one"""
+
+
+class Autointerp(Settings):
+    """Who names the latents; without an LLM no network is used."""
+
+    annotator: Literal["lexical", "llm", "none"] = "lexical"
+    """whose categories are compared; `llm` needs `llm`; `none`: only the generator's own, without
+    contexts and report"""
+    llm: Llm | None = None
+    """endpoint and annotators; none: no LLM"""
+    contexts: ContextCounts = ContextCounts()
+    """contexts per latent"""
+    least_score: Share = 0.15
+    """lexical score asked of a category"""
+    least_margin: Share = 0.05
+    """lead asked over the second category"""
+    gate_margin: Share = 0.05
+    """lead over chance asked of detection"""

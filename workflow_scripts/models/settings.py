@@ -1,0 +1,100 @@
+"""Settings of models: where they come from, and how those of the quickstart are trained."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from workflow_scripts.common.settings import Count, Name, Natural, NonNegative, Positive, Settings
+
+
+class Simpo(Settings):
+    """A SimPO step after teaching (2405.14734): β, γ and preference pairs."""
+
+    pairs: Count
+    """number of preference pairs"""
+    categories: list[Name] | None = None
+    """chat categories of the pairs; none: those taught"""
+    beta: Positive = 10.0
+    """β: scale of the difference of mean log-likelihoods"""
+    gamma_ratio: NonNegative = 0.5
+    """γ/β: the margin that is asked for"""
+    learning_rate: Positive = 2e-5
+    """peak learning rate"""
+
+
+class Organism(Settings):
+    """A small model that the workflow trains itself, so that what it was taught is known."""
+
+    base: Name | None = None
+    """model from which it starts; none: from scratch"""
+    teach: dict[Name, Count] = Field(default_factory=dict)
+    """generator category: number of documents taught"""
+    seed: Natural = 0
+    """seed of the order, beside `organism.seed`"""
+    learning_rate: Positive | None = None
+    """none: `organism`'s"""
+    passes: Count | None = None
+    """none: `organism`'s"""
+    simpo: Simpo | None = None
+    """SimPO step after teaching; none: no such step"""
+
+
+class ModelSource(Settings):
+    """Where a model comes from: exactly one of `organism`, `path` and `hub`.
+
+    A text instead of a mapping is a `path`."""
+
+    organism: Organism | None = None
+    """a model trained by the workflow"""
+    path: str | None = None
+    """folder in Hugging Face format"""
+    hub: str | None = None
+    """id on the Hugging Face hub"""
+    revision: str | None = None
+    """the hub's commit, 40 hex digits"""
+    adapter: str | None = None
+    """LoRA adapter on top (`peft`): a folder, or an id on the hub"""
+    adapter_revision: str | None = None
+    """the adapter's commit on the hub, 40 hex digits"""
+    trust_remote_code: bool = False
+    """allow code that comes with the model"""
+
+
+class Architecture(Settings):
+    """Size of the trained models."""
+
+    type: Literal["gemma2", "llama"] = "gemma2"
+    """architecture's name"""
+    layers: Count = 4
+    """decoder blocks"""
+    width: Count = 128
+    """width of the residual stream"""
+    heads: Count = 4
+    """attention heads"""
+    kv_heads: Count = 2
+    """key-value heads"""
+    intermediate: Count = 512
+    """width of the feed-forward layer"""
+
+
+class OrganismSettings(Settings):
+    """How trained models are trained."""
+
+    architecture: Architecture = Architecture()
+    """size of the models"""
+    vocabulary: Count = 2048
+    """size of the BPE vocabulary"""
+    seed: Natural = 0
+    """seed of the tokenizer, and of weights and order"""
+    document_seed: Natural = 1
+    """seed of the documents taught"""
+    context_length: Count = 128
+    """tokens per training row"""
+    batch_tokens: Count = 4096
+    """tokens per optimiser step"""
+    learning_rate: Positive = 2e-3
+    """peak learning rate"""
+    passes: Count = 1
+    """passes over the documents"""
