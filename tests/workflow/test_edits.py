@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Run
 from tests.workflow import running
-from tests.workflow.conftest import Run
 from workflow_scripts.common.provenance import PACKAGE, closure
 from workflow_scripts.run import store_keys
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.conftest import Run
 from tests.run.test_settings import Raw, put, smoke
 from tests.workflow import running
-from tests.workflow.conftest import Run
 from workflow_scripts.run import store_keys
 from workflow_scripts.run.load import load
 

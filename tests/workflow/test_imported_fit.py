@@ -13,9 +13,9 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from tests.conftest import Run
 from tests.run.test_settings import put, smoke
 from tests.workflow import running
-from tests.workflow.conftest import Run
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.run.load import load

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from tests.autointerp.fake_server import counters, serving
+from tests.conftest import Run
 from tests.workflow import running
-from tests.workflow.conftest import Run
 
 pytestmark = pytest.mark.workflow
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 import yaml
 
+from tests.conftest import Run
 from tests.run.test_settings import put, smoke
 from tests.workflow import running
-from tests.workflow.conftest import Run
 from workflow_scripts.crosscoder.model import Crosscoder
 
 pytestmark = pytest.mark.workflow

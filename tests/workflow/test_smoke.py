@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Run
 from tests.workflow import running
-from tests.workflow.conftest import Run
 
 pytestmark = pytest.mark.workflow
 
