@@ -111,6 +111,7 @@ def command(step: Callable[..., None]) -> Callable[..., int]:
     def main(argv: Sequence[str] | None = None) -> int:
         return guarded(lambda: _call(step, sys.argv[1:] if argv is None else list(argv)))
 
+    main.step = step  # type: ignore[attr-defined]
     return main
 
 
