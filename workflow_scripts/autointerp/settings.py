@@ -30,25 +30,18 @@ class Annotator(Settings):
     """sampling temperature; none: the endpoint's own"""
 
 
-class Llm(Settings):
-    """Annotators behind an OpenAI-compatible endpoint; the key stays in the environment."""
+class Annotators(Settings):
+    """Who answers, and how often."""
 
-    base_url: str
-    """address of the endpoint, up to /v1"""
-    key_env: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]*$")] = "OPENAI_API_KEY"
-    """environment variable that holds the key, never the key; empty: no key needed"""
     annotators: dict[Name, Annotator] = Field(min_length=1)
     """name: annotator"""
     replicates: Count = 1
     """answers per request"""
-    max_failures: NonNegative = 0.02
-    """requests that may end without an answer: a share below 1, else a count"""
-    response_format: Literal["auto", "json_schema", "json_object", "none"] = "auto"
-    """form in which answers are asked for; `auto`: the richest that the endpoint understands"""
-    mode: Literal["live", "replay"] = "live"
-    """`replay` answers from the cache alone and opens no socket"""
-    cache: str = "results/llm_cache"
-    """folder of stored answers"""
+
+
+class PromptCounts(Settings):
+    """What goes into the requests."""
+
     items_per_prompt: Count = 5
     """contexts per scoring request"""
     held_out: Count = 100
@@ -60,20 +53,61 @@ class Llm(Settings):
     canaries: Natural = 0
     """per annotator, latents classified once more with an order to obey hidden in an example: how
     many obey is reported"""
+
+
+class Prices(Settings):
+    """What models cost."""
+
+    prices: dict[str, tuple[NonNegative, NonNegative]] = Field(default_factory=dict)
+    """model: money per million input and output tokens"""
+
+
+class Connection(Settings):
+    """Where requests go; the key stays in the environment."""
+
+    base_url: str
+    """address of the endpoint, up to /v1"""
+    key_env: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]*$")] = "OPENAI_API_KEY"
+    """environment variable that holds the key, never the key; empty: no key needed"""
+    mode: Literal["live", "replay"] = "live"
+    """`replay` answers from the cache alone and opens no socket"""
+    cache: str = "results/llm_cache"
+    """folder of stored answers"""
+    response_format: Literal["auto", "json_schema", "json_object", "none"] = "auto"
+    """form in which answers are asked for; `auto`: the richest that the endpoint understands"""
+
+
+class Calls(Settings):
+    """How requests are sent; it changes no answer."""
+
     concurrency: Count = 8
     """requests under way at once"""
     attempts: Count = 5
     """attempts per request"""
     deadline: Positive = 120.0
     """seconds per attempt"""
+
+
+class SpendingCaps(Settings):
+    """The most that a run may spend."""
+
     max_requests: Count | None = None
     """cap on requests of the run; none: no cap"""
     max_tokens: Count | None = None
     """cap on tokens of the run; none: no cap"""
     max_cost: Positive | None = None
     """cap on money of the run; none: no cap"""
-    prices: dict[str, tuple[NonNegative, NonNegative]] = Field(default_factory=dict)
-    """model: money per million input and output tokens"""
+
+
+class FailureLimit(Settings):
+    """How many requests may fail."""
+
+    max_failures: NonNegative = 0.02
+    """requests that may end without an answer: a share below 1, else a count"""
+
+
+class Llm(Prices, SpendingCaps, Calls, PromptCounts, FailureLimit, Annotators, Connection):
+    """Annotators behind an OpenAI-compatible endpoint; the key stays in the environment."""
 
 
 class ContextCounts(Settings):
@@ -93,7 +127,23 @@ class ContextCounts(Settings):
     """from it on two contexts count as one"""
 
 
-class Autointerp(Settings):
+class CategoryRule(Settings):
+    """When the lexical annotator names a category; below, the latent stays `unassigned`."""
+
+    least_score: Share = 0.15
+    """lexical score that a category needs"""
+    least_margin: Share = 0.05
+    """lead over the second category that it needs"""
+
+
+class GateMargin(Settings):
+    """When an explanation counts as good."""
+
+    gate_margin: Share = 0.05
+    """lead over chance that detection needs"""
+
+
+class Autointerp(GateMargin, CategoryRule):
     """Who names the latents; without an LLM no network is used."""
 
     annotator: Literal["lexical", "llm", "none"] = "lexical"
@@ -103,9 +153,3 @@ class Autointerp(Settings):
     """endpoint and annotators; none: no LLM"""
     contexts: ContextCounts = ContextCounts()
     """contexts per latent"""
-    least_score: Share = 0.15
-    """lexical score asked of a category"""
-    least_margin: Share = 0.05
-    """lead asked over the second category"""
-    gate_margin: Share = 0.05
-    """lead over chance asked of detection"""
