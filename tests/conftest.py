@@ -1,41 +1,52 @@
-"""One smoke run that the tests of this folder share."""
+"""What all tests share: one smoke run, and how pytest's parallel processes divide the work."""
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from filelock import FileLock
 
 from tests.workflow import running
+from tests.workflow.running import Run
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+if WORKER:
+    # Processes side by side have a core each.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-class Run(NamedTuple):
-    """A finished smoke run: its tree, what it printed, its CPU time in seconds.
-
-    ``start`` is what it takes to start Python with torch, at that time on that machine.
-    """
-
-    folder: Path
-    output: str
-    cpu: float
-    start: float
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put whole runs first, so that short tests fill idle cores at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("workflow") is None)
 
 
 @pytest.fixture(scope="session")
 def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Run config/smoke.yaml in a copy of the tree."""
-    folder = running.copy_tree(tmp_path_factory.mktemp("smoke"))
+    """Run config/smoke.yaml in a copy of the tree, once for all of pytest's processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if WORKER else base) / "smoke"
+    record = folder.with_suffix(".json")
+    with FileLock(folder.with_suffix(".lock")):
+        if not record.exists():
+            record.write_text(json.dumps(_run(folder)), encoding="utf-8")
+    return Run(folder, **json.loads(record.read_text(encoding="utf-8")))
+
+
+def _run(folder: Path) -> dict[str, object]:
+    running.copy_tree(folder)
     starts = [_cpu_of(_import_torch) for _ in range(2)]
     output: list[str] = []
     cpu = _cpu_of(lambda: output.append(running.smoke(folder)))
     starts += [_cpu_of(_import_torch) for _ in range(2)]
-    return Run(folder, output[0], cpu, statistics.median(starts))
+    return {"output": output[0], "cpu": cpu, "start": statistics.median(starts)}
 
 
 def _import_torch() -> None:
@@ -47,6 +58,6 @@ def _cpu_of(action: Callable[[], object]) -> float:
     used = []
     for do in (lambda: None, action):
         do()
-        found = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used.append(found.ru_utime + found.ru_stime)
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used.append(usage.ru_utime + usage.ru_stime)
     return used[1] - used[0]

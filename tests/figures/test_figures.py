@@ -58,7 +58,7 @@ def flags_of(run: Run, name: str) -> list[str]:
         "difference": run.root / "difference.csv",
         "stability": run.root / "stability.parquet",
     }
-    return FIGURES[name].format(**paths).split()
+    return [flag.format(**paths) for flag in FIGURES[name].split()]
 
 
 def plot(name: str, flags: list[str], folder: Path) -> int:
@@ -230,6 +230,6 @@ def test_mistakes_are_told(
     told: str,
 ) -> None:
     folder = run.root / "comparison"
-    filled = flags.format(c=folder / "categories.csv").split()
+    filled = [flag.format(c=folder / "categories.csv") for flag in flags.split()]
     assert plot(name, filled, tmp_path) == 2
     assert told in capsys.readouterr().err

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.conftest import Run
 from tests.run.test_settings import Raw, put, smoke
 from tests.workflow import running
+from tests.workflow.running import Run
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.provenance import ROOT
 from workflow_scripts.run import plan_run

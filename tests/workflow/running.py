@@ -10,11 +10,31 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from workflow_scripts.common.provenance import ROOT
 
 PARTS = ("Snakefile", "rules", "workflow_scripts", "config", "profiles", "envs", "reproduce_paper")
 NOTHING = "Nothing to be done"
+
+
+class Run(NamedTuple):
+    """A finished smoke run: its tree, what it printed, its CPU time in seconds.
+
+    ``start`` is what it takes to start Python with torch, at that time on that machine. Tests in
+    several processes share the run: whoever changes it works on a copy.
+    """
+
+    folder: Path
+    output: str
+    cpu: float
+    start: float
+
+    def copy(self, folder: Path) -> Path:
+        """Copy the tree, results included, to ``folder``."""
+        # Another process may hold Snakemake's lock on the tree.
+        ignored = shutil.ignore_patterns("locks", "log")
+        return shutil.copytree(self.folder, folder, symlinks=True, ignore=ignored)
 
 
 def copy_tree(folder: Path, origin: Path = ROOT) -> Path:

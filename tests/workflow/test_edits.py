@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run
 from tests.workflow import running
+from tests.workflow.running import Run
 from workflow_scripts.common.provenance import PACKAGE, closure
 from workflow_scripts.run import store_keys
 
@@ -73,7 +72,7 @@ IMPORTERS = {
 def tree(smoke_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the finished run in which files are edited."""
     folder = tmp_path_factory.mktemp("edits") / "tree"
-    shutil.copytree(smoke_run.folder, folder, symlinks=True)
+    smoke_run.copy(folder)
     return folder
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.conftest import Run
 from tests.run.test_settings import Raw, put, smoke
 from tests.workflow import running
+from tests.workflow.running import Run
 from workflow_scripts.run import store_keys
 from workflow_scripts.run.load import load
 
@@ -25,7 +24,7 @@ STORED = ("sample_documents", "tokenize_documents", "train_organism", "dump_acti
 def tree(smoke_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the finished run."""
     folder = tmp_path_factory.mktemp("extension") / "tree"
-    shutil.copytree(smoke_run.folder, folder, symlinks=True)
+    smoke_run.copy(folder)
     return folder
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from tests.conftest import Run
 from tests.run.test_settings import put, smoke
 from tests.workflow import running
+from tests.workflow.running import Run
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.run.load import load
@@ -50,7 +49,7 @@ def publish(crosscoder: Crosscoder, folder: Path) -> None:
 
 def test_an_imported_crosscoder_is_scored_as_the_original(smoke_run: Run, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
-    shutil.copytree(smoke_run.folder, tree, symlinks=True)
+    smoke_run.copy(tree)
     publish(Crosscoder.load(tree / FIT), tree / "published")
     before = pd.read_parquet(tree / LATENTS)
     raw = put(smoke(), "fits.pt_it.imported", {"path": "published"})

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import Run
 from tests.workflow import running
+from tests.workflow.running import Run
 from workflow_scripts.run import store_keys
 
 pytestmark = pytest.mark.workflow

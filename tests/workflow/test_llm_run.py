@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -14,8 +13,8 @@ import pytest
 import yaml
 
 from tests.autointerp.fake_server import counters, serving
-from tests.conftest import Run
 from tests.workflow import running
+from tests.workflow.running import Run
 
 pytestmark = pytest.mark.workflow
 
@@ -60,7 +59,7 @@ def test_an_llms_run_fails_midway_goes_on_and_reports(
     smoke_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tree = tmp_path / "tree"
-    shutil.copytree(smoke_run.folder, tree, symlinks=True)
+    smoke_run.copy(tree)
     monkeypatch.setenv(KEY_ENV, KEY)
     faults = {str(FAILING): "quota"}
     server = serving(tmp_path, first=faults, concepts=CONCEPTS)

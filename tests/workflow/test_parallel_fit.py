@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from tests.conftest import Run
 from tests.run.test_settings import put, smoke
 from tests.workflow import running
+from tests.workflow.running import Run
 from workflow_scripts.crosscoder.model import Crosscoder
 
 pytestmark = pytest.mark.workflow
@@ -25,7 +24,7 @@ LAUNCHED = "torch.distributed.run --standalone --nproc-per-node=2"
 def tree(smoke_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the finished run, and a config in which two processes share each fit."""
     folder = tmp_path_factory.mktemp("parallel") / "tree"
-    shutil.copytree(smoke_run.folder, folder, symlinks=True)
+    smoke_run.copy(folder)
     shared = put(smoke(), "crosscoder.processes", 2)
     (folder / "shared.yaml").write_text(yaml.safe_dump(shared), encoding="utf-8")
     return folder

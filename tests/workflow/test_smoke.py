@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run
 from tests.workflow import running
+from tests.workflow.running import Run
 
 pytestmark = pytest.mark.workflow
 
@@ -22,7 +21,7 @@ CORES, SECONDS, START = 2, 120, 1.4
 def tree(smoke_run: Run, tmp_path: Path) -> Path:
     """A copy of the finished run that a test may change."""
     folder = tmp_path / "tree"
-    shutil.copytree(smoke_run.folder, folder, symlinks=True)
+    smoke_run.copy(folder)
     return folder
 
 

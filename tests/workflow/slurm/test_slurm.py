@@ -17,8 +17,8 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from tests.conftest import Run
 from tests.workflow import running
+from tests.workflow.running import Run
 from tests.workflow.slurm import cluster
 from tests.workflow.slurm.jobs import Job, jobs, peak_gpus
 
