@@ -127,6 +127,7 @@ if LLM:
             limits=flags(
                 LLM,
                 "concurrency",
+                "requests_per_minute",
                 "attempts",
                 "deadline",
                 "max_requests",

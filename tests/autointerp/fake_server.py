@@ -70,7 +70,10 @@ class Counters:
     completion_tokens: int = 0
     redirected: int = 0
     keys: Counter[str] = field(default_factory=Counter)
+    body_hashes: set[str] = field(default_factory=set)
     key_hashes: set[str] = field(default_factory=set)
+    headers: dict[str, str] = field(default_factory=dict)
+    """Of the last call, in lower case; without the key."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
 
     def public(self) -> dict[str, Any]:
@@ -145,6 +148,9 @@ class _Handler(BaseHTTPRequestHandler):
             if not authorisation.startswith("Bearer "):
                 counters.unauthorised += 1
             counters.key_hashes.add(hashlib.sha256(authorisation.encode()).hexdigest())
+            counters.body_hashes.add(hashlib.sha256(raw).hexdigest())
+            counters.headers = {name.lower(): value for name, value in self.headers.items()}
+            del counters.headers["authorization"]
         try:
             self._answer(body, hashlib.sha256(raw).hexdigest())
         finally:

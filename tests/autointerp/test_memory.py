@@ -14,9 +14,10 @@ from tests.autointerp.memory import make_examples, peaks, run
 from tests.common.test_taxonomy import SHIPPED
 from workflow_scripts.autointerp.llm.requests import (
     Request,
+    encoded,
     read_header,
     read_requests,
-    write_requests,
+    write_lines,
 )
 
 STATUS = Path("/proc/self/status")
@@ -57,7 +58,7 @@ def answered(folder: Path, times: int) -> list[object]:
     """
     source, requests = folder / "requests.jsonl", folder / f"requests{times}.jsonl"
     header = read_header(source)
-    write_requests(requests, header, replicated(source, times))
+    write_lines(requests, header, map(encoded, replicated(source, times)))
     responses = folder / f"responses{times}.jsonl"
     with responses.open("w", encoding="utf-8") as out:
         for request in read_requests(requests):

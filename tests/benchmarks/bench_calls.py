@@ -24,13 +24,14 @@ from pathlib import Path
 from tests.autointerp.fake_server import serving
 from tests.autointerp.llm_run import KEY_ENV, Run, make_contexts
 from tests.autointerp.memory import peaks as peaks_of
-from tests.benchmarks.report import Figure, at_most, record
+from tests.benchmarks.report import Figure, at_least, at_most, record
 from workflow_scripts.autointerp.llm.dialect import Dialect, compose
 from workflow_scripts.autointerp.llm.requests import (
     Request,
+    encoded,
     read_header,
     read_requests,
-    write_requests,
+    write_lines,
 )
 
 CALLS, CONCURRENCY, LATENCY = 5000, 32, 0.02
@@ -48,7 +49,8 @@ def prepare(data: Path, folder: Path, url: str, calls: int) -> Run:
     if run.purpose("explain") or run.build(PURPOSE):
         raise RuntimeError("the requests cannot be built")
     path = run.file(PURPOSE, "requests.jsonl")
-    write_requests(path, read_header(path), replicated(list(read_requests(path)), calls))
+    copies = replicated(list(read_requests(path)), calls)
+    write_lines(path, read_header(path), map(encoded, copies))
     return run
 
 
@@ -119,11 +121,11 @@ def measure(folder: Path) -> list[Figure]:
     ideal, slow_ideal = CALLS * LATENCY / CONCURRENCY, SLOW_CALLS * SLOW_LATENCY / CONCURRENCY
     name = "calls"
     return [
-        at_most(name, f"{CALLS} calls of 20 ms, of the ideal", seconds / ideal, "x", 1.5),
+        at_least(name, f"{CALLS} calls of 20 ms", CALLS / seconds, "calls/s", 400),
+        Figure(name, f"{CALLS} calls of 20 ms, of the ideal", seconds / ideal, "x"),
         Figure(name, f"the slowest of {TIMES} times", every[-1] / ideal, "x"),
-        at_most(name, f"{SLOW_CALLS} calls of 200 ms, of the ideal", slow / slow_ideal, "x", 1.5),
+        at_most(name, f"{SLOW_CALLS} calls of 200 ms, of the ideal", slow / slow_ideal, "x", 1.15),
         Figure(name, "a bare client, of the ideal", bare / ideal, "x"),
-        Figure(name, "calls", CALLS / seconds, "calls/s"),
         Figure(name, "the same from the cache", CALLS / again, "calls/s"),
         at_most(name, "peak of memory at 4x the calls", peaks[1] / peaks[0], "x", 1.1),
         Figure(name, "peak of memory", peaks[1] / 1e6, "MB"),

@@ -151,7 +151,7 @@ async def _run(paths: Paths, url: str, key: str, key_env: str, policy: Policy, r
             stopping = asyncio.create_task(interrupted.wait())
             await asyncio.wait({job, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if interrupted.is_set():
-                await caller.quiet(GRACE)
+                await caller.finish_calls(GRACE)
                 await asyncio.wait({job}, timeout=AFTER)
                 job.cancel()
                 await asyncio.gather(job, return_exceptions=True)
@@ -242,6 +242,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--response-format", default=default.form)
     parser.add_argument("--concurrency", type=int, default=default.concurrency)
+    parser.add_argument("--requests-per-minute", type=float)
     parser.add_argument("--attempts", type=int, default=default.attempts)
     parser.add_argument("--deadline", type=float, default=default.deadline, help="seconds")
     parser.add_argument("--retry-share", type=float, default=default.retry_share)
@@ -266,6 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run() -> None:
         policy = Policy(
             concurrency=a.concurrency,
+            requests_per_minute=a.requests_per_minute,
             attempts=a.attempts,
             deadline=a.deadline,
             retry_share=a.retry_share,

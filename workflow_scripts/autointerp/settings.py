@@ -82,6 +82,8 @@ class Calls(Settings):
 
     concurrency: Count = 8
     """requests under way at once"""
+    requests_per_minute: Positive | None = None
+    """rate that the endpoint allows; none: no limit"""
     attempts: Count = 5
     """attempts per request"""
     deadline: Positive = 120.0

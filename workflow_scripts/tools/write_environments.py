@@ -35,7 +35,7 @@ ENVIRONMENTS = {
         "torch",
         "transformers",
     ),
-    "llm": ("aiohttp", "httpx2", "openai"),
+    "llm": ("aiohttp", "aiolimiter", "httpx2", "json_repair", "openai", "tenacity"),
 }
 PYTHON = "3.11"
 

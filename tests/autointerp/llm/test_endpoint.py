@@ -14,9 +14,10 @@ from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.oracle import Behaviour
 from workflow_scripts.autointerp.llm.conversation import Question
 from workflow_scripts.autointerp.llm.dialect import Dialect, probe_body
-from workflow_scripts.autointerp.llm.endpoint import Endpoint, Reply, _retry_after, _used_up
+from workflow_scripts.autointerp.llm.endpoint import Endpoint, Reply, _retry_after, _time_to_reset
 
 KEY = "sk-a-key-of-tests"
+BODY = Question.of(probe_body("fake", Dialect(), 0.0)).body
 
 
 def send(url: str, deadline: float = 5.0) -> Reply:
@@ -24,7 +25,7 @@ def send(url: str, deadline: float = 5.0) -> Reply:
 
     async def one() -> Reply:
         async with Endpoint(url, KEY, deadline, 2) as endpoint:
-            return await endpoint.send(Question.of(probe_body("fake", Dialect(), 0.0)).body)
+            return await endpoint.send(BODY)
 
     return asyncio.run(one())
 
@@ -43,7 +44,7 @@ def test_a_refused_connection_is_no_time_out() -> None:
     with socket.socket() as taken:  # bound, but nobody listens
         taken.bind(("127.0.0.1", 0))
         reply = send(f"http://127.0.0.1:{taken.getsockname()[1]}/v1")
-    assert (reply.kind, reply.reason) == ("retry", "connection failed (ClientConnectorError)")
+    assert (reply.kind, reply.reason) == ("retry", "connection failed (ConnectionRefusedError)")
 
 
 @pytest.mark.parametrize("fault", ["hang:1", "drip:1"])
@@ -62,12 +63,18 @@ def test_a_connection_that_breaks_is_retried_and_says_so(fault: str) -> None:
     assert KEY not in repr(reply)
 
 
-def test_organisation_goes_along_and_this_machine_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_goes_as_it_is_with_the_organisation_and_without_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-tests")
     monkeypatch.delenv("OPENAI_PROJECT_ID", raising=False)
-    headers = Endpoint("http://127.0.0.1:1/v1", KEY, 1.0, 1)._headers
-    assert headers["OpenAI-Organization"] == "org-of-tests"
-    assert "OpenAI-Project" not in headers
+    with FakeServer() as server:
+        send(server.url)
+        headers = server.counters.headers
+        assert set(server.counters.body_hashes) == {hashlib.sha256(BODY).hexdigest()}
+    assert headers["openai-organization"] == "org-of-tests"
+    assert headers["content-type"] == "application/json"
+    assert "openai-project" not in headers
     assert not [name for name in headers if name.startswith("x-stainless")]
 
 
@@ -83,12 +90,12 @@ def test_organisation_goes_along_and_this_machine_does_not(monkeypatch: pytest.M
     ],
 )
 def test_calls_that_are_used_up_are_waited_for(left: str, reset: str, wait: float | None) -> None:
-    headers = {b"x-ratelimit-remaining-tokens": b"5"}
-    for name, value in ((b"remaining", left), (b"reset", reset)):
-        headers[b"x-ratelimit-%b-requests" % name] = value.encode()
-    assert _used_up(headers) == wait
-    headers |= {b"x-ratelimit-remaining-tokens": b"0", b"x-ratelimit-reset-tokens": b"2h"}
-    assert _used_up(headers) == max(wait or 0.0, 7200.0)
+    headers = {"x-ratelimit-remaining-tokens": "5"}
+    for name, value in (("remaining", left), ("reset", reset)):
+        headers[f"x-ratelimit-{name}-requests"] = value
+    assert _time_to_reset(headers) == wait
+    headers |= {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "2h"}
+    assert _time_to_reset(headers) == max(wait or 0.0, 7200.0)
 
 
 NOON = {"date": "Fri, 02 Jan 2026 12:00:00 GMT"}
@@ -130,6 +137,6 @@ def test_an_endpoint_may_name_a_date_to_wait_for() -> None:
     fault = f"retry_after:{format_datetime(later, usegmt=True)}"
     with FakeServer(Behaviour(probe_fault=fault)) as server:
         reply = send(server.url)
-    assert reply.kind == "busy"
+    assert reply.kind == "retry"
     assert reply.retry_after is not None
     assert 50 < reply.retry_after <= 60

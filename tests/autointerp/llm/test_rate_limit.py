@@ -1,135 +1,113 @@
-"""The pace against endpoints that refuse, in time that the test keeps."""
+"""The rate that the settings give, and the pause that all workers share."""
 
 from __future__ import annotations
 
-import heapq
-import random
-from collections import deque
-from collections.abc import Callable
-from itertools import count
+import asyncio
+import itertools
+import time
+from pathlib import Path
 
 import pytest
 
-from workflow_scripts.autointerp.llm.rate_limit import Pace
-
-FIRST_BACKOFF = 0.5
-
-
-class Simulation:
-    """Workers that call an endpoint; ``admits`` tells whether it takes a call at a moment."""
-
-    def __init__(self, workers: int, latency: float, admits: Callable[[float], bool]) -> None:
-        self.now = 0.0
-        self.refused = 0
-        self.pace = Pace(lambda: self.now)
-        self._latency = latency
-        self._admits = admits
-        self._rng = random.Random(1)
-        self._order = count()
-        self._events: list[tuple[float, int, int]] = []
-        """Moment, number, attempt: an attempt of 0 or less is a reply to that attempt."""
-        for _ in range(workers):
-            self._push(0.0, 1)
-
-    def _push(self, wait: float, attempt: int) -> None:
-        heapq.heappush(self._events, (self.now + wait, next(self._order), attempt))
-
-    def run(self, calls: int) -> None:
-        """Go on until so many calls are served."""
-        while calls:
-            self.now, _, attempt = heapq.heappop(self._events)
-            if attempt > 0:
-                wait = self.pace.next_turn()
-                assert wait >= 0
-                self._push(wait or self._latency, attempt if wait else -attempt)
-            elif self._admits(self.now):
-                self.pace.served()
-                calls -= 1
-                self._push(0.0, 1)
-            else:
-                self.refused += 1
-                self.pace.refused(self._rng.uniform(0, FIRST_BACKOFF * 2 ** (-attempt - 1)))
-                self._push(0.0, 1 - attempt)
+from tests.autointerp.calling import quick_run, request_ids, spawn, wait_for
+from tests.autointerp.fake_server import FakeServer
+from tests.autointerp.oracle import Behaviour
+from workflow_scripts.autointerp.llm.rate_limit import RateLimit
 
 
-def window(limit: int, seconds: float = 1.0) -> Callable[[float], bool]:
-    """Take so many calls in any stretch of time of a length."""
-    taken: deque[float] = deque()
+def test_calls_are_spaced_evenly_from_the_first_on() -> None:
+    moments: list[float] = []
 
-    def admits(now: float) -> bool:
-        while taken and now - taken[0] >= seconds:
-            taken.popleft()
-        if len(taken) < limit:
-            taken.append(now)
-            return True
-        return False
+    async def work(limit: RateLimit) -> None:
+        for _ in range(3):
+            await limit.wait()
+            moments.append(time.monotonic())
 
-    return admits
+    async def run() -> None:
+        limit = RateLimit(per_minute=1200)
+        await asyncio.gather(*(work(limit) for _ in range(4)))
 
-
-def bucket(limit: int, seconds: float = 1.0) -> Callable[[float], bool]:
-    """Take so many calls at once, and as many again in a time of a length, bit by bit."""
-    left, last = float(limit), 0.0
-
-    def admits(now: float) -> bool:
-        nonlocal left, last
-        left = min(float(limit), left + (now - last) * limit / seconds)
-        last = now
-        if left < 1.0:
-            return False
-        left -= 1.0
-        return True
-
-    return admits
+    asyncio.run(run())
+    steps = [later - earlier for earlier, later in itertools.pairwise(moments)]
+    assert min(steps) > 0.04
+    assert moments[-1] - moments[0] < 11 * 0.05 + 0.3
 
 
-def at_random(share: float) -> Callable[[float], bool]:
-    """Refuse a share of the calls, whatever their rate."""
-    rng = random.Random(2)
-    return lambda _: rng.random() >= share
+@pytest.mark.parametrize("per_minute", [None, 600.0])
+def test_everyone_waits_during_a_pause(per_minute: float | None) -> None:
+    async def run() -> list[float]:
+        limit = RateLimit(per_minute)
+        await limit.wait()
+        started = time.monotonic()
+        assert limit.pause(0.1) == pytest.approx(0.1)
+        waiting = [asyncio.create_task(limit.wait()) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert limit.pause(0.3) == pytest.approx(0.2, abs=0.05)  # so much longer
+        assert limit.pause(0.2) == 0.0  # the longer one holds
+        waits = []
+        for wait in asyncio.as_completed(waiting):
+            await wait
+            waits.append(time.monotonic() - started)
+        return waits
+
+    waits = asyncio.run(run())
+    assert waits[0] >= 0.29
+    if per_minute is not None:  # nor do all go at once when it is over
+        assert waits[2] - waits[0] >= 0.15
 
 
-@pytest.mark.parametrize("limit", [1, 5, 20, 200])
-@pytest.mark.parametrize("kind", [window, bucket])
-@pytest.mark.parametrize("workers", [8, 32])
-def test_a_hard_limit_costs_few_refusals_and_little_time(
-    limit: int, kind: Callable[[int], Callable[[float], bool]], workers: int
+def test_a_limit_that_is_set_avoids_refusals(
+    contexts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calls = 60 * limit
-    made = Simulation(workers, 0.05, kind(limit))
-    made.run(calls)
-    ideal = calls / min(limit, workers / 0.05)
-    assert made.now <= 1.25 * ideal, (made.now, ideal)
-    # A burst of all workers comes before anything is known.
-    assert made.refused - workers <= 0.1 * (calls + made.refused - workers), made.refused
+    with FakeServer(Behaviour(rps=25)) as server:
+        run = quick_run(contexts, tmp_path, server.url)
+        run.held_out, run.null = 40, 40
+        run.flags += ("--requests-per-minute", "1440")
+        assert run.purpose("explain") == run.build("score") == 0
+        before = server.counters.calls
+        started = time.monotonic()
+        assert run.call("score") == 0
+        calls = len(request_ids(run, "score"))
+        assert calls > 50
+        assert server.counters.refused <= 0.02 * calls
+        assert server.counters.calls - before == calls + server.counters.refused
+        assert time.monotonic() - started < 1.25 * calls / 24 + 1
+    assert "requests_per_minute" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("share", "slower"), [(0.0, 1.0), (0.005, 1.2), (0.02, 1.7), (0.05, 3.5)])
-@pytest.mark.parametrize(("workers", "latency"), [(8, 1.0), (32, 1.0), (32, 5.0), (8, 0.2)])
-def test_stray_refusals_do_not_slow_a_run_down(
-    share: float, slower: float, workers: int, latency: float
+def test_a_refusal_without_a_limit_names_the_setting_once(
+    contexts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calls = 3000
-    made = Simulation(workers, latency, at_random(share))
-    made.run(calls)
-    assert made.now <= slower * calls * latency / workers + latency
+    with FakeServer(Behaviour(first={2: "429", 3: "429"})) as server:
+        run = quick_run(contexts, tmp_path, server.url)
+        assert run.build("explain") == run.call("explain") == 0
+    text = capsys.readouterr().err
+    assert text.count("set autointerp.llm.requests_per_minute to what the endpoint allows") == 1
 
 
-def test_a_passing_shortage_is_forgotten() -> None:
-    limits = {True: window(3), False: window(10_000)}
-    made = Simulation(8, 0.2, lambda now: limits[now < 60](now))
-    made.run(3 * 60)
-    before = made.now
-    made.run(4000)
-    assert made.now - before <= 4000 * 0.2 / 8 + 100
-    assert made.pace.next_turn() < 0.02
+def test_too_many_refusals_stop_the_run_and_name_the_setting(
+    contexts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeServer(Behaviour(script=("429:1",))) as server:
+        run = quick_run(contexts, tmp_path, server.url)
+        assert run.build("explain") == 0
+        assert run.call("explain", "--attempts", "50") == 2
+        assert server.counters.calls <= 20 + 4
+    sentence = capsys.readouterr().err.splitlines()[-1]
+    assert "too many calls fail (last: HTTP 429): set autointerp.llm.requests_per" in sentence
 
 
-def test_everyone_waits_while_it_is_held() -> None:
-    now = 0.0
-    pace = Pace(lambda: now)
-    pace.hold(3.0)
-    pace.hold(2.0)
-    assert pace.next_turn() == 3.0
-    now = 3.0
-    assert pace.next_turn() == 0.0
+def test_one_refusal_with_a_wait_holds_the_calls_of_all(contexts: Path, tmp_path: Path) -> None:
+    with FakeServer(Behaviour()) as server:
+        run = quick_run(contexts, tmp_path, server.url)
+        run.held_out, run.null = 40, 40
+        assert run.purpose("explain") == run.build("score") == 0
+        before = server.counters.calls
+        server.behaviour.first = {before + 1: "429:1500"}
+        process = spawn(run, "score", "--concurrency", "4")
+        wait_for(lambda: server.counters.calls > before)
+        time.sleep(0.7)
+        assert server.counters.calls - before <= 4 + 4  # under way, or at its heels
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert server.counters.calls - before == len(request_ids(run, "score")) + 1

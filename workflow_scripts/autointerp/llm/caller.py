@@ -6,32 +6,40 @@ import asyncio
 import datetime
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import openai
+import tenacity
 
 from workflow_scripts.autointerp.llm import dialect as dialects
 from workflow_scripts.autointerp.llm.budget import Amount, Budget, Caps, SpendLog, amount
 from workflow_scripts.autointerp.llm.cache import Entry, ResponseCache
+from workflow_scripts.autointerp.llm.completion import Completion, read_completion
 from workflow_scripts.autointerp.llm.conversation import Conversation, Question
 from workflow_scripts.autointerp.llm.cost import Price
 from workflow_scripts.autointerp.llm.dialect import Dialect
 from workflow_scripts.autointerp.llm.endpoint import Endpoint, Reply
-from workflow_scripts.autointerp.llm.rate_limit import Pace
+from workflow_scripts.autointerp.llm.rate_limit import RateLimit
 from workflow_scripts.autointerp.llm.requests import Header, Request
 from workflow_scripts.autointerp.llm.write_once import Syncer
 from workflow_scripts.common.cli import log
 
-GLANCE, LONG_WAIT = 0.5, 5.0
-"""Seconds after which a waiting call looks whether the run has stopped; waits that are told."""
+TOO_MANY = 429
+SET_RATE = "set autointerp.llm.requests_per_minute to what the endpoint allows"
+LONG_PAUSE = 5.0
+"""Seconds from which on a pause is reported."""
+JITTER = 0.1
+"""Seconds over which calls spread after a wait that the endpoint asked for."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How calls are made; nothing here changes what is asked, so nothing is in the cache key."""
+    """How calls are made; nothing here changes their content, so nothing is in the cache key."""
 
     concurrency: int = 8
+    requests_per_minute: float | None = None
+    """The rate that the endpoint allows; None: as fast as it answers."""
     attempts: int = 5
     deadline: float = 120.0
     """Seconds for one call in all, from the first byte sent to the last received."""
@@ -73,6 +81,10 @@ Keep = Callable[[int, Conversation], None]
 """Takes the place of a request and its conversation, which ended or was given up."""
 
 
+Answered = tuple[Entry, Completion]
+"""A stored answer and what it says."""
+
+
 class Caller:
     """Runs the requests of one file against one endpoint."""
 
@@ -92,16 +104,16 @@ class Caller:
         self.policy = policy
         self.key_env = key_env
         self.budget = Budget(policy.caps, spend)
-        self.pace = Pace()
+        self.rate = RateLimit(policy.requests_per_minute)
         self.tally = tally or Tally()
         self.stopped: str | None = None
         self._dialects: dict[str, Dialect] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._in_flight: dict[str, asyncio.Future[Entry]] = {}
+        self._in_flight: dict[str, asyncio.Task[Answered]] = {}
+        self._waiting: set[asyncio.Task[object]] = set()
         self._calling = 0
         self._retries_left = 20
-        self._jitter = random.Random()
-        self._waiting_until = 0.0
+        self._rate_named = policy.requests_per_minute is not None
 
     async def run(
         self,
@@ -140,8 +152,23 @@ class Caller:
         """Send nothing more; calls in flight may end. The first reason is kept."""
         if self.stopped is None:
             self.stopped = reason
+        for task in self._waiting:
+            task.cancel()
 
-    async def quiet(self, longest: float) -> None:
+    async def _wait(self, waiting: Coroutine[None, None, None]) -> None:
+        """Wait for it, but not beyond the stop of the run."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._waiting.add(task)
+        try:
+            await waiting
+        except asyncio.CancelledError:
+            self._check_stopped()
+            raise
+        finally:
+            self._waiting.discard(task)
+
+    async def finish_calls(self, longest: float) -> None:
         """Wait until no call is in flight, at most so many seconds."""
         end = time.monotonic() + longest
         while self._calling and time.monotonic() < end:
@@ -177,62 +204,89 @@ class Caller:
         while talk.outcome is None and talk.failure is None:
             key, question = talk.question()
             try:
-                talk.hear(await self._entry(talk.request, key, question))
+                talk.hear(*await self._answer(talk.request, key, question))
             except TransportError as error:
                 talk.failure = await self.cache.put_failure(key, str(error), self._syncer)
 
-    async def _entry(self, request: Request, key: str, question: Question) -> Entry:
+    async def _answer(self, request: Request, key: str, question: Question) -> Answered:
         entry = self.cache.get(key)
         if entry is not None:
             self.tally.cached += 1
-            return entry
-        waiting = self._in_flight.get(key)
-        if waiting is not None:
-            return await asyncio.shield(waiting)
-        future: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
-        self._in_flight[key] = future
-        try:
-            entry = await self._fetch(request, key, question)
-            future.set_result(entry)
-        except BaseException as error:
-            future.set_exception(error)
-            future.exception()  # retrieved here: others may not be waiting
-            raise
-        finally:
-            del self._in_flight[key]
-        return entry
+            return entry, read_completion(entry.response, entry.status)
+        call = self._in_flight.get(key)
+        if call is None:
+            call = self._in_flight[key] = asyncio.create_task(self._fetch(request, key, question))
+            call.add_done_callback(lambda _: self._in_flight.pop(key))
+        return await call
 
-    async def _fetch(self, request: Request, key: str, question: Question) -> Entry:
+    async def _fetch(self, request: Request, key: str, question: Question) -> Answered:
         """Call the endpoint until it answers, and store the answer at once."""
         started = time.monotonic()
-        for attempt in range(1, self.policy.attempts + 1):
-            reply = await self._send(request, question)
-            if reply.kind in ("ok", "filtered"):
-                entry = Entry(
-                    key=key,
-                    base_url=self.endpoint.base_url,
-                    body=question.body,
-                    replicate=request.replicate,
-                    response=reply.text,
-                    status=reply.status,
-                    headers=reply.headers,
-                    attempts=attempt,
-                    received=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                    seconds=round(time.monotonic() - started, 3),
-                    sdk=f"openai {openai.__version__}",
-                )
-                return await self.cache.put_async(entry, self._syncer)
-            if reply.kind in ("fatal", "rejected"):
-                raise StopRunError(self._explain(reply, request.model))
-            if attempt < self.policy.attempts:
-                await self._back_off(reply, attempt)
-        raise TransportError(reply.reason)
+        reply, attempts = await self._call(request, question)
+        if reply.kind == "retry":
+            raise TransportError(reply.reason)
+        if reply.completion is None:
+            raise StopRunError(self._explain(reply, request.model))
+        entry = Entry(
+            key=key,
+            base_url=self.endpoint.base_url,
+            body=question.body,
+            replicate=request.replicate,
+            response=reply.text,
+            status=reply.status,
+            headers=reply.headers,
+            attempts=attempts,
+            received=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - started, 3),
+            sdk=f"openai {openai.__version__}",
+        )
+        stored = await self.cache.put_async(entry, self._syncer)
+        if stored is entry:
+            return entry, reply.completion
+        return stored, read_completion(stored.response, stored.status)  # another process was first
+
+    async def _call(self, request: Request, question: Question) -> tuple[Reply, int]:
+        """Call until there is a reply that another attempt would not better, or no attempt left.
+
+        Returns the last reply and the number of attempts.
+        """
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_result(lambda reply: reply.kind == "retry"),
+            stop=tenacity.stop_after_attempt(self.policy.attempts),
+            wait=self._time_to_wait,
+            before_sleep=self._before_retry,
+            sleep=lambda seconds: self._wait(asyncio.sleep(seconds)),
+            retry_error_callback=_reply_of,
+        )
+        reply: Reply = await retrying(self._send, request, question)
+        return reply, retrying.statistics["attempt_number"]
+
+    def _time_to_wait(self, state: tenacity.RetryCallState) -> float:
+        """Return the seconds before another attempt: what was asked for, or at random, doubling."""
+        wait = _reply_of(state).retry_after
+        if wait is not None:
+            return wait + random.uniform(0, JITTER)
+        first, longest = self.policy.first_backoff, self.policy.longest_backoff
+        return tenacity.wait_random_exponential(first, longest)(state)
+
+    def _before_retry(self, state: tenacity.RetryCallState) -> None:
+        reply = _reply_of(state)
+        if reply.retry_after is not None and reply.retry_after > self.policy.longest_wait:
+            raise StopRunError(
+                f"the endpoint asks to wait {reply.retry_after:.0f} s: run the same command later"
+            )
+        if self._retries_left <= 0:
+            remedy = SET_RATE if reply.status == TOO_MANY else "check the endpoint"
+            raise StopRunError(
+                f"too many calls fail (last: {reply.reason}): {remedy} and run the same command "
+                "again; what was answered is kept"
+            )
+        self._retries_left -= 1
+        self.tally.retries += 1
 
     async def _send(self, request: Request, question: Question) -> Reply:
-        """Make one call under the caps and the pace."""
-        while (wait := self.pace.next_turn()) > 0:
-            self._check_stopped()
-            await asyncio.sleep(min(wait, GLANCE))
+        """Make one call under the caps and the rate limit."""
+        await self._wait(self.rate.wait())
         price = self.policy.prices.get(request.model)
         if price is None and self.policy.caps.cost is not None:
             raise StopRunError(
@@ -258,54 +312,32 @@ class Caller:
         finally:
             self._calling -= actual.requests
             self.budget.settle(bound, actual)
+        self._heed(reply)
         return reply
+
+    def _heed(self, reply: Reply) -> None:
+        """Pause all calls where the endpoint asks for it; name the setting that avoids refusals."""
+        if reply.retry_after is not None:
+            added = self.rate.pause(min(reply.retry_after, self.policy.longest_wait))
+            if added >= LONG_PAUSE:
+                log(f"the endpoint takes no calls for {reply.retry_after:.0f} s: all wait")
+        if reply.status == TOO_MANY and reply.kind == "retry" and not self._rate_named:
+            self._rate_named = True
+            log(f"the endpoint refuses calls (HTTP {TOO_MANY}): {SET_RATE}")
 
     def _cost(self, reply: Reply, bound: Amount, price: Price | None) -> Amount:
         """Return what a call did cost: the bound, unless the endpoint refused or says its usage."""
-        if reply.completion is not None:
-            self.pace.served()
-            if reply.retry_after is not None:
-                self.pace.hold(self._told(min(reply.retry_after, self.policy.longest_wait)))
-            usage = reply.completion.usage
-            self.tally.usage_missing += usage is None
-            return amount(usage.input, usage.output, price) if usage else bound
         if reply.status >= 300:
             return Amount(requests=1)
-        self.tally.cut_off += 1
-        return bound
-
-    async def _back_off(self, reply: Reply, attempt: int) -> None:
-        """Wait before another attempt: as long as asked for, or a random time that doubles."""
-        if reply.retry_after is not None and reply.retry_after > self.policy.longest_wait:
-            raise StopRunError(
-                f"the endpoint asks to wait {reply.retry_after:.0f} s: run the same command later"
-            )
-        if self._retries_left <= 0:
-            raise StopRunError(
-                f"too many calls fail (last: {reply.reason}): see to the endpoint and run the same "
-                "command again; what was answered is kept"
-            )
-        self._retries_left -= 1
-        self.tally.retries += 1
-        longest = min(self.policy.longest_backoff, self.policy.first_backoff * 2 ** (attempt - 1))
-        wait = self._jitter.uniform(0, longest)
-        if reply.retry_after is not None:
-            wait = reply.retry_after + self._jitter.uniform(0, 0.1)
-        if reply.kind == "busy":
-            self.pace.refused(self._told(wait))
-        else:
-            await asyncio.sleep(wait)
-
-    def _told(self, wait: float) -> float:
-        """Return a wait that holds all calls; a long one is told, once while it lasts."""
-        now = time.monotonic()
-        if wait >= LONG_WAIT and now >= self._waiting_until:
-            self._waiting_until = now + wait
-            log(f"the endpoint has no room for calls: all wait for {wait:.0f} s")
-        return wait
+        if reply.completion is None:
+            self.tally.cut_off += 1
+            return bound
+        usage = reply.completion.usage
+        self.tally.usage_missing += usage is None
+        return amount(usage.input, usage.output, price) if usage else bound
 
     async def dialect(self, request: Request) -> Dialect:
-        """Return what the endpoint understands for a model, found out once and stored."""
+        """Return what the endpoint understands for a model, tried out once and stored."""
         model = request.model
         if model not in self._dialects:
             async with self._locks.setdefault(model, asyncio.Lock()):
@@ -316,17 +348,15 @@ class Caller:
     async def _find_dialect(self, request: Request) -> Dialect:
         forced = self.policy.form
         key = dialects.dialect_key(self.endpoint.base_url, request.model, forced)
-        found = dialects.load_dialect(self.cache, key)
-        if found is not None:
-            return found
+        stored = dialects.load_dialect(self.cache, key)
+        if stored is not None:
+            return stored
         candidate = Dialect() if forced == "auto" else Dialect(form=dialects.form(forced))
         while True:
-            body = dialects.probe_body(request.model, candidate, request.temperature)
-            reply = await self._probe(request, body)
+            reply = await self._probe(request, candidate)
             if reply.kind == "rejected":
                 weaker = candidate.weaker(reply.reason)
-                changed = weaker is not None and weaker.form != candidate.form
-                if weaker is None or (forced != "auto" and changed):
+                if weaker is None or (forced != "auto" and weaker.form != candidate.form):
                     raise StopRunError(self._explain(reply, request.model))
                 candidate = weaker
                 continue
@@ -335,24 +365,22 @@ class Caller:
             if forced == "auto" and lower is not None and not dialects.probe_passed(content):
                 candidate = lower
                 continue
-            log(f"{request.model}: answers are asked for as {candidate.form}, {candidate.limit}")
+            log(f"{request.model}: answers come as {candidate.form}, {candidate.limit}")
             return dialects.store_dialect(self.cache, key, candidate)
 
-    async def _probe(self, request: Request, body: dict[str, object]) -> Reply:
-        for attempt in range(1, self.policy.attempts + 1):
-            reply = await self._send(request, Question.of(body))
-            if reply.kind in ("ok", "rejected"):
-                return reply
-            if reply.kind in ("fatal", "filtered"):
-                raise StopRunError(self._explain(reply, request.model))
-            if attempt < self.policy.attempts:
-                await self._back_off(reply, attempt)
-        raise StopRunError(
-            f"the endpoint does not answer ({reply.reason}): check autointerp.llm.base_url"
-        )
+    async def _probe(self, request: Request, candidate: Dialect) -> Reply:
+        body = dialects.probe_body(request.model, candidate, request.temperature)
+        reply, _ = await self._call(request, Question.of(body))
+        if reply.kind == "retry":
+            raise StopRunError(
+                f"the endpoint does not answer ({reply.reason}): check autointerp.llm.base_url"
+            )
+        if reply.kind in ("fatal", "filtered"):
+            raise StopRunError(self._explain(reply, request.model))
+        return reply
 
     def _explain(self, reply: Reply, model: str) -> str:
-        """Return a sentence with cause and mend for a refusal that will repeat."""
+        """Return a sentence with cause and remedy for a refusal that will repeat."""
         kept = "what was answered is kept"
         where = self.endpoint.base_url
         if reply.status in (401, 403):
@@ -376,3 +404,10 @@ class Caller:
             f"{where} rejects the request (HTTP {reply.status}: {reply.reason}): "
             f"check the model and autointerp.llm.response_format; {kept}"
         )
+
+
+def _reply_of(state: tenacity.RetryCallState) -> Reply:
+    """Return the reply to the latest attempt."""
+    assert state.outcome is not None
+    reply: Reply = state.outcome.result()
+    return reply

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +38,6 @@ class NotACompletionError(Exception):
     """A body that is no chat completion, whatever its HTTP status."""
 
 
-@functools.lru_cache(maxsize=64)  # a reply is read when it comes and when it is heard
 def read_completion(text: str, status: int) -> Completion:
     """Read a stored or received body.
 

@@ -65,17 +65,12 @@ class Conversation:
         asked = Question.of(compose(self._header, self.request, self.dialect, self._reasks))
         return cache_key(self._base_url, asked.body, self.request.replicate), asked
 
-    def hear(self, entry: Entry) -> None:
-        """Take in the answer to the last question.
-
-        Raises
-        ------
-        NotACompletionError
-            If the entry holds none; only completions are ever stored.
-        """
-        said = read_completion(entry.response, entry.status)
-        exchange = Exchange(entry.key, said.content, said.finish_reason, said.refusal)
-        self.turns.append(Turn(entry, said, exchange))
+    def hear(self, entry: Entry, completion: Completion) -> None:
+        """Take in the answer to the last question."""
+        exchange = Exchange(
+            entry.key, completion.content, completion.finish_reason, completion.refusal
+        )
+        self.turns.append(Turn(entry, completion, exchange))
         exchanges = [turn.exchange for turn in self.turns]
         verdict = conclude(self._header.expectation(self.request), exchanges)
         if isinstance(verdict, Outcome):
@@ -84,11 +79,17 @@ class Conversation:
             self._reasks.append((exchange, verdict))
 
     def follow(self, find: Callable[[str], Entry | None]) -> str | None:
-        """Go on as far as ``find`` has answers; return the key of the one that it lacks, if any."""
+        """Go on as far as ``find`` has answers; return the key of the one that it lacks, if any.
+
+        Raises
+        ------
+        NotACompletionError
+            If an entry holds none; only completions are ever stored.
+        """
         while self.outcome is None:
             key, _ = self.question()
             entry = find(key)
             if entry is None:
                 return key
-            self.hear(entry)
+            self.hear(entry, read_completion(entry.response, entry.status))
         return None

@@ -97,11 +97,6 @@ def answer_schema(header: Header, request: Request) -> dict[str, object]:
     return schema(header.expectation(request))
 
 
-def write_requests(path: Path, header: Header, requests: Iterable[Request]) -> None:
-    """Write a request file, atomically."""
-    write_lines(path, header, map(encoded, requests))
-
-
 def write_lines(path: Path, header: Header, lines: Iterable[bytes]) -> None:
     """Write a request file of lines as :func:`encoded` makes them, atomically."""
     with files.atomic_path(path) as temporary, temporary.open("wb") as out:
