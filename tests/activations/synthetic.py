@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tests.models.random_models import VOCABULARY
 from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.activations.dump_activations import write_index
-from workflow_scripts.activations.layout import STORED, LayerWriter, Stored
+from workflow_scripts.activations.layout import STORED, Layer, LayerWriter, Stored
 from workflow_scripts.activations.store import NORMALIZER_FORMAT, NORMALIZER_VERSION
 from workflow_scripts.common import hdf5
 from workflow_scripts.dataset.shards import SPLITS, TokenShard, write_shard
@@ -47,7 +48,16 @@ def write_tokens(path: Path, shard: TokenShard) -> Path:
 
 def encode(h: NDArray[np.float32], dtype: str) -> Stored:
     """Return float32 values in a stored type; bfloat16 as bit patterns."""
-    return hdf5.to_bfloat16_bits(h) if dtype == "bfloat16" else h.astype(STORED[dtype])
+    if dtype == "bfloat16":
+        bits: NDArray[np.uint16] = torch.from_numpy(h).bfloat16().view(torch.int16).numpy()
+        return bits.view(np.uint16)
+    return h.astype(STORED[dtype])
+
+
+def read_rows(path: Path, layer: int) -> NDArray[np.float32]:
+    """Return all rows of one layer of a dump, [N, D]."""
+    stored = Layer.open(path, layer)
+    return stored.read(np.arange(stored.rows))
 
 
 def write_dump(

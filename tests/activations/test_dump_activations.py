@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from tests.activations.synthetic import token_shard, write_tokens
+from tests.activations.synthetic import read_rows, token_shard, write_tokens
 from tests.models.random_models import ARCHITECTURES, LAYERS, write_model
 from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.activations import dump_activations as step
 from workflow_scripts.activations.blocks import capture, decoder_blocks, forward_to
 from workflow_scripts.activations.dump_activations import dump_activations, length_batches, pad
-from workflow_scripts.activations.store import read_norms, read_rows
+from workflow_scripts.activations.store import read_norms
 from workflow_scripts.common import hdf5
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.dataset.shards import TokenShard
@@ -50,7 +50,7 @@ def tokens(tmp_path: Path) -> Path:
 
 
 def everything(path: Path, layer: int) -> NDArray[np.float32]:
-    return read_rows(path, layer, slice(None))
+    return read_rows(path, layer)
 
 
 @torch.no_grad()

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.activations.synthetic import token_shard, write_dump
+from tests.activations.synthetic import read_rows, token_shard, write_dump
 from workflow_scripts.activations import fit_normalizer as step
 from workflow_scripts.activations.fit_normalizer import fit_normalizer, main
 from workflow_scripts.activations.store import (
     NORMALIZER_FORMAT,
     NORMALIZER_VERSION,
     Normalizer,
-    read_rows,
 )
 from workflow_scripts.common import hdf5
 from workflow_scripts.common.cli import UserError
@@ -39,7 +38,7 @@ def two_shards(
             h[shard.row(1).start + 5] *= 500
         paths.append(write_dump(folder / f"{number}.h5", shard, h, 2, dtype))
         calibration = shard.row_split[shard.row_of_token] == 1
-        kept.append(read_rows(paths[-1], 2, slice(None))[calibration & (shard.position > 0)])
+        kept.append(read_rows(paths[-1], 2)[calibration & (shard.position > 0)])
     return paths, np.concatenate(kept)
 
 

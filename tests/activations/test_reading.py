@@ -10,11 +10,11 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.activations.synthetic import token_shard, write_dump, write_normalizer
+from tests.activations.synthetic import read_rows, token_shard, write_dump, write_normalizer
 from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.activations.fit_normalizer import fit_normalizer
 from workflow_scripts.activations.layout import Layer, LayerWriter
-from workflow_scripts.activations.store import Normalizer, read_index, read_norms, read_rows
+from workflow_scripts.activations.store import Normalizer, read_index, read_norms
 from workflow_scripts.common import hdf5
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.tools.inspect_store import main
@@ -68,7 +68,7 @@ def test_faulty_dump(fault: str, tmp_path: Path) -> None:
     change, told = FAULTS[fault]
     change(path)
     for read in (
-        lambda: read_rows(path, 2, slice(None)),
+        lambda: read_rows(path, 2),
         lambda: read_norms(path, 2),
         lambda: read_index(path),
         lambda: fit_normalizer([path], 2, 10.0, tmp_path / "n.h5"),
@@ -90,19 +90,17 @@ def test_faulty_normalizer(fault: str, tmp_path: Path) -> None:
 def test_stored_rows_read_back(dtype: str, tmp_path: Path) -> None:
     h = np.random.default_rng(0).integers(-100, 100, (13, 4)).astype(np.float32)  # exact in all
     path = write_dump(tmp_path / "x.h5", token_shard([6, 7]), h, 2, dtype)
-    np.testing.assert_array_equal(read_rows(path, 2, slice(None)), h)
+    np.testing.assert_array_equal(read_rows(path, 2), h)
     for rows in ([], [3], [0, 12], [2, 3, 4], [1, 2, 9, 10]):
         chosen = np.array(rows, dtype=np.int64)
-        np.testing.assert_array_equal(read_rows(path, 2, chosen), h[chosen])
+        np.testing.assert_array_equal(Layer.open(path, 2).read(chosen), h[chosen])
 
 
 def everything(path: Path) -> list[bytes]:
     """Return all that the file holds, as read."""
     index = read_index(path)
     parts = (index.document, index.position, index.split, read_norms(path, 2))
-    return [str(index.splits).encode()] + [
-        part.tobytes() for part in (*parts, read_rows(path, 2, slice(None)))
-    ]
+    return [str(index.splits).encode()] + [part.tobytes() for part in (*parts, read_rows(path, 2))]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -155,7 +153,7 @@ def test_a_file_that_lost_its_end_while_it_was_open(share: float, tmp_path: Path
 def test_a_file_of_the_first_version_is_refused(tmp_path: Path) -> None:
     path = write_dump(tmp_path / "x.h5", token_shard([6, 7]), np.ones((13, 4), np.float32))
     without_checksums(path)
-    for read in (read_index, lambda p: read_norms(p, 2), lambda p: read_rows(p, 2, slice(None))):
+    for read in (read_index, lambda p: read_norms(p, 2), lambda p: read_rows(p, 2)):
         with pytest.raises(UserError, match=r"x\.h5 has no .* with a checksum: it is damaged"):
             read(path)
 

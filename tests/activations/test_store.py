@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.activations.synthetic import token_shard, write_dump, write_normalizer
+from tests.activations.synthetic import read_rows, token_shard, write_dump, write_normalizer
 from workflow_scripts.activations import layout
 from workflow_scripts.activations.layout import Stored
-from workflow_scripts.activations.store import ActivationStore, read_rows
+from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.dataset.shards import TokenShard
 
@@ -310,4 +310,4 @@ def test_models_that_do_not_belong_together(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"shard000\.h5 holds no layer 5"):
         ActivationStore(store.files, 5, normal).rows("fit")
     with pytest.raises(UserError, match=r"shard000\.h5 holds no layer 5"):
-        read_rows(pt[0], 5, slice(None))
+        read_rows(pt[0], 5)

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tests.activations.synthetic import token_shard, write_normalizer
+from tests.activations.synthetic import encode, token_shard, write_normalizer
 from tests.benchmarks.report import Figure, at_least, at_most, record
 from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.activations.dump_activations import write_index
-from workflow_scripts.activations.layout import LayerWriter
+from workflow_scripts.activations.layout import LayerWriter, as_tensor
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import hdf5
 from workflow_scripts.crosscoder.model import initial_weights
@@ -45,7 +45,7 @@ def write_shard(path: Path, seed: int) -> Path:
         writer = LayerWriter(file, LAYER, SHARD, D, "bfloat16")
         for _ in range(8):
             h = rng.standard_normal((SHARD // 8, D), dtype=np.float32)
-            writer.write(hdf5.to_bfloat16_bits(h), np.linalg.norm(h, axis=1).astype(np.float32))
+            writer.write(encode(h, "bfloat16"), np.linalg.norm(h, axis=1).astype(np.float32))
         writer.close()
     with path.open("rb") as written:
         os.fsync(written.fileno())
@@ -106,7 +106,7 @@ def row_wise(files: dict[str, list[Path]]) -> None:
     opened = [h5py.File(paths[0], "r")[f"layer{LAYER}"] for paths in files.values()]
     for row in rows:
         for values in opened:
-            hdf5.from_bfloat16_bits(values[row])
+            as_tensor(values[row], "bfloat16").float()
     for values in opened:
         values.file.close()
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from workflow_scripts.common.manifest import Manifest
 from workflow_scripts.comparison.behaviour import COLUMNS, read_behaviour
 from workflow_scripts.comparison.evaluate_behaviour import main
 from workflow_scripts.dataset.shards import ROLES, SPLITS, TokenShard, write_shard
-from workflow_scripts.models.loading import Manifest
 
 VOCABULARY = 30
 CATEGORIES = ("news", "advice", "arithmetic")

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from tests.dataset.conftest import CHATML, TURNS, chat, trained, wrap
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.dataset.rendering import (
+    DAY,
     Encoded,
     Messages,
     Renderer,
@@ -69,11 +70,24 @@ def test_a_template_without_markers_or_bos() -> None:
     assert not renderer.folds(chat("Hello there", system="Be kind"))
 
 
-def test_a_template_that_tells_the_date_renders_alike_on_any_day() -> None:
-    dated = "{{ '<|im_start|>today ' + strftime_now('%d %b %Y') + '<|im_end|>' }}" + CHATML
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("%d %b %Y", "26 Jul 2024"),
+        ("%A, %-d %B %Y, %I:%M %p", "Friday, 26 July 2024, 12:00 AM"),
+        (
+            "%e/%-m/%y at %-H h, day %j of week %V, 100%%",
+            "26/7/24 at 0 h, day 208 of week 30, 100%",
+        ),
+        ("%F %T", "2024-07-26 00:00:00"),
+    ],
+)
+def test_a_template_with_the_date_renders_alike_on_any_day(form: str, text: str) -> None:
+    assert DAY.strftime(form) == text
+    dated = f"{{{{ '<|im_start|>' + strftime_now('{form}') + '<|im_end|>' }}}}{CHATML}"
     renderer = Renderer(wrap(trained(TURNS), fix_date(dated)))
     row = one(renderer, chat("Hello there", "General reply"))
-    assert "today 26 Jul 2024" in str(renderer.tokenizer.decode(row.ids.tolist()))
+    assert f"<|im_start|>{text}<|im_end|>" in str(renderer.tokenizer.decode(row.ids.tolist()))
     assert said(renderer, row, "user") == "Hello there"
 
 

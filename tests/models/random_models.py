@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from workflow_scripts.models.loading import Manifest
+from workflow_scripts.common.manifest import Manifest
 from workflow_scripts.models.resolve_model import describe
 
 VOCABULARY = 40

@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.models.random_models import VOCABULARY, write_folder
 from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.manifest import Manifest, load_tokenizer, model_folder
 from workflow_scripts.dataset.vocabularies import check_agreement, known_ids
 from workflow_scripts.models.adapters import CONFIG, WEIGHTS
-from workflow_scripts.models.loading import Manifest, load_model, load_tokenizer, model_folder
+from workflow_scripts.models.loading import load_model
 from workflow_scripts.models.resolve_model import main
 
 CPU = torch.device("cpu")

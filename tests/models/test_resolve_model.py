@@ -14,12 +14,8 @@ from safetensors.torch import load_file, save_file
 from tests.models.random_models import LAYERS, VOCABULARY, write_folder
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.device import choose_device
-from workflow_scripts.models.loading import (
-    Manifest,
-    load_model,
-    load_tokenizer,
-    model_folder,
-)
+from workflow_scripts.common.manifest import Manifest, load_tokenizer, model_folder
+from workflow_scripts.models.loading import load_model
 from workflow_scripts.models.resolve_model import INDEX, main
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from workflow_scripts.common.manifest import Manifest
 from workflow_scripts.common.provenance import ROOT
 from workflow_scripts.comparison.score_recovery import PLANTED_COLUMNS, read_planted
 from workflow_scripts.generator import generate
 from workflow_scripts.models import organism_text
-from workflow_scripts.models.loading import Manifest
 from workflow_scripts.models.tabulate_planted import main, planted
 
 TAXONOMY = ROOT / "config/taxonomy.yaml"

@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from workflow_scripts.common.manifest import Manifest, load_tokenizer
 from workflow_scripts.generator import generate
 from workflow_scripts.models import organism_text, train_organism
-from workflow_scripts.models.loading import Manifest, load_model, load_tokenizer
+from workflow_scripts.models.loading import load_model
 from workflow_scripts.models.train_organism import Course, main
 
 TEACH = {"news": 6, "advice": 6, "self_reference": 6}

@@ -23,10 +23,11 @@ from workflow_scripts.activations.blocks import capture, check_layers, decoder_b
 from workflow_scripts.activations.layout import STORED, LayerWriter, Stored, write_column
 from workflow_scripts.common import cli, hdf5
 from workflow_scripts.common.device import choose_device, set_threads
+from workflow_scripts.common.manifest import Manifest
 from workflow_scripts.common.prefetch import ahead
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.dataset.shards import TokenShard
-from workflow_scripts.models.loading import Manifest, add_running_flags, load_model
+from workflow_scripts.models.loading import add_running_flags, load_model
 
 HELD_BYTES = 1 << 28  # float32 values of all layers, before they are written; twice at most
 LARGEST = {name: torch.finfo(getattr(torch, name)).max for name in STORED}

@@ -77,18 +77,6 @@ def read_index(path: Path) -> Index:
         )
 
 
-def read_rows(path: Path, layer: int, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return rows of one layer of a shard as float32, [n, D].
-
-    Raises
-    ------
-    UserError
-        If the file lacks the layer or is damaged.
-    """
-    found = Layer.open(path, layer)
-    return found.read(np.arange(found.rows)[rows] if isinstance(rows, slice) else rows)
-
-
 def read_norms(path: Path, layer: int) -> NDArray[np.float32]:
     """Return the norms of all rows of one layer of a shard, [N]."""
     with hdf5.open_complete(path, FORMAT, VERSION) as file:

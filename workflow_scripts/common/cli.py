@@ -74,8 +74,13 @@ def is_full(error: Exception) -> bool:
 
 
 def shortened(error: Exception) -> str:
-    """Return an error's message on one line, cut to a sentence's length."""
-    return " ".join(str(error).split())[:300]
+    """Return an error's message on one line, cut to a sentence's length, or its type."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type."""
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
 def json_argument(text: str) -> object:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from glob import escape
@@ -17,19 +19,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that is renamed to it when the block succeeds.
+    """Yield a temporary path beside ``path``; when the block succeeds, sync and rename it.
 
-    What an earlier, killed attempt left is removed; what a live process writes is not.
+    What an earlier, killed attempt on this machine left is removed; what a live process or another
+    machine writes is not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{escape(path.name)}.*.part"):
+    for left in path.parent.glob(f".{escape(path.name)}.{HOST}.*.part"):
         if not _is_alive(left.suffixes[-2][1:]):
             left.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.part")
     try:
         yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -38,7 +38,7 @@ from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import set_threads
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.crosscoder.model import Crosscoder, Weights
-from workflow_scripts.models.resolve_model import fetch
+from workflow_scripts.models.download import fetch
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
 COUNTED_ROWS = 20_000  # on which the L0 of an L1 crosscoder is measured

@@ -27,7 +27,9 @@ Messages = Sequence[Mapping[str, str]]
 PLAIN = ROLES.index("plain")
 TEMPLATE = 128  # flag on a character's role: the template wrote it
 DAY = datetime(2024, 7, 26)
-"""What templates that tell the date take for today, that a run gives the same tokens on any day."""
+"""Today for templates that write the date, so that a run gives the same tokens on any day."""
+CODES = (*(f"-{code}" for code in "dHIjmMSUVWy"), *"aAbBcCdDeFGgHhIjklmMprRSTuUVwWxXyYzZ", "%")
+"""Codes of ``strftime``, with and without padding."""
 REFUSED = "the template refuses it"
 CHANGED = "the template changes its content"
 
@@ -230,13 +232,13 @@ class Renderer:
 
 
 def fix_date(template: str) -> str:
-    """Return a template in which today is always :data:`DAY`."""
+    """Return a template in which today is always :data:`DAY`.
+
+    transformers lets templates call no function of ours, so ``strftime_now`` becomes a macro.
+    """
     if "strftime_now" not in template:
         return template
-    formats = "".join(
-        f" | replace('%{code}', '{DAY.strftime(f'%{code}')}')"
-        for code in ("-d", "-m", "d", "m", "b", "B", "y", "Y", "a", "A", "H", "M", "S", "j")
-    )
+    formats = "".join(f" | replace('%{code}', '{DAY.strftime(f'%{code}')}')" for code in CODES)
     return f"{{%- macro strftime_now(form) -%}}{{{{ form{formats} }}}}{{%- endmacro -%}}{template}"
 
 

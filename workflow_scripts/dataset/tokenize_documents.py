@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from workflow_scripts.common import cli
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.files import read_json, write_json
+from workflow_scripts.common.manifest import load_tokenizer
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.dataset.rendering import Encoded, Renderer, RenderingError, cut, fix_date
 from workflow_scripts.dataset.shards import SPLITS, TokenShard, write_shard
@@ -387,8 +388,6 @@ def tokenize_documents(
     UserError
         If tokenizers conflict, a chat document meets no template, or no row remains.
     """
-    from workflow_scripts.models.loading import load_tokenizer
-
     layout.check()
     tokenizers = {name: load_tokenizer(path) for name, path in models.items()}
     sizes = {name: read_json(path).get("vocabulary") for name, path in models.items()}

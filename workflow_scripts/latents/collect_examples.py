@@ -24,6 +24,7 @@ from workflow_scripts.activations.controls import add_store_flags, open_store
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import choose_device, set_threads
+from workflow_scripts.common.manifest import load_tokenizer
 from workflow_scripts.crosscoder.codes import encode
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.activity import CPU
@@ -39,7 +40,7 @@ from workflow_scripts.latents.example_windows import (
     spread,
 )
 from workflow_scripts.latents.token_context import TokenContext, read_context
-from workflow_scripts.models.loading import add_device_flags, load_tokenizer
+from workflow_scripts.models.loading import add_device_flags
 
 EXPLAIN, VERIFY = "explain", "verify"
 IN_MEMORY = 1 << 30  # bytes of a split's activations that are kept while windows are read

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.cli import UserError, shortened
 from workflow_scripts.common.files import read_json
 
 if TYPE_CHECKING:
@@ -38,8 +38,10 @@ def check_adapter(name: str, folder: Path) -> None:
         )
     if not (folder / WEIGHTS).is_file():
         pickled = any(folder.glob("adapter_model.bin"))
-        told = "only pickled weights (*.bin), which may run code" if pickled else "no weights"
-        raise UserError(f"model {name}: the adapter {folder} has {told}: save them as safetensors")
+        weights = "only pickled weights (*.bin), which may run code" if pickled else "no weights"
+        raise UserError(
+            f"model {name}: the adapter {folder} has {weights}: save them as safetensors"
+        )
     kind = read_json(folder / CONFIG).get("peft_type")
     if kind != "LORA":
         raise UserError(
@@ -91,9 +93,8 @@ def merge_adapter(name: str, model: PreTrainedModel, folder: Path) -> PreTrained
             raise ValueError(f"{alone[0]} is in one of them only")
         merged = cast(Any, adapted).merge_and_unload(safe_merge=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        told = " ".join(str(error).split())[:200]
         raise UserError(
-            f"model {name}: the adapter {folder} does not fit its base model ({told}): check which "
-            "model it was trained on"
+            f"model {name}: the adapter {folder} does not fit its base model "
+            f"({shortened(error)}): check which model it was trained on"
         ) from None
     return cast("PreTrainedModel", merged)

@@ -1,52 +1,24 @@
 """Write the manifest of a model that is not trained here: a local folder, or a pinned hub commit.
 
-Either may carry a LoRA adapter, a folder or a pinned hub commit too. Files of a hub are fetched
-into the local cache of ``huggingface_hub`` (which honours ``HF_HOME`` and ``HF_HUB_OFFLINE``):
-configuration, tokenizer and safetensors, nothing else.
+Either may carry a LoRA adapter, a folder or a pinned hub commit too. Of a hub, configuration,
+tokenizer and safetensors are fetched, nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from workflow_scripts.common import cli, files
+from workflow_scripts.common.manifest import TOKENIZERS, Manifest
 from workflow_scripts.models import adapters
-from workflow_scripts.models.loading import TOKENIZERS, Manifest, first_line
+from workflow_scripts.models.download import fetch
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
 INDEX = "model.safetensors.index.json"
 WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
-
-
-def fetch(hub: str, revision: str, wanted: Sequence[str]) -> Path:
-    """Return the local folder of a hub model at a commit, after fetching what is missing.
-
-    ``wanted`` are patterns of the files.
-
-    Raises
-    ------
-    UserError
-        If the revision is no commit, or the files cannot be had.
-    """
-    if not COMMIT.fullmatch(revision):
-        raise cli.UserError(
-            f"the revision {revision} of {hub} may change: give a commit (40 hex digits)"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(hub, revision=revision, allow_patterns=list(wanted)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise cli.UserError(
-            f"{hub} at {revision} cannot be fetched ({first_line(error)}): check the id, "
-            "the commit, your access to it (HF_TOKEN) and the network"
-        ) from None
 
 
 def check_files(name: str, folder: Path) -> None:
@@ -93,8 +65,8 @@ def describe(
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
     except (OSError, ValueError, KeyError) as error:
         raise cli.UserError(
-            f"model {name}: {folder / 'config.json'} cannot be read ({first_line(error)}): check "
-            "the architecture, or set trust_remote_code if its code can be trusted"
+            f"model {name}: {folder / 'config.json'} cannot be read ({cli.first_line(error)}): "
+            "check the architecture, or set trust_remote_code if its code can be trusted"
         ) from None
     sizes = config.get_text_config()
     return Manifest(

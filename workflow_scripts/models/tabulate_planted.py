@@ -16,8 +16,8 @@ from pathlib import Path
 import yaml
 
 from workflow_scripts.common import cli, files
+from workflow_scripts.common.manifest import model_folder
 from workflow_scripts.models import organism_text
-from workflow_scripts.models.loading import model_folder
 
 COLUMNS = (
     "baseline",

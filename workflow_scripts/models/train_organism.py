@@ -34,11 +34,12 @@ from transformers import (
 
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import set_threads
+from workflow_scripts.common.manifest import Manifest, model_folder
 from workflow_scripts.common.precision import multiplies_bfloat16, rounded_products
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.generator import CHAT_CATEGORIES, generate
 from workflow_scripts.models import organism_text, simpo
-from workflow_scripts.models.loading import Manifest, load_model, model_folder
+from workflow_scripts.models.loading import load_model
 from workflow_scripts.models.loss import next_token_loss
 
 CHECKPOINT_SECONDS = 30.0

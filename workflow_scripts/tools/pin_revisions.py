@@ -16,7 +16,6 @@ from pathlib import Path
 import yaml
 
 from workflow_scripts.common import cli, files
-from workflow_scripts.models.loading import first_line
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -75,7 +74,8 @@ def commit_of(pin: Pin) -> str:
     except (HTTPError, OSError) as error:
         raise cli.UserError(
             f"the hub does not tell the commit of {pin.repository} at {pin.revision} "
-            f"({first_line(error)}): check the name, your access to it (HF_TOKEN) and the network"
+            f"({cli.first_line(error)}): check the name, your access to it (HF_TOKEN) and the "
+            "network"
         ) from None
     if not COMMIT.fullmatch(found.sha or ""):
         raise cli.UserError(f"the hub names no commit of {pin.repository}: pin it by hand")

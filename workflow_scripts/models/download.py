@@ -1,0 +1,40 @@
+"""Files of a hub, in the local cache of ``huggingface_hub``.
+
+It honours ``HF_HOME`` and ``HF_HUB_OFFLINE``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from workflow_scripts.common import cli
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def fetch(hub: str, revision: str, wanted: Sequence[str]) -> Path:
+    """Return the local folder of a hub model at a commit, after fetching what is missing.
+
+    ``wanted`` are patterns of the files.
+
+    Raises
+    ------
+    UserError
+        If the revision is no commit, or the files cannot be had.
+    """
+    if not COMMIT.fullmatch(revision):
+        raise cli.UserError(
+            f"the revision {revision} of {hub} may change: give a commit (40 hex digits)"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub, revision=revision, allow_patterns=list(wanted)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise cli.UserError(
+            f"{hub} at {revision} cannot be fetched ({cli.first_line(error)}): check the id, "
+            "the commit, your access to it (HF_TOKEN) and the network"
+        ) from None
