@@ -69,9 +69,13 @@ class Page:
         """Return the next message, noting events."""
         deadline = time.monotonic() + seconds
         while b"\0" not in self.rest:
-            if not select.select([self.from_browser], [], [], deadline - time.monotonic())[0]:
+            left = max(0, deadline - time.monotonic())
+            if not select.select([self.from_browser], [], [], left)[0]:
                 raise TimeoutError("the browser does not answer")
-            self.rest += os.read(self.from_browser, 1 << 20)
+            more = os.read(self.from_browser, 1 << 20)
+            if not more:
+                raise RuntimeError("the browser has ended")
+            self.rest += more
         raw, self.rest = self.rest.split(b"\0", 1)
         message: Mapping[str, Any] = json.loads(raw)
         method, parameters = message.get("method", ""), message.get("params", {})
@@ -147,11 +151,13 @@ def browse() -> Iterator[Page]:
     assert program is not None
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+    # Chromium makes a socket in its temporary folder, whose path the system limits to 107 bytes.
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as profile:
         command = [program, *FLAGS, f"--user-data-dir={profile}"]
         shell = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
         process = subprocess.Popen(
             ["bash", "-c", shell, "browser", *command],
+            env={**os.environ, "TMPDIR": profile},
             pass_fds=(theirs_in, theirs_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -74,8 +74,8 @@ def is_full(error: Exception) -> bool:
 
 
 def shortened(error: Exception) -> str:
-    """Return an error's message on one line, cut to a sentence's length, or its type."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    """Return an error's message on one line, cut after a long path, or its type."""
+    return " ".join(str(error).split())[:1000] or type(error).__name__
 
 
 def first_line(error: Exception) -> str:
