@@ -22,12 +22,12 @@ pathvars:
     results=f"results/{SETTINGS.run}",
 
 
-include: "rules/compared.smk"
 include: "rules/dataset.smk"
 include: "rules/models.smk"
 include: "rules/activations.smk"
 include: "rules/crosscoder.smk"
 include: "rules/latents.smk"
+include: "rules/interventions.smk"
 include: "rules/autointerp.smk"
 include: "rules/comparison.smk"
 include: "rules/figures.smk"
@@ -39,7 +39,7 @@ onstart:
 
 
 onsuccess:
-    tell_answer()
+    print_answer()
 
 
 rule all:

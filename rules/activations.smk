@@ -10,8 +10,8 @@ DUMP = "results/store/{key}/{model}/{group}"
 rule dump_activations:
     """Run one model over one token shard and store the layers of a group."""
     input:
-        model=lambda wildcards: manifest(wildcards.model),
-        tokens=lambda wildcards: TOKEN_SHARDS[number(wildcards.shard)],
+        model=lambda wildcards: PATHS.manifest(wildcards.model),
+        tokens=lambda wildcards: PATHS.tokens[shard_number(wildcards)],
     output:
         f"{DUMP}/{{shard}}.h5",
     log:
@@ -23,25 +23,23 @@ rule dump_activations:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=asked("dump_activations", "mem_mb"),
-        runtime=asked("dump_activations", "runtime"),
-        gpu=GPUS,
+        **SIZED,
+        gpu=GPU * SETTINGS.activations.gpus,
     params:
+        code=code("activations.dump_activations"),
         layers=lambda wildcards: SETTINGS.layers[wildcards.group],
         settings=flags(SETTINGS.activations, "dtype", "compute_dtype"),
-        means=means("batch_tokens", "device", "gpus"),
-        facts=facts("activations.dump_activations"),
+        speed=speed("batch_tokens", "device", "gpus"),
     shell:
-        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.activations.dump_activations"
+        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.activations.{rule}"
         " --model {input.model:q} --tokens {input.tokens:q} --layers {params.layers}"
-        " {params.settings:q} {params.means:q} --threads {threads} --facts {params.facts:q}"
-        " --output {output:q}"
+        " {params.settings:q} {params.speed:q} --threads {threads} --output {output:q}"
 
 
 rule fit_normalizer:
     """Estimate mean, scale and outlier bound of a model at a layer on the calibration split."""
     input:
-        lambda wildcards: dump_files(wildcards.model, int(wildcards.layer)),
+        lambda wildcards: PATHS.dumps(wildcards.model, int(wildcards.layer)),
     output:
         "<results>/activations/{model}/layer{layer}/normalizer.h5",
     log:
@@ -52,12 +50,10 @@ rule fit_normalizer:
     conda:
         "../envs/torch.yaml"
     resources:
-        mem_mb=asked("fit_normalizer", "mem_mb"),
-        runtime=asked("fit_normalizer", "runtime"),
+        **SIZED,
     params:
-        bound=SETTINGS.activations.norm_bound,
-        facts=facts("activations.fit_normalizer"),
+        code=code("activations.fit_normalizer"),
+        settings=flags(SETTINGS.activations, "norm_bound"),
     shell:
-        "logged {log:q} python -m workflow_scripts.activations.fit_normalizer"
-        " --activations {input:q} --layer {wildcards.layer} --norm-bound {params.bound}"
-        " --facts {params.facts:q} --output {output:q}"
+        "logged {log:q} python -m workflow_scripts.activations.{rule}"
+        " --activations {input:q} --layer {wildcards.layer} {params.settings:q} --output {output:q}"

@@ -6,7 +6,21 @@ agreement.json. The lexical annotator always works; an LLM only where the config
 
 AUTOINTERP = "<results>/autointerp/{fit}/seed{seed}"
 LLM = SETTINGS.autointerp.llm if SETTINGS.autointerp.annotator == "llm" else None
+PURPOSES = {"explanations": "explain", "labels": "classify", "scores": "score"}
 PROMPTS = Path(workflow.basedir, "workflow_scripts", "autointerp", "prompts")
+
+
+def purpose_file(name: str):
+    """Return an input function: a file of the LLM purpose that the table of a job serves."""
+    return lambda wildcards: (
+        f"{PATHS.annotations(wildcards.fit, wildcards.seed)}/{PURPOSES[wildcards.table]}/{name}"
+    )
+
+
+def quoted_explanations(wildcards) -> list[str]:
+    """Return the explanations that requests quote; those that ask for them quote none."""
+    folder = PATHS.annotations(wildcards.fit, wildcards.seed)
+    return [] if wildcards.purpose == "explain" else [f"{folder}/llm/explanations.parquet"]
 
 
 rule select_contexts:
@@ -22,14 +36,13 @@ rule select_contexts:
     conda:
         "../envs/tables.yaml"
     resources:
-        mem_mb=asked("select_contexts", "mem_mb"),
-        runtime=asked("select_contexts", "runtime"),
+        **SIZED,
     params:
-        code=store_keys.step_digest("autointerp.select_contexts"),
+        code=code("autointerp.select_contexts"),
         limits=flags(SETTINGS.autointerp.contexts),
         seed=SETTINGS.seed,
     shell:
-        "logged {log:q} python -m workflow_scripts.autointerp.select_contexts"
+        "logged {log:q} python -m workflow_scripts.autointerp.{rule}"
         " --examples {input:q} {params.limits:q} --seed {params.seed}"
         " --contexts {output.contexts:q} --latents {output.latents:q}"
 
@@ -51,15 +64,14 @@ rule explain_lexical:
     conda:
         "../envs/tables.yaml"
     resources:
-        mem_mb=asked("explain_lexical", "mem_mb"),
-        runtime=asked("explain_lexical", "runtime"),
+        **SIZED,
     params:
-        code=store_keys.step_digest("autointerp.explain_lexical"),
+        code=code("autointerp.explain_lexical"),
         rule_=flags(SETTINGS.autointerp, "least_score", "least_margin", "gate_margin"),
         folder=lambda wildcards, output: str(Path(output[0]).parent),
         seed=SETTINGS.seed,
     shell:
-        "logged {log:q} python -m workflow_scripts.autointerp.explain_lexical"
+        "logged {log:q} python -m workflow_scripts.autointerp.{rule}"
         " --contexts {input.contexts:q} --latents {input.latents:q}"
         " --background {input.background:q} --taxonomy {input.taxonomy:q} {params.rule_:q}"
         " --seed {params.seed} --output {params.folder:q}"
@@ -76,7 +88,7 @@ if LLM:
             contexts=f"{AUTOINTERP}/contexts.parquet",
             latents=f"{AUTOINTERP}/latents.parquet",
             taxonomy=TAXONOMY,
-            explanations=lambda wildcards: quoted_explanations(wildcards),
+            explanations=quoted_explanations,
             prompts=lambda wildcards: sorted(PROMPTS.glob(f"{wildcards.purpose}_*.md")),
         output:
             requests=f"{AUTOINTERP}/{{purpose}}/requests.jsonl",
@@ -86,10 +98,9 @@ if LLM:
         conda:
             "../envs/llm.yaml"
         resources:
-            mem_mb=asked("build_requests", "mem_mb"),
-            runtime=asked("build_requests", "runtime"),
+            **SIZED,
         params:
-            code=store_keys.step_digest("autointerp.build_requests"),
+            code=code("autointerp.build_requests"),
             explanations=lambda wildcards, input: (
                 [f"--explanations={input.explanations}"] if input.explanations else []
             ),
@@ -100,7 +111,7 @@ if LLM:
             ),
             seed=SETTINGS.seed,
         shell:
-            "logged {log:q} python -m workflow_scripts.autointerp.build_requests"
+            "logged {log:q} python -m workflow_scripts.autointerp.{rule}"
             " --purpose {wildcards.purpose} --contexts {input.contexts:q}"
             " --latents {input.latents:q} --taxonomy {input.taxonomy:q} {params.explanations:q}"
             " --annotators {params.annotators:q} --prices {params.prices:q} {params.sizes:q}"
@@ -122,7 +133,7 @@ if LLM:
         resources:
             llm=1,
         params:
-            code=store_keys.step_digest("autointerp.call_llm"),
+            code=code("autointerp.call_llm"),
             endpoint=flags(LLM, "cache", "base_url", "key_env", "mode", "response_format"),
             limits=flags(
                 LLM,
@@ -138,7 +149,7 @@ if LLM:
             # Not an output: it is shared by all purposes, fits and seeds.
             spend=f"{RESULTS}/autointerp/spend.jsonl",
         shell:
-            "logged {log:q} python -m workflow_scripts.autointerp.call_llm"
+            "logged {log:q} python -m workflow_scripts.autointerp.{rule}"
             " --requests {input:q} {params.endpoint:q} {params.limits:q} --spend {params.spend:q}"
             " --prices {params.prices:q} --responses {output.responses:q}"
             " --ledger {output.ledger:q} --manifest {output.manifest:q}"
@@ -146,8 +157,8 @@ if LLM:
     rule parse_responses:
         """Turn answers into a table; a failed answer keeps its status and gets no label."""
         input:
-            requests=lambda wildcards: purpose_file(wildcards, "requests.jsonl"),
-            responses=lambda wildcards: purpose_file(wildcards, "responses.jsonl"),
+            requests=purpose_file("requests.jsonl"),
+            responses=purpose_file("responses.jsonl"),
             latents=f"{AUTOINTERP}/latents.parquet",
             taxonomy=TAXONOMY,
         output:
@@ -158,16 +169,15 @@ if LLM:
         conda:
             "../envs/llm.yaml"
         resources:
-            mem_mb=asked("parse_responses", "mem_mb"),
-            runtime=asked("parse_responses", "runtime"),
+            **SIZED,
         params:
-            code=store_keys.step_digest("autointerp.parse_responses"),
+            code=code("autointerp.parse_responses"),
             purpose=lambda wildcards: PURPOSES[wildcards.table],
             annotators=ANNOTATORS,
             rule_=flags(LLM, "replicates", "max_failures")
             + flags(SETTINGS.autointerp, "gate_margin"),
         shell:
-            "logged {log:q} python -m workflow_scripts.autointerp.parse_responses"
+            "logged {log:q} python -m workflow_scripts.autointerp.{rule}"
             " --purpose {params.purpose} --requests {input.requests:q}"
             " --responses {input.responses:q} --latents {input.latents:q}"
             " --taxonomy {input.taxonomy:q} --annotators {params.annotators:q} {params.rule_:q}"
@@ -199,16 +209,17 @@ rule collect_annotations:
     log:
         "<results>/logs/collect_annotations/{fit}_seed{seed}.log",
     priority: CHAIN
+    localrule: True
     conda:
         "../envs/tables.yaml"
     params:
-        code=store_keys.step_digest("autointerp.collect_annotations"),
+        code=code("autointerp.collect_annotations"),
         lexical=lambda wildcards, input: str(Path(input.lexical[0]).parent),
         llm=lambda wildcards, input: [f"--llm={Path(file).parent}" for file in list(input.llm)[:1]],
         folder=lambda wildcards, output: str(Path(output.summary).parent),
         seed=SETTINGS.seed,
     shell:
-        "logged {log:q} python -m workflow_scripts.autointerp.collect_annotations"
+        "logged {log:q} python -m workflow_scripts.autointerp.{rule}"
         " --lexical {params.lexical:q} {params.llm:q} --ledgers {input.ledgers:q}"
         " --taxonomy {input.taxonomy:q} --seed {params.seed} --output {params.folder:q}"
 
@@ -221,13 +232,14 @@ rule measure_agreement:
         f"{AUTOINTERP}/agreement.json",
     log:
         "<results>/logs/measure_agreement/{fit}_seed{seed}.log",
+    localrule: True
     conda:
         "../envs/tables.yaml"
     params:
-        code=store_keys.step_digest("autointerp.measure_agreement"),
+        code=code("autointerp.measure_agreement"),
         seed=SETTINGS.seed,
     shell:
-        "logged {log:q} python -m workflow_scripts.autointerp.measure_agreement"
+        "logged {log:q} python -m workflow_scripts.autointerp.{rule}"
         " --labels {input:q} --seed {params.seed} --output {output:q}"
 
 
@@ -242,11 +254,12 @@ rule compare_truth:
         confusion=f"{AUTOINTERP}/confusion.csv",
     log:
         "<results>/logs/compare_truth/{fit}_seed{seed}.log",
+    localrule: True
     conda:
         "../envs/tables.yaml"
     params:
-        code=store_keys.step_digest("autointerp.compare_truth"),
+        code=code("autointerp.compare_truth"),
     shell:
-        "logged {log:q} python -m workflow_scripts.autointerp.compare_truth"
+        "logged {log:q} python -m workflow_scripts.autointerp.{rule}"
         " --labels {input.labels:q} --scores {input.scores:q} --latents {input.latents:q}"
         " --output {output.truth:q} --confusion {output.confusion:q}"

@@ -4,27 +4,14 @@ Reads scored and labelled latents, and the models' likelihoods; leaves behaviour
 categories.csv, sensitivity.csv, weighted.csv, gaps.csv, recovery.csv and answer.json.
 """
 
-PLANTED = "<results>/models/planted.csv" if PLANTED_PAIRS else []
-COMPARE = [
-    f"--fits={in_order(compared_files(COMPARED, *LABELS))}",
-    f"--comparisons={in_order({n: c.model_dump() for n, c in SETTINGS.comparisons.items()})}",
-    *flags(SETTINGS.comparison, "confidence", "fdr", "reference", "margin", "least_latents"),
-]
-COMPARE_INPUTS = {
-    "latents": compared_inputs(
-        "latents", "latents", "selection", *(["examples"] if ANNOTATED else [])
-    ),
-    "labels": compared_inputs("autointerp", *LABELS),
-    "behaviour": f"{RESULTS}/comparison/behaviour.csv",
-    "taxonomy": TAXONOMY,
-}
+COMPARED_MODELS = comparisons.compared_models(SETTINGS)
 
 
 rule evaluate_behaviour:
     """Measure how well each compared model predicts each category's text."""
     input:
-        models=[manifest(name) for name in compared_models()],
-        tokens=TOKEN_SHARDS,
+        models=[PATHS.manifest(name) for name in COMPARED_MODELS],
+        tokens=PATHS.tokens,
     output:
         "<results>/comparison/behaviour.csv",
     log:
@@ -35,112 +22,62 @@ rule evaluate_behaviour:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=asked("evaluate_behaviour", "mem_mb"),
-        runtime=asked("evaluate_behaviour", "runtime"),
-        gpu=GPU,
+        **ON_GPU,
     params:
-        code=store_keys.step_digest("comparison.evaluate_behaviour"),
-        models=[f"--model={name}={manifest(name)}" for name in compared_models()],
+        code=code("comparison.evaluate_behaviour"),
+        models=FLAGS.manifests(COMPARED_MODELS),
         settings=flags(SETTINGS.activations, "compute_dtype"),
-        means=means("batch_tokens", "device"),
+        speed=speed("batch_tokens", "device"),
         documents=SETTINGS.comparison.behaviour_documents,
     shell:
-        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.comparison.evaluate_behaviour"
-        " {params.models:q} --tokens {input.tokens:q} {params.settings:q} {params.means:q}"
+        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.comparison.{rule}"
+        " {params.models:q} --tokens {input.tokens:q} {params.settings:q} {params.speed:q}"
         " --documents {params.documents} --threads {threads} --output {output:q}"
 
 
 rule compare_categories:
     """Compare counts and shares per category, with intervals, tests and the null beside them."""
     input:
-        **COMPARE_INPUTS,
+        **PATHS.comparison_inputs(),
+        taxonomy=TAXONOMY,
     output:
         "<results>/comparison/categories.csv",
     log:
         "<results>/logs/compare_categories.log",
     priority: CHAIN
+    localrule: True
     conda:
         "../envs/tables.yaml"
     params:
-        code=store_keys.step_digest("comparison.compare_categories"),
-        compare=COMPARE,
+        code=code("comparison.compare_categories"),
+        compare=FLAGS.comparison(),
     shell:
-        "logged {log:q} python -m workflow_scripts.comparison.compare_categories"
+        "logged {log:q} python -m workflow_scripts.comparison.{rule}"
         " {params.compare:q} --behaviour {input.behaviour:q} --taxonomy {input.taxonomy:q}"
         " --output {output:q}"
 
 
-rule vary_decisions:
+use rule compare_categories as vary_decisions with:
     """Compare again with other thresholds and without template latents."""
-    input:
-        **COMPARE_INPUTS,
     output:
         "<results>/comparison/sensitivity.csv",
     log:
         "<results>/logs/vary_decisions.log",
-    priority: CHAIN
-    conda:
-        "../envs/tables.yaml"
+    localrule: True
     params:
-        code=store_keys.step_digest("comparison.vary_decisions"),
-        compare=COMPARE,
-    shell:
-        "logged {log:q} python -m workflow_scripts.comparison.vary_decisions"
-        " {params.compare:q} --behaviour {input.behaviour:q} --taxonomy {input.taxonomy:q}"
-        " --output {output:q}"
+        code=code("comparison.vary_decisions"),
 
 
-rule weight_shares:
+use rule compare_categories as weight_shares with:
     """Count unique latents by firing, activation and explanation score too."""
-    input:
-        **COMPARE_INPUTS,
     output:
         "<results>/comparison/weighted.csv",
     log:
         "<results>/logs/weight_shares.log",
-    conda:
-        "../envs/tables.yaml"
+    priority: 0
+    localrule: True
     params:
-        code=store_keys.step_digest("comparison.weight_shares"),
-        compare=COMPARE,
-    shell:
-        "logged {log:q} python -m workflow_scripts.comparison.weight_shares"
-        " {params.compare:q} --behaviour {input.behaviour:q} --taxonomy {input.taxonomy:q}"
-        " --output {output:q}"
-
-
-rule ablate_categories:
-    """Take each category's unique latents away and see whose text becomes harder to predict."""
-    input:
-        unpack(lambda wildcards: cause_inputs(wildcards.comparison)),
-        labels=lambda wildcards: labelled_files(wildcards.comparison),
-        taxonomy=TAXONOMY,
-    output:
-        "<results>/comparison/ablation/{comparison}.csv",
-    log:
-        "<results>/logs/ablate_categories/{comparison}.log",
-    benchmark:
-        "<results>/logs/ablate_categories/{comparison}.tsv"
-    conda:
-        "../envs/torch.yaml"
-    threads: 1
-    resources:
-        gpu=GPU,
-        mem_mb=asked("ablate_categories", "mem_mb"),
-        runtime=asked("ablate_categories", "runtime"),
-    params:
-        code=store_keys.step_digest("interventions.ablate_categories"),
-        fit=lambda wildcards: in_order(ablated_fit(wildcards.comparison)),
-        pair=lambda wildcards: direct_pair(wildcards.comparison),
-        inputs=lambda wildcards: cause_flags(wildcards.comparison),
-        means=means("batch_tokens", "device"),
-        models=lambda wildcards: named_models(wildcards.comparison),
-        rule_=flags(SETTINGS.comparison, "labeller", "confidence"),
-    shell:
-        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.interventions.ablate_categories"
-        " --comparison {wildcards.comparison} --pair {params.pair} --fit {params.fit:q}"
-        " {params.models:q} {params.inputs:q} {params.means:q} {params.rule_:q} --tokens {input.tokens:q}"
-        " --taxonomy {input.taxonomy:q} --threads {threads} --output {output:q}"
+        code=code("comparison.weight_shares"),
 
 
 rule explain_gaps:
@@ -152,13 +89,14 @@ rule explain_gaps:
         "<results>/comparison/gaps.csv",
     log:
         "<results>/logs/explain_gaps.log",
+    localrule: True
     conda:
         "../envs/tables.yaml"
     params:
-        code=store_keys.step_digest("comparison.explain_gaps"),
+        code=code("comparison.explain_gaps"),
         rule_=flags(SETTINGS.comparison, "leaderboard", "confidence"),
     shell:
-        "logged {log:q} python -m workflow_scripts.comparison.explain_gaps"
+        "logged {log:q} python -m workflow_scripts.comparison.{rule}"
         " --categories {input.categories:q} {params.rule_:q} --output {output:q}"
 
 
@@ -166,19 +104,20 @@ rule score_recovery:
     """Set what was found beside what was planted, and say it in one sentence."""
     input:
         categories="<results>/comparison/categories.csv",
-        planted=PLANTED,
+        planted="<results>/models/planted.csv" if PLANTED_PAIRS else [],
     output:
         recovery="<results>/comparison/recovery.csv",
         answer="<results>/comparison/answer.json",
     log:
         "<results>/logs/score_recovery.log",
+    localrule: True
     conda:
         "../envs/tables.yaml"
     params:
-        code=store_keys.step_digest("comparison.score_recovery"),
-        planted=[f"--planted={RESULTS}/models/planted.csv"] if PLANTED else [],
-        rule_=[*primary_flag(), *flags(SETTINGS.comparison, "labeller", "fdr")],
+        code=code("comparison.score_recovery"),
+        planted=[f"--planted={RESULTS}/models/planted.csv"] if PLANTED_PAIRS else [],
+        rule_=[*FLAGS.primary(), *flags(SETTINGS.comparison, "labeller", "fdr")],
     shell:
-        "logged {log:q} python -m workflow_scripts.comparison.score_recovery"
+        "logged {log:q} python -m workflow_scripts.comparison.{rule}"
         " --categories {input.categories:q} {params.planted:q} {params.rule_:q}"
         " --recovery {output.recovery:q} --answer {output.answer:q}"

@@ -1,17 +1,26 @@
 """Crosscoders: one per fit and seed, and how well each explains held-out text.
 
-Reads activations and normalisers; leaves crosscoder.safetensors, training.csv, evaluation.json,
-and loss.csv, for which the models run.
+Reads activations and normalisers; leaves crosscoder.safetensors, training.csv and evaluation.json.
 """
 
 CROSSCODER = "<results>/crosscoder/{fit}/seed{seed}"
 DIFFERENCE = "<results>/crosscoder/difference/{comparison}"
+IMPORTED = [name for name, fit in SETTINGS.fits.items() if fit.imported is not None]
+FITTED = [name for name in SETTINGS.fits if name not in IMPORTED]
+# A crosscoder's folder, and what steps share that encode activations with it.
+FOLDER = {"folder": lambda wildcards, input: str(Path(input.crosscoder).parent)}
+ENCODES = {**FOLDER, "inputs": for_fit(FLAGS.activations), "speed": speed("device")}
+
+
+def fit_name(wildcards) -> str:
+    """Return the name of the fit of a job's direct comparison."""
+    return comparisons.fit_of(SETTINGS, wildcards.comparison)
 
 
 rule fit_crosscoder:
     """Fit a crosscoder; a killed fit goes on from its checkpoint."""
     input:
-        unpack(lambda wildcards: fit_inputs(wildcards.fit)),
+        unpack(for_fit(PATHS.fit_inputs)),
     output:
         f"{CROSSCODER}/crosscoder.safetensors",
         f"{CROSSCODER}/crosscoder.json",
@@ -27,23 +36,46 @@ rule fit_crosscoder:
         "../envs/torch.yaml"
     threads: lambda wildcards: SETTINGS.fits[wildcards.fit].processes
     resources:
+        **SIZED,
         gpu=lambda wildcards: GPU * SETTINGS.fits[wildcards.fit].processes,
-        mem_mb=asked("fit_crosscoder", "mem_mb"),
-        runtime=asked("fit_crosscoder", "runtime"),
     params:
-        inputs=lambda wildcards: fit_flags(wildcards.fit),
-        settings=lambda wildcards: training_flags(wildcards.fit),
-        checkpoint=lambda wildcards: checkpoint(wildcards.fit, wildcards.seed),
-        facts=facts("crosscoder.fit_crosscoder"),
+        code=code("crosscoder.fit_crosscoder"),
+        inputs=for_fit(FLAGS.activations),
+        settings=for_fit(FLAGS.training),
+        seed=lambda wildcards: wildcards.seed,
+        checkpoint=lambda wildcards: FLAGS.checkpoint(wildcards.fit, wildcards.seed),
         folder=lambda wildcards, output: str(Path(output[0]).parent),
-        launcher=lambda wildcards, threads: launcher(wildcards.fit),
-        means=means("device"),
+        launcher=lambda wildcards, threads: FLAGS.launcher(wildcards.fit),
+        speed=speed("device"),
     shell:
         "logged {log:q}"
-        " {params.launcher:q} -m workflow_scripts.crosscoder.fit_crosscoder {params.means:q}"
-        " {params.inputs:q} {params.settings:q} --seed {wildcards.seed} --threads {threads}"
-        " --facts {params.facts:q} --checkpoint {params.checkpoint:q}"
-        " --output-dir {params.folder:q}"
+        " {params.launcher:q} -m workflow_scripts.crosscoder.fit_crosscoder {params.speed:q}"
+        " {params.inputs:q} {params.settings:q} --seed {params.seed} --threads {threads}"
+        " --checkpoint {params.checkpoint:q} --output-dir {params.folder:q}"
+
+
+use rule fit_crosscoder as fit_difference with:
+    """Fit a sparse autoencoder on a direct comparison's difference of activations."""
+    input:
+        unpack(lambda wildcards: PATHS.fit_inputs(fit_name(wildcards))),
+    output:
+        f"{DIFFERENCE}/crosscoder.safetensors",
+        f"{DIFFERENCE}/crosscoder.json",
+        f"{DIFFERENCE}/training.csv",
+    log:
+        "<results>/logs/fit_difference/{comparison}.log",
+    benchmark:
+        "<results>/logs/fit_difference/{comparison}.tsv"
+    threads: lambda wildcards: SETTINGS.fits[fit_name(wildcards)].processes
+    resources:
+        **SIZED,
+        gpu=lambda wildcards: GPU * SETTINGS.fits[fit_name(wildcards)].processes,
+    params:
+        inputs=for_comparison(FLAGS.difference),
+        settings=for_comparison(FLAGS.difference_training),
+        seed=lambda wildcards: SETTINGS.fits[fit_name(wildcards)].seeds[0],
+        checkpoint=for_comparison(FLAGS.difference_checkpoint),
+        launcher=lambda wildcards, threads: FLAGS.launcher(fit_name(wildcards)),
 
 
 if IMPORTED:
@@ -51,8 +83,8 @@ if IMPORTED:
     rule import_crosscoder:
         """Bring a published crosscoder into the run's normalised space."""
         input:
-            unpack(lambda wildcards: fit_inputs(wildcards.fit)),
-            published=lambda wildcards: ancient(import_files(wildcards.fit)),
+            unpack(for_fit(PATHS.fit_inputs)),
+            published=lambda wildcards: ancient(PATHS.imported_files(wildcards.fit)),
         output:
             f"{CROSSCODER}/crosscoder.safetensors",
             f"{CROSSCODER}/crosscoder.json",
@@ -65,59 +97,22 @@ if IMPORTED:
             "../envs/torch.yaml"
         threads: 1
         params:
-            inputs=lambda wildcards: fit_flags(wildcards.fit),
+            code=code("crosscoder.import_crosscoder"),
+            inputs=for_fit(FLAGS.activations),
             source=lambda wildcards: flags(SETTINGS.fits[wildcards.fit].imported),
-            facts=facts("crosscoder.import_crosscoder"),
             folder=lambda wildcards, output: str(Path(output[0]).parent),
         shell:
-            "logged {log:q} python -m workflow_scripts.crosscoder.import_crosscoder"
+            "logged {log:q} python -m workflow_scripts.crosscoder.{rule}"
             " {params.inputs:q} {params.source:q} --threads {threads}"
-            " --facts {params.facts:q} --output-dir {params.folder:q}"
-
-
-rule fit_difference:
-    """Fit a sparse autoencoder on a direct comparison's difference of activations."""
-    input:
-        unpack(lambda wildcards: fit_inputs(direct_name(wildcards.comparison))),
-    output:
-        f"{DIFFERENCE}/crosscoder.safetensors",
-        f"{DIFFERENCE}/crosscoder.json",
-        f"{DIFFERENCE}/training.csv",
-    log:
-        "<results>/logs/fit_difference/{comparison}.log",
-    benchmark:
-        "<results>/logs/fit_difference/{comparison}.tsv"
-    priority: CHAIN
-    conda:
-        "../envs/torch.yaml"
-    threads: lambda wildcards: direct_fit(wildcards.comparison).processes
-    resources:
-        gpu=lambda wildcards: GPU * direct_fit(wildcards.comparison).processes,
-        mem_mb=asked("fit_difference", "mem_mb"),
-        runtime=asked("fit_difference", "runtime"),
-    params:
-        inputs=lambda wildcards: difference_flags(wildcards.comparison),
-        settings=lambda wildcards: difference_training(wildcards.comparison),
-        seed=lambda wildcards: direct_fit(wildcards.comparison).seeds[0],
-        checkpoint=lambda wildcards: difference_checkpoint(wildcards.comparison),
-        facts=facts("crosscoder.fit_crosscoder"),
-        folder=lambda wildcards, output: str(Path(output[0]).parent),
-        launcher=lambda wildcards, threads: launcher(direct_name(wildcards.comparison)),
-        means=means("device"),
-    shell:
-        "logged {log:q}"
-        " {params.launcher:q} -m workflow_scripts.crosscoder.fit_crosscoder {params.means:q}"
-        " {params.inputs:q} {params.settings:q} --seed {params.seed} --threads {threads}"
-        " --facts {params.facts:q} --checkpoint {params.checkpoint:q}"
-        " --output-dir {params.folder:q}"
+            " --output-dir {params.folder:q}"
 
 
 rule evaluate_crosscoder:
     """Measure FVE, L0 in both modes and the dead share on held-out documents."""
     input:
-        unpack(lambda wildcards: fit_inputs(wildcards.fit)),
+        unpack(for_fit(PATHS.fit_inputs)),
         crosscoder=f"{CROSSCODER}/crosscoder.safetensors",
-        documents=[f"{documents}.parquet" for documents in DOCUMENTS],
+        documents=PATHS.documents,
     output:
         f"{CROSSCODER}/evaluation.json",
     log:
@@ -126,52 +121,11 @@ rule evaluate_crosscoder:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        gpu=GPU,
-        mem_mb=asked("evaluate_crosscoder", "mem_mb"),
-        runtime=asked("evaluate_crosscoder", "runtime"),
+        **ON_GPU,
     params:
-        code=store_keys.step_digest("crosscoder.evaluate_crosscoder"),
-        inputs=lambda wildcards: fit_flags(wildcards.fit),
-        folder=lambda wildcards, input: str(Path(input.crosscoder).parent),
-        means=means("device"),
+        **ENCODES,
+        code=code("crosscoder.evaluate_crosscoder"),
     shell:
-        "logged {log:q} python -m workflow_scripts.crosscoder.evaluate_crosscoder"
+        "logged {log:q} python -m workflow_scripts.crosscoder.{rule}"
         " {params.inputs:q} --crosscoder {params.folder:q} --documents {input.documents:q}"
-        " --threads {threads} {params.means:q} --output {output:q}"
-
-
-rule recover_loss:
-    """Let models predict from what a crosscoder reconstructs, and from ablated activations."""
-    input:
-        models=lambda wildcards: [manifest(m) for m in SETTINGS.fits[wildcards.fit].models],
-        crosscoder=f"{CROSSCODER}/crosscoder.safetensors",
-        normalizers=lambda wildcards: fit_inputs(wildcards.fit)["normalizers"],
-        tokens=TOKEN_SHARDS,
-        documents=[f"{documents}.parquet" for documents in DOCUMENTS],
-    output:
-        f"{CROSSCODER}/loss.csv",
-    log:
-        "<results>/logs/recover_loss/{fit}_seed{seed}.log",
-    benchmark:
-        "<results>/logs/recover_loss/{fit}_seed{seed}.tsv"
-    conda:
-        "../envs/torch.yaml"
-    threads: 1
-    resources:
-        gpu=GPU,
-        mem_mb=asked("recover_loss", "mem_mb"),
-        runtime=asked("recover_loss", "runtime"),
-    params:
-        code=store_keys.step_digest("interventions.recover_loss"),
-        models=lambda wildcards: [
-            f"--model={m}={manifest(m)}" for m in SETTINGS.fits[wildcards.fit].models
-        ],
-        inputs=lambda wildcards: loss_flags(wildcards.fit),
-        folder=lambda wildcards, input: str(Path(input.crosscoder).parent),
-        seed=SETTINGS.seed,
-        means=means("batch_tokens", "device"),
-    shell:
-        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.interventions.recover_loss"
-        " {params.models:q} --crosscoder {params.folder:q} {params.inputs:q} {params.means:q}"
-        " --tokens {input.tokens:q} --sources {input.documents:q} --seed {params.seed}"
-        " --threads {threads} --output {output:q}"
+        " --threads {threads} {params.speed:q} --output {output:q}"

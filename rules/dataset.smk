@@ -11,12 +11,17 @@ TEXT = "results/store/{key}/documents"
 TOKENS = "results/store/{key}/tokens"
 
 
+def shard_number(wildcards) -> int:
+    """Return the number of a job's shard."""
+    return int(wildcards.shard.removeprefix("shard"))
+
+
 rule sample_documents:
     """Draw the documents of a shard by seed, mix and tokens, behind those of the shard before."""
     input:
-        files=ancient(text_files()),
-        earlier=lambda wildcards: [f"{d}.parquet" for d in DOCUMENTS[: number(wildcards.shard)]],
-        state=lambda wildcards: [f"{d}.json" for d in DOCUMENTS[: number(wildcards.shard)]][-1:],
+        files=ancient(PATHS.text_files()),
+        earlier=lambda wildcards: PATHS.documents[: shard_number(wildcards)],
+        state=lambda wildcards: PATHS.document_manifests[: shard_number(wildcards)][-1:],
     output:
         documents=f"{TEXT}/{{shard}}.parquet",
         manifest=f"{TEXT}/{{shard}}.json",
@@ -26,25 +31,21 @@ rule sample_documents:
     conda:
         "../envs/tables.yaml"
     resources:
-        mem_mb=asked("sample_documents", "mem_mb"),
-        runtime=asked("sample_documents", "runtime"),
+        **SIZED,
     params:
+        code=code("dataset.sample_documents"),
         sources=as_json(SETTINGS.text.model_dump(exclude_none=True)["sources"]),
         splits=as_json(SETTINGS.text.splits.model_dump()),
         tokens=lambda wildcards: min(
-            (number(wildcards.shard) + 1) * SETTINGS.text.shard_tokens, SETTINGS.text.tokens
+            (shard_number(wildcards) + 1) * SETTINGS.text.shard_tokens, SETTINGS.text.tokens
         ),
-        context=SETTINGS.text.context_length,
-        bytes_per_token=SETTINGS.text.bytes_per_token,
+        sizes=flags(SETTINGS.text, "context_length", "bytes_per_token"),
         seed=SETTINGS.seed,
         state=lambda wildcards, input: [f"--state={path}" for path in input.state],
-        facts=facts("dataset.sample_documents"),
     shell:
-        "logged {log:q} python -m workflow_scripts.dataset.sample_documents"
-        " --sources {params.sources:q} --tokens {params.tokens}"
-        " --context-length {params.context}"
-        " --bytes-per-token {params.bytes_per_token}"
-        " --splits {params.splits:q} --seed {params.seed} --facts {params.facts:q}"
+        "logged {log:q} python -m workflow_scripts.dataset.{rule}"
+        " --sources {params.sources:q} --tokens {params.tokens} {params.sizes:q}"
+        " --splits {params.splits:q} --seed {params.seed}"
         " --earlier {input.earlier:q} {params.state:q}"
         " --output {output.documents:q} --manifest {output.manifest:q}"
 
@@ -52,15 +53,10 @@ rule sample_documents:
 rule tokenize_documents:
     """Cut documents into a token shard with the tokenizer on which all models agree."""
     input:
-        documents=lambda wildcards: [
-            f"{documents}.parquet" for documents in DOCUMENTS[: number(wildcards.shard) + 1]
-        ],
-        tokenizers=[manifest(model) for model in store_keys.tokenizer_models(SETTINGS)],
+        documents=lambda wildcards: PATHS.documents[: shard_number(wildcards) + 1],
+        tokenizers=[PATHS.manifest(model) for model in store_keys.tokenizer_models(SETTINGS)],
         template=SETTINGS.text.template or [],
-        previous=lambda wildcards: [
-            str(Path(file).with_suffix(".json"))
-            for file in TOKEN_SHARDS[: number(wildcards.shard)][-1:]
-        ],
+        previous=lambda wildcards: PATHS.token_manifests[: shard_number(wildcards)][-1:],
     output:
         shard=f"{TOKENS}/{{shard}}.h5",
         manifest=f"{TOKENS}/{{shard}}.json",
@@ -71,31 +67,25 @@ rule tokenize_documents:
     conda:
         "../envs/torch.yaml"
     resources:
-        mem_mb=asked("tokenize_documents", "mem_mb"),
-        runtime=asked("tokenize_documents", "runtime"),
+        **SIZED,
     params:
-        tokenizers=[
-            f"--tokenizer={model}={manifest(model)}"
-            for model in store_keys.tokenizer_models(SETTINGS)
-        ],
-        template=f"--template={SETTINGS.text.template}" if SETTINGS.text.template else [],
-        tokens=lambda wildcards: store_keys.shard_tokens(SETTINGS, number(wildcards.shard)),
-        context=SETTINGS.text.context_length,
+        code=code("dataset.tokenize_documents"),
+        tokenizers=FLAGS.manifests(store_keys.tokenizer_models(SETTINGS), "tokenizer"),
+        settings=flags(SETTINGS.text, "template", "context_length"),
+        tokens=lambda wildcards: store_keys.shard_tokens(SETTINGS, shard_number(wildcards)),
         previous=lambda wildcards, input: [f"--previous={path}" for path in input.previous],
-        facts=facts("dataset.tokenize_documents"),
     shell:
-        "logged {log:q} python -m workflow_scripts.dataset.tokenize_documents"
-        " --documents {input.documents:q} {params.tokenizers:q} {params.template:q}"
-        " --tokens {params.tokens} --context-length {params.context}"
-        " {params.previous:q} --facts {params.facts:q}"
+        "logged {log:q} python -m workflow_scripts.dataset.{rule}"
+        " --documents {input.documents:q} {params.tokenizers:q} {params.settings:q}"
+        " --tokens {params.tokens} {params.previous:q}"
         " --output {output.shard:q} --manifest {output.manifest:q}"
 
 
 rule describe_text:
     """Sum up the run's text; refuse it early where a split is empty."""
     input:
-        documents=[f"{documents}.json" for documents in DOCUMENTS],
-        shards=[str(Path(file).with_suffix(".json")) for file in TOKEN_SHARDS],
+        documents=PATHS.document_manifests,
+        shards=PATHS.token_manifests,
     output:
         "<results>/dataset/manifest.json",
     log:
@@ -105,10 +95,10 @@ rule describe_text:
     conda:
         "../envs/tables.yaml"
     params:
+        code=code("dataset.describe_text"),
         splits=as_json(SETTINGS.text.splits.model_dump()),
         tokens=SETTINGS.text.tokens,
-        facts=facts("dataset.describe_text"),
     shell:
-        "logged {log:q} python -m workflow_scripts.dataset.describe_text"
+        "logged {log:q} python -m workflow_scripts.dataset.{rule}"
         " --documents {input.documents:q} --shards {input.shards:q} --splits {params.splits:q}"
-        " --tokens {params.tokens} --facts {params.facts:q} --output {output:q}"
+        " --tokens {params.tokens} --output {output:q}"

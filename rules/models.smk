@@ -14,7 +14,7 @@ if ORGANISMS:
     rule train_organism:
         """Train one small model on documents of known categories."""
         input:
-            lambda wildcards: base_manifest(wildcards.model),
+            lambda wildcards: PATHS.base_manifest(wildcards.model),
         output:
             f"{MODEL}/model.json",
             f"{MODEL}/config.json",
@@ -29,17 +29,16 @@ if ORGANISMS:
             model="|".join(ORGANISMS),
         conda:
             "../envs/torch.yaml"
-        threads: lambda wildcards: 1 if base_manifest(wildcards.model) else 2
+        threads: lambda wildcards: 1 if PATHS.base_manifest(wildcards.model) else 2
         resources:
-            mem_mb=asked("train_organism", "mem_mb"),
-            runtime=asked("train_organism", "runtime"),
+            **SIZED,
         params:
-            code=store_keys.step_digest("models.train_organism"),
+            code=code("models.train_organism"),
             base=lambda wildcards, input: [f"--base={input}"] if input else [],
-            lessons=lambda wildcards: lesson_flags(wildcards.model),
+            lessons=lambda wildcards: FLAGS.lessons(wildcards.model),
             folder=lambda wildcards, output: str(Path(output[0]).parent),
         shell:
-            "logged {log:q} python -m workflow_scripts.models.train_organism"
+            "logged {log:q} python -m workflow_scripts.models.{rule}"
             " --name {wildcards.model} {params.base:q} {params.lessons:q} --threads {threads}"
             " --output-dir {params.folder:q}"
 
@@ -49,7 +48,7 @@ if PLANTED_PAIRS:
     rule tabulate_planted:
         """Write what each category was planted as in each compared pair of trained models."""
         input:
-            tokenizer=manifest(store_keys.root(SETTINGS, PLANTED_PAIRS[0][0])),
+            tokenizer=PATHS.manifest(store_keys.root(SETTINGS, PLANTED_PAIRS[0][0])),
             taxonomy=TAXONOMY,
         output:
             "<results>/models/planted.csv",
@@ -58,11 +57,11 @@ if PLANTED_PAIRS:
         conda:
             "../envs/torch.yaml"
         params:
-            code=store_keys.step_digest("models.tabulate_planted"),
-            lessons=as_json(planted_lessons()),
+            code=code("models.tabulate_planted"),
+            lessons=as_json(comparisons.planted_lessons(SETTINGS)),
             seed=SETTINGS.organism.document_seed,
         shell:
-            "logged {log:q} python -m workflow_scripts.models.tabulate_planted"
+            "logged {log:q} python -m workflow_scripts.models.{rule}"
             " --tokenizer {input.tokenizer:q} --lessons {params.lessons:q}"
             " --document-seed {params.seed} --taxonomy {input.taxonomy:q} --output {output:q}"
 
@@ -70,7 +69,7 @@ if PLANTED_PAIRS:
 rule download_models:
     """Fetch every hub model at its pinned revision; on a cluster, from the login node."""
     input:
-        [manifest(name) for name, model in SETTINGS.models.items() if model.hub],
+        [PATHS.manifest(name) for name, model in SETTINGS.models.items() if model.hub],
     localrule: True
 
 
@@ -79,7 +78,7 @@ if OTHERS:
     rule resolve_model:
         """Write the manifest of a folder, or of a pinned hub model after fetching it."""
         input:
-            lambda wildcards: ancient(folder_files(wildcards.model)),
+            lambda wildcards: ancient(PATHS.model_files(wildcards.model)),
         output:
             f"{MODEL}/model.json",
         log:
@@ -90,8 +89,8 @@ if OTHERS:
         conda:
             "../envs/torch.yaml"
         params:
-            code=store_keys.step_digest("models.resolve_model"),
-            source=lambda wildcards: source_flags(wildcards.model),
+            code=code("models.resolve_model"),
+            source=lambda wildcards: FLAGS.model_source(wildcards.model),
         shell:
-            "logged {log:q} python -m workflow_scripts.models.resolve_model"
+            "logged {log:q} python -m workflow_scripts.models.{rule}"
             " --name {wildcards.model} {params.source:q} --output {output:q}"

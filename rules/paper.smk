@@ -3,17 +3,24 @@
 Leaves the table of published and measured quantities, for programs (CSV) and people (Markdown).
 """
 
+PUBLISHED_FITS = report_plan.published_fits(PATHS)
+
+
+def paper():
+    """Return the settings of the published study, or stop where the config has none."""
+    if SETTINGS.paper is None:
+        raise SystemExit(
+            f"error: the config of run {SETTINGS.run} has no published study: "
+            "use snakemake --configfile config/paper.yaml reproduce_paper"
+        )
+    return SETTINGS.paper
+
 
 rule compare_published:
     """Set published quantities beside the measured ones: OK, close, differs or NOT RUN."""
     input:
         categories="<results>/comparison/categories.csv",
-        fits=[
-            file
-            for fit in measured_fits().values()
-            for files in fit["seeds"].values()
-            for file in files.values()
-        ],
+        fits=files_of(PUBLISHED_FITS),
         published=lambda wildcards: paper().published,
     output:
         table="<results>/paper/published.csv",
@@ -21,15 +28,16 @@ rule compare_published:
         facts="<results>/paper/published.json",
     log:
         "<results>/logs/compare_published.log",
+    localrule: True
     conda:
         "../envs/tables.yaml"
     params:
-        code=store_keys.step_digest("paper.compare_published"),
+        code=code("paper.compare_published"),
         run=SETTINGS.run,
-        fits=in_order(measured_fits()),
+        fits=in_order(PUBLISHED_FITS),
         choice=lambda wildcards: flags(paper(), "labeller"),
     shell:
-        "logged {log:q} python -m workflow_scripts.paper.compare_published --run {params.run}"
+        "logged {log:q} python -m workflow_scripts.paper.{rule} --run {params.run}"
         " --categories {input.categories:q} --published {input.published:q}"
         " --fits {params.fits:q} {params.choice:q}"
         " --table {output.table:q} --markdown {output.text:q} --facts {output.facts:q}"

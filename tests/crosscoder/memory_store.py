@@ -81,9 +81,7 @@ def main(folder: Path, variant: str) -> None:
         store, chosen = store_of(MemoryStore()), fit_settings(variant)
         if variant == "batch_topk":
             chosen = replace(chosen, shared=10)
-        fit_crosscoder(
-            store, chosen, F, 0, 1000, folder, folder / "checkpoint", {}, device, processes
-        )
+        fit_crosscoder(store, chosen, F, 0, 1000, folder, folder / "checkpoint", device, processes)
 
 
 def threads() -> list[str]:

@@ -24,7 +24,7 @@ def run(folder: Path, settings: Training | None = None, gain: float = 1.0, seed:
     with torch.no_grad():
         store = store_of(MemoryStore(gain=gain))
         chosen = settings or fit_settings()
-        fit_crosscoder(store, chosen, F, seed, 1000, folder, folder / "checkpoint", {})
+        fit_crosscoder(store, chosen, F, seed, 1000, folder, folder / "checkpoint")
 
 
 @pytest.mark.parametrize("variant", ["batch_topk", "topk", "l1"])
@@ -103,7 +103,6 @@ def test_a_batch_must_be_shared_evenly(tmp_path: Path) -> None:
             1000,
             tmp_path,
             tmp_path / "checkpoint",
-            {},
             processes=Processes(3, 0),
         )
 

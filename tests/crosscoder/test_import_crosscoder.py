@@ -100,7 +100,7 @@ def test_codes_and_reconstructions_are_those_of_the_published_one(
     tmp_path: Path, kind: int, threshold: float | None, normalised: bool
 ) -> None:
     store, found = RawStore(), tensors(kind, threshold, normalised)
-    import_crosscoder(write(tmp_path / "theirs", found), store_of(store), tmp_path / "ours", {})
+    import_crosscoder(write(tmp_path / "theirs", found), store_of(store), tmp_path / "ours")
     crosscoder = Crosscoder.load(tmp_path / "ours")
     f, raw = published(found, store.h)
     codes = crosscoder.encode(torch.from_numpy(store.x))
@@ -121,7 +121,7 @@ def test_codes_and_reconstructions_are_those_of_the_published_one(
 def test_older_folders_without_statistics(tmp_path: Path) -> None:
     found = {k: v for k, v in tensors(1, 2.0, False).items() if "activation" not in k}
     del found["code_normalization_id"]
-    import_crosscoder(write(tmp_path / "theirs", found), store_of(RawStore()), tmp_path / "o", {})
+    import_crosscoder(write(tmp_path / "theirs", found), store_of(RawStore()), tmp_path / "o")
     assert Crosscoder.load(tmp_path / "o").latents == F
 
 
@@ -130,7 +130,7 @@ def test_what_cannot_be_imported_is_told(tmp_path: Path) -> None:
 
     def told(found: dict[str, Tensor]) -> str:
         with pytest.raises(UserError) as error:
-            import_crosscoder(write(tmp_path / "theirs", found), store, tmp_path / "ours", {})
+            import_crosscoder(write(tmp_path / "theirs", found), store, tmp_path / "ours")
         return str(error.value)
 
     good = tensors(1, 2.0, False)
@@ -145,10 +145,10 @@ def test_what_cannot_be_imported_is_told(tmp_path: Path) -> None:
     assert "has 3 models" in told(good | three)
     (tmp_path / "theirs/model.safetensors").write_bytes(b"no")
     with pytest.raises(UserError, match="is damaged"):
-        import_crosscoder(tmp_path / "theirs", store, tmp_path / "ours", {})
+        import_crosscoder(tmp_path / "theirs", store, tmp_path / "ours")
     (tmp_path / "theirs/model.safetensors").rename(tmp_path / "theirs/ae.pt")
     with pytest.raises(UserError, match="only pickled weights"):
-        import_crosscoder(tmp_path / "theirs", store, tmp_path / "ours", {})
+        import_crosscoder(tmp_path / "theirs", store, tmp_path / "ours")
 
 
 def test_a_branch_of_the_hub_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,7 +105,6 @@ def sample(
         parse_splits(SPLITS if splits is None else splits),
         output,
         folder / "manifest.json",
-        {},
         earlier,
         earlier[-1].with_name("manifest.json") if earlier else None,
     )

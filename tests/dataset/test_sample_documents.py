@@ -15,6 +15,7 @@ from tests.dataset.conftest import SPLITS, chat, sample, write_jsonl
 from tests.dataset.hub_folders import write_hub
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.files import read_json
+from workflow_scripts.common.provenance import code_digest
 from workflow_scripts.dataset import records
 from workflow_scripts.dataset import sample_documents as module
 from workflow_scripts.dataset.sample_documents import content_hash, parse_splits, split_of
@@ -308,10 +309,11 @@ def test_main_runs_and_reports_errors(tmp_path: Path, capsys: pytest.CaptureFixt
     flags = [
         "--tokens", "3000", "--context-length", "64", "--bytes-per-token", "3", "--seed", "0",
         "--splits", '{"fit": 0.5, "score": 0.5}', "--output", str(tmp_path / "documents.parquet"),
-        "--manifest", str(tmp_path / "manifest.json"), "--facts", '{"config": "abc"}',
+        "--manifest", str(tmp_path / "manifest.json"),
     ]  # fmt: skip
     assert module.main(["--sources", json.dumps(GENERATOR), *flags]) == 0
-    assert manifest(tmp_path / "documents.parquet")["provenance"]["config"] == "abc"
+    digest = code_digest("workflow_scripts.dataset.sample_documents")
+    assert manifest(tmp_path / "documents.parquet")["provenance"]["code"] == digest
     assert module.main(["--sources", '{"a": {"kind": "csv"}}', *flags]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: source a: kind 'csv'")
 

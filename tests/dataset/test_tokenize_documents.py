@@ -39,9 +39,7 @@ def token_shards(
         paths.append(folder / f"shard{index:03d}.h5")
         manifests.append(paths[-1].with_suffix(".json"))
         at_hand = parts if isinstance(documents, Path) else parts[: index + 1]
-        fill_shard(
-            at_hand, tokenizers, {}, template, layout, paths[-1], manifests[-1], {}, previous
-        )
+        fill_shard(at_hand, tokenizers, {}, template, layout, paths[-1], manifests[-1], previous)
     return paths, [json.loads(path.read_text()) for path in manifests]
 
 

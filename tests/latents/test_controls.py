@@ -87,7 +87,7 @@ def test_noise_is_that_of_rounding(files: Path) -> None:
 def scored(store: ActivationStore, files: Path, folder: Path) -> tuple[Crosscoder, dict[str, int]]:
     """Fit and score; return the crosscoder and the number of latents unique to each model."""
     training = Training(900, 4, 256, 2e-3, 45, 0.2, 4, 1.0, 20_000, 8, 1 / 32)
-    fit_crosscoder(store, training, 48, 0, 4096, folder, folder / "c.safetensors", {})
+    fit_crosscoder(store, training, 48, 0, 4096, folder, folder / "c.safetensors")
     crosscoder = Crosscoder.load(folder)
     bounds = Bounds(0.5, 0.2, -0.1, 10, 0.05)
     with torch.no_grad():

@@ -189,7 +189,7 @@ def test_an_autoencoder_is_fitted_on_the_difference(tmp_path: Path) -> None:
     settings = fit_settings(learning_rate=0.01)
     with torch.no_grad():
         fit_crosscoder(
-            cast(ActivationStore, memory), settings, 24, 0, 1000, tmp_path, tmp_path / "c", {}
+            cast(ActivationStore, memory), settings, 24, 0, 1000, tmp_path, tmp_path / "c"
         )
     sae = Crosscoder.load(tmp_path)
     assert sae.models == ["simpo-it"]

@@ -8,19 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.run.rule_files import read_rules, step_of
 from tests.run.test_settings import put, smoke
 from workflow_scripts.common.provenance import ROOT
 from workflow_scripts.run.load import load
 from workflow_scripts.run.resources import REQUESTS, request, size
 from workflow_scripts.run.settings import Config
 
-RULES = {
-    name: body
-    for path in sorted((ROOT / "rules").glob("*.smk"))
-    for name, body in re.findall(
-        r"^ *rule (\w+):\n(.*?)(?=^ *rule |\Z)", path.read_text(encoding="utf-8"), re.M | re.S
-    )
-}
+RULES = read_rules()
 PROFILE = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text(encoding="utf-8"))
 
 
@@ -35,29 +30,34 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_costly_step_asks_and_twice_as_much_when_repeated() -> None:
-    for step in REQUESTS:
-        assert f'mem_mb=asked("{step}", "mem_mb")' in RULES[step]
-        assert f'runtime=asked("{step}", "runtime")' in RULES[step]
+    asking = {name for name, body in RULES.items() if re.search(r"\*\*(SIZED|ON_GPU),", body)}
+    assert asking == set(REQUESTS)
     assert PROFILE["retries"] >= 2
 
 
+def on_gpu(body: str) -> bool:
+    """Return whether a rule may ask for a GPU."""
+    return "**ON_GPU," in body or " gpu=" in body
+
+
 def test_rules_on_a_gpu_ask_for_one_in_the_profile() -> None:
-    on_gpu = {name for name, body in RULES.items() if " gpu=" in body}
-    assert "dump_activations" in on_gpu
+    names = {name for name, body in RULES.items() if on_gpu(body)}
+    assert "dump_activations" in names
     asked = PROFILE["set-resources"]
-    assert {name for name, wants in asked.items() if wants["gpu"] == 1} == on_gpu
+    assert {name for name, wants in asked.items() if wants["gpu"] == 1} == names
     assert all(wants["slurm_partition"] == "gpu" for wants in asked.values())
-    assert "gpu" not in PROFILE["resources"]  # Slurm counts them; a limit here would stall arrays
+    assert "gpu" not in PROFILE["resources"]  # Slurm counts them
     assert PROFILE["jobs"] == "unlimited"
 
 
 def test_models_are_loaded_without_the_hub() -> None:
     loading = 0
     for name, body in RULES.items():
-        step = re.search(r"-m workflow_scripts\.(\w+)\.(\w+)", body)
-        if " gpu=" not in body or step is None:
+        step = step_of(name, body)
+        if not on_gpu(body) or step is None:
             continue
-        source = (ROOT / "workflow_scripts" / step[1] / f"{step[2]}.py").read_text(encoding="utf-8")
+        stage, _, module = step.partition(".")
+        source = (ROOT / "workflow_scripts" / stage / f"{module}.py").read_text(encoding="utf-8")
         if re.search(r"load_model|Patcher\.open", source):  # others read activations alone
             assert "HF_HUB_OFFLINE=1 logged" in body, name
             loading += 1
@@ -71,10 +71,7 @@ def test_rules_that_need_the_network_run_on_the_login_node() -> None:
 
 
 def test_figures_stay_on_the_login_node() -> None:
-    common = (ROOT / "rules/common.smk").read_text(encoding="utf-8")
-    found = re.search(r"^localrules:\n((?:    \w+,\n)+)", common, re.M)
-    assert found is not None
-    local = set(re.findall(r"\w+", found.group(1)))
+    local = {name for name, body in RULES.items() if "localrule: True" in body}
     assert {name for name in RULES if name.startswith("plot_")} <= local
     assert not local & set(REQUESTS)
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from tests.run.rule_files import read_rules, step_of
 from workflow_scripts.autointerp.settings import Autointerp
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.provenance import PACKAGE, ROOT, closure
@@ -231,12 +232,14 @@ def third_party(step: str) -> set[str]:
 
 def test_environments_hold_what_their_steps_import() -> None:
     packages = metadata.packages_distributions()
-    rules = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "rules").glob("*.smk"))
-    pairs = re.findall(
-        r"envs/(\w+)\.yaml(?:(?!envs/).)*?-m workflow_scripts\.([\w.]+)", rules, re.DOTALL
-    )
-    assert {step for _, step in pairs} == set(store_keys.steps())
-    for environment, step in pairs:
+    rules = read_rules().items()
+    environments = {
+        step: re.findall(r"envs/(\w+)\.yaml", body)[0]
+        for name, body in rules
+        if (step := step_of(name, body)) is not None
+    }
+    assert set(environments) == set(store_keys.steps())
+    for step, environment in environments.items():
         known = {name.lower() for name in COMMON + ENVIRONMENTS[environment]}
         for name in third_party(step):
             assert {d.lower() for d in packages[name]} & known, f"{step} imports {name}"

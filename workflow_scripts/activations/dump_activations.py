@@ -107,7 +107,6 @@ def dump_activations(
     batch_tokens: int = 8192,
     device_name: str = "auto",
     gpus: int = 1,
-    facts: Mapping[str, object] | None = None,
 ) -> None:
     """Write the activations of ``layers`` for every token of a shard.
 
@@ -121,7 +120,7 @@ def dump_activations(
     shard = TokenShard.read(tokens)
     device = choose_device(device_name)
     model = load_model(manifest, getattr(torch, compute_dtype), device, gpus)
-    origin = provenance(model=described.name, device=str(device), **(facts or {}))
+    origin = provenance(__file__, model=described.name, device=str(device))
     write_dump(model, described.name, shard, layers, output, store_dtype, batch_tokens, origin)
 
 
@@ -216,7 +215,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=sorted(STORED), default="bfloat16")
     add_running_flags(parser)
     parser.add_argument("--gpus", type=int, default=1, help="to spread the model over")
-    parser.add_argument("--facts", type=json.loads, default={})
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args(argv)
 
@@ -232,7 +230,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.batch_tokens,
             arguments.device,
             arguments.gpus,
-            arguments.facts,
         )
 
     return cli.guarded(run)

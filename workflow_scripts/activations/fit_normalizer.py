@@ -8,8 +8,7 @@ float64, because low-precision accumulators freeze after some millions of tokens
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,6 @@ def fit_normalizer(
     layer: int,
     bound: float,
     output: Path,
-    facts: Mapping[str, object] | None = None,
 ) -> None:
     """Write ``mean`` [D] and the attributes scale = √(mean ‖h − mean‖² / D), norm_bound, rows.
 
@@ -68,7 +66,7 @@ def fit_normalizer(
     variance = (square / count - float(np.square(mean).sum())) / len(mean)
     if not variance > 0:
         raise cli.UserError(f"layer {layer} of {shards[0].parent} does not vary: check the model")
-    origin = provenance(layer=layer, **(facts or {}))
+    origin = provenance(__file__, layer=layer)
     with hdf5.atomic(output, NORMALIZER_FORMAT, NORMALIZER_VERSION, origin) as file:
         file.create_dataset("mean", data=mean)
         file.attrs["scale"] = np.sqrt(variance)
@@ -83,7 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--activations", type=Path, nargs="+", required=True)
     parser.add_argument("--layer", type=int, required=True)
     parser.add_argument("--norm-bound", type=float, default=10.0, help="in median norms")
-    parser.add_argument("--facts", type=json.loads, default={})
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args(argv)
     return cli.guarded(
@@ -92,7 +89,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.layer,
             arguments.norm_bound,
             arguments.output,
-            arguments.facts,
         )
     )
 

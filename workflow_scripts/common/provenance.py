@@ -16,9 +16,14 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "h5py", "pandas", "scipy", "openai")
 
 
-def provenance(**facts: object) -> dict[str, object]:
-    """Return libraries, platform and hardware, with the step's own ``facts`` (JSON values)."""
+def provenance(file: str, **facts: object) -> dict[str, object]:
+    """Return code digest, libraries, platform and hardware, with the step's own ``facts``.
+
+    ``file`` is the step's ``__file__``, facts are JSON values.
+    """
+    module = ".".join(Path(file).resolve().relative_to(ROOT).with_suffix("").parts)
     return {
+        "code": code_digest(module),
         "libraries": library_versions(),
         "platform": platform.machine(),
         "hardware": hardware(),

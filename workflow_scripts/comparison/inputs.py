@@ -12,6 +12,7 @@ import yaml
 from workflow_scripts.common import files
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.labels import TRUE
+from workflow_scripts.comparison.direct import is_direct
 
 NONE, UNASSIGNED, UNINTERPRETABLE = "none", "unassigned", "uninterpretable"
 NOT_JUDGED = "not_judged"
@@ -43,8 +44,7 @@ class Comparison:
     @property
     def direct(self) -> bool:
         """Say whether two models are set against each other in one crosscoder."""
-        one = self.baseline.fit == self.candidate.fit
-        return one and self.against is None and self.baseline.model != self.candidate.model
+        return is_direct(self)
 
     @property
     def others(self) -> tuple[str | None, str | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -41,7 +40,6 @@ def fit_crosscoder(
     calibration_rows: int,
     folder: Path,
     checkpoint: Path,
-    facts: Mapping[str, object],
     device: torch.device = CPU,
     processes: Processes = ALONE,
 ) -> None:
@@ -107,7 +105,7 @@ def fit_crosscoder(
             "latents": dictionary_size,
             "width": store.width,
             "dropped": store.dropped("fit"),
-            "provenance": provenance(**facts),
+            "provenance": provenance(__file__),
         },
     ).save(folder)
     files.write_text(folder / "training.csv", log_path.read_text(encoding="utf-8"))
@@ -223,7 +221,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--facts", type=json.loads, default={})
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--output-dir", type=Path, required=True)
     arguments = parser.parse_args(argv)
@@ -261,7 +258,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 arguments.calibration_rows,
                 arguments.output_dir,
                 arguments.checkpoint,
-                arguments.facts,
                 device,
                 processes,
             )

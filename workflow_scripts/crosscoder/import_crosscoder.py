@@ -214,9 +214,7 @@ def mean_active(crosscoder: Crosscoder, store: ActivationStore) -> float:
     return active / max(1, len(rows))
 
 
-def import_crosscoder(
-    folder: Path, store: ActivationStore, output: Path, facts: Mapping[str, object]
-) -> None:
+def import_crosscoder(folder: Path, store: ActivationStore, output: Path) -> None:
     """Write the crosscoder of a folder for the models of a store.
 
     k is the published one; where there is none, the mean number of active latents.
@@ -232,7 +230,7 @@ def import_crosscoder(
         "width": crosscoder.width,
         "dropped": store.dropped("fit"),
         "imported": {key: published.config.get(key) for key in sorted(published.config)},
-        "provenance": provenance(**facts),
+        "provenance": provenance(__file__),
     }
     crosscoder.save(output)
 
@@ -245,7 +243,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--hub", default=None, help="id on the Hugging Face hub")
     parser.add_argument("--revision", default=None, help="commit, 40 hex digits")
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--facts", type=cli.json_argument, default={})
     parser.add_argument("--output-dir", type=Path, required=True)
     a = parser.parse_args(argv)
 
@@ -253,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         set_threads(a.threads)
         folder = open_published(a.path, a.hub, a.revision)
         with torch.no_grad():
-            import_crosscoder(folder, open_store(a), a.output_dir, a.facts)
+            import_crosscoder(folder, open_store(a), a.output_dir)
 
     return cli.guarded(run)
 

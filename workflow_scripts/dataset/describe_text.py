@@ -6,7 +6,6 @@ Refuses text in which a split that is asked for has no document.
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -95,7 +94,6 @@ def describe_text(
     splits: Mapping[str, float],
     tokens: int,
     output: Path,
-    facts: Mapping[str, object],
 ) -> None:
     """Write the manifest of a run's text.
 
@@ -112,7 +110,7 @@ def describe_text(
         {
             "documents": describe_documents(sampled),
             "tokens": describe_tokens(tokenized, tokens),
-            "provenance": provenance(**facts),
+            "provenance": provenance(__file__),
         },
     )
 
@@ -124,11 +122,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--shards", type=Path, nargs="+", required=True, help="shards' manifests")
     parser.add_argument("--splits", type=cli.json_argument, required=True, help="JSON: to fraction")
     parser.add_argument("--tokens", type=int, required=True, help="token budget of the run")
-    parser.add_argument("--facts", type=json.loads, default={}, help="JSON for the provenance")
     parser.add_argument("--output", type=Path, required=True)
     a = parser.parse_args(argv)
     return cli.guarded(
-        lambda: describe_text(a.documents, a.shards, dict(a.splits), a.tokens, a.output, a.facts)
+        lambda: describe_text(a.documents, a.shards, dict(a.splits), a.tokens, a.output)
     )
 
 

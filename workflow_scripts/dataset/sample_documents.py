@@ -228,7 +228,6 @@ def sample_documents(
     splits: Mapping[str, float],
     output: Path,
     manifest: Path,
-    facts: Mapping[str, object],
     earlier: Sequence[Path] = (),
     state: Path | None = None,
 ) -> None:
@@ -272,7 +271,7 @@ def sample_documents(
                 for name, count in counts.items()
             },
             "place": vars(place),
-            "provenance": provenance(**facts),
+            "provenance": provenance(__file__),
         },
     )
 
@@ -325,7 +324,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--splits", type=cli.json_argument, required=True, help="JSON: split to fraction"
     )
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--facts", type=json.loads, default={}, help="JSON for the provenance")
     parser.add_argument(
         "--earlier", type=Path, nargs="*", default=[], help="tables of the earlier parts, in order"
     )
@@ -341,7 +339,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             parse_splits(arguments.splits),
             arguments.output,
             arguments.manifest,
-            arguments.facts,
             arguments.earlier,
             arguments.state,
         )

@@ -295,7 +295,6 @@ def fill_shard(
     layout: Layout,
     output: Path,
     manifest: Path,
-    facts: Mapping[str, object],
     previous: Path | None = None,
 ) -> None:
     """Do the work of :func:`tokenize_documents` with loaded tokenizers.
@@ -324,11 +323,11 @@ def fill_shard(
     if not held and not previous:
         raise UserError(f"{documents[0]} gives no usable row: {_reasons(tally)}")
     record = provenance(
+        __file__,
         models=list(tokenizers),
         encoder=encoder_name,
         template_from=origin,
         template_sha256=hashlib.sha256((text or "").encode()).hexdigest(),
-        **facts,
     )
     write_shard(output, pack(held, categories), record)
     _report(tally, layout)
@@ -375,7 +374,6 @@ def tokenize_documents(
     layout: Layout,
     output: Path,
     manifest: Path,
-    facts: Mapping[str, object],
     previous: Path | None = None,
 ) -> None:
     """Write a token shard and its manifest.
@@ -392,7 +390,7 @@ def tokenize_documents(
     tokenizers = {name: load_tokenizer(path) for name, path in models.items()}
     sizes = {name: read_json(path).get("vocabulary") for name, path in models.items()}
     known = {name: int(size) for name, size in sizes.items() if size}
-    fill_shard(documents, tokenizers, known, template, layout, output, manifest, facts, previous)
+    fill_shard(documents, tokenizers, known, template, layout, output, manifest, previous)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -415,7 +413,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--previous", type=Path, default=None, help="manifest of the shard before, none: the first"
     )
-    parser.add_argument("--facts", type=json.loads, default={}, help="JSON for the provenance")
     parser.add_argument("--output", type=Path, required=True, help="the shard")
     parser.add_argument("--manifest", type=Path, required=True)
     arguments = parser.parse_args(argv)
@@ -428,7 +425,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             Layout(arguments.context_length, arguments.tokens),
             arguments.output,
             arguments.manifest,
-            arguments.facts,
             arguments.previous,
         )
 

@@ -60,6 +60,7 @@ def record_run(
     files.write_json(
         output,
         provenance(
+            __file__,
             run=settings.get("run"),
             settings=settings,
             settings_sha256=hashlib.sha256(canonical.encode()).hexdigest(),

@@ -336,7 +336,7 @@ def train_organism(
         hidden_size=int(model.config.hidden_size),
         layers=int(model.config.num_hidden_layers),
         vocabulary=int(model.config.vocab_size),
-        training={"seed": lessons.seed, **arithmetic(), "provenance": provenance()},
+        training={"seed": lessons.seed, **arithmetic(), "provenance": provenance(__file__)},
     ).write(folder / "model.json")
 
 

@@ -5,7 +5,6 @@ Each raises a UserError with one sentence that names the culprit and the mend.
 
 from __future__ import annotations
 
-import glob
 import json
 import tempfile
 from collections.abc import Callable
@@ -16,10 +15,11 @@ from pydantic import BaseModel
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.labels import LEXICAL, TRUE
 from workflow_scripts.crosscoder.settings import Fit
-from workflow_scripts.dataset.settings import FileSource, GeneratorSource, HubSource, Source
+from workflow_scripts.dataset.settings import FileSource, GeneratorSource, HubSource
 from workflow_scripts.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES
 from workflow_scripts.models.settings import ModelSource
 from workflow_scripts.paper.published import read_study
+from workflow_scripts.run.local_files import matches, patterns
 from workflow_scripts.run.settings import Config
 
 ORIGINS = {"organism", "path", "hub"}
@@ -99,13 +99,6 @@ def _check_organism(config: Config, name: str) -> None:
         base = parent.organism.base
 
 
-def planted_pairs(config: Config) -> list[tuple[str, str]]:
-    """Return the compared pairs (baseline, candidate) of trained models: their truth is known."""
-    trained = {name for name, model in config.models.items() if model.organism is not None}
-    pairs = [(c.baseline.model, c.candidate.model) for c in config.comparisons.values()]
-    return [pair for pair in dict.fromkeys(pairs) if trained.issuperset(pair)]
-
-
 def check_text(config: Config) -> None:
     """Check sources and their files."""
     text = config.text
@@ -147,26 +140,9 @@ def check_splits(config: Config) -> None:
         )
 
 
-def source_files(source: Source) -> list[Path]:
-    """Return the local files of a source, in the order of its patterns."""
-    if isinstance(source, HubSource):
-        return sorted(path for path in Path(source.path).rglob("*") if path.is_file())
-    if not isinstance(source, FileSource):
-        return []
-    patterns = [source.path] if isinstance(source.path, str) else source.path
-    return [path for pattern in patterns for path in _matches(pattern)]
-
-
-def _matches(pattern: str) -> list[Path]:
-    # Not Path.glob, which refuses absolute patterns.
-    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
-    return [Path(match) for match in matches if Path(match).is_file()]
-
-
 def _check_files(where: str, source: FileSource) -> None:
-    patterns = [source.path] if isinstance(source.path, str) else source.path
-    for pattern in patterns:
-        files = _matches(pattern)
+    for pattern in patterns(source):
+        files = matches(pattern)
         if not files:
             raise UserError(f"{where}.path: {pattern} does not exist: check the path")
         if all(_is_empty(path) for path in files):

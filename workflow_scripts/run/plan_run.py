@@ -19,6 +19,8 @@ from workflow_scripts.autointerp.llm.cost import OUTPUT_TOKENS, Price
 from workflow_scripts.common import cli
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.run import resources, store_keys
+from workflow_scripts.run.comparisons import compared_fits, difference_comparisons, fit_of
+from workflow_scripts.run.paths import Paths
 from workflow_scripts.run.settings import Config
 
 TOKEN_BYTES = 8  # of a token shard: id, role, template flag, category
@@ -67,12 +69,11 @@ def _part(stage: str, files: dict[Path, float], told: str, needed: Collection[Pa
 
 
 def _text(config: Config) -> Part:
-    text, files = config.text, dict[Path, float]()
-    for n in range(store_keys.shards(config)):
+    text, paths, files = config.text, Paths(config), dict[Path, float]()
+    for n, (documents, shard) in enumerate(zip(paths.documents, paths.tokens, strict=True)):
         tokens = store_keys.shard_tokens(config, n)
-        written = DRAWN * COMPRESSED * text.bytes_per_token * tokens
-        files[Path(store_keys.documents_file(config, n) + ".parquet")] = written
-        files[Path(store_keys.tokens_file(config, n))] = TOKEN_BYTES * tokens
+        files[Path(documents)] = DRAWN * COMPRESSED * text.bytes_per_token * tokens
+        files[Path(shard)] = TOKEN_BYTES * tokens
     least = math.ceil(DRAWN * text.tokens / text.context_length)
     shards = store_keys.shards(config)
     told = f"{text.tokens:,} tokens of {least:,} documents or more; shards: {shards}"
@@ -90,10 +91,13 @@ def _models(config: Config) -> list[Part]:
 
 def dumps(config: Config) -> dict[Path, tuple[str, str, int]]:
     """Return model, group and shard of every dump that some fit reads, by its file."""
-    used = {(m, fit.layer) for fit in config.fits.values() for m in fit.models}
-    groups = {(model, store_keys.group_of(config, layer)) for model, layer in used}
+    used, paths = (
+        {(m, fit.layer) for fit in config.fits.values() for m in fit.models},
+        Paths(config),
+    )
+    groups = {(model, paths.group_of(layer)) for model, layer in used}
     return {
-        Path(store_keys.dump_file(config, model, group, shard)): (model, group, shard)
+        Path(paths.dump(model, group, shard)): (model, group, shard)
         for model, group in sorted(groups)
         for shard in range(store_keys.shards(config))
     }
@@ -115,8 +119,7 @@ def _fits(config: Config) -> Part:
         size = 4 * _parameters(config, name)
         largest = max(largest, size)
         for seed in fit.seeds:
-            folder = RESULTS / config.run / "crosscoder" / name / f"seed{seed}"
-            files[folder / "crosscoder.safetensors"] = size
+            files[Path(Paths(config).crosscoder(name, seed), "crosscoder.safetensors")] = size
     part = _part("crosscoder", files, "and a checkpoint while one is fitted", None)
     checkpoint = 3 * largest if part.missing else 0
     return Part(part.stage, part.files, part.bytes, part.missing + checkpoint, part.told)
@@ -157,21 +160,8 @@ def fit_flop(config: Config) -> float:
         * _parameters(config, name)
         / len(config.fits[name].models)
         * (config.fits[name].tokens if drawn is None else drawn)
-        for name in differences(config)
+        for name in (fit_of(config, c) for c in difference_comparisons(config))
     )
-
-
-def differences(config: Config) -> list[str]:
-    """Return the fit of each comparison for which an autoencoder is fitted on the difference."""
-    direct = [
-        c.baseline.fit
-        for c in config.comparisons.values()
-        if c.baseline.fit == c.candidate.fit
-        and c.baseline.model != c.candidate.model
-        and c.against is None
-        and config.fits[c.baseline.fit].control is None
-    ]
-    return [] if config.comparison.difference_tokens == 0 else direct
 
 
 def annotated(config: Config, unique: float) -> list[int]:
@@ -181,11 +171,10 @@ def annotated(config: Config, unique: float) -> list[int]:
     """
     import pyarrow.parquet as pq  # a run's start, which only checks the disk, needs no tables
 
-    fits = {side.fit for c in config.comparisons.values() for side in (c.baseline, c.candidate)}
     counts = []
-    for name in sorted(fits):
+    for name in compared_fits(config):
         for seed in config.fits[name].seeds:
-            path = RESULTS / config.run / "latents" / name / f"seed{seed}" / "examples.parquet"
+            path = Path(Paths(config).latents(name, seed), "examples.parquet")
             if path.exists():
                 latents = pq.read_table(path, columns=["latent"])["latent"]
                 counts.append(len(latents.unique()))

@@ -11,9 +11,9 @@ from workflow_scripts.dataset.hub import check_access
 from workflow_scripts.dataset.settings import HubSource
 from workflow_scripts.models.settings import ModelSource
 from workflow_scripts.run.check_endpoint import check_endpoint, warn_of_silence
+from workflow_scripts.run.paths import Paths
 from workflow_scripts.run.plan_run import check_disk
 from workflow_scripts.run.settings import Config
-from workflow_scripts.run.store_keys import documents_file, shards
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -105,7 +105,7 @@ def check_sources(config: Config) -> None:
 
 def _drawn(config: Config) -> bool:
     """Return whether all documents lie in the store."""
-    return all(Path(f"{documents_file(config, n)}.parquet").exists() for n in range(shards(config)))
+    return all(Path(file).exists() for file in Paths(config).documents)
 
 
 def _tokenizer(model: ModelSource) -> str:

@@ -2,7 +2,8 @@
 
 A key is a digest of everything that the content depends on: settings, source files, the digests
 of the code that makes it. Two runs with equal keys share the files, whatever their names are.
-The Snakefile uses this module; no step does.
+Under which paths, says :mod:`workflow_scripts.run.paths`. The Snakefile uses this module; no step
+does.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from workflow_scripts.activations import VERSION
 from workflow_scripts.common.provenance import PACKAGE, ROOT, code_digest
-from workflow_scripts.run.checks import source_files
+from workflow_scripts.run.local_files import source_files
 from workflow_scripts.run.settings import Config
 
 BY_HAND = ("run", "tools")
@@ -160,27 +161,6 @@ def model_key(config: Config, model: str) -> str:
         own = organism.model_dump(exclude={"base"})
         return digest([shared, own, base, step_digest("models.train_organism")])
     return digest([source.model_dump(), adapter, step_digest("models.resolve_model")])
-
-
-def documents_file(config: Config, shard: int) -> str:
-    """Return the documents of a shard, without the ending of table or manifest."""
-    return f"results/store/{documents_key(config, shard)}/documents/shard{shard:03d}"
-
-
-def tokens_file(config: Config, shard: int) -> str:
-    """Return a token shard."""
-    return f"results/store/{tokens_key(config, shard)}/tokens/shard{shard:03d}.h5"
-
-
-def dump_file(config: Config, model: str, group: str, shard: int) -> str:
-    """Return a model's activations of a shard at a group of layers."""
-    key = dump_key(config, model, group, shard)
-    return f"results/store/{key}/{model}/{group}/shard{shard:03d}.h5"
-
-
-def group_of(config: Config, layer: int) -> str:
-    """Return the dump group of a layer."""
-    return next(name for name, layers in config.layers.items() if layer in layers)
 
 
 def dump_key(config: Config, model: str, group: str, shard: int) -> str:

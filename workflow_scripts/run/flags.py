@@ -1,0 +1,187 @@
+"""Settings as flags of the steps' command lines. The Snakefile uses this module; no step does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from workflow_scripts.crosscoder.settings import Fit
+from workflow_scripts.run import comparisons, store_keys
+from workflow_scripts.run.paths import Paths
+from workflow_scripts.run.settings import Config
+
+NOT_TRAINING = ("models", "layer", "seeds", "control", "processes", "loss_documents", "imported")
+
+
+def as_json(value: object) -> str:
+    """Return ``value`` as JSON with sorted keys."""
+    return json.dumps(value, sort_keys=True)
+
+
+def in_order(value: object) -> str:
+    """Return ``value`` as JSON in the config's order, where the first one counts."""
+    return json.dumps(value)
+
+
+def flags(settings: BaseModel, *names: str | type[BaseModel]) -> list[str]:
+    """Return settings as flags: ``nu_r`` 0.5 becomes ``--nu-r=0.5``; None gives none.
+
+    ``names`` are those of settings, or groups of which ``settings`` has all; without any, all.
+    """
+    groups = names or (type(settings),)
+    chosen = [n for g in groups for n in ([g] if isinstance(g, str) else g.model_fields)]
+    values = {name: getattr(settings, name) for name in chosen}
+    return [f"--{n.replace('_', '-')}={v}" for n, v in values.items() if v is not None]
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The flags that the settings of a run become, where several settings or files meet."""
+
+    paths: Paths
+
+    @property
+    def config(self) -> Config:
+        """The settings of the run."""
+        return self.paths.config
+
+    def manifests(self, models: Iterable[str], flag: str = "model") -> list[str]:
+        """Return the flags with the manifests of models."""
+        return [f"--{flag}={model}={self.paths.manifest(model)}" for model in models]
+
+    def lessons(self, organism: str) -> list[str]:
+        """Return the flags with all that an organism is taught, and how."""
+        shared, own = self.config.organism, self.config.models[organism].organism
+        assert own is not None
+        return [
+            f"--architecture={as_json(shared.architecture.model_dump())}",
+            f"--teach={as_json(own.teach)}",
+            f"--seed={1000 * shared.seed + own.seed}",
+            f"--tokenizer-seed={shared.seed}",
+            f"--learning-rate={own.learning_rate or shared.learning_rate}",
+            f"--passes={own.passes or shared.passes}",
+            *([f"--simpo={as_json(own.simpo.model_dump())}"] if own.simpo else []),
+            *flags(shared, "vocabulary", "document_seed", "context_length", "batch_tokens"),
+        ]
+
+    def model_source(self, model: str) -> list[str]:
+        """Return the flags that say where a model comes from."""
+        source = self.config.models[model]
+        trust = ["--trust-remote-code"] if source.trust_remote_code else []
+        return flags(source, "path", "hub", "revision", "adapter", "adapter_revision") + trust
+
+    def activations(self, fit: str) -> list[str]:
+        """Return the flags by which a step finds the activations of a fit."""
+        settings, paths = self.config.fits[fit], self.paths
+        layer, control = settings.layer, settings.control
+        dumps = {model: paths.dumps(model, layer) for model in settings.models}
+        return [
+            f"--activations={in_order(dumps)}",
+            f"--normalizers={in_order(self._normalizers(settings))}",
+            f"--layer={layer}",
+            *([f"--control={control}", f"--control-seed={self.config.seed}"] if control else []),
+        ]
+
+    def _normalizers(self, fit: Fit) -> dict[str, str]:
+        return {model: self.paths.normalizer(model, fit.layer) for model in fit.models}
+
+    def training(self, fit: str) -> list[str]:
+        """Return the flags with the training settings of a fit."""
+        settings = self.config.fits[fit]
+        return flags(settings, *(n for n in type(settings).model_fields if n not in NOT_TRAINING))
+
+    def checkpoint(self, fit: str, seed: str) -> str:
+        """Return the checkpoint of a fit."""
+        folder = self.paths.crosscoder(fit, seed)
+        return _checkpoint(folder, self.activations(fit), self.training(fit))
+
+    def launcher(self, fit: str) -> list[str]:
+        """Return the command that starts a fit: Python, or a process per part of the batch."""
+        count = self.config.fits[fit].processes
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+        return ["python", *(torchrun if count > 1 else [])]
+
+    def difference(self, comparison: str) -> list[str]:
+        """Return the flags by which a step finds a direct comparison's difference."""
+        fit = comparisons.fit_of(self.config, comparison)
+        models = comparisons.models_of(self.config, comparison)
+        return [*self.activations(fit), "--difference", *models]
+
+    def difference_training(self, comparison: str) -> list[str]:
+        """Return the training settings of the autoencoder on that difference: the crosscoder's.
+
+        With one "model" there is nothing to share.
+        """
+        tokens = self.config.comparison.difference_tokens
+        own = [] if tokens is None else [f"--tokens={tokens}"]
+        fit = comparisons.fit_of(self.config, comparison)
+        return [*self.training(fit), "--shared-share=0", *own]
+
+    def difference_checkpoint(self, comparison: str) -> str:
+        """Return the checkpoint of that autoencoder."""
+        folder = f"{self.paths.results}/crosscoder/difference/{comparison}"
+        return _checkpoint(
+            folder, self.difference(comparison), self.difference_training(comparison)
+        )
+
+    def matched_seeds(self, fit: str) -> list[str]:
+        """Return the flags with the crosscoder and the selection of each seed."""
+        paths = self.paths
+        return [
+            flag
+            for seed in self.config.fits[fit].seeds
+            for flag in (
+                f"--crosscoder={seed}={paths.crosscoder(fit, seed)}",
+                f"--selection={seed}={paths.latents(fit, seed)}/selection.parquet",
+            )
+        ]
+
+    def patching(self, fit: str, documents: int) -> list[str]:
+        """Return the flags of the steps that change the activations on which a fit was made."""
+        settings = self.config.fits[fit]
+        return [
+            f"--normalizers={as_json(self._normalizers(settings))}",
+            f"--layer={settings.layer}",
+            f"--documents={documents}",
+            *flags(self.config.activations, "compute_dtype"),
+        ]
+
+    def loss(self, fit: str) -> list[str]:
+        """Return the flags of the step that measures the loss with a fit's reconstructions."""
+        return self.patching(fit, self.config.fits[fit].loss_documents)
+
+    def cause(self, comparison: str) -> list[str]:
+        """Return the flags of the steps that patch a direct comparison's models."""
+        fit = comparisons.fit_of(self.config, comparison)
+        crosscoder = f"--crosscoder={self.paths.first_crosscoder(comparison)}"
+        return [crosscoder, *self.patching(fit, self.config.comparison.cause_documents)]
+
+    def patched_models(self, comparison: str) -> list[str]:
+        """Return the flags with the two models of a direct comparison."""
+        source, target = comparisons.models_of(self.config, comparison)
+        return [*self.manifests([source], "source"), *self.manifests([target], "target")]
+
+    def comparison(self) -> list[str]:
+        """Return the flags of the steps that compare categories."""
+        pairs = {name: c.model_dump() for name, c in self.config.comparisons.items()}
+        return [
+            f"--fits={in_order(self.paths.labelled_fits())}",
+            f"--comparisons={in_order(pairs)}",
+            *flags(
+                self.config.comparison, "confidence", "fdr", "reference", "margin", "least_latents"
+            ),
+        ]
+
+    def primary(self) -> list[str]:
+        """Return the flag that names the comparison that answers."""
+        name = comparisons.primary(self.config)
+        return [f"--primary={name}"] if name else []
+
+
+def _checkpoint(folder: str, inputs: list[str], training: list[str]) -> str:
+    """Return a checkpoint in a folder; its name changes with all on which the fit depends."""
+    code = store_keys.step_digest("crosscoder.fit_crosscoder")
+    return f"{folder}/checkpoint-{store_keys.digest([inputs, training, code])}.safetensors"

@@ -1,0 +1,268 @@
+"""Where every artifact of a run lies.
+
+Text, models and dumps lie in the store, under the digest of all that they depend on, where runs
+share them; everything else in ``results/<run>/<stage>/``. The Snakefile uses this module; no step
+does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+from workflow_scripts.run import comparisons, store_keys
+from workflow_scripts.run.local_files import source_files
+from workflow_scripts.run.settings import Config
+
+STORE = "results/store"
+
+SeedFiles = dict[str, str | list[str]]
+"""The artifacts of one crosscoder that a later step reads, by name."""
+
+
+class FitFiles(TypedDict):
+    """A fit as a later step reads it: its models in order, and the files of each seed."""
+
+    models: list[str]
+    seeds: dict[int, SeedFiles]
+    layer: NotRequired[int]
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The paths of a run's artifacts, relative to the working directory."""
+
+    config: Config
+
+    @property
+    def results(self) -> str:
+        """The folder of the run."""
+        return f"results/{self.config.run}"
+
+    @property
+    def annotated(self) -> bool:
+        """Whether latents are named; else the generator's categories are compared alone."""
+        return self.config.autointerp.annotator != "none"
+
+    # Text: drawn and tokenized shard by shard, so that a larger budget redoes no shard.
+
+    @cached_property
+    def documents(self) -> list[str]:
+        """The tables of documents, one per shard."""
+        return [f"{stem}.parquet" for stem in self._document_stems]
+
+    @cached_property
+    def document_manifests(self) -> list[str]:
+        """The manifests of those tables."""
+        return [f"{stem}.json" for stem in self._document_stems]
+
+    @cached_property
+    def _document_stems(self) -> list[str]:
+        keys = (store_keys.documents_key(self.config, n) for n in self._shards)
+        return [f"{STORE}/{key}/documents/shard{n:03d}" for n, key in enumerate(keys)]
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """The token shards."""
+        return [f"{stem}.h5" for stem in self._token_stems]
+
+    @cached_property
+    def token_manifests(self) -> list[str]:
+        """Their manifests."""
+        return [f"{stem}.json" for stem in self._token_stems]
+
+    @cached_property
+    def _token_stems(self) -> list[str]:
+        keys = (store_keys.tokens_key(self.config, n) for n in self._shards)
+        return [f"{STORE}/{key}/tokens/shard{n:03d}" for n, key in enumerate(keys)]
+
+    @property
+    def _shards(self) -> range:
+        return range(store_keys.shards(self.config))
+
+    def text_files(self) -> list[Path]:
+        """Return the local files from which documents are drawn."""
+        sources = self.config.text.sources.values()
+        return [file for source in sources for file in source_files(source)]
+
+    # Models and activations
+
+    def manifest(self, model: str) -> str:
+        """Return the manifest of a model."""
+        return f"{STORE}/{store_keys.model_key(self.config, model)}/{model}/model.json"
+
+    def base_manifest(self, organism: str) -> list[str]:
+        """Return the manifest of the model from which an organism starts, if any."""
+        lessons = self.config.models[organism].organism
+        assert lessons is not None
+        return [self.manifest(lessons.base)] if lessons.base else []
+
+    def model_files(self, model: str) -> list[str]:
+        """Return the files by which a local model and adapter are known, none for the hub's."""
+        source = self.config.models[model]
+        model_file = [f"{source.path}/config.json"] if source.path else []
+        local_adapter = source.adapter and source.adapter_revision is None
+        return model_file + ([f"{source.adapter}/adapter_config.json"] if local_adapter else [])
+
+    def dump(self, model: str, group: str, shard: int) -> str:
+        """Return a model's activations of a shard at a group of layers."""
+        key = store_keys.dump_key(self.config, model, group, shard)
+        return f"{STORE}/{key}/{model}/{group}/shard{shard:03d}.h5"
+
+    def dumps(self, model: str, layer: int) -> list[str]:
+        """Return the shards that hold a model's activations at a layer, in order."""
+        group = self.group_of(layer)
+        return [self.dump(model, group, shard) for shard in self._shards]
+
+    def group_of(self, layer: int) -> str:
+        """Return the dump group of a layer."""
+        return next(name for name, layers in self.config.layers.items() if layer in layers)
+
+    def normalizer(self, model: str, layer: int) -> str:
+        """Return the file of a model's normaliser at a layer."""
+        return f"{self.results}/activations/{model}/layer{layer}/normalizer.h5"
+
+    # Crosscoders, their latents and annotations
+
+    def crosscoder(self, fit: str, seed: int | str) -> str:
+        """Return the folder of a crosscoder."""
+        return f"{self.results}/crosscoder/{fit}/seed{seed}"
+
+    def latents(self, fit: str, seed: int | str) -> str:
+        """Return the folder of the tables of a crosscoder's latents."""
+        return f"{self.results}/latents/{fit}/seed{seed}"
+
+    def annotations(self, fit: str, seed: int | str) -> str:
+        """Return the folder of the explanations, labels and scores of a crosscoder's latents."""
+        return f"{self.results}/autointerp/{fit}/seed{seed}"
+
+    def of_seeds(self, stage: str, fits: Iterable[str], *files: str) -> list[str]:
+        """Return files of a stage for each seed of the fits."""
+        return [
+            f"{self.results}/{stage}/{fit}/seed{seed}/{file}"
+            for fit in fits
+            for seed in self.config.fits[fit].seeds
+            for file in files
+        ]
+
+    def fit_inputs(self, fit: str) -> dict[str, list[str]]:
+        """Return the files of activations and normalisers that a fit reads."""
+        layer, models = self.config.fits[fit].layer, self.config.fits[fit].models
+        return {
+            "activations": [file for model in models for file in self.dumps(model, layer)],
+            "normalizers": [self.normalizer(model, layer) for model in models],
+        }
+
+    def imported_files(self, fit: str) -> list[str]:
+        """Return the files of a published crosscoder in a folder, none for the hub's."""
+        imported = self.config.fits[fit].imported
+        return [f"{imported.path}/model.safetensors"] if imported and imported.path else []
+
+    def first_crosscoder(self, comparison: str) -> str:
+        """Return the folder of a direct comparison's first crosscoder."""
+        fit = comparisons.fit_of(self.config, comparison)
+        return self.crosscoder(fit, comparisons.first_seed(self.config, comparison))
+
+    def first_latents(self, comparison: str, table: str) -> str:
+        """Return a table of the latents of a direct comparison's first crosscoder."""
+        fit = comparisons.fit_of(self.config, comparison)
+        folder = self.latents(fit, comparisons.first_seed(self.config, comparison))
+        return f"{folder}/{table}.parquet"
+
+    def null_latents(self, fit: str) -> list[str]:
+        """Return the latents of the null beside a fit, if it has one."""
+        null = comparisons.null_fit(self.config, fit)
+        if null is None:
+            return []
+        return [f"{self.latents(null, self.config.fits[null].seeds[0])}/latents.parquet"]
+
+    def patching_inputs(self, comparison: str) -> dict[str, object]:
+        """Return what the steps read that patch a direct comparison's models."""
+        fit = comparisons.fit_of(self.config, comparison)
+        return {
+            "models": [self.manifest(model) for model in self.config.fits[fit].models],
+            "crosscoder": f"{self.first_crosscoder(comparison)}/crosscoder.safetensors",
+            "normalizers": self.fit_inputs(fit)["normalizers"],
+            "tokens": self.tokens,
+        }
+
+    # What comparisons and the report read
+
+    @property
+    def labels(self) -> list[str]:
+        """The tables of labels that comparisons read, without ending."""
+        return ["labels"] if self.annotated else []
+
+    @property
+    def latent_tables(self) -> list[str]:
+        """The tables of the latents stage that comparisons read, without ending."""
+        return ["latents", "selection", *(["examples"] if self.annotated else [])]
+
+    def labelled_latents(self, fit: str, seed: int) -> SeedFiles:
+        """Return the tables of one crosscoder that comparisons read."""
+        latents, annotations = self.latents(fit, seed), self.annotations(fit, seed)
+        return {
+            **{table: f"{latents}/{table}.parquet" for table in self.latent_tables},
+            **{table: [f"{annotations}/{table}.parquet"] for table in self.labels},
+        }
+
+    def fits(
+        self, names: Iterable[str], files: Callable[[str, int], SeedFiles]
+    ) -> dict[str, FitFiles]:
+        """Return fits as a later step reads them: ``files`` gives those of a fit and seed."""
+        fits = {name: self.config.fits[name] for name in names}
+        return {
+            name: {"models": fit.models, "seeds": {seed: files(name, seed) for seed in fit.seeds}}
+            for name, fit in fits.items()
+        }
+
+    def labelled_fits(self) -> dict[str, FitFiles]:
+        """Return the tables of all compared fits that comparisons read."""
+        return self.fits(comparisons.compared_fits(self.config), self.labelled_latents)
+
+    def first_labelled(self, comparison: str) -> dict[str, FitFiles]:
+        """Return those tables of a direct comparison's first crosscoder alone."""
+        fit = comparisons.fit_of(self.config, comparison)
+        seed = comparisons.first_seed(self.config, comparison)
+        models, files = self.config.fits[fit].models, self.labelled_latents(fit, seed)
+        return {fit: {"models": models, "seeds": {seed: files}}}
+
+    def comparison_inputs(self) -> dict[str, str | list[str]]:
+        """Return the files that the steps read that compare categories."""
+        fits = comparisons.compared_fits(self.config)
+        tables, labels = ([f"{t}.parquet" for t in ts] for ts in (self.latent_tables, self.labels))
+        return {
+            "latents": self.of_seeds("latents", fits, *tables),
+            "labels": self.of_seeds("autointerp", fits, *labels),
+            "behaviour": f"{self.results}/comparison/behaviour.csv",
+        }
+
+    def links(self) -> dict[str, str]:
+        """Return the links in the run's folder to what lies in the store."""
+        config = self.config
+        dumps = {
+            f"{self.results}/activations/{model}/layer{fit.layer}": self.dumps(model, fit.layer)
+            for fit in config.fits.values()
+            for model in fit.models
+        }
+        manifests = {f"{self.results}/models/{m}": [self.manifest(m)] for m in config.models}
+        folders = {
+            f"{self.results}/dataset/documents": self.documents,
+            f"{self.results}/dataset/tokens": self.tokens,
+            **manifests,
+            **dumps,
+        }
+        return {
+            f"{folder}/{Path(file).name}": file
+            for folder, files in folders.items()
+            for file in files
+        }
+
+
+def files_of(fits: dict[str, FitFiles]) -> list[str]:
+    """Return all files of the seeds of the fits."""
+    values = [v for fit in fits.values() for files in fit["seeds"].values() for v in files.values()]
+    return [file for value in values for file in ([value] if isinstance(value, str) else value)]

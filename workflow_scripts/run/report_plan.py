@@ -1,0 +1,157 @@
+"""What a run shows: the report's figures with their captions, and the tables that it reads.
+
+The Snakefile uses this module; no step does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from workflow_scripts.run import comparisons
+from workflow_scripts.run.paths import FitFiles, Paths, SeedFiles
+from workflow_scripts.run.settings import Config
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the report: its name, the section that shows it, and its caption."""
+
+    name: str
+    section: str
+    caption: str
+
+
+def figures(config: Config) -> list[Figure]:
+    """Return the figures of the report, in order."""
+    found = [figure for name in config.comparisons for figure in _of_comparison(config, name)]
+    shares = "Share of each category's live latents that the two models do not share, by layer"
+    for pair, layers in comparisons.layer_sweeps(config).items():
+        caption = f"{shares}: {', '.join(layers)}."
+        found.append(Figure(f"layer_sweep_{pair}", "categories", caption))
+    if comparisons.planted_pairs(config):
+        caption = "What every statistic measures, beside what was planted."
+        found.append(Figure("recovery", "recovery", caption))
+    for name in comparisons.compared_fits(config):
+        found += _of_fit(config, name)
+    return found
+
+
+def pictures(paths: Paths) -> list[dict[str, str]]:
+    """Return the figures of the report as a flag holds them: id, file, section and caption."""
+    return [
+        {
+            "id": figure.name,
+            "png": f"{paths.results}/figures/{figure.name}.png",
+            "section": figure.section,
+            "caption": figure.caption,
+        }
+        for figure in figures(paths.config)
+    ]
+
+
+def _of_comparison(config: Config, name: str) -> Iterator[Figure]:
+    pair = "{} and {}".format(*comparisons.models_of(config, name))
+    direct = name in comparisons.direct_comparisons(config)
+    if direct:
+        caption = "Share of each category's live latents that the two models do not share"
+        caption += f": {pair} in one crosscoder ({name})."
+        yield Figure(f"direct_shares_{name}", "answer", caption)
+    caption = "Percent change of each category's share of unique latents, with intervals"
+    caption += f": {pair} ({name})." + (
+        " Counts alone, which are not the verdict here." if direct else ""
+    )
+    section = "categories" if direct or len(config.comparisons) > 1 else "answer"
+    yield Figure(f"category_changes_{name}", section, caption)
+    caption = f"Each category's share of the unique latents of either model: {pair} ({name})."
+    yield Figure(f"category_shares_{name}", "categories", caption)
+    if direct and comparisons.has_scores(config):
+        caption = f"Gaps in score against shifts of latents: {pair} ({name})."
+        yield Figure(f"behaviour_{name}", "behaviour", caption)
+    if name in comparisons.patched_comparisons(config):
+        caption = "What unique latents cause: patched into the other model, and taken away"
+        caption += f": {pair} ({name}). Hollow: the interval holds 0."
+        yield Figure(f"cause_{name}", "cause", caption)
+    if name in comparisons.difference_comparisons(config):
+        caption = "How much of the difference of activations baselines and crosscoder explain"
+        yield Figure(f"difference_{name}", "cause", f"{caption}: {pair} ({name}).")
+
+
+def _of_fit(config: Config, name: str) -> Iterator[Figure]:
+    fit = config.fits[name]
+    of = f"of {' and '.join(fit.models)} at layer {fit.layer}"
+    at = f"{name}_seed{fit.seeds[0]}"
+    edge = "Dots on the frame lie beyond it; grey ones in the dashed region fail the test."
+    yield Figure(f"nu_plane_{at}", "latents", f"ν^ε against ν^r of live latents {of}. {edge}")
+    yield Figure(f"delta_norm_{at}", "latents", f"Decoder norms {of}: 0.5 is shared.")
+    rates = f"Firing rates of unique and shared latents {of}."
+    yield Figure(f"firing_rates_{at}", "latents", rates)
+    if len(fit.seeds) > 1:
+        stability = f"Latents {of} that come back in other seeds."
+        yield Figure(f"seed_stability_{name}", "latents", stability)
+    if fit.imported is None:
+        yield Figure(f"training_curves_{name}", "training", f"Training of the crosscoder {of}.")
+
+
+def naming(config: Config) -> dict[str, str]:
+    """Return what tells how far names can be trusted: part of the report to file of a fit."""
+    truth = {"truth": "truth"} if comparisons.has_true_categories(config) else {}
+    return {"annotators": "summary", "agreement": "agreement"} | truth
+
+
+def report_fits(paths: Paths) -> dict[str, FitFiles]:
+    """Return the artifacts of each compared fit that the report shows."""
+    config = paths.config
+    direct = comparisons.direct_comparisons(config)
+    mirrored = {comparison.baseline.fit for comparison in direct.values()}
+
+    def files(name: str, seed: int) -> SeedFiles:
+        crosscoder, latents = paths.crosscoder(name, seed), paths.latents(name, seed)
+        annotations = paths.annotations(name, seed)
+        found = paths.labelled_latents(name, seed)
+        for table in ("labels", "explanations", "scores"):
+            found[table] = [f"{annotations}/{table}.parquet"]
+        found["clauses"] = f"{latents}/selection.json"
+        if paths.annotated:
+            for part, file in naming(config).items():
+                found[part] = f"{annotations}/{file}.json"
+        found["evaluation"] = f"{crosscoder}/evaluation.json"
+        if config.fits[name].loss_documents and config.fits[name].control is None:
+            found["loss"] = f"{crosscoder}/loss.csv"
+        if name in mirrored:
+            found["mirrors"] = f"{latents}/mirrors.parquet"
+        return found
+
+    fits = paths.fits(comparisons.compared_fits(config), files)
+    for name, fit in fits.items():
+        fit["layer"] = config.fits[name].layer
+    return fits
+
+
+def published_fits(paths: Paths) -> dict[str, FitFiles]:
+    """Return the artifacts of each compared fit that published quantities are set beside."""
+
+    def files(name: str, seed: int) -> SeedFiles:
+        crosscoder, latents = paths.crosscoder(name, seed), paths.latents(name, seed)
+        return {
+            "latents": f"{latents}/latents.parquet",
+            "selection": f"{latents}/selection.parquet",
+            "evaluation": f"{crosscoder}/evaluation.json",
+            "crosscoder": f"{crosscoder}/crosscoder.json",
+        }
+
+    return paths.fits(comparisons.compared_fits(paths.config), files)
+
+
+def recorded_files(paths: Paths) -> list[str]:
+    """Return what a run must have made when its provenance is recorded."""
+    config, results = paths.config, paths.results
+    fits = comparisons.compared_fits(config) if paths.annotated else []
+    told = [f"{file}.json" for part, file in naming(config).items() if part != "annotators"]
+    return [
+        *paths.links().values(),
+        f"{results}/dataset/manifest.json",
+        *(picture["png"] for picture in pictures(paths)),
+        *paths.of_seeds("autointerp", fits, *told),
+        *(f"{results}/comparison/{n}" for n in ("answer.json", "sensitivity.csv", "weighted.csv")),
+    ]
