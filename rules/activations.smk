@@ -26,12 +26,12 @@ rule dump_activations:
         **SIZED,
         gpu=GPU * SETTINGS.activations.gpus,
     params:
-        code=code("activations.dump_activations"),
+        **step("activations.dump_activations"),
         layers=lambda wildcards: SETTINGS.layers[wildcards.group],
         settings=flags(SETTINGS.activations, "dtype", "compute_dtype"),
         speed=speed("batch_tokens", "device", "gpus"),
     shell:
-        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.activations.{rule}"
+        "HF_HUB_OFFLINE=1 logged {log:q} python -m {params.step}"
         " --model {input.model:q} --tokens {input.tokens:q} --layers {params.layers}"
         " {params.settings:q} {params.speed:q} --threads {threads} --output {output:q}"
 
@@ -52,8 +52,8 @@ rule fit_normalizer:
     resources:
         **SIZED,
     params:
-        code=code("activations.fit_normalizer"),
+        **step("activations.fit_normalizer"),
         settings=flags(SETTINGS.activations, "norm_bound"),
     shell:
-        "logged {log:q} python -m workflow_scripts.activations.{rule}"
+        "logged {log:q} python -m {params.step}"
         " --activations {input:q} --layer {wildcards.layer} {params.settings:q} --output {output:q}"

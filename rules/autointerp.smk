@@ -6,21 +6,7 @@ agreement.json. The lexical annotator always works; an LLM only where the config
 
 AUTOINTERP = "<results>/autointerp/{fit}/seed{seed}"
 LLM = SETTINGS.autointerp.llm if SETTINGS.autointerp.annotator == "llm" else None
-PURPOSES = {"explanations": "explain", "labels": "classify", "scores": "score"}
 PROMPTS = Path(workflow.basedir, "workflow_scripts", "autointerp", "prompts")
-
-
-def purpose_file(name: str):
-    """Return an input function: a file of the LLM purpose that the table of a job serves."""
-    return lambda wildcards: (
-        f"{PATHS.annotations(wildcards.fit, wildcards.seed)}/{PURPOSES[wildcards.table]}/{name}"
-    )
-
-
-def quoted_explanations(wildcards) -> list[str]:
-    """Return the explanations that requests quote; those that ask for them quote none."""
-    folder = PATHS.annotations(wildcards.fit, wildcards.seed)
-    return [] if wildcards.purpose == "explain" else [f"{folder}/llm/explanations.parquet"]
 
 
 rule select_contexts:
@@ -38,11 +24,11 @@ rule select_contexts:
     resources:
         **SIZED,
     params:
-        code=code("autointerp.select_contexts"),
+        **step("autointerp.select_contexts"),
         limits=flags(SETTINGS.autointerp.contexts),
         seed=SETTINGS.seed,
     shell:
-        "logged {log:q} python -m workflow_scripts.autointerp.{rule}"
+        "logged {log:q} python -m {params.step}"
         " --examples {input:q} {params.limits:q} --seed {params.seed}"
         " --contexts {output.contexts:q} --latents {output.latents:q}"
 
@@ -66,12 +52,12 @@ rule explain_lexical:
     resources:
         **SIZED,
     params:
-        code=code("autointerp.explain_lexical"),
+        **step("autointerp.explain_lexical"),
         rule_=flags(SETTINGS.autointerp, "least_score", "least_margin", "gate_margin"),
-        folder=lambda wildcards, output: str(Path(output[0]).parent),
+        folder=folder_of(),
         seed=SETTINGS.seed,
     shell:
-        "logged {log:q} python -m workflow_scripts.autointerp.{rule}"
+        "logged {log:q} python -m {params.step}"
         " --contexts {input.contexts:q} --latents {input.latents:q}"
         " --background {input.background:q} --taxonomy {input.taxonomy:q} {params.rule_:q}"
         " --seed {params.seed} --output {params.folder:q}"
@@ -88,7 +74,7 @@ if LLM:
             contexts=f"{AUTOINTERP}/contexts.parquet",
             latents=f"{AUTOINTERP}/latents.parquet",
             taxonomy=TAXONOMY,
-            explanations=quoted_explanations,
+            explanations=PATHS.quoted_explanations,
             prompts=lambda wildcards: sorted(PROMPTS.glob(f"{wildcards.purpose}_*.md")),
         output:
             requests=f"{AUTOINTERP}/{{purpose}}/requests.jsonl",
@@ -100,7 +86,7 @@ if LLM:
         resources:
             **SIZED,
         params:
-            code=code("autointerp.build_requests"),
+            **step("autointerp.build_requests"),
             explanations=lambda wildcards, input: (
                 [f"--explanations={input.explanations}"] if input.explanations else []
             ),
@@ -111,7 +97,7 @@ if LLM:
             ),
             seed=SETTINGS.seed,
         shell:
-            "logged {log:q} python -m workflow_scripts.autointerp.{rule}"
+            "logged {log:q} python -m {params.step}"
             " --purpose {wildcards.purpose} --contexts {input.contexts:q}"
             " --latents {input.latents:q} --taxonomy {input.taxonomy:q} {params.explanations:q}"
             " --annotators {params.annotators:q} --prices {params.prices:q} {params.sizes:q}"
@@ -133,7 +119,7 @@ if LLM:
         resources:
             llm=1,
         params:
-            code=code("autointerp.call_llm"),
+            **step("autointerp.call_llm"),
             endpoint=flags(LLM, "cache", "base_url", "key_env", "mode", "response_format"),
             limits=flags(
                 LLM,
@@ -149,7 +135,7 @@ if LLM:
             # Not an output: it is shared by all purposes, fits and seeds.
             spend=f"{RESULTS}/autointerp/spend.jsonl",
         shell:
-            "logged {log:q} python -m workflow_scripts.autointerp.{rule}"
+            "logged {log:q} python -m {params.step}"
             " --requests {input:q} {params.endpoint:q} {params.limits:q} --spend {params.spend:q}"
             " --prices {params.prices:q} --responses {output.responses:q}"
             " --ledger {output.ledger:q} --manifest {output.manifest:q}"
@@ -157,8 +143,8 @@ if LLM:
     rule parse_responses:
         """Turn answers into a table; a failed answer keeps its status and gets no label."""
         input:
-            requests=purpose_file("requests.jsonl"),
-            responses=purpose_file("responses.jsonl"),
+            requests=lambda wildcards: f"{PATHS.purpose(wildcards)}/requests.jsonl",
+            responses=lambda wildcards: f"{PATHS.purpose(wildcards)}/responses.jsonl",
             latents=f"{AUTOINTERP}/latents.parquet",
             taxonomy=TAXONOMY,
         output:
@@ -171,13 +157,13 @@ if LLM:
         resources:
             **SIZED,
         params:
-            code=code("autointerp.parse_responses"),
+            **step("autointerp.parse_responses"),
             purpose=lambda wildcards: PURPOSES[wildcards.table],
             annotators=ANNOTATORS,
             rule_=flags(LLM, "replicates", "max_failures")
             + flags(SETTINGS.autointerp, "gate_margin"),
         shell:
-            "logged {log:q} python -m workflow_scripts.autointerp.{rule}"
+            "logged {log:q} python -m {params.step}"
             " --purpose {params.purpose} --requests {input.requests:q}"
             " --responses {input.responses:q} --latents {input.latents:q}"
             " --taxonomy {input.taxonomy:q} --annotators {params.annotators:q} {params.rule_:q}"
@@ -213,13 +199,13 @@ rule collect_annotations:
     conda:
         "../envs/tables.yaml"
     params:
-        code=code("autointerp.collect_annotations"),
+        **step("autointerp.collect_annotations"),
         lexical=lambda wildcards, input: str(Path(input.lexical[0]).parent),
         llm=lambda wildcards, input: [f"--llm={Path(file).parent}" for file in list(input.llm)[:1]],
-        folder=lambda wildcards, output: str(Path(output.summary).parent),
+        folder=folder_of("summary"),
         seed=SETTINGS.seed,
     shell:
-        "logged {log:q} python -m workflow_scripts.autointerp.{rule}"
+        "logged {log:q} python -m {params.step}"
         " --lexical {params.lexical:q} {params.llm:q} --ledgers {input.ledgers:q}"
         " --taxonomy {input.taxonomy:q} --seed {params.seed} --output {params.folder:q}"
 
@@ -236,10 +222,10 @@ rule measure_agreement:
     conda:
         "../envs/tables.yaml"
     params:
-        code=code("autointerp.measure_agreement"),
+        **step("autointerp.measure_agreement"),
         seed=SETTINGS.seed,
     shell:
-        "logged {log:q} python -m workflow_scripts.autointerp.{rule}"
+        "logged {log:q} python -m {params.step}"
         " --labels {input:q} --seed {params.seed} --output {output:q}"
 
 
@@ -258,8 +244,8 @@ rule compare_truth:
     conda:
         "../envs/tables.yaml"
     params:
-        code=code("autointerp.compare_truth"),
+        **step("autointerp.compare_truth"),
     shell:
-        "logged {log:q} python -m workflow_scripts.autointerp.{rule}"
+        "logged {log:q} python -m {params.step}"
         " --labels {input.labels:q} --scores {input.scores:q} --latents {input.latents:q}"
         " --output {output.truth:q} --confusion {output.confusion:q}"

@@ -11,10 +11,22 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 from workflow_scripts.common.cli import UserError
-from workflow_scripts.run import comparisons, report_plan, resources, store_keys
+from workflow_scripts.run import comparisons, report_plan, store_keys
 from workflow_scripts.run.flags import Flags, as_json, flags, in_order
 from workflow_scripts.run.load import load
-from workflow_scripts.run.paths import Paths, files_of
+from workflow_scripts.run.paths import PURPOSES, Paths, files_of
+from workflow_scripts.run.rule_parts import (
+    figure,
+    folder_of,
+    folder_of_input,
+    for_comparison,
+    for_fit,
+    named_inputs,
+    shard_number,
+    sized,
+    step,
+    untracked,
+)
 
 try:
     SETTINGS = load(config)
@@ -70,39 +82,19 @@ shell.prefix(
 )
 
 
-def code(step: str) -> str:
-    """Return the digest of a step's code, in every rule's params: an edit redoes its jobs."""
-    return store_keys.step_digest(step)
-
-
-def speed(*names: str):
-    """Return flags that affect speed, not results; changing them triggers no rerun.
-
-    Snakemake does not track params that depend on `threads`.
-    """
-    return lambda wildcards, threads: flags(SETTINGS.activations, *names)
-
-
-def requested(name: str):
-    """Return what a job asks a cluster for, by its rule: twice as much on every attempt."""
-    return lambda wildcards, attempt, rulename: (
-        getattr(resources.request(SETTINGS, rulename), name) * 2 ** (attempt - 1)
-    )
-
-
 # Resources of a job whose work decides what it needs, and of one that may run on a GPU too.
-SIZED = {"mem_mb": requested("mem_mb"), "runtime": requested("runtime")}
+SIZED = sized(SETTINGS)
 ON_GPU = {**SIZED, "gpu": GPU}
 
 
-def for_fit(function):
-    """Return an input or params function: what ``function`` returns for a job's fit."""
-    return lambda wildcards: function(wildcards.fit)
+def speed(*names: str):
+    """Return flags that affect speed, not results; changing them triggers no rerun."""
+    return untracked(SETTINGS.activations, *names)
 
 
-def for_comparison(function):
-    """Return the same for a job's comparison."""
-    return lambda wildcards: function(wildcards.comparison)
+def fit_name(wildcards) -> str:
+    """Return the name of the fit of a job's direct comparison."""
+    return comparisons.fit_of(SETTINGS, wildcards.comparison)
 
 
 def refuse_at_start() -> None:
@@ -125,3 +117,13 @@ def print_answer() -> None:
         shell(f"python -m workflow_scripts.tools.print_answer {RESULTS}")
     if ASKED_FOR_PAPER:
         print(f"published and measured: {RESULTS}/paper/published.md")
+
+
+def paper():
+    """Return the settings of the published study, or stop where the config has none."""
+    if SETTINGS.paper is None:
+        raise SystemExit(
+            f"error: the config of run {SETTINGS.run} has no published study: "
+            "use snakemake --configfile config/paper.yaml reproduce_paper"
+        )
+    return SETTINGS.paper

@@ -24,13 +24,13 @@ rule evaluate_behaviour:
     resources:
         **ON_GPU,
     params:
-        code=code("comparison.evaluate_behaviour"),
+        **step("comparison.evaluate_behaviour"),
         models=FLAGS.manifests(COMPARED_MODELS),
         settings=flags(SETTINGS.activations, "compute_dtype"),
         speed=speed("batch_tokens", "device"),
         documents=SETTINGS.comparison.behaviour_documents,
     shell:
-        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.comparison.{rule}"
+        "HF_HUB_OFFLINE=1 logged {log:q} python -m {params.step}"
         " {params.models:q} --tokens {input.tokens:q} {params.settings:q} {params.speed:q}"
         " --documents {params.documents} --threads {threads} --output {output:q}"
 
@@ -49,10 +49,10 @@ rule compare_categories:
     conda:
         "../envs/tables.yaml"
     params:
-        code=code("comparison.compare_categories"),
+        **step("comparison.compare_categories"),
         compare=FLAGS.comparison(),
     shell:
-        "logged {log:q} python -m workflow_scripts.comparison.{rule}"
+        "logged {log:q} python -m {params.step}"
         " {params.compare:q} --behaviour {input.behaviour:q} --taxonomy {input.taxonomy:q}"
         " --output {output:q}"
 
@@ -65,7 +65,7 @@ use rule compare_categories as vary_decisions with:
         "<results>/logs/vary_decisions.log",
     localrule: True
     params:
-        code=code("comparison.vary_decisions"),
+        **step("comparison.vary_decisions"),
 
 
 use rule compare_categories as weight_shares with:
@@ -77,7 +77,7 @@ use rule compare_categories as weight_shares with:
     priority: 0
     localrule: True
     params:
-        code=code("comparison.weight_shares"),
+        **step("comparison.weight_shares"),
 
 
 rule explain_gaps:
@@ -93,10 +93,10 @@ rule explain_gaps:
     conda:
         "../envs/tables.yaml"
     params:
-        code=code("comparison.explain_gaps"),
+        **step("comparison.explain_gaps"),
         rule_=flags(SETTINGS.comparison, "leaderboard", "confidence"),
     shell:
-        "logged {log:q} python -m workflow_scripts.comparison.{rule}"
+        "logged {log:q} python -m {params.step}"
         " --categories {input.categories:q} {params.rule_:q} --output {output:q}"
 
 
@@ -114,10 +114,10 @@ rule score_recovery:
     conda:
         "../envs/tables.yaml"
     params:
-        code=code("comparison.score_recovery"),
+        **step("comparison.score_recovery"),
         planted=[f"--planted={RESULTS}/models/planted.csv"] if PLANTED_PAIRS else [],
         rule_=[*FLAGS.primary(), *flags(SETTINGS.comparison, "labeller", "fdr")],
     shell:
-        "logged {log:q} python -m workflow_scripts.comparison.{rule}"
+        "logged {log:q} python -m {params.step}"
         " --categories {input.categories:q} {params.planted:q} {params.rule_:q}"
         " --recovery {output.recovery:q} --answer {output.answer:q}"

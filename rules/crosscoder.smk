@@ -8,13 +8,8 @@ DIFFERENCE = "<results>/crosscoder/difference/{comparison}"
 IMPORTED = [name for name, fit in SETTINGS.fits.items() if fit.imported is not None]
 FITTED = [name for name in SETTINGS.fits if name not in IMPORTED]
 # A crosscoder's folder, and what steps share that encode activations with it.
-FOLDER = {"folder": lambda wildcards, input: str(Path(input.crosscoder).parent)}
+FOLDER = {"folder": folder_of_input("crosscoder")}
 ENCODES = {**FOLDER, "inputs": for_fit(FLAGS.activations), "speed": speed("device")}
-
-
-def fit_name(wildcards) -> str:
-    """Return the name of the fit of a job's direct comparison."""
-    return comparisons.fit_of(SETTINGS, wildcards.comparison)
 
 
 rule fit_crosscoder:
@@ -39,17 +34,17 @@ rule fit_crosscoder:
         **SIZED,
         gpu=lambda wildcards: GPU * SETTINGS.fits[wildcards.fit].processes,
     params:
-        code=code("crosscoder.fit_crosscoder"),
+        **step("crosscoder.fit_crosscoder"),
         inputs=for_fit(FLAGS.activations),
         settings=for_fit(FLAGS.training),
         seed=lambda wildcards: wildcards.seed,
         checkpoint=lambda wildcards: FLAGS.checkpoint(wildcards.fit, wildcards.seed),
-        folder=lambda wildcards, output: str(Path(output[0]).parent),
+        folder=folder_of(),
         launcher=lambda wildcards, threads: FLAGS.launcher(wildcards.fit),
         speed=speed("device"),
     shell:
         "logged {log:q}"
-        " {params.launcher:q} -m workflow_scripts.crosscoder.fit_crosscoder {params.speed:q}"
+        " {params.launcher:q} -m {params.step} {params.speed:q}"
         " {params.inputs:q} {params.settings:q} --seed {params.seed} --threads {threads}"
         " --checkpoint {params.checkpoint:q} --output-dir {params.folder:q}"
 
@@ -97,12 +92,12 @@ if IMPORTED:
             "../envs/torch.yaml"
         threads: 1
         params:
-            code=code("crosscoder.import_crosscoder"),
+            **step("crosscoder.import_crosscoder"),
             inputs=for_fit(FLAGS.activations),
             source=lambda wildcards: flags(SETTINGS.fits[wildcards.fit].imported),
-            folder=lambda wildcards, output: str(Path(output[0]).parent),
+            folder=folder_of(),
         shell:
-            "logged {log:q} python -m workflow_scripts.crosscoder.{rule}"
+            "logged {log:q} python -m {params.step}"
             " {params.inputs:q} {params.source:q} --threads {threads}"
             " --output-dir {params.folder:q}"
 
@@ -124,8 +119,8 @@ rule evaluate_crosscoder:
         **ON_GPU,
     params:
         **ENCODES,
-        code=code("crosscoder.evaluate_crosscoder"),
+        **step("crosscoder.evaluate_crosscoder"),
     shell:
-        "logged {log:q} python -m workflow_scripts.crosscoder.{rule}"
+        "logged {log:q} python -m {params.step}"
         " {params.inputs:q} --crosscoder {params.folder:q} --documents {input.documents:q}"
         " --threads {threads} {params.speed:q} --output {output:q}"

@@ -11,11 +11,6 @@ TEXT = "results/store/{key}/documents"
 TOKENS = "results/store/{key}/tokens"
 
 
-def shard_number(wildcards) -> int:
-    """Return the number of a job's shard."""
-    return int(wildcards.shard.removeprefix("shard"))
-
-
 rule sample_documents:
     """Draw the documents of a shard by seed, mix and tokens, behind those of the shard before."""
     input:
@@ -33,7 +28,7 @@ rule sample_documents:
     resources:
         **SIZED,
     params:
-        code=code("dataset.sample_documents"),
+        **step("dataset.sample_documents"),
         sources=as_json(SETTINGS.text.model_dump(exclude_none=True)["sources"]),
         splits=as_json(SETTINGS.text.splits.model_dump()),
         tokens=lambda wildcards: min(
@@ -43,7 +38,7 @@ rule sample_documents:
         seed=SETTINGS.seed,
         state=lambda wildcards, input: [f"--state={path}" for path in input.state],
     shell:
-        "logged {log:q} python -m workflow_scripts.dataset.{rule}"
+        "logged {log:q} python -m {params.step}"
         " --sources {params.sources:q} --tokens {params.tokens} {params.sizes:q}"
         " --splits {params.splits:q} --seed {params.seed}"
         " --earlier {input.earlier:q} {params.state:q}"
@@ -69,13 +64,13 @@ rule tokenize_documents:
     resources:
         **SIZED,
     params:
-        code=code("dataset.tokenize_documents"),
+        **step("dataset.tokenize_documents"),
         tokenizers=FLAGS.manifests(store_keys.tokenizer_models(SETTINGS), "tokenizer"),
         settings=flags(SETTINGS.text, "template", "context_length"),
         tokens=lambda wildcards: store_keys.shard_tokens(SETTINGS, shard_number(wildcards)),
         previous=lambda wildcards, input: [f"--previous={path}" for path in input.previous],
     shell:
-        "logged {log:q} python -m workflow_scripts.dataset.{rule}"
+        "logged {log:q} python -m {params.step}"
         " --documents {input.documents:q} {params.tokenizers:q} {params.settings:q}"
         " --tokens {params.tokens} {params.previous:q}"
         " --output {output.shard:q} --manifest {output.manifest:q}"
@@ -95,10 +90,10 @@ rule describe_text:
     conda:
         "../envs/tables.yaml"
     params:
-        code=code("dataset.describe_text"),
+        **step("dataset.describe_text"),
         splits=as_json(SETTINGS.text.splits.model_dump()),
         tokens=SETTINGS.text.tokens,
     shell:
-        "logged {log:q} python -m workflow_scripts.dataset.{rule}"
+        "logged {log:q} python -m {params.step}"
         " --documents {input.documents:q} --shards {input.shards:q} --splits {params.splits:q}"
         " --tokens {params.tokens} --output {output:q}"

@@ -5,9 +5,6 @@ and report/index.html. Which figures the report shows, and their captions, say
 workflow_scripts/run/report_plan.py.
 """
 
-import re
-
-FIGURES = "<results>/figures"
 PICTURES = report_plan.pictures(PATHS)
 CAPTIONS = {picture["png"]: picture["caption"] for picture in PICTURES}
 LAYER_SWEEPS = comparisons.layer_sweeps(SETTINGS)
@@ -16,41 +13,13 @@ PAGE = Path(os.path.relpath(workflow.basedir), "workflow_scripts", "figures")
 PUBLISHED = [f"{RESULTS}/paper/published.{e}" for e in ("csv", "json")] if SETTINGS.paper else []
 
 
-def figure(name: str, category: str, label: str) -> dict[str, str]:
-    """Return the output of a figure; ``snakemake --report`` lists it by category and label."""
-    labels = {"figure": label} | {
-        wildcard: f"{{{wildcard}}}" for wildcard in re.findall(r"{(\w+)}", name)
-    }
-    png = report(
-        f"{FIGURES}/{name}.png", caption="captions/figure.rst", category=category, labels=labels
-    )
-    return {"png": png, "pdf": f"{FIGURES}/{name}.pdf", "table": f"{FIGURES}/{name}.csv"}
-
-
-def named_inputs(wildcards, input) -> list[str]:
-    """Return the inputs of a job as flags of their names."""
-    files = {name: [file] if isinstance(file, str) else file for name, file in input.items()}
-    return [word for name, paths in files.items() if paths for word in (f"--{name}", *paths)]
-
-
-def plot(step: str) -> dict[str, object]:
-    """Return the params that all figures share."""
-    return {
-        "code": code(f"figures.{step}"),
-        "caption": lambda wildcards, output: CAPTIONS.get(output.png, ""),
-        "inputs": named_inputs,
-    }
-
-
-def models_of_fit(wildcards) -> list[str]:
-    """Return the flag with the models of a figure's fit."""
-    return ["--models", *SETTINGS.fits[wildcards.fit].models]
-
-
-def one_comparison(*names: str):
-    """Return a params function: the flag of a figure's comparison, with settings of comparisons."""
-    own = flags(SETTINGS.comparison, *names)
-    return lambda wildcards: [f"--comparison={wildcards.comparison}", *own]
+# What figures share, and the flags of those of a fit and of those of a comparison.
+PLOT = {"caption": lambda wildcards, output: CAPTIONS.get(output.png, ""), "inputs": named_inputs}
+MODELS = lambda wildcards: ["--models", *SETTINGS.fits[wildcards.fit].models]
+COMPARISON = lambda wildcards: [
+    f"--comparison={wildcards.comparison}",
+    *flags(SETTINGS.comparison, "labeller", "fdr"),
+]
 
 
 rule plot_nu_plane:
@@ -66,13 +35,14 @@ rule plot_nu_plane:
     conda:
         "../envs/tables.yaml"
     params:
-        **plot("plot_nu_plane"),
+        **PLOT,
+        **step("figures.plot_nu_plane"),
         flags=lambda wildcards: [
-            *models_of_fit(wildcards),
+            *MODELS(wildcards),
             *flags(SETTINGS.latents, "nu_r", "nu_e", "nu_lower"),
         ],
     shell:
-        "logged {log:q} python -m workflow_scripts.figures.{rule} {params.inputs:q}"
+        "logged {log:q} python -m {params.step} {params.inputs:q}"
         " {params.flags:q} --png {output.png:q} --pdf {output.pdf:q} --table {output.table:q}"
 
 
@@ -88,8 +58,9 @@ use rule plot_nu_plane as plot_delta_norm with:
         "<results>/logs/plot_delta_norm/{fit}_seed{seed}.log",
     localrule: True
     params:
-        **plot("plot_delta_norm"),
-        flags=models_of_fit,
+        **PLOT,
+        **step("figures.plot_delta_norm"),
+        flags=MODELS,
 
 
 use rule plot_nu_plane as plot_firing_rates with:
@@ -103,8 +74,9 @@ use rule plot_nu_plane as plot_firing_rates with:
         "<results>/logs/plot_firing_rates/{fit}_seed{seed}.log",
     localrule: True
     params:
-        **plot("plot_firing_rates"),
-        flags=models_of_fit,
+        **PLOT,
+        **step("figures.plot_firing_rates"),
+        flags=MODELS,
 
 
 use rule plot_nu_plane as plot_training_curves with:
@@ -117,8 +89,9 @@ use rule plot_nu_plane as plot_training_curves with:
         "<results>/logs/plot_training_curves/{fit}.log",
     localrule: True
     params:
-        **plot("plot_training_curves"),
-        flags=models_of_fit,
+        **PLOT,
+        **step("figures.plot_training_curves"),
+        flags=MODELS,
 
 
 use rule plot_nu_plane as plot_seed_stability with:
@@ -131,8 +104,9 @@ use rule plot_nu_plane as plot_seed_stability with:
         "<results>/logs/plot_seed_stability/{fit}.log",
     localrule: True
     params:
-        **plot("plot_seed_stability"),
-        flags=models_of_fit,
+        **PLOT,
+        **step("figures.plot_seed_stability"),
+        flags=MODELS,
 
 
 use rule plot_nu_plane as plot_category_changes with:
@@ -145,8 +119,9 @@ use rule plot_nu_plane as plot_category_changes with:
         "<results>/logs/plot_category_changes/{comparison}.log",
     localrule: True
     params:
-        **plot("plot_category_changes"),
-        flags=one_comparison("labeller", "fdr"),
+        **PLOT,
+        **step("figures.plot_category_changes"),
+        flags=COMPARISON,
 
 
 use rule plot_nu_plane as plot_direct_shares with:
@@ -159,8 +134,9 @@ use rule plot_nu_plane as plot_direct_shares with:
         "<results>/logs/plot_direct_shares/{comparison}.log",
     localrule: True
     params:
-        **plot("plot_direct_shares"),
-        flags=one_comparison("labeller", "fdr"),
+        **PLOT,
+        **step("figures.plot_direct_shares"),
+        flags=COMPARISON,
 
 
 use rule plot_nu_plane as plot_category_shares with:
@@ -173,8 +149,9 @@ use rule plot_nu_plane as plot_category_shares with:
         "<results>/logs/plot_category_shares/{comparison}.log",
     localrule: True
     params:
-        **plot("plot_category_shares"),
-        flags=one_comparison("labeller", "fdr"),
+        **PLOT,
+        **step("figures.plot_category_shares"),
+        flags=COMPARISON,
 
 
 use rule plot_nu_plane as plot_layer_sweep with:
@@ -187,7 +164,8 @@ use rule plot_nu_plane as plot_layer_sweep with:
         "<results>/logs/plot_layer_sweep/{pair}.log",
     localrule: True
     params:
-        **plot("plot_layer_sweep"),
+        **PLOT,
+        **step("figures.plot_layer_sweep"),
         flags=lambda wildcards: [
             *(f"--layer={name}={layer}" for name, layer in LAYER_SWEEPS[wildcards.pair].items()),
             *flags(SETTINGS.comparison, "labeller", "fdr"),
@@ -204,8 +182,12 @@ use rule plot_nu_plane as plot_behaviour with:
         "<results>/logs/plot_behaviour/{comparison}.log",
     localrule: True
     params:
-        **plot("plot_behaviour"),
-        flags=one_comparison("labeller"),
+        **PLOT,
+        **step("figures.plot_behaviour"),
+        flags=lambda wildcards: [
+            f"--comparison={wildcards.comparison}",
+            *flags(SETTINGS.comparison, "labeller"),
+        ],
 
 
 use rule plot_nu_plane as plot_cause with:
@@ -219,7 +201,8 @@ use rule plot_nu_plane as plot_cause with:
         "<results>/logs/plot_cause/{comparison}.log",
     localrule: True
     params:
-        **plot("plot_cause"),
+        **PLOT,
+        **step("figures.plot_cause"),
         flags=[],
 
 
@@ -233,7 +216,8 @@ use rule plot_nu_plane as plot_difference with:
         "<results>/logs/plot_difference/{comparison}.log",
     localrule: True
     params:
-        **plot("plot_difference"),
+        **PLOT,
+        **step("figures.plot_difference"),
         flags=[],
 
 
@@ -247,7 +231,8 @@ use rule plot_nu_plane as plot_recovery with:
         "<results>/logs/plot_recovery/recovery.log",
     localrule: True
     params:
-        **plot("plot_recovery"),
+        **PLOT,
+        **step("figures.plot_recovery"),
         flags=flags(SETTINGS.comparison, "labeller"),
 
 
@@ -264,13 +249,13 @@ rule record_run:
     conda:
         "../envs/tables.yaml"
     params:
-        code=code("figures.record_run"),
+        **step("figures.record_run"),
         settings=as_json(SETTINGS.model_dump(mode="json")),
         steps=store_keys.steps(),
         links=as_json(PATHS.links()),
         models=as_json({name: PATHS.manifest(name) for name in SETTINGS.models}),
     shell:
-        "logged {log:q} python -m workflow_scripts.figures.{rule}"
+        "logged {log:q} python -m {params.step}"
         " --settings {params.settings:q} --steps {params.steps:q} --links {params.links:q}"
         " --models {params.models:q} --output {output.record:q}"
 
@@ -302,13 +287,13 @@ rule build_report:
     conda:
         "../envs/tables.yaml"
     params:
-        code=code("figures.build_report"),
+        **step("figures.build_report"),
         run=SETTINGS.run,
         figures=as_json(PICTURES),
         published=["--published", *PUBLISHED] if SETTINGS.paper else [],
         fits=in_order(REPORT_FITS),
     shell:
-        "logged {log:q} python -m workflow_scripts.figures.{rule} --run {params.run}"
+        "logged {log:q} python -m {params.step} --run {params.run}"
         " --answer {input.answer:q} --categories {input.categories:q}"
         " --recovery {input.recovery:q} --gaps {input.gaps:q}"
         " --sensitivity {input.sensitivity:q} --provenance {input.provenance:q}"

@@ -26,13 +26,13 @@ rule recover_loss:
         **ON_GPU,
     params:
         **FOLDER,
-        code=code("interventions.recover_loss"),
+        **step("interventions.recover_loss"),
         models=lambda wildcards: FLAGS.manifests(SETTINGS.fits[wildcards.fit].models),
         inputs=for_fit(FLAGS.loss),
         seed=SETTINGS.seed,
         speed=speed("batch_tokens", "device"),
     shell:
-        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.interventions.{rule}"
+        "HF_HUB_OFFLINE=1 logged {log:q} python -m {params.step}"
         " {params.models:q} --crosscoder {params.folder:q} {params.inputs:q} {params.speed:q}"
         " --tokens {input.tokens:q} --sources {input.documents:q} --seed {params.seed}"
         " --threads {threads} --output {output:q}"
@@ -56,13 +56,13 @@ rule patch_latents:
     resources:
         **ON_GPU,
     params:
-        code=code("interventions.patch_latents"),
+        **step("interventions.patch_latents"),
         models=for_comparison(FLAGS.patched_models),
         inputs=for_comparison(FLAGS.cause),
         seed=SETTINGS.seed,
         speed=speed("batch_tokens", "device"),
     shell:
-        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.interventions.{rule}"
+        "HF_HUB_OFFLINE=1 logged {log:q} python -m {params.step}"
         " {params.models:q} {params.inputs:q} {params.speed:q}"
         " --latents {input.latents:q} --selection {input.selection:q} --tokens {input.tokens:q}"
         " --seed {params.seed} --threads {threads} --output {output:q}"
@@ -86,7 +86,7 @@ rule ablate_categories:
     resources:
         **ON_GPU,
     params:
-        code=code("interventions.ablate_categories"),
+        **step("interventions.ablate_categories"),
         fit=lambda wildcards: in_order(PATHS.first_labelled(wildcards.comparison)),
         pair=lambda wildcards: comparisons.models_of(SETTINGS, wildcards.comparison),
         models=lambda wildcards: FLAGS.manifests(SETTINGS.fits[fit_name(wildcards)].models),
@@ -94,7 +94,7 @@ rule ablate_categories:
         rule_=flags(SETTINGS.comparison, "labeller", "confidence"),
         speed=speed("batch_tokens", "device"),
     shell:
-        "HF_HUB_OFFLINE=1 logged {log:q} python -m workflow_scripts.interventions.{rule}"
+        "HF_HUB_OFFLINE=1 logged {log:q} python -m {params.step}"
         " --comparison {wildcards.comparison} --pair {params.pair} --fit {params.fit:q}"
         " {params.models:q} {params.inputs:q} {params.rule_:q} {params.speed:q}"
         " --tokens {input.tokens:q} --taxonomy {input.taxonomy:q}"

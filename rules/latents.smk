@@ -34,12 +34,12 @@ rule score_latents:
         **ON_GPU,
     params:
         **ENCODES,
-        code=code("latents.score_latents"),
+        **step("latents.score_latents"),
         rule_=flags(
             SETTINGS.latents, "nu_r", "nu_e", "nu_lower", "min_documents", "min_beta", "groups"
         ),
     shell:
-        "logged {log:q} python -m workflow_scripts.latents.{rule} {params.inputs:q}"
+        "logged {log:q} python -m {params.step} {params.inputs:q}"
         " --crosscoder {params.folder:q} --tokens {input.tokens:q} --documents {input.documents:q}"
         " {params.rule_:q} --threads {threads} {params.speed:q} --output {output:q}"
 
@@ -58,11 +58,11 @@ rule select_latents:
     conda:
         "../envs/tables.yaml"
     params:
-        code=code("latents.select_latents"),
+        **step("latents.select_latents"),
         models=lambda wildcards: SETTINGS.fits[wildcards.fit].models,
         rule_=flags(SETTINGS.latents, Selection),
     shell:
-        "logged {log:q} python -m workflow_scripts.latents.{rule}"
+        "logged {log:q} python -m {params.step}"
         " --latents {input:q} --models {params.models:q} {params.rule_:q}"
         " --selection {output.selection:q} --summary {output.summary:q}"
 
@@ -90,7 +90,7 @@ rule collect_examples:
         **ON_GPU,
     params:
         **ENCODES,
-        code=code("latents.collect_examples"),
+        **step("latents.collect_examples"),
         sizes=flags(SETTINGS.latents.examples, "shared_latents", "window", "pool"),
         explain=list(SETTINGS.latents.examples.explain.model_dump().values()),
         verify=list(SETTINGS.latents.examples.verify.model_dump().values()),
@@ -98,7 +98,7 @@ rule collect_examples:
         # It takes few buffers, of growing size: kept ones would more than double its memory.
         allocator="env -u MALLOC_MMAP_MAX_ -u MALLOC_TRIM_THRESHOLD_",
     shell:
-        "logged {log:q} {params.allocator} python -m workflow_scripts.latents.{rule}"
+        "logged {log:q} {params.allocator} python -m {params.step}"
         " {params.inputs:q} --tokens {input.tokens:q} --crosscoder {params.folder:q}"
         " --selection {input.selection:q} --tokenizer {input.tokenizer:q} {params.sizes:q}"
         " --explain-counts {params.explain} --verify-counts {params.verify}"
@@ -128,15 +128,15 @@ rule match_latents:
     resources:
         **ON_GPU,
     params:
-        code=code("latents.match_latents"),
+        **step("latents.match_latents"),
         inputs=for_fit(FLAGS.activations),
         seeds=for_fit(FLAGS.matched_seeds),
-        folder=lambda wildcards, output: str(Path(output.matches).parent),
+        folder=folder_of("matches"),
         sizes=MATCHING,
         seed=SETTINGS.seed,
         speed=speed("device"),
     shell:
-        "logged {log:q} python -m workflow_scripts.latents.{rule}"
+        "logged {log:q} python -m {params.step}"
         " {params.inputs:q} {params.seeds:q} {params.sizes:q} --seed {params.seed}"
         " --threads {threads} {params.speed:q} --output-dir {params.folder:q}"
 
@@ -158,11 +158,11 @@ rule pair_mirrors:
         **ON_GPU,
     params:
         **ENCODES,
-        code=code("latents.pair_mirrors"),
+        **step("latents.pair_mirrors"),
         sizes=MATCHING,
         seed=SETTINGS.seed,
     shell:
-        "logged {log:q} python -m workflow_scripts.latents.{rule}"
+        "logged {log:q} python -m {params.step}"
         " {params.inputs:q} --crosscoder {params.folder:q} --selection {input.selection:q}"
         " {params.sizes:q} --seed {params.seed}"
         " --threads {threads} {params.speed:q} --output {output:q}"
@@ -190,12 +190,12 @@ rule explain_difference:
         **ON_GPU,
     params:
         **FOLDER,
-        code=code("latents.explain_difference"),
+        **step("latents.explain_difference"),
         inputs=for_comparison(FLAGS.difference),
-        sae=lambda wildcards, input: str(Path(input.sae).parent),
+        sae=folder_of_input("sae"),
         speed=speed("device"),
     shell:
-        "logged {log:q} python -m workflow_scripts.latents.{rule}"
+        "logged {log:q} python -m {params.step}"
         " {params.inputs:q} --sae {params.sae:q} --crosscoder {params.folder:q}"
         " --selection {input.selection:q} --tokens {input.tokens:q}"
         " --threads {threads} {params.speed:q} --output {output:q}"

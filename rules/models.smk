@@ -33,12 +33,12 @@ if ORGANISMS:
         resources:
             **SIZED,
         params:
-            code=code("models.train_organism"),
+            **step("models.train_organism"),
             base=lambda wildcards, input: [f"--base={input}"] if input else [],
             lessons=lambda wildcards: FLAGS.lessons(wildcards.model),
-            folder=lambda wildcards, output: str(Path(output[0]).parent),
+            folder=folder_of(),
         shell:
-            "logged {log:q} python -m workflow_scripts.models.{rule}"
+            "logged {log:q} python -m {params.step}"
             " --name {wildcards.model} {params.base:q} {params.lessons:q} --threads {threads}"
             " --output-dir {params.folder:q}"
 
@@ -57,11 +57,11 @@ if PLANTED_PAIRS:
         conda:
             "../envs/torch.yaml"
         params:
-            code=code("models.tabulate_planted"),
+            **step("models.tabulate_planted"),
             lessons=as_json(comparisons.planted_lessons(SETTINGS)),
             seed=SETTINGS.organism.document_seed,
         shell:
-            "logged {log:q} python -m workflow_scripts.models.{rule}"
+            "logged {log:q} python -m {params.step}"
             " --tokenizer {input.tokenizer:q} --lessons {params.lessons:q}"
             " --document-seed {params.seed} --taxonomy {input.taxonomy:q} --output {output:q}"
 
@@ -89,8 +89,8 @@ if OTHERS:
         conda:
             "../envs/torch.yaml"
         params:
-            code=code("models.resolve_model"),
+            **step("models.resolve_model"),
             source=lambda wildcards: FLAGS.model_source(wildcards.model),
         shell:
-            "logged {log:q} python -m workflow_scripts.models.{rule}"
+            "logged {log:q} python -m {params.step}"
             " --name {wildcards.model} {params.source:q} --output {output:q}"

@@ -6,16 +6,6 @@ Leaves the table of published and measured quantities, for programs (CSV) and pe
 PUBLISHED_FITS = report_plan.published_fits(PATHS)
 
 
-def paper():
-    """Return the settings of the published study, or stop where the config has none."""
-    if SETTINGS.paper is None:
-        raise SystemExit(
-            f"error: the config of run {SETTINGS.run} has no published study: "
-            "use snakemake --configfile config/paper.yaml reproduce_paper"
-        )
-    return SETTINGS.paper
-
-
 rule compare_published:
     """Set published quantities beside the measured ones: OK, close, differs or NOT RUN."""
     input:
@@ -32,12 +22,12 @@ rule compare_published:
     conda:
         "../envs/tables.yaml"
     params:
-        code=code("paper.compare_published"),
+        **step("paper.compare_published"),
         run=SETTINGS.run,
         fits=in_order(PUBLISHED_FITS),
         choice=lambda wildcards: flags(paper(), "labeller"),
     shell:
-        "logged {log:q} python -m workflow_scripts.paper.{rule} --run {params.run}"
+        "logged {log:q} python -m {params.step} --run {params.run}"
         " --categories {input.categories:q} --published {input.published:q}"
         " --fits {params.fits:q} {params.choice:q}"
         " --table {output.table:q} --markdown {output.text:q} --facts {output.facts:q}"

@@ -8,7 +8,7 @@ from workflow_scripts.common.provenance import ROOT
 
 HEADER = re.compile(r"^ *(?:rule (\w+)|use rule (\w+) as (\w+) with):\n", re.M)
 LOCAL = re.compile(r"^ *localrule:.*\n", re.M)  # it is not inherited
-STEP = re.compile(r"-m workflow_scripts\.(\w+)\.(\w+|\{rule\})")
+STEP = re.compile(r"\*\*step\(\"([\w.]+)\"\)")
 
 
 def read_rules() -> dict[str, str]:
@@ -25,7 +25,7 @@ def read_rules() -> dict[str, str]:
     return rules
 
 
-def step_of(name: str, body: str) -> str | None:
+def step_of(body: str) -> str | None:
     """Return the step that a rule runs, as ``stage.verb_object``; None if it runs none."""
     found = STEP.search(body)
-    return found and f"{found[1]}.{name if found[2] == '{rule}' else found[2]}"
+    return found and found[1]

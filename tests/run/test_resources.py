@@ -53,7 +53,7 @@ def test_rules_on_a_gpu_ask_for_one_in_the_profile() -> None:
 def test_models_are_loaded_without_the_hub() -> None:
     loading = 0
     for name, body in RULES.items():
-        step = step_of(name, body)
+        step = step_of(body)
         if not on_gpu(body) or step is None:
             continue
         stage, _, module = step.partition(".")

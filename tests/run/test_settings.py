@@ -232,11 +232,10 @@ def third_party(step: str) -> set[str]:
 
 def test_environments_hold_what_their_steps_import() -> None:
     packages = metadata.packages_distributions()
-    rules = read_rules().items()
     environments = {
         step: re.findall(r"envs/(\w+)\.yaml", body)[0]
-        for name, body in rules
-        if (step := step_of(name, body)) is not None
+        for body in read_rules().values()
+        if (step := step_of(body)) is not None
     }
     assert set(environments) == set(store_keys.steps())
     for step, environment in environments.items():

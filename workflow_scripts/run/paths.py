@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from workflow_scripts.run import comparisons, store_keys
 from workflow_scripts.run.local_files import source_files
@@ -19,6 +19,8 @@ from workflow_scripts.run.settings import Config
 
 STORE = "results/store"
 
+PURPOSES = {"explanations": "explain", "labels": "classify", "scores": "score"}
+"""Table of annotations to the purpose for which an LLM is asked."""
 SeedFiles = dict[str, str | list[str]]
 """The artifacts of one crosscoder that a later step reads, by name."""
 
@@ -138,6 +140,15 @@ class Paths:
     def annotations(self, fit: str, seed: int | str) -> str:
         """Return the folder of the explanations, labels and scores of a crosscoder's latents."""
         return f"{self.results}/autointerp/{fit}/seed{seed}"
+
+    def purpose(self, wildcards: Any) -> str:
+        """Return the folder of the LLM purpose that the table of a job serves."""
+        return f"{self.annotations(wildcards.fit, wildcards.seed)}/{PURPOSES[wildcards.table]}"
+
+    def quoted_explanations(self, wildcards: Any) -> list[str]:
+        """Return the explanations that a job's requests quote; those that ask for them, none."""
+        folder = self.annotations(wildcards.fit, wildcards.seed)
+        return [] if wildcards.purpose == "explain" else [f"{folder}/llm/explanations.parquet"]
 
     def of_seeds(self, stage: str, fits: Iterable[str], *files: str) -> list[str]:
         """Return files of a stage for each seed of the fits."""
