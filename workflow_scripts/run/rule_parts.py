@@ -36,7 +36,7 @@ def sized(config: Config) -> dict[str, Callable[..., int]]:
     def requested(resource: str) -> Callable[..., int]:
         def request(wildcards: object, attempt: int, rulename: str) -> int:
             first: int = getattr(resources.request(config, rulename), resource)
-            return first * 2 ** (attempt - 1)
+            return int(first * 2 ** (attempt - 1))
 
         return request
 
