@@ -1,16 +1,12 @@
 """Latents: their scores, the rule that makes one unique to a model, and their contexts.
 
 Reads crosscoders, activations and tokens; leaves latents.parquet, selection.parquet,
-examples.parquet and background.parquet.
+examples.parquet, background.parquet and sampled.parquet.
 """
 
-from workflow_scripts.latents.settings import Selection
+from workflow_scripts.latents.settings import Matching, Scoring, Selection
 
 LATENTS = "<results>/latents/{fit}/seed{seed}"
-MATCHING = [
-    f"--sample={SETTINGS.latents.match_tokens}",
-    f"--least={SETTINGS.latents.match_least}",
-]
 
 
 rule score_latents:
@@ -35,9 +31,7 @@ rule score_latents:
     params:
         **ENCODES,
         **step("latents.score_latents"),
-        rule_=flags(
-            SETTINGS.latents, "nu_r", "nu_e", "nu_lower", "min_documents", "min_beta", "groups"
-        ),
+        rule_=flags(SETTINGS.latents, Scoring),
     shell:
         "logged {log:q} python -m {params.step} {params.inputs:q}"
         " --crosscoder {params.folder:q} --tokens {input.tokens:q} --documents {input.documents:q}"
@@ -78,6 +72,7 @@ rule collect_examples:
     output:
         examples=f"{LATENTS}/examples.parquet",
         background=f"{LATENTS}/background.parquet",
+        sampled=f"{LATENTS}/sampled.parquet",
     log:
         "<results>/logs/collect_examples/{fit}_seed{seed}.log",
     benchmark:
@@ -91,9 +86,7 @@ rule collect_examples:
     params:
         **ENCODES,
         **step("latents.collect_examples"),
-        sizes=flags(SETTINGS.latents.examples, "shared_latents", "window", "pool"),
-        explain=list(SETTINGS.latents.examples.explain.model_dump().values()),
-        verify=list(SETTINGS.latents.examples.verify.model_dump().values()),
+        sizes=flags(SETTINGS.latents.examples),
         seed=SETTINGS.seed,
         # It takes few buffers, of growing size: kept ones would more than double its memory.
         allocator="env -u MALLOC_MMAP_MAX_ -u MALLOC_TRIM_THRESHOLD_",
@@ -101,9 +94,9 @@ rule collect_examples:
         "logged {log:q} {params.allocator} python -m {params.step}"
         " {params.inputs:q} --tokens {input.tokens:q} --crosscoder {params.folder:q}"
         " --selection {input.selection:q} --tokenizer {input.tokenizer:q} {params.sizes:q}"
-        " --explain-counts {params.explain} --verify-counts {params.verify}"
         " --seed {params.seed} --threads {threads} {params.speed:q}"
         " --examples {output.examples:q} --background {output.background:q}"
+        " --sampled {output.sampled:q}"
 
 
 rule match_latents:
@@ -131,14 +124,14 @@ rule match_latents:
         **step("latents.match_latents"),
         inputs=for_fit(FLAGS.activations),
         seeds=for_fit(FLAGS.matched_seeds),
-        folder=folder_of("matches"),
-        sizes=MATCHING,
+        rule_=flags(SETTINGS.latents, Matching),
         seed=SETTINGS.seed,
         speed=speed("device"),
     shell:
         "logged {log:q} python -m {params.step}"
-        " {params.inputs:q} {params.seeds:q} {params.sizes:q} --seed {params.seed}"
-        " --threads {threads} {params.speed:q} --output-dir {params.folder:q}"
+        " {params.inputs:q} {params.seeds:q} {params.rule_:q} --seed {params.seed}"
+        " --threads {threads} {params.speed:q} --matches {output.matches:q}"
+        " --stability {output.stability:q} --consensus {output.consensus:q}"
 
 
 rule pair_mirrors:
@@ -159,12 +152,12 @@ rule pair_mirrors:
     params:
         **ENCODES,
         **step("latents.pair_mirrors"),
-        sizes=MATCHING,
+        rule_=flags(SETTINGS.latents, Matching),
         seed=SETTINGS.seed,
     shell:
         "logged {log:q} python -m {params.step}"
         " {params.inputs:q} --crosscoder {params.folder:q} --selection {input.selection:q}"
-        " {params.sizes:q} --seed {params.seed}"
+        " {params.rule_:q} --seed {params.seed}"
         " --threads {threads} {params.speed:q} --output {output:q}"
 
 

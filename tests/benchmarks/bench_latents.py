@@ -23,12 +23,13 @@ from workflow_scripts.crosscoder.codes import encode
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
 from workflow_scripts.crosscoder.sparsity import BatchTopK
 from workflow_scripts.latents.activity import CPU
-from workflow_scripts.latents.score_latents import Bounds, document_groups, score_latents
+from workflow_scripts.latents.score_latents import document_groups, latent_scores
+from workflow_scripts.latents.settings import Scoring
 from workflow_scripts.latents.token_context import TokenContext
 
 M, LENGTH = 2, 128
 GROUPS, BATCH = 4, 4096  # as with 50 groups of a million tokens: batches are full
-BOUNDS = Bounds(0.5, 0.2, -0.1, 10, 0.05)
+RULE = Scoring(groups=GROUPS)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def measure(size: Size = ON_CPU, device: torch.device = CPU) -> list[Figure]:
             encode(scored, x.to(device)).values.sum().item()
 
     def score() -> None:
-        score_latents(store, scored, context, BOUNDS, GROUPS)
+        latent_scores(store, scored, context, RULE)
 
     times: dict[str, list[float]] = {"encode": [], "score": []}
     for _ in range(2):
@@ -116,7 +117,7 @@ def measure(size: Size = ON_CPU, device: torch.device = CPU) -> list[Figure]:
     peaks = []
     for tokens in (size.tokens // 4, size.tokens):
         small, about = RandomStore(size, tokens), context_of(tokens)
-        peaks.append(peak(partial(score_latents, small, scored, about, BOUNDS, GROUPS)))
+        peaks.append(peak(partial(latent_scores, small, scored, about, RULE)))
     name = "latents" if device.type == "cpu" else "latents_gpu"
     return [
         at_most(name, "scoring against the encode pass", ratio, "x", 1.3),

@@ -14,16 +14,18 @@ import torch
 from numpy.typing import NDArray
 
 from tests.latents.test_score_latents import MemoryStore
+from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.common import cli
+from workflow_scripts.common.device import Compute
 from workflow_scripts.crosscoder.model import Crosscoder, Weights
 from workflow_scripts.latents import collect_examples as step
-from workflow_scripts.latents.example_windows import Counts
+from workflow_scripts.latents.settings import ExampleCounts, Examples
 from workflow_scripts.latents.token_context import TokenContext
 
 DOCUMENTS, LENGTH, WINDOW = 120, 40, 16
 FIRING = 30  # documents in which latent 0 fires, the later the more strongly
-COUNTS = Counts(top=4, quantile=6, random_negative=5, hard_negative=5)
-PLAN = step.Plan(shared_latents=5, length=WINDOW, explain=COUNTS, verify=COUNTS, pool=200, seed=0)
+COUNTS = ExampleCounts(top=4, quantile=6, random=5, hard=5)
+SETTINGS = Examples(shared_latents=5, window=WINDOW, explain=COUNTS, verify=COUNTS, pool=200)
 
 
 @dataclass
@@ -89,16 +91,25 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     selection = pd.DataFrame(
         {"latent": [0, 1], "unique_to": ["a", ""], "unique_a_vs_b": [True, False]}
     )
-    paths = folder / "examples.parquet", folder / "background.parquet"
-    step.collect_examples(
-        store,  # type: ignore[arg-type]
-        crosscoder,
-        context,
-        selection,
-        Letters(),
-        PLAN,
-        *paths,
-    )
+    selection.to_parquet(folder / "selection.parquet")
+    paths = [folder / f"{name}.parquet" for name in ("examples", "background", "sampled")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StoreInputs, "open", lambda self: store)
+        patch.setattr(Crosscoder, "load", lambda path: crosscoder)
+        patch.setattr(step, "read_context", lambda shards: context)
+        patch.setattr(step, "load_tokenizer", lambda path: Letters())
+        step.collect_examples(
+            StoreInputs(activations={}, normalizers={}, layer=1),
+            [],
+            folder,
+            folder / "selection.parquet",
+            folder / "model.json",
+            SETTINGS,
+            0,
+            Compute(device="cpu"),
+            *paths,
+        )
+    assert pd.read_parquet(paths[2]).values.tolist() == [[0, 1.0], [1, 1.0]]
     background = pq.read_table(paths[1])
     assert background.num_rows == DOCUMENTS // 2
     assert set(np.asarray(background["document"]) % 2) == {0}
@@ -201,7 +212,8 @@ def test_reading_past_memory_gives_the_same(
         crosscoder,
         context,
         chosen,
-        PLAN,
+        SETTINGS,
+        0,
         step.EXPLAIN,
     )
     before = table[table["split"] == step.EXPLAIN]

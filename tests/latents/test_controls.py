@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +10,15 @@ import pytest
 import torch
 
 from tests.activations.synthetic import token_shard, write_dump, write_normalizer
-from workflow_scripts.activations.controls import ControlStore, add_store_flags, open_store
+from workflow_scripts.activations.controls import Control, ControlStore, StoreInputs
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.crosscoder.fit_crosscoder import fit_crosscoder
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.crosscoder.training import Training
 from workflow_scripts.dataset.shards import write_shard
-from workflow_scripts.latents.score_latents import Bounds, score_latents
+from workflow_scripts.latents.score_latents import latent_scores
 from workflow_scripts.latents.select_latents import decide
-from workflow_scripts.latents.settings import Selection
+from workflow_scripts.latents.settings import Scoring, Selection
 from workflow_scripts.latents.token_context import read_context
 
 D, DOCUMENTS, LENGTH, FEATURES = 16, 240, 26, 24
@@ -46,16 +45,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def opened(files: Path, control: str | None, seed: int = 0) -> ActivationStore:
+def opened(files: Path, control: Control | None, seed: int = 0) -> ActivationStore:
     """Open the store as a step does."""
-    parser = argparse.ArgumentParser()
-    add_store_flags(parser)
-    paths = ", ".join(f'"{m}": ["{files / m}.h5"]' for m in MODELS)
-    normalizers = ", ".join(f'"{m}": "{files / m}_n.h5"' for m in MODELS)
-    flags = ["--activations", f"{{{paths}}}", "--normalizers", f"{{{normalizers}}}", "--layer", "2"]
-    if control:
-        flags += ["--control", control, "--control-seed", str(seed)]
-    return open_store(parser.parse_args(flags))
+    return StoreInputs(
+        activations={model: [files / f"{model}.h5"] for model in MODELS},
+        normalizers={model: files / f"{model}_n.h5" for model in MODELS},
+        layer=2,
+        control=control,
+        control_seed=seed,
+    ).open()
 
 
 def test_swap_exchanges_whole_documents(files: Path) -> None:
@@ -89,9 +87,9 @@ def scored(store: ActivationStore, files: Path, folder: Path) -> tuple[Crosscode
     training = Training(900, 4, 256, 2e-3, 45, 0.2, 4, 1.0, 20_000, 8, 1 / 32)
     fit_crosscoder(store, training, 48, 0, 4096, folder, folder / "c.safetensors")
     crosscoder = Crosscoder.load(folder)
-    bounds = Bounds(0.5, 0.2, -0.1, 10, 0.05)
+    context = read_context([files / "tokens.h5"])
     with torch.no_grad():
-        table = score_latents(store, crosscoder, read_context([files / "tokens.h5"]), bounds, 20)
+        table = latent_scores(store, crosscoder, context, Scoring(groups=20))
     table.to_parquet(folder / "latents.parquet")
     counts = decide(table, MODELS, RULE)["unique_to"].value_counts()
     return crosscoder, {name: int(counts.get(name, 0)) for name in MODELS}

@@ -22,7 +22,7 @@ from workflow_scripts.crosscoder.fit_crosscoder import fit_crosscoder
 from workflow_scripts.crosscoder.model import Crosscoder, Weights
 from workflow_scripts.latents import explain_difference as step
 from workflow_scripts.latents.explain_difference import (
-    explain_difference,
+    explained_shares,
     sizes,
     unique_latents,
 )
@@ -102,7 +102,7 @@ def told(known: Known, crosscoder: Crosscoder, unique: list[int]) -> pd.DataFram
     first = known.f[:, 0] > 0
     categories = np.where(first, 0, np.where(np.arange(TOKENS) % 2, 1, -1)).astype(np.int16)
     with torch.no_grad():
-        rows = explain_difference(
+        rows = explained_shares(
             cast(ActivationStore, Pair(known)),
             known,
             exact(known),

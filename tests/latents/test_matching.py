@@ -13,10 +13,13 @@ import torch
 from scipy import sparse
 
 from tests.latents.test_score_latents import MemoryStore
+from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.common.device import Compute
 from workflow_scripts.crosscoder.model import Crosscoder, Weights, initial_weights
 from workflow_scripts.latents import match_latents, pair_mirrors
 from workflow_scripts.latents.activity import activity, correlations, mutual_best, sample_rows
+from workflow_scripts.latents.settings import Matching
 
 LATENTS, WIDTH, TOKENS = 40, 96, 3000
 
@@ -93,7 +96,7 @@ def test_stability_counts_seeds_and_owners() -> None:
     selections[2]["unique_to"] = ["a", "", ""]
     columns = ["seed_a", "latent_a", "seed_b", "latent_b"]
     pairs = [(0, 0, 1, 0), (0, 0, 2, 0), (1, 0, 2, 0), (0, 2, 2, 2), (0, 1, 1, 1)]
-    table = match_latents.stability(selections, pd.DataFrame(pairs, columns=columns))
+    table = match_latents.recurrences(selections, pd.DataFrame(pairs, columns=columns))
     assert list(table) == list(match_latents.STABILITY)
     known = table.set_index(["seed", "latent"])
     assert known["recurrence"].to_dict() == {
@@ -105,7 +108,7 @@ def test_stability_counts_seeds_and_owners() -> None:
     assert known.loc[(1, 2), "group"] == -1
     groups = {known.loc[at, "group"] for at in ((0, 0), (1, 0), (2, 0))}
     assert len(groups) == 1
-    agreed = match_latents.consensus(table, 3)
+    agreed = match_latents.agreed_groups(table, 3)
     assert agreed[["unique_to", "seeds", "latents"]].values.tolist() == [["a", 3, "0:0 1:0 2:0"]]
 
 
@@ -127,7 +130,9 @@ def test_mirrors_are_found_where_two_latents_fire_together() -> None:
 
 
 def test_files_are_as_documented(
-    tmp_path: Path, pair: tuple[Crosscoder, Crosscoder, np.ndarray, ActivationStore]
+    tmp_path: Path,
+    pair: tuple[Crosscoder, Crosscoder, np.ndarray, ActivationStore],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one, other, _, store = pair
     selection = pd.DataFrame({"latent": np.arange(LATENTS), "unique_to": "a"})
@@ -136,7 +141,18 @@ def test_files_are_as_documented(
         crosscoder.save(tmp_path / f"seed{seed}")
     folders = {seed: tmp_path / f"seed{seed}" for seed in (0, 1)}
     selections = dict.fromkeys((0, 1), tmp_path / "selection.parquet")
-    match_latents.match_latents(store, folders, selections, 2000, 0.5, 0, tmp_path)
+    monkeypatch.setattr(StoreInputs, "open", lambda self: store)
+    match_latents.match_latents(
+        StoreInputs(activations={}, normalizers={}, layer=1),
+        folders,
+        selections,
+        Matching(match_tokens=2000),
+        seed=0,
+        compute=Compute(device="cpu"),
+        matches=tmp_path / "matches.parquet",
+        stability=tmp_path / "stability.parquet",
+        consensus=tmp_path / "consensus.csv",
+    )
     text = Path(match_latents.__file__).with_name("COLUMNS.md").read_text(encoding="utf-8")
     parts = {part.split(".parquet")[0].rsplit("/", 1)[-1]: part for part in text.split("\n# ")}
     for name, columns in (

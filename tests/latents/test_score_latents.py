@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from workflow_scripts.crosscoder.model import Crosscoder, Weights
 from workflow_scripts.latents.ownership import owned_by, owners
-from workflow_scripts.latents.score_latents import Bounds, score_latents, true_categories
+from workflow_scripts.latents.score_latents import latent_scores, true_categories
 from workflow_scripts.latents.select_latents import count_clauses, decide
-from workflow_scripts.latents.settings import Selection
+from workflow_scripts.latents.settings import Scoring, Selection
 from workflow_scripts.latents.token_context import TokenContext
 
 DOCUMENTS, LENGTH, D = 200, 10, 8
@@ -83,14 +83,12 @@ def planted() -> tuple[MemoryStore, Crosscoder, TokenContext]:
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
     store, crosscoder, context = planted()
-    bounds = Bounds(nu_r=0.5, nu_e=0.2, lower=-0.1, min_documents=10, min_beta=0.05)
     sources = {number: "web" if number % 4 else "chat" for number in range(DOCUMENTS)}
-    return score_latents(
+    return latent_scores(
         store,  # type: ignore[arg-type]
         crosscoder,
         context,
-        bounds,
-        groups=20,
+        Scoring(groups=20),
         sources=sources,
     )
 

@@ -23,9 +23,9 @@ from workflow_scripts.common import files
 from workflow_scripts.comparison import compare_categories, score_recovery
 from workflow_scripts.comparison.tables import read_csv
 from workflow_scripts.crosscoder.model import Crosscoder
-from workflow_scripts.latents.score_latents import Bounds, score_latents
+from workflow_scripts.latents.score_latents import latent_scores
 from workflow_scripts.latents.select_latents import decide
-from workflow_scripts.latents.settings import Selection
+from workflow_scripts.latents.settings import Scoring, Selection
 from workflow_scripts.latents.token_context import TokenContext, read_context
 
 SHARES = (1.0, 0.5, 0.25, 0.1)
@@ -98,9 +98,7 @@ def tabulate(results: Path) -> pd.DataFrame:
     """Return a row per share of the score split's documents."""
     settings = json.loads((results / "provenance.json").read_text(encoding="utf-8"))["settings"]
     rule = settings["latents"]
-    bounds = Bounds(
-        rule["nu_r"], rule["nu_e"], rule["nu_lower"], rule["min_documents"], rule["min_beta"]
-    )
+    scoring = Scoring(**{name: rule[name] for name in Scoring.model_fields})
     crosscoder = Crosscoder.load(results / "crosscoder" / FIT / "seed0")
     store = opened(results)
     tokens = sorted((results / "dataset" / "tokens").glob("shard*.h5"))
@@ -109,7 +107,7 @@ def tabulate(results: Path) -> pd.DataFrame:
     for share in SHARES:
         store.share = share
         with TemporaryDirectory() as folder, torch.no_grad():
-            table = score_latents(store, crosscoder, store.context, bounds, rule["groups"])
+            table = latent_scores(store, crosscoder, store.context, scoring)
             found, right, false = calls(results, table, settings, Path(folder))
             tested = int((table["status_it_vs_simpo"] == "ok").sum())
         rows.append((share, len(store.rows("score")), tested, found, right, false))

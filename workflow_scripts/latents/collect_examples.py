@@ -7,9 +7,6 @@ fires: half random, half near in wording.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,17 +17,16 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from workflow_scripts.activations.controls import add_store_flags, open_store
+from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
-from workflow_scripts.common.device import choose_device, set_threads
+from workflow_scripts.common.device import Compute
 from workflow_scripts.common.manifest import load_tokenizer
 from workflow_scripts.crosscoder.codes import encode
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.activity import CPU
 from workflow_scripts.latents.example_windows import (
     KINDS,
-    Counts,
     Peaks,
     Pool,
     Windows,
@@ -39,23 +35,11 @@ from workflow_scripts.latents.example_windows import (
     positive_windows,
     spread,
 )
+from workflow_scripts.latents.settings import Examples
 from workflow_scripts.latents.token_context import TokenContext, read_context
-from workflow_scripts.models.loading import add_device_flags
 
 EXPLAIN, VERIFY = "explain", "verify"
 IN_MEMORY = 1 << 30  # bytes of a split's activations that are kept while windows are read
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much is collected."""
-
-    shared_latents: int  # live latents beside the unique ones
-    length: int  # tokens per window
-    explain: Counts
-    verify: Counts
-    pool: int  # random windows per split
-    seed: int
 
 
 def choose_latents(selection: pd.DataFrame, shared: int, seed: int) -> pd.DataFrame:
@@ -169,30 +153,30 @@ def collect_split(
     crosscoder: Crosscoder,
     context: TokenContext,
     chosen: pd.DataFrame,
-    plan: Plan,
+    settings: Examples,
+    seed: int,
     split: str,
     device: torch.device = CPU,
 ) -> tuple[pd.DataFrame, NDArray[np.float32], Pool]:
     """Return the windows of every chosen latent, their activations end to end, and the pool."""
-    counts = plan.explain if split == EXPLAIN else plan.verify
+    counts = settings.explain if split == EXPLAIN else settings.verify
     code = 0 if split == EXPLAIN else 1
     reader = SplitReader(store, split)
-    pool = Pool(
-        reader.kept, context, plan.length, plan.pool, np.random.default_rng([plan.seed, 2, code])
-    )
+    rng = np.random.default_rng([seed, 2, code])
+    pool = Pool(reader.kept, context, settings.window, settings.pool, rng)
     latents = chosen["latent"].to_numpy()
     found = find_peaks(store, crosscoder.to(device), context, latents, split)
     peaks = peaks_of(found, latents)
-    seeds = [[plan.seed, 3, code, latent] for latent in latents.tolist()]
+    seeds = [[seed, 3, code, latent] for latent in latents.tolist()]
     positives = [
-        positive_windows(own, context, plan.length, counts, seed)
-        for own, seed in zip(peaks, seeds, strict=True)
+        positive_windows(own, context, settings.window, counts, own_seed)
+        for own, own_seed in zip(peaks, seeds, strict=True)
     ]
     parts, values, strongest, at_peak = [], [], [], []
     each = zip(latents.tolist(), peaks, positives, seeds, strict=True)
     near = pool.similarity(positives, context)
-    for latent, own, positive, seed in cli.progress(each, total=len(latents), desc=split):
-        negative = negative_windows(own, next(near), pool, context, counts, seed)
+    for latent, own, positive, own_seed in cli.progress(each, total=len(latents), desc=split):
+        negative = negative_windows(own, next(near), pool, context, counts, own_seed)
         both = joined([positive, negative])
         index, _ = spread(both.start, both.end)
         active, by_model = window_activations(reader, crosscoder, latent, index)
@@ -287,91 +271,66 @@ def _peaks(values: NDArray[np.float32], offsets: NDArray[np.int64]) -> NDArray[n
     )
 
 
+@torch.no_grad()
 def collect_examples(
-    store: ActivationStore,
-    crosscoder: Crosscoder,
-    context: TokenContext,
-    selection: pd.DataFrame,
-    tokenizer: object,
-    plan: Plan,
+    inputs: StoreInputs,
+    tokens: list[Path],
+    crosscoder: Path,
+    selection: Path,
+    tokenizer: Path,
+    settings: Examples,
+    seed: int,
+    compute: Compute,
     examples: Path,
     background: Path,
-    device: torch.device = CPU,
+    sampled: Path,
 ) -> None:
-    """Write ``examples`` and, for reference counts, the explain split's pool as ``background``."""
-    chosen = choose_latents(selection, plan.shared_latents, plan.seed)
+    """Write contexts of the unique latents and of a sample of the others.
+
+    Parameters
+    ----------
+    tokens
+        token shards, in order
+    crosscoder
+        folder of the crosscoder
+    selection
+        which latents are unique (Parquet)
+    tokenizer
+        ``model.json`` of a model that has the tokenizer
+    seed
+        seed of the samples
+    examples
+        table to write, a row per context (Parquet)
+    background
+        table to write: the explain split's random windows, for reference counts (Parquet)
+    sampled
+        table to write: the latents shown, and how many each stands for (Parquet)
+
+    Raises
+    ------
+    UserError
+        If no latent is live.
+    """
+    device = compute.start()
+    store, fitted, context = inputs.open(), Crosscoder.load(crosscoder), read_context(tokens)
+    chosen = choose_latents(files.read_parquet(selection), settings.shared_latents, seed)
     if chosen.empty:
         raise cli.UserError("no latent is live: fit on more tokens or lower fits.*.k")
-    pieces = token_pieces(tokenizer, int(context.ids.max()) + 1)
+    pieces = token_pieces(load_tokenizer(tokenizer), int(context.ids.max()) + 1)
     (windows, values, pool), (verify, verify_values, _) = (
-        collect_split(store, crosscoder, context, chosen, plan, split, device)
+        collect_split(store, fitted, context, chosen, settings, seed, split, device)
         for split in (EXPLAIN, VERIFY)
     )
-    write_windows(
-        examples,
-        pd.concat([windows, verify], ignore_index=True),
-        np.concatenate([values, verify_values]),
-        context,
-        pieces,
-    )
-    write_windows(
-        background,
-        pd.DataFrame({"row": pool.row, "start": pool.start, "end": pool.end}),
-        None,
-        context,
-        pieces,
-    )
+    windows = pd.concat([windows, verify], ignore_index=True)
+    values = np.concatenate([values, verify_values])
+    write_windows(examples, windows, values, context, pieces)
+    windows = pd.DataFrame({"row": pool.row, "start": pool.start, "end": pool.end})
+    write_windows(background, windows, None, context, pieces)
+    weights = chosen[["latent", "sample_weight"]].rename(columns={"sample_weight": "weight"})
+    files.write_parquet(sampled, weights)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and collect."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_store_flags(parser)
-    parser.add_argument("--tokens", type=Path, nargs="+", required=True)
-    parser.add_argument("--crosscoder", type=Path, required=True)
-    parser.add_argument("--selection", type=Path, required=True)
-    parser.add_argument("--tokenizer", type=Path, required=True, help="model.json of a model")
-    parser.add_argument("--shared-latents", type=int, default=300)
-    parser.add_argument("--window", type=int, default=64)
-    for split, numbers in ((EXPLAIN, [10, 10, 10, 10]), (VERIFY, [10, 15, 13, 12])):
-        parser.add_argument(
-            f"--{split}-counts",
-            type=int,
-            nargs=4,
-            default=numbers,
-            metavar=("TOP", "QUANTILE", "RANDOM", "HARD"),
-        )
-    parser.add_argument("--pool", type=int, default=2000)
-    parser.add_argument("--seed", type=int, required=True)
-    add_device_flags(parser)
-    parser.add_argument("--examples", type=Path, required=True)
-    parser.add_argument("--background", type=Path, required=True)
-    arguments = parser.parse_args(argv)
-
-    def run() -> None:
-        set_threads(arguments.threads)
-        plan = Plan(
-            arguments.shared_latents,
-            arguments.window,
-            Counts(*arguments.explain_counts),
-            Counts(*arguments.verify_counts),
-            arguments.pool,
-            arguments.seed,
-        )
-        with torch.no_grad():
-            collect_examples(
-                open_store(arguments),
-                Crosscoder.load(arguments.crosscoder),
-                read_context(arguments.tokens),
-                files.read_parquet(arguments.selection),
-                load_tokenizer(arguments.tokenizer),
-                plan,
-                arguments.examples,
-                arguments.background,
-                choose_device(arguments.device),
-            )
-
-    return cli.guarded(run)
+main = cli.command(collect_examples)
 
 
 if __name__ == "__main__":

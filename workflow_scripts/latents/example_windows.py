@@ -7,7 +7,6 @@ that document three quarters in, so that the context before it is seen.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,19 +14,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfTransformer
 
+from workflow_scripts.latents.settings import ExampleCounts
 from workflow_scripts.latents.token_context import TokenContext
 
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many windows of each kind a latent gets in one split."""
-
-    top: int
-    quantile: int
-    random_negative: int
-    hard_negative: int
 
 
 class Peaks(NamedTuple):
@@ -120,7 +110,7 @@ def spread(start: Ints, end: Ints) -> tuple[Ints, Ints]:
 
 
 def positive_windows(
-    peaks: Peaks, context: TokenContext, length: int, counts: Counts, seed: Sequence[int]
+    peaks: Peaks, context: TokenContext, length: int, counts: ExampleCounts, seed: Sequence[int]
 ) -> Windows:
     """Choose a latent's positive windows from its ``peaks``, one per document.
 
@@ -148,7 +138,7 @@ def negative_windows(
     near: NDArray[np.float64],
     pool: Pool,
     context: TokenContext,
-    counts: Counts,
+    counts: ExampleCounts,
     seed: Sequence[int],
 ) -> Windows:
     """Choose windows of documents in which the latent never fires: random ones and near ones.
@@ -159,10 +149,10 @@ def negative_windows(
     fires = np.zeros(len(context.row_starts) - 1, dtype=bool)
     fires[peaks.row] = True
     silent = np.flatnonzero(~fires[pool.row])
-    wanted = counts.hard_negative if len(peaks.row) else 0
+    wanted = counts.hard if len(peaks.row) else 0
     hard = silent[np.argsort(-near[silent], kind="stable")][:wanted]
     others = np.setdiff1d(silent, hard, assume_unique=True)
-    random = rng.permutation(others)[: counts.random_negative]
+    random = rng.permutation(others)[: counts.random]
     chosen = np.concatenate([random, hard])
     sizes = [len(random), len(hard)]
     kind = np.repeat(np.array([RANDOM_NEGATIVE, HARD_NEGATIVE], dtype=np.int8), sizes)

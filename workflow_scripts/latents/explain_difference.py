@@ -16,7 +16,6 @@ explained = 1 − Σ‖Δ − Δ̂‖² / Σ‖Δ − mean‖², around the cali
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,16 +26,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workflow_scripts.activations.controls import add_store_flags, open_store
+from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.difference import DifferenceStore, moments
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
-from workflow_scripts.common.device import choose_device, set_threads
+from workflow_scripts.common.device import Compute
 from workflow_scripts.crosscoder.codes import decode, encode
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.token_context import TokenContext, read_context
-from workflow_scripts.models.loading import add_device_flags
 
+SPLIT = "score"
+BATCH = 4096  # tokens read at a time
 ALL = "all"
 COLUMNS = ("baseline", "candidate", "method", "size", "group", "tokens", "mean_square", "explained")
 """``size``: directions in use per token. ``group``: ``all``, or the tokens of a true category.
@@ -144,7 +144,7 @@ def table(
                 yield dict(zip(COLUMNS, values, strict=True))
 
 
-def explain_difference(
+def explained_shares(
     store: ActivationStore,
     difference: DifferenceStore,
     sae: Crosscoder,
@@ -191,41 +191,56 @@ def unique_latents(selection: pd.DataFrame, pair: Sequence[str]) -> NDArray[np.i
     return selection.loc[unique, "latent"].to_numpy(dtype=np.int64)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_store_flags(parser)
-    parser.add_argument("--sae", type=Path, required=True, help="folder of the fit on --difference")
-    parser.add_argument("--crosscoder", type=Path, required=True)
-    parser.add_argument("--selection", type=Path, required=True)
-    parser.add_argument("--tokens", type=Path, nargs="+", required=True)
-    parser.add_argument("--split", default="score")
-    parser.add_argument("--batch", type=int, default=4096)
-    add_device_flags(parser)
-    parser.add_argument("--output", type=Path, required=True)
-    a = parser.parse_args(argv)
+@torch.no_grad()
+def explain_difference(
+    inputs: StoreInputs,
+    sae: Path,
+    crosscoder: Path,
+    selection: Path,
+    tokens: list[Path],
+    compute: Compute,
+    output: Path,
+) -> None:
+    """Write how much of two models' difference baselines and crosscoder explain.
 
-    def run() -> None:
-        set_threads(a.threads)
-        device = choose_device(a.device)
-        difference = open_store(a)
-        assert isinstance(difference, DifferenceStore)
-        store = ActivationStore.from_json(a.activations, a.normalizers, a.layer)
-        with torch.no_grad():
-            rows = explain_difference(
-                store,
-                difference,
-                Crosscoder.load(a.sae).to(device),
-                Crosscoder.load(a.crosscoder).to(device),
-                unique_latents(files.read_parquet(a.selection), a.difference),
-                read_context(a.tokens),
-                a.split,
-                a.batch,
-                (a.difference[0], a.difference[1]),
-            )
-        files.write_csv(a.output, COLUMNS, rows)
+    Parameters
+    ----------
+    sae
+        folder of the sparse autoencoder that was fitted on the difference
+    crosscoder
+        folder of the crosscoder
+    selection
+        which latents are unique (Parquet)
+    tokens
+        token shards, in order
+    output
+        table to write, a row per method, size and group (CSV)
 
-    return cli.guarded(run)
+    Raises
+    ------
+    UserError
+        If no difference is named.
+    """
+    if inputs.difference is None:
+        raise cli.UserError("--difference names no pair of models: give two")
+    device = compute.start()
+    difference = inputs.open()
+    assert isinstance(difference, DifferenceStore)
+    rows = explained_shares(
+        inputs.model_copy(update={"difference": None}).open(),
+        difference,
+        Crosscoder.load(sae).to(device),
+        Crosscoder.load(crosscoder).to(device),
+        unique_latents(files.read_parquet(selection), inputs.difference),
+        read_context(tokens),
+        SPLIT,
+        BATCH,
+        inputs.difference,
+    )
+    files.write_csv(output, COLUMNS, rows)
+
+
+main = cli.command(explain_difference)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ match when each is the other's nearest neighbour and they are alike by at least 
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 
@@ -18,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from workflow_scripts.activations.controls import add_store_flags, open_store
+from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
-from workflow_scripts.common.device import choose_device, set_threads
+from workflow_scripts.common.device import Compute
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.activity import (
     CPU,
@@ -30,7 +29,7 @@ from workflow_scripts.latents.activity import (
     mutual_best,
     sample_rows,
 )
-from workflow_scripts.models.loading import add_device_flags
+from workflow_scripts.latents.settings import Matching
 
 SPLIT = "score"
 CANDIDATES = 8  # neighbours by cosine whose activations are compared
@@ -98,7 +97,7 @@ def match(
     )
 
 
-def stability(selections: Mapping[int, pd.DataFrame], matches: pd.DataFrame) -> pd.DataFrame:
+def recurrences(selections: Mapping[int, pd.DataFrame], matches: pd.DataFrame) -> pd.DataFrame:
     """Return a row per seed and live latent: in which share of the other seeds it recurs.
 
     ``recurrence``: it has a match there; ``recurrence_unique``: the match is unique to the same
@@ -152,7 +151,7 @@ def _groups(index: pd.MultiIndex, both: pd.DataFrame) -> NDArray[np.int64]:
     return found
 
 
-def consensus(table: pd.DataFrame, seeds: int) -> pd.DataFrame:
+def agreed_groups(table: pd.DataFrame, seeds: int) -> pd.DataFrame:
     """Return the groups that are unique to one model in at least half of the seeds.
 
     Columns ``group``, ``unique_to``, ``seeds`` (in how many) and ``latents`` (``seed:latent`` …).
@@ -167,71 +166,68 @@ def consensus(table: pd.DataFrame, seeds: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["group", "unique_to", "seeds", "latents"])
 
 
-def match_latents(
+def match_seeds(
     store: ActivationStore,
-    crosscoders: Mapping[int, Path],
-    selections: Mapping[int, Path],
-    tokens: int,
-    least: float,
+    crosscoders: Mapping[int, Crosscoder],
+    live: Mapping[int, NDArray[np.int64]],
+    rule: Matching,
     seed: int,
-    folder: Path,
     device: torch.device = CPU,
+) -> pd.DataFrame:
+    """Return the matches of every two seeds of a fit, from up to ``match_tokens`` tokens."""
+    rows = sample_rows(store, SPLIT, rule.match_tokens, seed)
+    fires = {number: activity(store, c.to(device), rows) for number, c in crosscoders.items()}
+    parts = []
+    for a, b in combinations(sorted(crosscoders), 2):
+        cli.log(f"matching seeds {a} and {b}")
+        one, other = crosscoders[a], crosscoders[b]
+        matches = match(one, other, fires[a], fires[b], (live[a], live[b]), rule.match_least)
+        parts.append(matches.assign(seed_a=a, seed_b=b)[list(MATCHES)])
+    return pd.concat(parts, ignore_index=True)
+
+
+@torch.no_grad()
+def match_latents(
+    inputs: StoreInputs,
+    crosscoders: dict[int, Path],
+    selections: dict[int, Path],
+    rule: Matching,
+    seed: int,
+    compute: Compute,
+    matches: Path,
+    stability: Path,
+    consensus: Path,
 ) -> None:
-    """Match every pair of seeds of a fit and write the three tables to ``folder``."""
-    rows = sample_rows(store, SPLIT, tokens, seed)
+    """Write which latents of a fit come back under another seed.
+
+    Parameters
+    ----------
+    crosscoders
+        folder of each seed's crosscoder
+    selections
+        which latents of each seed are unique (Parquet)
+    seed
+        seed of the sample of tokens
+    matches
+        table to write, a row per matched pair (Parquet)
+    stability
+        table to write, a row per seed and live latent (Parquet)
+    consensus
+        table to write, a row per group of matched latents that most seeds call unique (CSV)
+    """
+    device = compute.start()
     fitted = {number: Crosscoder.load(path) for number, path in crosscoders.items()}
-    fires = {number: activity(store, c.to(device), rows) for number, c in fitted.items()}
     chosen = {number: files.read_parquet(path) for number, path in selections.items()}
     live = {n: table["latent"].to_numpy(dtype=np.int64) for n, table in chosen.items()}
-    parts = []
-    for a, b in combinations(sorted(fitted), 2):
-        cli.log(f"matching seeds {a} and {b}")
-        found = match(fitted[a], fitted[b], fires[a], fires[b], (live[a], live[b]), least)
-        parts.append(found.assign(seed_a=a, seed_b=b)[list(MATCHES)])
-    matches = pd.concat(parts, ignore_index=True)
-    table = stability(chosen, matches)
-    files.write_parquet(folder / "matches.parquet", matches)
-    files.write_parquet(folder / "stability.parquet", table)
-    with files.atomic_path(folder / "consensus.csv") as temporary:
-        consensus(table, len(fitted)).to_csv(temporary, index=False, lineterminator="\n")
+    pairs = match_seeds(inputs.open(), fitted, live, rule, seed, device)
+    table = recurrences(chosen, pairs)
+    files.write_parquet(matches, pairs)
+    files.write_parquet(stability, table)
+    with files.atomic_path(consensus) as temporary:
+        agreed_groups(table, len(fitted)).to_csv(temporary, index=False, lineterminator="\n")
 
 
-def by_seed(pairs: Sequence[tuple[str, Path]]) -> dict[int, Path]:
-    """Return paths by seed."""
-    return {int(name): path for name, path in pairs}
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and match."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_store_flags(parser)
-    for name in ("crosscoder", "selection"):
-        parser.add_argument(
-            f"--{name}", type=cli.named_path, action="append", required=True, metavar="SEED=PATH"
-        )
-    parser.add_argument("--sample", type=int, default=100_000, help="tokens compared, at most")
-    parser.add_argument("--least", type=float, default=0.5, help="least similarity of a match")
-    parser.add_argument("--seed", type=int, required=True)
-    add_device_flags(parser)
-    parser.add_argument("--output-dir", type=Path, required=True)
-    a = parser.parse_args(argv)
-
-    def run() -> None:
-        set_threads(a.threads)
-        store = open_store(a)
-        with torch.no_grad():
-            match_latents(
-                store,
-                by_seed(a.crosscoder),
-                by_seed(a.selection),
-                a.sample,
-                a.least,
-                a.seed,
-                a.output_dir,
-                choose_device(a.device),
-            )
-
-    return cli.guarded(run)
+main = cli.command(match_latents)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Whose latents are whose: the column ``unique_to`` and how it is read.
+"""Whose a latent is: the column ``unique_to`` and how it is read, and Δnorm towards a model.
 
-It names the model against which all others fail. Two models may each hold a latent in a direction
-that the other lacks; then both are named, joined by ``+``.
+``unique_to`` names the model against which all others fail. Two models may each hold a latent in a
+direction that the other lacks; then both are named, joined by ``+``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 JOIN = "+"
 
@@ -30,3 +31,12 @@ def owned_by(unique_to: pd.Series[str], model: str) -> pd.Series[bool]:
         JOIN + model + JOIN, regex=False
     )
     return found
+
+
+def own_norm_share(
+    latents: pd.DataFrame, own: str, other: str, models: Sequence[str]
+) -> NDArray[np.float64]:
+    """Return Δnorm turned so that 1 = only ``own`` and 0 = only ``other``."""
+    first, second = sorted((own, other), key=list(models).index)
+    delta: NDArray[np.float64] = latents[f"delta_norm_{first}_{second}"].to_numpy()
+    return delta if own == second else 1 - delta

@@ -7,8 +7,6 @@ fires together; it says that something differs, not which way.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -17,19 +15,12 @@ import pandas as pd
 import torch
 from scipy import sparse
 
-from workflow_scripts.activations.controls import add_store_flags, open_store
-from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.common import cli, files
-from workflow_scripts.common.device import choose_device, set_threads
+from workflow_scripts.common.device import Compute
 from workflow_scripts.crosscoder.model import Crosscoder
-from workflow_scripts.latents.activity import (
-    CPU,
-    activity,
-    correlations,
-    mutual_best,
-    sample_rows,
-)
-from workflow_scripts.models.loading import add_device_flags
+from workflow_scripts.latents.activity import activity, correlations, mutual_best, sample_rows
+from workflow_scripts.latents.settings import Matching
 
 SPLIT = "score"
 COLUMNS = ("model_a", "latent_a", "model_b", "latent_b", "correlation", "cosine")
@@ -71,52 +62,38 @@ def mirrors(
     return pd.concat(rows, ignore_index=True)[list(COLUMNS)]
 
 
+@torch.no_grad()
 def pair_mirrors(
-    store: ActivationStore,
-    crosscoder: Crosscoder,
-    selection: pd.DataFrame,
-    tokens: int,
-    least: float,
+    inputs: StoreInputs,
+    crosscoder: Path,
+    selection: Path,
+    rule: Matching,
     seed: int,
+    compute: Compute,
     output: Path,
-    device: torch.device = CPU,
 ) -> None:
-    """Write the table, from up to ``tokens`` tokens of the score split."""
-    rows = sample_rows(store, SPLIT, tokens, seed)
-    fires = activity(store, crosscoder.to(device), rows)
-    found = mirrors(crosscoder, fires, selection, least)
-    files.write_parquet(output, found)
+    """Write the pairs of latents of two models that fire for the same text.
+
+    Parameters
+    ----------
+    crosscoder
+        folder of the crosscoder
+    selection
+        which latents are unique (Parquet)
+    seed
+        seed of the sample of tokens
+    output
+        table to write, a row per pair (Parquet)
+    """
+    device = compute.start()
+    store, fitted = inputs.open(), Crosscoder.load(crosscoder)
+    rows = sample_rows(store, SPLIT, rule.match_tokens, seed)
+    fires = activity(store, fitted.to(device), rows)
+    table = mirrors(fitted, fires, files.read_parquet(selection), rule.match_least)
+    files.write_parquet(output, table)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and pair."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_store_flags(parser)
-    parser.add_argument("--crosscoder", type=Path, required=True)
-    parser.add_argument("--selection", type=Path, required=True)
-    parser.add_argument("--sample", type=int, default=100_000, help="tokens compared, at most")
-    parser.add_argument("--least", type=float, default=0.5, help="least correlation of a pair")
-    parser.add_argument("--seed", type=int, required=True)
-    add_device_flags(parser)
-    parser.add_argument("--output", type=Path, required=True)
-    a = parser.parse_args(argv)
-
-    def run() -> None:
-        set_threads(a.threads)
-        store = open_store(a)
-        with torch.no_grad():
-            pair_mirrors(
-                store,
-                Crosscoder.load(a.crosscoder),
-                files.read_parquet(a.selection),
-                a.sample,
-                a.least,
-                a.seed,
-                a.output,
-                choose_device(a.device),
-            )
-
-    return cli.guarded(run)
+main = cli.command(pair_mirrors)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Leaves one Parquet row per latent; ``COLUMNS.md`` beside this file states every 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
@@ -18,32 +17,21 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from workflow_scripts.activations.controls import add_store_flags, open_store
+from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
-from workflow_scripts.common.device import choose_device, set_threads
+from workflow_scripts.common.device import Compute
 from workflow_scripts.common.prefetch import ahead
 from workflow_scripts.crosscoder.codes import Codes, decode, encode
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.dataset.documents import read_sources
 from workflow_scripts.dataset.shards import ROLES
 from workflow_scripts.latents.scaling import Ratio, ScalingSums, latent_scaling
+from workflow_scripts.latents.settings import Scoring
 from workflow_scripts.latents.token_context import TokenContext, read_context
-from workflow_scripts.models.loading import add_device_flags
 
 POSITION_STARTS = (9, 65)
 POSITIONS = ("1_8", "9_64", "65_up")
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The decision region of latent scaling, as far as the test needs it."""
-
-    nu_r: float
-    nu_e: float
-    lower: float  # below it a ratio means a flipped sign, not uniqueness
-    min_documents: int
-    min_beta: float  # share of the median β^own below which ν is undefined
 
 
 @dataclass(frozen=True)
@@ -157,12 +145,11 @@ def _parts(
         first = last + 1
 
 
-def score_latents(
+def latent_scores(
     store: ActivationStore,
     crosscoder: Crosscoder,
     context: TokenContext,
-    bounds: Bounds,
-    groups: int = 50,
+    rule: Scoring,
     split: str = "score",
     batch: int = 4096,
     sources: Mapping[int, str] | None = None,
@@ -174,10 +161,10 @@ def score_latents(
     UserError
         If the split holds no usable token.
     """
-    scaling = ScalingSums(crosscoder.w_dec, groups)
+    scaling = ScalingSums(crosscoder.w_dec, rule.groups)
     factors = token_factors(context, sources)
     activity = ActivationSums(crosscoder.latents, len(context.categories), factors)
-    for group, rows, array in document_groups(store, split, context, groups, batch):
+    for group, rows, array in document_groups(store, split, context, rule.groups, batch):
         x = array.to(crosscoder.mean.device)
         f = encode(crosscoder, x)
         scaling.add(group, f, x, decode(crosscoder, f))
@@ -192,7 +179,7 @@ def score_latents(
     for own, other in permutations(range(len(crosscoder.models)), 2):
         pair = f"{crosscoder.models[own]}_vs_{crosscoder.models[other]}"
         ratios = latent_scaling(scaling, own, other)
-        for name, column in _claim_columns(*ratios, live, documents, bounds).items():
+        for name, column in _claim_columns(*ratios, live, documents, rule).items():
             table[f"{name}_{pair}" if not name.endswith("_se") else f"{name[:-3]}_{pair}_se"] = (
                 column
             )
@@ -266,7 +253,7 @@ def _claim_columns(
     nu_e: Ratio,
     live: NDArray[np.bool_],
     documents: NDArray[np.int64],
-    bounds: Bounds,
+    rule: Scoring,
 ) -> dict[str, NDArray[np.float64] | NDArray[np.str_]]:
     """Return the columns of one claim «unique to own, not in other».
 
@@ -276,14 +263,14 @@ def _claim_columns(
     status = np.full(len(live), "ok", dtype="<U16")
     median = np.nanmedian(nu_e.own[live]) if live.any() else np.nan
     median_r = np.nanmedian(nu_r.own[live]) if live.any() else np.nan
-    weak = ~(nu_e.own > bounds.min_beta * median) | ~(nu_r.own > bounds.min_beta * median_r)
-    flipped = (nu_r.value < bounds.lower) | (nu_e.value < bounds.lower)
+    weak = ~(nu_e.own > rule.min_beta * median) | ~(nu_r.own > rule.min_beta * median_r)
+    flipped = (nu_r.value < rule.nu_lower) | (nu_e.value < rule.nu_lower)
     status[flipped] = "sign_flip"
     status[weak] = "undefined_beta"
-    status[documents < bounds.min_documents] = "few_documents"
+    status[documents < rule.min_documents] = "few_documents"
     status[~live] = "dead"
     defined = np.isin(status, ["ok", "sign_flip"])
-    p = np.maximum(nu_r.p_below(bounds.nu_r), nu_e.p_below(bounds.nu_e))
+    p = np.maximum(nu_r.p_below(rule.nu_r), nu_e.p_below(rule.nu_e))
     p = np.where(defined & np.isfinite(p), p, np.nan)
     q = np.full(len(p), np.nan)
     tested = np.isfinite(p)
@@ -300,45 +287,41 @@ def _claim_columns(
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and score."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_store_flags(parser)
-    parser.add_argument("--tokens", type=Path, nargs="+", required=True)
-    parser.add_argument("--documents", type=Path, nargs="+", required=True)
-    parser.add_argument("--crosscoder", type=Path, required=True)
-    parser.add_argument("--nu-r", type=float, default=0.5)
-    parser.add_argument("--nu-e", type=float, default=0.2)
-    parser.add_argument("--nu-lower", type=float, default=-0.1)
-    parser.add_argument("--min-documents", type=int, default=10)
-    parser.add_argument("--min-beta", type=float, default=0.05)
-    parser.add_argument("--groups", type=int, default=50)
-    add_device_flags(parser)
-    parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args(argv)
+@torch.no_grad()
+def score_latents(
+    inputs: StoreInputs,
+    tokens: list[Path],
+    documents: list[Path],
+    crosscoder: Path,
+    rule: Scoring,
+    compute: Compute,
+    output: Path,
+) -> None:
+    """Write the scores of every latent.
 
-    def run() -> None:
-        set_threads(arguments.threads)
-        store = open_store(arguments)
-        bounds = Bounds(
-            arguments.nu_r,
-            arguments.nu_e,
-            arguments.nu_lower,
-            arguments.min_documents,
-            arguments.min_beta,
-        )
-        with torch.no_grad():
-            table = score_latents(
-                store,
-                Crosscoder.load(arguments.crosscoder).to(choose_device(arguments.device)),
-                read_context(arguments.tokens),
-                bounds,
-                arguments.groups,
-                sources=read_sources(arguments.documents),
-            )
-        files.write_parquet(arguments.output, table)
+    Parameters
+    ----------
+    tokens
+        token shards, in order
+    documents
+        tables of the documents
+    crosscoder
+        folder of the crosscoder
+    output
+        table to write, a row per latent (Parquet)
+    """
+    device = compute.start()
+    table = latent_scores(
+        inputs.open(),
+        Crosscoder.load(crosscoder).to(device),
+        read_context(tokens),
+        rule,
+        sources=read_sources(documents),
+    )
+    files.write_parquet(output, table)
 
-    return cli.guarded(run)
+
+main = cli.command(score_latents)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from workflow_scripts.common import cli, files
-from workflow_scripts.latents.ownership import owned_by, owners
+from workflow_scripts.latents.ownership import own_norm_share, owned_by, owners
 from workflow_scripts.latents.settings import Selection
 
 
@@ -53,15 +53,6 @@ def clauses(
     if rule.delta_norm is not None:
         result.append(("delta_norm", own_norm_share(live, own, other, models) >= rule.delta_norm))
     return result
-
-
-def own_norm_share(
-    live: pd.DataFrame, own: str, other: str, models: Sequence[str]
-) -> NDArray[np.float64]:
-    """Return Δnorm turned so that 1 = only ``own`` and 0 = only ``other``."""
-    first, second = sorted((own, other), key=list(models).index)
-    delta: NDArray[np.float64] = live[f"delta_norm_{first}_{second}"].to_numpy()
-    return delta if own == second else 1 - delta
 
 
 def count_clauses(

@@ -34,7 +34,12 @@ def flags(settings: BaseModel, *names: str | type[BaseModel]) -> list[str]:
     groups = names or (type(settings),)
     chosen = [n for g in groups for n in ([g] if isinstance(g, str) else g.model_fields)]
     values = {name: getattr(settings, name) for name in chosen}
-    return [f"--{n.replace('_', '-')}={v}" for n, v in values.items() if v is not None]
+    return [f"--{n.replace('_', '-')}={_text(v)}" for n, v in values.items() if v is not None]
+
+
+def _text(value: object) -> str:
+    """Return a setting's value as a flag holds it; a group within a group is JSON."""
+    return value.model_dump_json() if isinstance(value, BaseModel) else str(value)
 
 
 @dataclass(frozen=True)
@@ -129,15 +134,10 @@ class Flags:
 
     def matched_seeds(self, fit: str) -> list[str]:
         """Return the flags with the crosscoder and the selection of each seed."""
-        paths = self.paths
-        return [
-            flag
-            for seed in self.config.fits[fit].seeds
-            for flag in (
-                f"--crosscoder={seed}={paths.crosscoder(fit, seed)}",
-                f"--selection={seed}={paths.latents(fit, seed)}/selection.parquet",
-            )
-        ]
+        seeds, paths = self.config.fits[fit].seeds, self.paths
+        crosscoders = {seed: paths.crosscoder(fit, seed) for seed in seeds}
+        selections = {seed: f"{paths.latents(fit, seed)}/selection.parquet" for seed in seeds}
+        return [f"--crosscoders={as_json(crosscoders)}", f"--selections={as_json(selections)}"]
 
     def patching(self, fit: str, documents: int) -> list[str]:
         """Return the flags of the steps that change the activations on which a fit was made."""
