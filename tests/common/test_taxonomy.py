@@ -94,7 +94,7 @@ def test_missing_and_unreadable_files(tmp_path: Path) -> None:
         load_taxonomy(tmp_path / "bad.yaml")
 
 
-def test_class_of_reserved_ids_is_themselves() -> None:
+def test_names_that_are_no_categories_are_their_own_class() -> None:
     taxonomy = Taxonomy.model_validate(_content())
     assert taxonomy.class_of("one") == "c"
     assert taxonomy.class_of("unassigned") == "unassigned"

@@ -133,8 +133,10 @@ def make_run(
 
 def write_taxonomy(path: Path) -> None:
     """Write classes and categories."""
-    entries = "".join(f"  - {{id: {n}, class: {c}}}\n" for n, c in CLASSES.items())
-    files.write_text(path, f"version: '1'\ncategories:\n{entries}")
+    texts = {"definition": "what it is", "positive": ["yes"], "negative": ["no"]}
+    categories = [{"id": name, "class": c, **texts} for name, c in CLASSES.items()]
+    classes = dict.fromkeys(CLASSES.values(), "what they share")
+    files.write_json(path, {"version": "1", "classes": classes, "categories": categories})
 
 
 def write_planted(path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.comparison.run_folder import CHAT, GAINED, LOST, Run, make_run
 from workflow_scripts.common import files
+from workflow_scripts.common.tables import read_csv
 from workflow_scripts.comparison import (
     compare_categories,
     explain_gaps,
@@ -19,7 +20,7 @@ from workflow_scripts.comparison import (
     vary_decisions,
     weight_shares,
 )
-from workflow_scripts.comparison.tables import COLUMNS, change_text, read_csv
+from workflow_scripts.comparison.tables import COLUMNS
 from workflow_scripts.comparison.verdicts import Vote, direction, verdict
 
 COLUMNS_FILE = Path(compare_categories.__file__).with_name("COLUMNS.md")
@@ -225,8 +226,3 @@ def test_the_rule_of_the_verdict() -> None:
     assert verdict(0.1, 0.1, 30, 5, 1) == "gained"
     assert verdict(0.01, 0.1, 30, 5, -1) == "lost"
     assert verdict(0.01, 0.1, 30, 5, 0) == "changed, direction unclear"
-
-
-def test_change_from_zero_has_no_percentage() -> None:
-    assert change_text(float("nan"), 0, 3) == "n/a (0 → 3)"
-    assert change_text(32.83, 18, 19) == "+32.8 %"

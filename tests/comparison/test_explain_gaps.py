@@ -9,8 +9,8 @@ import pytest
 
 from tests.comparison.run_folder import CATEGORIES, GAINED, LOST, Run, make_run
 from workflow_scripts.common.statistics import Interval
+from workflow_scripts.common.tables import read_csv
 from workflow_scripts.comparison import compare_categories, explain_gaps
-from workflow_scripts.comparison.tables import read_csv
 
 
 @pytest.fixture(scope="module")

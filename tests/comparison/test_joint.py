@@ -9,20 +9,21 @@ import pandas as pd
 import pytest
 
 from workflow_scripts.common import cli
+from workflow_scripts.common.artifacts import FitFiles, LabelledLatents
 from workflow_scripts.comparison.evidence import Pair, Settings, read_pairs, weigh
-from workflow_scripts.comparison.inputs import Comparison, FitFiles, Labelled, Side
+from workflow_scripts.comparison.inputs import Comparison, Side
 
 MODELS = ("pt", "it", "simpo")
 
 
-def labelled() -> Labelled:
+def labelled() -> LabelledLatents:
     """Return latents of three models with random owners."""
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"latent": range(60), "category": ["news", "advice", "none"] * 20})
     frame["class"], frame["weight"], frame["unique_to"] = frame["category"], 1.0, ""
     for own, other in permutations(MODELS, 2):
         frame[f"unique_{own}_vs_{other}"] = rng.random(60) < 0.3
-    return Labelled(MODELS, frame)
+    return LabelledLatents(MODELS, frame)
 
 
 def test_joint_counts_are_those_against_the_base() -> None:
@@ -47,7 +48,7 @@ def test_two_crosscoders_of_the_same_latents_give_the_same_counts() -> None:
     for model in ("it", "simpo"):
         frame = side.frame.copy()
         frame["unique_to"] = np.where(frame[f"unique_{model}_vs_pt"], model, "")
-        halves.append({"true": Labelled(("pt", model), frame)})
+        halves.append({"true": LabelledLatents(("pt", model), frame)})
     anchored = Comparison(Side("pt_it", "it"), Side("pt_simpo", "simpo"))
     one = weigh(
         Pair("j", joint, 0, 0, {"true": side}, {"true": side}), "true", "category", Settings()
@@ -60,4 +61,4 @@ def test_two_crosscoders_of_the_same_latents_give_the_same_counts() -> None:
 def test_against_must_be_a_model_of_the_fit() -> None:
     comparison = Comparison(Side("joint", "it"), Side("joint", "simpo"), against="base")
     with pytest.raises(cli.UserError, match="names the model base, which joint does not hold"):
-        read_pairs({"joint": FitFiles(list(MODELS), {})}, {"j": comparison}, {})
+        read_pairs({"joint": FitFiles(models=MODELS, seeds={})}, {"j": comparison}, str)

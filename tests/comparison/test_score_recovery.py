@@ -9,8 +9,8 @@ import pytest
 
 from tests.comparison.run_folder import Run, make_run
 from workflow_scripts.common import files
+from workflow_scripts.common.tables import read_csv
 from workflow_scripts.comparison import compare_categories, score_recovery
-from workflow_scripts.comparison.tables import read_csv
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from tests.comparison.run_folder import GAINED, LOST, Run, make_run
+from workflow_scripts.common import statistics
+from workflow_scripts.common.tables import read_csv
 from workflow_scripts.comparison import vary_decisions, weight_shares
-from workflow_scripts.comparison.tables import read_csv
-from workflow_scripts.comparison.weight_shares import Side, bootstrap_changes, resample
+from workflow_scripts.comparison.weight_shares import Side, bootstrap_changes
 
 
 @pytest.fixture(scope="module")
@@ -71,20 +72,20 @@ def test_bootstrap_with_equal_weights_is_the_plain_change() -> None:
     rng = np.random.default_rng(0)
     before = Side((np.arange(100) < 20)[:, None], np.ones(100))
     after = Side((np.arange(200) < 80)[:, None], np.ones(200))
-    counts = (resample(100, 4000, rng), resample(200, 4000, rng))
-    (found,) = bootstrap_changes((before, after), counts, 0.95)
-    assert found[:3] == pytest.approx((0.2, 0.4, 100.0))
-    low, high = found[3:]
+    counts = (statistics.resample(100, 4000, rng), statistics.resample(200, 4000, rng))
+    ((*shares, change),) = bootstrap_changes((before, after), counts, 0.95)
+    assert (*shares, change.estimate) == pytest.approx((0.2, 0.4, 100.0))
     # The logarithm's standard error is √(1/80 - 1/200 + 1/20 - 1/100).
     reach = 1.96 * np.sqrt(1 / 80 - 1 / 200 + 1 / 20 - 1 / 100)
-    assert 1 + low / 100 == pytest.approx(2 * np.exp(-reach), rel=0.08)
-    assert 1 + high / 100 == pytest.approx(2 * np.exp(reach), rel=0.08)
+    assert 1 + change.low / 100 == pytest.approx(2 * np.exp(-reach), rel=0.08)
+    assert 1 + change.high / 100 == pytest.approx(2 * np.exp(reach), rel=0.08)
 
 
 def test_no_category_before_has_no_percentage() -> None:
     rng = np.random.default_rng(0)
     none, all_ = np.zeros((10, 1), bool), np.ones((10, 1), bool)
-    counts = (resample(10, 50, rng), resample(10, 50, rng))
-    (found,) = bootstrap_changes((Side(none, np.ones(10)), Side(all_, np.ones(10))), counts, 0.95)
-    assert np.isnan(found[2])
-    assert found[3] == np.inf
+    counts = (statistics.resample(10, 50, rng), statistics.resample(10, 50, rng))
+    sides = Side(none, np.ones(10)), Side(all_, np.ones(10))
+    ((_, _, change),) = bootstrap_changes(sides, counts, 0.95)
+    assert np.isnan(change.estimate)
+    assert change.low == np.inf

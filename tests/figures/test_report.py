@@ -17,6 +17,7 @@ from tests.figures.browser import Page, browse, chromium
 from tests.figures.conftest import compared
 from tests.figures.test_figures import flags_of, plot
 from workflow_scripts.common import files
+from workflow_scripts.common.tables import write_csv
 from workflow_scripts.figures import build_report, report_tables
 from workflow_scripts.figures.category_rows import read_table
 from workflow_scripts.figures.report_data import to_json
@@ -50,7 +51,7 @@ def report_flags(run: Run, figure: Path, output: Path) -> list[str]:
             rows = [
                 {"model": m, "source": s, "recovered_mean": 0.9} for m in models for s in SOURCES
             ]
-            files.write_csv(loss, ["model", "source", "recovered_mean"], rows)
+            write_csv(loss, rows)
             seeds[str(seed)] = {
                 **run.seed_files(name, seed),
                 "evaluation": str(run.root / f"crosscoder/{name}/seed{seed}/evaluation.json"),

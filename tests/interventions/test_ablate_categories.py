@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.models.random_models import VOCABULARY, write_model
-from workflow_scripts.comparison.inputs import Labelled
+from workflow_scripts.common.artifacts import LabelledLatents
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
 from workflow_scripts.dataset.answer_tokens import Document
 from workflow_scripts.interventions import ablate_categories as step
@@ -23,14 +23,14 @@ WIDTH, LATENTS, LAYER = 16, 12, 2
 NAMES = ("it", "simpo")
 
 
-def labelled() -> Labelled:
+def labelled() -> LabelledLatents:
     """Return latents: 0–1 are unique to ``it``, 2 to ``simpo``, named by parity."""
     frame = pd.DataFrame({"latent": range(LATENTS), "firing_rate": np.linspace(0.1, 0.9, LATENTS)})
     frame["category"] = ["news", "advice"] * (LATENTS // 2)
     frame.loc[LATENTS - 1, "category"] = "none"
     frame["unique_it_vs_simpo"] = frame["latent"] < 2
     frame["unique_simpo_vs_it"] = frame["latent"] == 2
-    return Labelled(NAMES, frame)
+    return LabelledLatents(NAMES, frame)
 
 
 def documents() -> list[Document]:

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from workflow_scripts.comparison.tables import read_csv
+from workflow_scripts.common.tables import read_csv
 
 LEAST_SIGNS = 0.9
 LEAST_CALLED = 0.6

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import files
+from workflow_scripts.common.tables import read_csv
 from workflow_scripts.comparison import compare_categories, score_recovery
-from workflow_scripts.comparison.tables import read_csv
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.score_latents import latent_scores
 from workflow_scripts.latents.select_latents import decide

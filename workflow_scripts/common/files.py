@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
@@ -87,15 +86,6 @@ def write_parquet(path: Path, table: pd.DataFrame) -> None:
     """Write a table as Parquet (zstd), without an index, atomically."""
     with atomic_path(path) as temporary:
         table.to_parquet(temporary, index=False, compression="zstd")
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Write rows as CSV, atomically; floats get six digits."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Who labels latents, and whose labels answer where none is asked for by name."""
+"""Who labels latents, whose labels answer by default, and what counts as an answer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ TRUE = "true"
 """The known categories of generated text."""
 LEXICAL = "lexical"
 """The annotator that counts words."""
+ANSWERED = ("ok", "repaired", "reasked")
+"""Statuses of an annotator's answers that hold what was asked for."""
 
 
 def usual(labellers: Sequence[str]) -> str | None:

@@ -7,7 +7,7 @@ interval covers less than it says: ``tests/comparison/test_coverage.py`` shows b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -207,6 +207,42 @@ def normal_interval(estimate: float, error: float, confidence: float = 0.95) -> 
     """Return an estimate with the normal interval of its standard error."""
     reach = float(stats.norm.ppf(0.5 + confidence / 2)) * error
     return Interval(estimate, estimate - reach, estimate + reach)
+
+
+def resample(
+    units: int, draws: int, seed: int | Sequence[int] | np.random.Generator
+) -> NDArray[np.int64]:
+    """Return how often each unit is drawn, with replacement, in each sample, [draws, units].
+
+    The bootstrap (Efron, Annals of Statistics 7, 1979) of a sum over units is its product with
+    the units' values.
+    """
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(units, np.full(units, 1 / units), size=draws)
+
+
+def percentile_interval(
+    estimate: float,
+    samples: ArrayLike,
+    confidence: float = 0.95,
+    method: Literal["linear", "outward"] = "linear",
+) -> Interval:
+    """Return an estimate with the percentile interval of its bootstrap samples; NaN do not count.
+
+    Between two samples the bounds are interpolated, or (``outward``, for samples that may be
+    infinite) they are the outer one of the two.
+    """
+    known = np.asarray(samples, dtype=np.float64)
+    known = known[~np.isnan(known)]
+    if not len(known):
+        return Interval(estimate, math.nan, math.nan)
+    tail = round(50 * (1 - confidence), 9)
+    if method == "linear":
+        low, high = np.percentile(known, [tail, 100 - tail])
+    else:
+        low = np.percentile(known, tail, method="lower")
+        high = np.percentile(known, 100 - tail, method="higher")
+    return Interval(estimate, float(low), float(high))
 
 
 def detectable_change(x2: int, n1: int, n2: int, alpha: float = 0.05) -> tuple[float, float]:

@@ -17,9 +17,12 @@ from workflow_scripts.common.detectors import DETECTORS
 UNASSIGNED = "unassigned"
 UNINTERPRETABLE = "uninterpretable"
 RESERVED = (UNASSIGNED, UNINTERPRETABLE)
-COMPARED_AS = ("none", "not_judged")
-"""Names that the comparison gives to latents without a true category, and without an answer."""
 """Ids that are answers, not categories: no clear category; no clear meaning at all."""
+NONE, NOT_JUDGED = "none", "not_judged"
+"""Of latents without a true category; of those for which an annotator has no answer, whose labels'
+status says why."""
+WITHOUT_CATEGORY = (NONE, UNASSIGNED, UNINTERPRETABLE, NOT_JUDGED)
+"""Names of latents without a category: they stay in every denominator and are never tested."""
 
 Register = Literal["any", "chat", "plain"]
 
@@ -90,11 +93,13 @@ class Taxonomy(BaseModel):
         """SHA-256 of the content, first 16 hexadecimal digits; comments do not count."""
         return hashlib.sha256(self.model_dump_json(by_alias=True).encode()).hexdigest()[:16]
 
-    def class_of(self, category: str) -> str:
-        """Return the class of a category id; a reserved id is its own class."""
-        if category in RESERVED:
-            return category
-        return self.categories[self.ids.index(category)].class_
+    @cached_property
+    def _classes(self) -> dict[str, str]:
+        return {category.id: category.class_ for category in self.categories}
+
+    def class_of(self, name: str) -> str:
+        """Return the class of a category; a name that is none of them is its own class."""
+        return self._classes.get(name, name)
 
 
 def load_taxonomy(path: Path) -> Taxonomy:
@@ -126,7 +131,7 @@ def load_taxonomy(path: Path) -> Taxonomy:
 def _check_names(taxonomy: Taxonomy, path: Path) -> None:
     seen: set[str] = set()
     for category in taxonomy.categories:
-        if category.id in (*RESERVED, *COMPARED_AS):
+        if category.id in WITHOUT_CATEGORY:
             raise UserError(f"the taxonomy {path} uses the reserved id {category.id!r}: rename it")
         if category.id in seen:
             raise UserError(f"the taxonomy {path} has the category {category.id!r} twice")

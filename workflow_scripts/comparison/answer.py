@@ -9,7 +9,7 @@ import pandas as pd
 
 from workflow_scripts.common import cli
 from workflow_scripts.common.labels import LEXICAL, TRUE, usual
-from workflow_scripts.comparison.inputs import RESERVED
+from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY
 from workflow_scripts.comparison.verdicts import GAINED, LOST, TOO_FEW, UNCHANGED, UNCLEAR
 
 SIGNS = {"gained": 1, "lost": -1, "unchanged": 0}
@@ -126,7 +126,7 @@ def _score(tested: pd.DataFrame, truth: Truth) -> _Score:
 def coverage(rows: pd.DataFrame) -> float | None:
     """Return the share of both sides' unique latents that have a category."""
     total = int(rows.iloc[0]["N_baseline"] + rows.iloc[0]["N_candidate"])
-    without = rows[rows["name"].isin(RESERVED)]
+    without = rows[rows["name"].isin(WITHOUT_CATEGORY)]
     missing = int(without["n_baseline"].sum() + without["n_candidate"].sum())
     return 1 - missing / total if total else None
 

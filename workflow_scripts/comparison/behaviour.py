@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from workflow_scripts.common import statistics
-from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.statistics import Interval
+from workflow_scripts.common.tables import MISSING, read_csv
 from workflow_scripts.comparison.counts import Level
 
 COLUMNS = ("model", "category", "documents", "tokens", "nll", "nll_se")
@@ -25,15 +25,7 @@ def read_behaviour(paths: Sequence[Path]) -> pd.DataFrame:
     UserError
         If a table is missing or lacks a column.
     """
-    tables = []
-    for path in paths:
-        if not path.exists():
-            raise UserError(f"{path} does not exist: run the step that makes it")
-        table = pd.read_csv(path, keep_default_na=False, na_values=["", "n/a"])
-        missing = [name for name in COLUMNS if name not in table.columns]
-        if missing:
-            raise UserError(f"{path} lacks the column {missing[0]}: make it anew")
-        tables.append(table)
+    tables = [read_csv(path, COLUMNS, missing=("", MISSING)) for path in paths]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
 
 
@@ -42,7 +34,7 @@ def likelihood_gaps(
     baseline: str,
     candidate: str,
     level: Level,
-    classes: Mapping[str, str],
+    class_of: Callable[[str], str],
     confidence: float,
 ) -> dict[str, Interval]:
     """Return the baseline's minus the candidate's nats per token, relative to the median gap.
@@ -55,7 +47,7 @@ def likelihood_gaps(
         return {}
     rows = behaviour.assign(name=behaviour["category"])
     if level == "class":
-        rows["name"] = rows["category"].map(lambda c: classes.get(c, c))
+        rows["name"] = rows["category"].map(class_of)
     before = _pooled(rows[rows["model"] == baseline])
     after = _pooled(rows[rows["model"] == candidate])
     both = before.join(after, lsuffix="_before", rsuffix="_after", how="inner")

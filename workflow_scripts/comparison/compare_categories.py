@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workflow_scripts.common import cli
+from workflow_scripts.common.tables import write_csv
 from workflow_scripts.comparison.job import Job, add_flags, read_job
 from workflow_scripts.comparison.judgement import compare
-from workflow_scripts.comparison.tables import write_csv
 
 
 def compare_categories(job: Job, output: Path) -> None:
     """Write ``categories.csv``."""
-    write_csv(output, compare(job.pairs, job.behaviour, job.classes, job.settings))
+    write_csv(output, compare(job.pairs, job.behaviour, job.class_of, job.settings))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.common import statistics
+from workflow_scripts.common.artifacts import LabelledLatents
 from workflow_scripts.common.statistics import UNDEFINED, Interval
-from workflow_scripts.comparison.inputs import Labelled
 from workflow_scripts.latents.ownership import owned_by
 
 Level = Literal["category", "class"]
@@ -44,7 +44,7 @@ class Counts:
         return self.change.excludes(0.0)
 
 
-def unique_mask(side: Labelled, model: str, other: str | None) -> pd.Series[bool]:
+def unique_mask(side: LabelledLatents, model: str, other: str | None) -> pd.Series[bool]:
     """Return which latents are unique to ``model``: against ``other``, or against all others."""
     if other is None:
         return owned_by(side.frame["unique_to"], model)

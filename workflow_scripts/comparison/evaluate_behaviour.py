@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from workflow_scripts.common import cli, files
+from workflow_scripts.common import cli
 from workflow_scripts.common.device import choose_device, set_threads
+from workflow_scripts.common.tables import write_csv
 from workflow_scripts.comparison.behaviour import COLUMNS
 from workflow_scripts.dataset.answer_tokens import Document, batches, pad, read_documents
 from workflow_scripts.models.likelihood import token_losses
@@ -82,7 +83,7 @@ def evaluate_behaviour(
                 name, documents, document_losses(model, documents, batch_tokens, where)
             )
             del model
-    files.write_csv(output, COLUMNS, rows)
+    write_csv(output, rows, COLUMNS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from workflow_scripts.common import cli, statistics
+from workflow_scripts.common.artifacts import FitFiles, LabelledLatents, read_labelled_latents
 from workflow_scripts.common.statistics import UNDEFINED, Interval
+from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY
 from workflow_scripts.comparison import counts
 from workflow_scripts.comparison.behaviour import likelihood_gaps
 from workflow_scripts.comparison.counts import Counts, Level
-from workflow_scripts.comparison.inputs import (
-    RESERVED,
-    Comparison,
-    FitFiles,
-    Labelled,
-    read_labelled,
-)
+from workflow_scripts.comparison.inputs import Comparison
 from workflow_scripts.comparison.shares import Reference, Share, ShareTest, shares
 
 LEVELS: tuple[Level, ...] = ("category", "class")
@@ -51,8 +47,8 @@ class Pair:
     seed: int
     place: int
     """Of the seed among the fit's: companions are those in the same place."""
-    baseline: Mapping[str, Labelled]
-    candidate: Mapping[str, Labelled]
+    baseline: Mapping[str, LabelledLatents]
+    candidate: Mapping[str, LabelledLatents]
 
     @property
     def labellers(self) -> list[str]:
@@ -72,7 +68,7 @@ class Evidence:
 def read_pairs(
     fits: Mapping[str, FitFiles],
     comparisons: Mapping[str, Comparison],
-    classes: Mapping[str, str],
+    class_of: Callable[[str], str],
 ) -> list[Pair]:
     """Return every comparison at every seed: the first seeds of both fits together, and so on.
 
@@ -81,11 +77,13 @@ def read_pairs(
     UserError
         If a comparison names an unknown fit, model or comparison.
     """
-    cache: dict[tuple[str, int], dict[str, Labelled]] = {}
+    cache: dict[tuple[str, int], dict[str, LabelledLatents]] = {}
 
-    def labelled(fit: str, seed: int) -> dict[str, Labelled]:
+    def labelled(fit: str, seed: int) -> dict[str, LabelledLatents]:
         if (fit, seed) not in cache:
-            cache[fit, seed] = read_labelled(fit, seed, fits, classes)
+            cache[fit, seed] = read_labelled_latents(
+                fits[fit].models, fits[fit].seeds[seed], class_of
+            )
         return cache[fit, seed]
 
     pairs = []
@@ -149,7 +147,7 @@ def weigh(pair: Pair, labeller: str, level: Level, settings: Settings) -> dict[s
     }
 
 
-def candidate_norm(side: Labelled, baseline: str, candidate: str) -> np.ndarray:
+def candidate_norm(side: LabelledLatents, baseline: str, candidate: str) -> np.ndarray:
     """Return Δnorm turned so that 1 = only the candidate."""
     first, second = sorted((baseline, candidate), key=side.models.index)
     delta = side.frame[f"delta_norm_{first}_{second}"].to_numpy(dtype=np.float64)
@@ -165,7 +163,7 @@ def evidence_rows(
     level: Level,
     cells: Cells,
     behaviour: pd.DataFrame,
-    classes: Mapping[str, str],
+    class_of: Callable[[str], str],
     settings: Settings,
 ) -> Iterator[dict[str, object]]:
     """Yield a row per name, without q, direction and verdict."""
@@ -175,7 +173,7 @@ def evidence_rows(
         comparison.baseline.model,
         comparison.candidate.model,
         level,
-        classes,
+        class_of,
         settings.confidence,
     )
     anchored = cells.get((comparison.anchored or "", pair.place, labeller, level), {})
@@ -191,8 +189,8 @@ def evidence_rows(
             "labeller": labeller,
             "level": level,
             "name": name,
-            "class": classes.get(name, name) if level == "category" else name,
-            "tested": name not in RESERVED,
+            "class": class_of(name) if level == "category" else name,
+            "tested": name not in WITHOUT_CATEGORY,
             **_count_columns(evidence.counts),
             **_share_columns(evidence.share),
             **_placebo_columns(evidence, placebo.get(name)),

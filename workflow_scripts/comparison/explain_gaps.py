@@ -16,7 +16,7 @@ import pandas as pd
 
 from workflow_scripts.common import cli, statistics
 from workflow_scripts.common.statistics import Interval
-from workflow_scripts.comparison.tables import read_csv, write_csv
+from workflow_scripts.common.tables import read_csv, write_csv
 from workflow_scripts.comparison.verdicts import GAINED, LOST, TOO_FEW, UNCHANGED
 
 LIKELIHOOD = "likelihood"

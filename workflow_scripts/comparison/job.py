@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from workflow_scripts.common import cli
+from workflow_scripts.common.artifacts import FitFiles
+from workflow_scripts.common.taxonomy import load_taxonomy
 from workflow_scripts.comparison.behaviour import read_behaviour
 from workflow_scripts.comparison.evidence import Pair, Settings, read_pairs
-from workflow_scripts.comparison.inputs import Comparison, FitFiles, read_classes
+from workflow_scripts.comparison.inputs import Comparison
 from workflow_scripts.comparison.shares import REFERENCES
 
 
@@ -21,7 +24,7 @@ class Job:
 
     pairs: list[Pair]
     behaviour: pd.DataFrame
-    classes: dict[str, str]
+    class_of: Callable[[str], str]
     settings: Settings
 
 
@@ -46,9 +49,9 @@ def read_job(a: argparse.Namespace) -> Job:
     UserError
         If a flag is no valid JSON, a file is missing, or a comparison names what there is not.
     """
-    classes = read_classes(a.taxonomy)
+    class_of = load_taxonomy(a.taxonomy).class_of
     fits = cli.parse(a.fits, dict[str, FitFiles], "--fits")
     comparisons = cli.parse(a.comparisons, dict[str, Comparison], "--comparisons")
     settings = Settings(a.confidence, a.fdr, a.reference, a.margin, a.least_latents)
-    pairs = read_pairs(fits, comparisons, classes)
-    return Job(pairs, read_behaviour(a.behaviour), classes, settings)
+    pairs = read_pairs(fits, comparisons, class_of)
+    return Job(pairs, read_behaviour(a.behaviour), class_of, settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from workflow_scripts.comparison.verdicts import Vote
 def compare(
     pairs: Sequence[Pair],
     behaviour: pd.DataFrame,
-    classes: Mapping[str, str],
+    class_of: Callable[[str], str],
     settings: Settings,
 ) -> pd.DataFrame:
     """Return the table of all comparisons."""
@@ -31,7 +31,7 @@ def compare(
     }
     blocks = [
         pd.DataFrame(
-            list(evidence_rows(pair, labeller, level, cells, behaviour, classes, settings))
+            list(evidence_rows(pair, labeller, level, cells, behaviour, class_of, settings))
         )
         for pair in pairs
         for labeller in pair.labellers

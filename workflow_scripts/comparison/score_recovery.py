@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from workflow_scripts.common import cli, files
+from workflow_scripts.common.tables import read_csv, write_csv
 from workflow_scripts.comparison.answer import (
     SIGNS,
     Fact,
@@ -23,7 +24,6 @@ from workflow_scripts.comparison.answer import (
     choose,
     planted_fact,
 )
-from workflow_scripts.comparison.tables import read_csv, write_csv
 from workflow_scripts.comparison.verdicts import GAINED, LOST, UNCLEAR
 
 PLANTED_COLUMNS = (
@@ -94,10 +94,7 @@ def read_planted(path: Path) -> pd.DataFrame:
     UserError
         If it is missing, lacks a column or holds an unknown word in ``planted``.
     """
-    table = read_csv(path)
-    missing = [name for name in PLANTED_COLUMNS if name not in table.columns]
-    if missing:
-        raise cli.UserError(f"{path} lacks the column {missing[0]}: make it anew")
+    table = read_csv(path, PLANTED_COLUMNS)
     unknown = sorted(set(table["planted"]) - set(SIGNS))
     if unknown:
         raise cli.UserError(f"{path}: planted is {unknown[0]!r}: give gained, lost or unchanged")

@@ -12,8 +12,8 @@ from scipy import stats
 
 from workflow_scripts.common import statistics
 from workflow_scripts.common.statistics import Interval
+from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY
 from workflow_scripts.comparison.counts import Level
-from workflow_scripts.comparison.inputs import RESERVED
 
 Reference = Literal["unchanged", "others", "lower_half"]
 REFERENCES: tuple[Reference, ...] = ("unchanged", "others", "lower_half")
@@ -97,7 +97,7 @@ def shares(
 
 def reference_names(tallies: Mapping[str, Tally], test: ShareTest) -> set[str]:
     """Return the names whose latents form the reference; a name is never its own reference."""
-    categories = [name for name in tallies if name not in RESERVED]
+    categories = [name for name in tallies if name not in WITHOUT_CATEGORY]
     if test.reference == "lower_half":
         ranked = sorted(categories, key=lambda name: tallies[name].share)
         return set(ranked[: max(len(ranked) // 2, 1)])
@@ -119,7 +119,7 @@ def called_names(tallies: Mapping[str, Tally], kept: Collection[str], test: Shar
     tested = [
         name
         for name, tally in tallies.items()
-        if name not in RESERVED and tally.size >= test.least_latents
+        if name not in WITHOUT_CATEGORY and tally.size >= test.least_latents
     ]
     p = [
         detection_p(tallies[name], _reference(name, tallies, kept), test.margin) for name in tested

@@ -1,16 +1,7 @@
-"""The stage's CSV tables: their columns in order, and how they are written and read."""
+"""Columns of ``categories.csv``."""
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-
-import pandas as pd
-
-from workflow_scripts.common import files
-from workflow_scripts.common.cli import UserError
-
-MISSING = "n/a"
 COLUMNS = (
     "comparison",
     "kind",
@@ -74,37 +65,3 @@ COLUMNS = (
     "robust",
 )
 """Columns of ``categories.csv``; ``COLUMNS.md`` says what each means."""
-
-
-TEXT = ("comparison", "kind", "baseline", "candidate", "labeller", "level", "name", "class")
-"""Columns that are text whatever they hold: a column of ``true`` must not turn into booleans."""
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, atomically; what is undefined is written as ``n/a``."""
-    with files.atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, na_rep=MISSING, float_format="%.6g")
-
-
-def read_csv(path: Path) -> pd.DataFrame:
-    """Read a table of :func:`write_csv`; ``n/a`` is NaN in columns of numbers.
-
-    Raises
-    ------
-    UserError
-        If the file is missing or empty.
-    """
-    try:
-        kinds = dict.fromkeys(TEXT, str)
-        return pd.read_csv(path, keep_default_na=False, na_values=[MISSING], dtype=kinds)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: run the step that makes it") from None
-    except pd.errors.EmptyDataError:
-        raise UserError(f"{path} is empty: make it anew") from None
-
-
-def change_text(change: float, n_baseline: int, n_candidate: int) -> str:
-    """Return a percent change as shown to people; from zero there is no percentage."""
-    if n_baseline == 0 or math.isnan(change):
-        return f"n/a ({n_baseline} → {n_candidate})"
-    return f"{change:+.1f} %"

@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.common import cli
+from workflow_scripts.common.artifacts import LabelledLatents
 from workflow_scripts.common.labels import TRUE
+from workflow_scripts.common.tables import write_csv
 from workflow_scripts.comparison.evidence import Pair
-from workflow_scripts.comparison.inputs import Labelled
 from workflow_scripts.comparison.job import Job, add_flags, read_job
 from workflow_scripts.comparison.judgement import compare
-from workflow_scripts.comparison.tables import write_csv
 from workflow_scripts.latents.ownership import owners
 
 TEMPLATE_SHARE = 0.5
@@ -64,7 +64,7 @@ TIGHT = Thresholds(0.3, 0.1, tested=True)
 LOOSE = Thresholds(0.7, 0.3, tested=False)
 
 
-def rethreshold(labelled: Labelled, bounds: Thresholds) -> Labelled:
+def rethreshold(labelled: LabelledLatents, bounds: Thresholds) -> LabelledLatents:
     """Return the latents with uniqueness decided by other thresholds of ν."""
     frame = labelled.frame.copy()
     for own, other in permutations(labelled.models, 2):
@@ -77,13 +77,13 @@ def rethreshold(labelled: Labelled, bounds: Thresholds) -> Labelled:
     return replace(labelled, frame=frame)
 
 
-def without_template(labelled: Labelled) -> Labelled:
+def without_template(labelled: LabelledLatents) -> LabelledLatents:
     """Return the latents without those that fire mainly on template tokens."""
     kept = ~(labelled.frame["template_share"] > TEMPLATE_SHARE)
     return replace(labelled, frame=labelled.frame[kept].reset_index(drop=True))
 
 
-def vary(pair: Pair, change: Callable[[Labelled], Labelled]) -> Pair:
+def vary(pair: Pair, change: Callable[[LabelledLatents], LabelledLatents]) -> Pair:
     """Return a pair with both sides changed."""
     return replace(
         pair,
@@ -126,7 +126,7 @@ def sensitivity(job: Job) -> pd.DataFrame:
     firsts = list({pair.name: pair for pair in reversed(job.pairs)}.values())[::-1]
     parts = []
     for name, pairs in variants(firsts).items():
-        table = compare(pairs, job.behaviour, job.classes, job.settings)
+        table = compare(pairs, job.behaviour, job.class_of, job.settings)
         table = table[table["tested"].astype(bool)]
         direct = table["kind"] == "direct"
         told = table.assign(

@@ -16,12 +16,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workflow_scripts.common import cli
+from workflow_scripts.common import cli, statistics
+from workflow_scripts.common.artifacts import LabelledLatents
+from workflow_scripts.common.statistics import Interval
+from workflow_scripts.common.tables import write_csv
+from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY
 from workflow_scripts.comparison.counts import unique_mask
 from workflow_scripts.comparison.evidence import Pair
-from workflow_scripts.comparison.inputs import RESERVED, Labelled
 from workflow_scripts.comparison.job import Job, add_flags, read_job
-from workflow_scripts.comparison.tables import write_csv
 
 WEIGHTINGS = ("latent", "firing_rate", "activation_mass", "label_score")
 COLUMNS = (
@@ -72,37 +74,26 @@ class Side:
         return found
 
 
-def resample(latents: int, draws: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return how often each latent is drawn, with replacement, in each sample, [draws, n]."""
-    return rng.multinomial(latents, np.full(latents, 1 / latents), size=draws)
-
-
 def bootstrap_changes(
     sides: tuple[Side, Side],
     counts: tuple[NDArray[np.int64], NDArray[np.int64]],
     confidence: float,
-) -> list[tuple[float, float, float, float, float]]:
-    """Return, per category, both weighted shares, the change in percent and its interval.
+) -> list[tuple[float, float, Interval]]:
+    """Return, per category, both weighted shares and the change in percent with its interval.
 
-    Latents are drawn with replacement within each side (Efron 1979): ``counts`` says how often,
-    [draws, n]; the interval is the percentile one. A draw in which the baseline's share is 0
-    counts as infinite.
+    ``counts`` says how often each latent of a side is drawn, [draws, n]. A draw in which the
+    baseline's share is 0 counts as infinite.
     """
     once = [side.shares(np.ones((1, len(side.weight)), dtype=np.int64))[0] for side in sides]
     drawn = [side.shares(count) for side, count in zip(sides, counts, strict=True)]
     with np.errstate(divide="ignore", invalid="ignore"):
         changes = 100 * (drawn[1] / drawn[0] - 1)
-    tail = (1 - confidence) / 2
-    found = []
-    for before, after, change in zip(*once, changes.T, strict=True):
-        known = np.sort(change[~np.isnan(change)])
-        percent = 100 * (after / before - 1) if before else math.nan
-        bounds = (math.nan, math.nan)
-        if len(known):
-            low = known[math.floor(tail * (len(known) - 1))]
-            bounds = (float(low), float(known[math.ceil((1 - tail) * (len(known) - 1))]))
-        found.append((float(before), float(after), float(percent), *bounds))
-    return found
+    result = []
+    for before, after, samples in zip(*once, changes.T, strict=True):
+        percent = float(100 * (after / before - 1)) if before else math.nan
+        change = statistics.percentile_interval(percent, samples, confidence, method="outward")
+        result.append((float(before), float(after), change))
+    return result
 
 
 def weighted_rows(
@@ -115,18 +106,18 @@ def weighted_rows(
     old, new = _unique(before, base, others[0]), _unique(after, cand, others[1])
     if min(len(old), len(new)) == 0:
         return []
-    names = sorted((set(old["category"]) | set(new["category"])) - set(RESERVED))
+    names = sorted((set(old["category"]) | set(new["category"])) - set(WITHOUT_CATEGORY))
     rng = np.random.default_rng(pair.seed)
-    counts = (resample(len(old), draws, rng), resample(len(new), draws, rng))
+    counts = (statistics.resample(len(old), draws, rng), statistics.resample(len(new), draws, rng))
     rows = []
     for weighting in WEIGHTINGS:
         one, other = (_side(frame, names, weighting) for frame in (old, new))
         if one is None or other is None:
             continue
-        for name, found in zip(
-            names, bootstrap_changes((one, other), counts, confidence), strict=True
-        ):
-            values = (pair.name, pair.seed, labeller, name, weighting, *found)
+        changes = bootstrap_changes((one, other), counts, confidence)
+        for name, (*shares, change) in zip(names, changes, strict=True):
+            bounds = (change.estimate, change.low, change.high)
+            values = (pair.name, pair.seed, labeller, name, weighting, *shares, *bounds)
             rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
 
@@ -137,7 +128,7 @@ def _side(frame: pd.DataFrame, names: Sequence[str], weighting: str) -> Side | N
     return None if weight is None else Side(has, weight)
 
 
-def _unique(side: Labelled, model: str, other: str | None) -> pd.DataFrame:
+def _unique(side: LabelledLatents, model: str, other: str | None) -> pd.DataFrame:
     return side.frame[unique_mask(side, model, other)]
 
 

@@ -20,17 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from workflow_scripts.common import cli, files, statistics
+from workflow_scripts.common import cli, statistics
+from workflow_scripts.common.artifacts import FitFiles, LabelledLatents, read_labelled_latents
 from workflow_scripts.common.device import set_threads
 from workflow_scripts.common.labels import usual
+from workflow_scripts.common.tables import write_csv
+from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY, load_taxonomy
 from workflow_scripts.comparison.counts import unique_mask
-from workflow_scripts.comparison.inputs import (
-    RESERVED,
-    FitFiles,
-    Labelled,
-    read_classes,
-    read_labelled,
-)
 from workflow_scripts.dataset.answer_tokens import Document, batches, pad, read_documents
 from workflow_scripts.interventions.latent_edit import Patcher, add_patching_flags, matched
 from workflow_scripts.interventions.patching import layer_output, patched
@@ -67,7 +63,7 @@ class Ablation:
     latents: NDArray[np.int64]
 
 
-def ablations(labelled: Labelled, names: tuple[str, str]) -> Iterator[Ablation]:
+def ablations(labelled: LabelledLatents, names: tuple[str, str]) -> Iterator[Ablation]:
     """Yield, per model of a pair and category, its unique latents and as many shared ones."""
     frame = labelled.frame
     masks = [
@@ -78,7 +74,7 @@ def ablations(labelled: Labelled, names: tuple[str, str]) -> Iterator[Ablation]:
     rate = np.zeros(int(latents.max()) + 1)
     rate[latents] = frame["firing_rate"]
     for model, mask in zip(names, masks, strict=True):
-        for category in sorted(set(frame["category"]) - set(RESERVED)):
+        for category in sorted(set(frame["category"]) - set(WITHOUT_CATEGORY)):
             mine = (frame["category"] == category).to_numpy()
             own = latents[mask & mine]
             if len(own):
@@ -189,7 +185,7 @@ def ablate_categories(
     comparison: str,
     names: tuple[str, str],
     labeller: str,
-    labelled: Labelled,
+    labelled: LabelledLatents,
     manifests: dict[str, Path],
     patcher: Patcher,
     layer: int,
@@ -212,7 +208,7 @@ def ablate_categories(
         }
         rise = rises(models, patcher, layer, wanted, known, batch_tokens, device)
         rows = list(rows_of(comparison, labeller, wanted, rise, known, confidence))
-    files.write_csv(output, COLUMNS, rows)
+    write_csv(output, rows, COLUMNS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -237,8 +233,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run() -> None:
         set_threads(a.threads)
         fits = cli.parse(a.fit, dict[str, FitFiles], "--fit")
-        name, fit = next(iter(fits.items()))
-        found = read_labelled(name, next(iter(fit.seeds)), fits, read_classes(a.taxonomy))
+        fit = next(iter(fits.values()))
+        found = read_labelled_latents(fit.models, fit.first, load_taxonomy(a.taxonomy).class_of)
         labeller = a.labeller or usual(list(found)) or ""
         patcher = Patcher.open(a)
         with torch.no_grad():

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from workflow_scripts.common import cli, files
+from workflow_scripts.common import cli, files, statistics
 from workflow_scripts.common.device import set_threads
+from workflow_scripts.common.tables import write_csv
 from workflow_scripts.dataset.answer_tokens import Document, batches, pad, read_documents
 from workflow_scripts.interventions.latent_edit import Patcher, add_patching_flags, matched
 from workflow_scripts.interventions.patching import layer_output, log_probabilities, patched
@@ -124,8 +125,7 @@ def summarise(
     Intervals are percentile bootstraps over documents, the same draws for every set, so that
     ``closed`` = 1 − KL(set)/KL(none) is a paired comparison.
     """
-    rng = np.random.default_rng([seed, 6])
-    draws = rng.multinomial(len(documents), np.full(len(documents), 1 / len(documents)), size=DRAWS)
+    draws = statistics.resample(len(documents), DRAWS, [seed, 6])
     tail = 100 * (1 - CONFIDENCE) / 2
     rows: list[dict[str, object]] = []
     for part in PARTS:
@@ -197,7 +197,7 @@ def patch_latents(
     sizes["all"] = int(latents["live"].sum())
     pair = {"source": names[0], "target": names[1]}
     rows = ({**pair, **row} for row in summarise(kl, documents, sizes, seed))
-    files.write_csv(output, COLUMNS, rows)
+    write_csv(output, rows, COLUMNS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from workflow_scripts.common import cli, files
+from workflow_scripts.common import cli, statistics
 from workflow_scripts.common.device import set_threads
+from workflow_scripts.common.tables import write_csv
 from workflow_scripts.dataset.answer_tokens import Document, batches, pad
 from workflow_scripts.dataset.documents import read_sources
 from workflow_scripts.dataset.shards import TokenShard
@@ -144,9 +145,7 @@ def measure(
 
 def summarise(sums: NDArray[np.float64], tokens: NDArray[np.float64], seed: int) -> list[float]:
     """Return the figures of some documents: ``sums`` [documents, 7], ``tokens`` [documents]."""
-    rng = np.random.default_rng([seed, 13])
-    draws = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=DRAWS)
-    drawn = draws @ sums
+    drawn = statistics.resample(len(sums), DRAWS, [seed, 13]) @ sums
     tail = 100 * (1 - CONFIDENCE) / 2
     figures = list(sums.sum(0) / tokens.sum())
     for ablation in (2, 3):
@@ -200,7 +199,7 @@ def recover_loss(
     names = patcher.crosscoder.models
     models = [load_model(manifests[name], getattr(torch, dtype), patcher.device) for name in names]
     sums = measure(models, patcher, layer, sample.documents, batch_tokens)
-    files.write_csv(output, COLUMNS, table(names, sample, sums, seed))
+    write_csv(output, table(names, sample, sums, seed), COLUMNS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -31,6 +31,7 @@ from workflow_scripts.activations.difference import DifferenceStore, moments
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute
+from workflow_scripts.common.tables import write_csv
 from workflow_scripts.crosscoder.codes import decode, encode
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.token_context import TokenContext, read_context
@@ -237,7 +238,7 @@ def explain_difference(
         BATCH,
         inputs.difference,
     )
-    files.write_csv(output, COLUMNS, rows)
+    write_csv(output, rows, COLUMNS)
 
 
 main = cli.command(explain_difference)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.manifest import model_folder
+from workflow_scripts.common.taxonomy import load_taxonomy
 from workflow_scripts.models import organism_text
 
 COLUMNS = (
@@ -61,12 +60,6 @@ def count_tokens(manifest: Path, documents: Mapping[str, int], seed: int) -> dic
     return counts
 
 
-def read_classes(taxonomy: Path) -> dict[str, str]:
-    """Return the class of each category of the taxonomy."""
-    content = yaml.safe_load(taxonomy.read_text(encoding="utf-8"))
-    return {str(entry["id"]): str(entry["class"]) for entry in content["categories"]}
-
-
 def tabulate_planted(
     manifest: Path,
     pairs: Sequence[Pair],
@@ -75,7 +68,7 @@ def tabulate_planted(
     output: Path,
 ) -> None:
     """Write the table of all pairs; each is taught the first documents of a category."""
-    classes = read_classes(taxonomy)
+    class_of = load_taxonomy(taxonomy).class_of
     most: dict[str, int] = {}
     for pair in pairs:
         for side in (pair.baseline, pair.candidate):
@@ -86,11 +79,11 @@ def tabulate_planted(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         for pair in pairs:
-            writer.writerows(_rows(pair, tokens, classes))
+            writer.writerows(_rows(pair, tokens, class_of))
 
 
 def _rows(
-    pair: Pair, tokens: Mapping[str, Sequence[int]], classes: Mapping[str, str]
+    pair: Pair, tokens: Mapping[str, Sequence[int]], class_of: Callable[[str], str]
 ) -> Iterator[tuple[object, ...]]:
     for category in sorted({*pair.baseline, *pair.candidate}):
         before, after = (
@@ -98,7 +91,7 @@ def _rows(
             for side in (pair.baseline, pair.candidate)
         )
         told = planted(before, after)
-        yield (*pair.models, category, classes.get(category, category), before, after, told)
+        yield (*pair.models, category, class_of(category), before, after, told)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

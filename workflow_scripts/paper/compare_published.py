@@ -12,11 +12,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from pydantic import TypeAdapter, ValidationError
 
 from workflow_scripts.common import cli, files
+from workflow_scripts.common.artifacts import FitFiles, SeedFiles
+from workflow_scripts.common.tables import read_csv, write_csv
 from workflow_scripts.latents.ownership import owned_by
 from workflow_scripts.paper.published import (
     ExplainedVariance,
@@ -30,30 +32,11 @@ from workflow_scripts.paper.published import (
 )
 
 OK, CLOSE, DIFFERS, NOT_RUN = "OK", "close", "differs", "NOT RUN"
-TEXT = ("comparison", "labeller", "level", "name")
 LEGEND = (
     "OK and close: within the smaller and the larger tolerance of the published value; differs: "
     "beyond; NOT RUN: this run has no such quantity. A change from zero has no value: it is close "
     "where its interval holds the published one, else it differs.",
 )
-
-
-@dataclass(frozen=True)
-class SeedFiles:
-    """Artifacts of one crosscoder from which quantities are measured."""
-
-    latents: Path
-    selection: Path
-    evaluation: Path
-    crosscoder: Path
-
-
-@dataclass(frozen=True)
-class FitFiles:
-    """A fit: its models in order and the files of each seed; the first seed is measured."""
-
-    models: list[str]
-    seeds: dict[int, SeedFiles]
 
 
 @dataclass(frozen=True)
@@ -117,7 +100,7 @@ class Run:
 
     def seed(self, fit: str) -> SeedFiles | None:
         """Return the first seed's files, or None where the run has no such fit."""
-        return next(iter(self.fits[fit].seeds.values())) if fit in self.fits else None
+        return self.fits[fit].first if fit in self.fits else None
 
 
 def measure(wanted: Published, run: Run) -> Measurement:
@@ -181,17 +164,24 @@ def _template_share(what: TemplateShare, run: Run, source: SeedFiles) -> Measure
 
 
 def _explained_variance(what: ExplainedVariance, source: SeedFiles) -> Measurement:
-    fve = files.read_json(source.evaluation)["fve"]
+    fve = _read_json(source, "evaluation")["fve"]
     if what.model is None:
         return Measurement(sum(fve.values()) / len(fve))
     return Measurement(fve[what.model])
+
+
+def _read_json(source: SeedFiles, name: str) -> Any:
+    path = getattr(source, name)
+    if path is None:
+        raise cli.UserError(f"--fits names no {name} of a seed")
+    return files.read_json(path)
 
 
 def header(run: str, fits: Mapping[str, FitFiles]) -> list[str]:
     """Return what the table was measured with: a line per crosscoder fit."""
     lines = [f"run {run}"]
     for name, fit in fits.items():
-        first = files.read_json(next(iter(fit.seeds.values())).crosscoder)
+        first = _read_json(fit.first, "crosscoder")
         seeds = ", ".join(map(str, fit.seeds))
         lines.append(
             f"crosscoder {name} of {' and '.join(fit.models)}: layer {first['layer']}, "
@@ -321,36 +311,13 @@ def compare_published(
     """Write the comparison as CSV and as Markdown, and its header as JSON."""
     studies = [read_study(path) for path in published]
     facts = header(name, fits)
-    results = compare(studies, Run(read_categories(categories), fits, labeller))
+    results = compare(studies, Run(read_csv(categories), fits, labeller))
     frame = pd.DataFrame([asdict(r) for r in results], columns=[f.name for f in fields(Result)])
-    with files.atomic_path(outputs.table) as temporary:
-        frame.to_csv(temporary, index=False, na_rep="n/a", float_format="%.6g")
+    write_csv(outputs.table, frame)
     files.write_text(outputs.text, markdown(studies, results, facts))
     files.write_json(outputs.facts, facts)
     for row in results:
         cli.log(f"{row.verdict:8} {row.id}")
-
-
-def read_categories(path: Path) -> pd.DataFrame:
-    """Read ``categories.csv``."""
-    if not path.exists():
-        raise cli.UserError(f"{path} does not exist: run the step that makes it")
-    kinds = dict.fromkeys(TEXT, str)
-    return pd.read_csv(path, keep_default_na=False, na_values=["n/a"], dtype=kinds)
-
-
-def parse_fits(text: str) -> dict[str, FitFiles]:
-    """Parse the flag ``--fits``.
-
-    Raises
-    ------
-    UserError
-        If it does not have the form {fit: {models, seeds: {S: files}}}.
-    """
-    try:
-        return TypeAdapter(dict[str, FitFiles]).validate_json(text)
-    except ValidationError as error:
-        raise cli.UserError(f"--fits is not valid: {error.errors()[0]['msg']}") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -366,11 +333,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--facts", type=Path, required=True, help="JSON: lines of the header")
     a = parser.parse_args(argv)
     outputs = Outputs(a.table, a.markdown, a.facts)
-    return cli.guarded(
-        lambda: compare_published(
-            a.published, a.categories, parse_fits(a.fits), a.run, a.labeller, outputs
-        )
-    )
+
+    def run() -> None:
+        fits = cli.parse(a.fits, dict[str, FitFiles], "--fits")
+        compare_published(a.published, a.categories, fits, a.run, a.labeller, outputs)
+
+    return cli.guarded(run)
 
 
 if __name__ == "__main__":

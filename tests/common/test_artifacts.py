@@ -1,4 +1,4 @@
-"""What the comparison takes for a latent's category, and what for a missing answer."""
+"""What counts as a latent's category, and what as a missing answer."""
 
 from __future__ import annotations
 
@@ -9,14 +9,8 @@ import pytest
 
 from tests.comparison.run_folder import Run, make_run
 from workflow_scripts.common import files
-from workflow_scripts.comparison.inputs import (
-    NOT_JUDGED,
-    RESERVED,
-    UNASSIGNED,
-    FitFiles,
-    SeedFiles,
-    read_labelled,
-)
+from workflow_scripts.common.artifacts import SeedFiles, read_labelled_latents
+from workflow_scripts.common.taxonomy import NOT_JUDGED, UNASSIGNED, WITHOUT_CATEGORY
 
 STATUSES = ["ok", "repaired", "reasked", "refused", "transport_failed", "insufficient_examples"]
 
@@ -40,13 +34,12 @@ def _categories(
     ]
     files.write_parquet(folder / "labels.parquet", pd.DataFrame(rows))
     source = SeedFiles(
-        place / "latents.parquet",
-        place / "selection.parquet",
+        latents=place / "latents.parquet",
+        selection=place / "selection.parquet",
         examples=examples,
-        labels=[folder / "labels.parquet"],
+        labels=(folder / "labels.parquet",),
     )
-    fits = {"it_simpo": FitFiles(["it", "simpo"], {0: source})}
-    frame = read_labelled("it_simpo", 0, fits, {})["one"].frame.set_index("latent")
+    frame = read_labelled_latents(("it", "simpo"), source, str)["one"].frame.set_index("latent")
     return frame["category"].reindex(latents).reset_index(drop=True)
 
 
@@ -74,4 +67,4 @@ def test_a_failed_answer_is_no_category_and_has_no_say(run: Run, tmp_path: Path)
 def test_only_an_answer_names(run: Run, tmp_path: Path, status: str) -> None:
     # The category is set whatever the status, as no step of this workflow would write it.
     found = _categories(run, tmp_path, {0: [(status, "advice")]})[0]
-    assert (found in RESERVED) == (status not in ("ok", "repaired", "reasked"))
+    assert (found in WITHOUT_CATEGORY) == (status not in ("ok", "repaired", "reasked"))
