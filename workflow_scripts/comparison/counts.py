@@ -10,9 +10,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.common import statistics
-from workflow_scripts.common.artifacts import LabelledLatents
 from workflow_scripts.common.statistics import UNDEFINED, Interval
-from workflow_scripts.latents.ownership import owned_by
 
 Level = Literal["category", "class"]
 
@@ -42,13 +40,6 @@ class Counts:
     def clear(self) -> bool:
         """Say whether the interval excludes «no change»."""
         return self.change.excludes(0.0)
-
-
-def unique_mask(side: LabelledLatents, model: str, other: str | None) -> pd.Series[bool]:
-    """Return which latents are unique to ``model``: against ``other``, or against all others."""
-    if other is None:
-        return owned_by(side.frame["unique_to"], model)
-    return side.frame[f"unique_{model}_vs_{other}"].astype(bool)
 
 
 def count(

@@ -18,6 +18,7 @@ from workflow_scripts.comparison.behaviour import likelihood_gaps
 from workflow_scripts.comparison.counts import Counts, Level
 from workflow_scripts.comparison.inputs import Comparison
 from workflow_scripts.comparison.shares import Reference, Share, ShareTest, shares
+from workflow_scripts.latents.ownership import is_unique
 
 LEVELS: tuple[Level, ...] = ("category", "class")
 
@@ -124,7 +125,7 @@ def weigh(pair: Pair, labeller: str, level: Level, settings: Settings) -> dict[s
     base, cand = pair.comparison.baseline.model, pair.comparison.candidate.model
     direct = pair.comparison.direct
     lost, gained = (
-        counts.unique_mask(side, model, other)
+        is_unique(side.frame, model, other)
         for side, model, other in zip(
             (before, after), (base, cand), pair.comparison.others, strict=True
         )

@@ -21,9 +21,9 @@ from workflow_scripts.common.artifacts import LabelledLatents
 from workflow_scripts.common.statistics import Interval
 from workflow_scripts.common.tables import write_csv
 from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY
-from workflow_scripts.comparison.counts import unique_mask
 from workflow_scripts.comparison.evidence import Pair
 from workflow_scripts.comparison.job import Job, add_flags, read_job
+from workflow_scripts.latents.ownership import is_unique
 
 WEIGHTINGS = ("latent", "firing_rate", "activation_mass", "label_score")
 COLUMNS = (
@@ -129,7 +129,7 @@ def _side(frame: pd.DataFrame, names: Sequence[str], weighting: str) -> Side | N
 
 
 def _unique(side: LabelledLatents, model: str, other: str | None) -> pd.DataFrame:
-    return side.frame[unique_mask(side, model, other)]
+    return side.frame[is_unique(side.frame, model, other)]
 
 
 def weight_shares(job: Job, draws: int, output: Path) -> None:

@@ -26,10 +26,10 @@ from workflow_scripts.common.device import set_threads
 from workflow_scripts.common.labels import usual
 from workflow_scripts.common.tables import write_csv
 from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY, load_taxonomy
-from workflow_scripts.comparison.counts import unique_mask
 from workflow_scripts.dataset.answer_tokens import Document, batches, pad, read_documents
 from workflow_scripts.interventions.latent_edit import Patcher, add_patching_flags, matched
 from workflow_scripts.interventions.patching import layer_output, patched
+from workflow_scripts.latents.ownership import is_unique
 from workflow_scripts.models.likelihood import token_losses
 from workflow_scripts.models.loading import add_running_flags, load_model
 
@@ -67,8 +67,7 @@ def ablations(labelled: LabelledLatents, names: tuple[str, str]) -> Iterator[Abl
     """Yield, per model of a pair and category, its unique latents and as many shared ones."""
     frame = labelled.frame
     masks = [
-        unique_mask(labelled, own, other).to_numpy(dtype=bool)
-        for own, other in (names, names[::-1])
+        is_unique(frame, own, other).to_numpy(dtype=bool) for own, other in (names, names[::-1])
     ]
     latents = frame["latent"].to_numpy(dtype=np.int64)
     rate = np.zeros(int(latents.max()) + 1)

@@ -40,3 +40,10 @@ def own_norm_share(
     first, second = sorted((own, other), key=list(models).index)
     delta: NDArray[np.float64] = latents[f"delta_norm_{first}_{second}"].to_numpy()
     return delta if own == second else 1 - delta
+
+
+def is_unique(claims: pd.DataFrame, model: str, other: str | None) -> pd.Series[bool]:
+    """Return which latents are unique to ``model``: against ``other``, or against all others."""
+    if other is None:
+        return owned_by(claims["unique_to"], model)
+    return claims[f"unique_{model}_vs_{other}"].astype(bool)
