@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CORES ?= all
-RUN := $(BIN)/snakemake --cores $(CORES) --quiet host reason rules
+RUN := $(BIN)/python -m snakemake --cores $(CORES) --quiet host reason rules
 
 .PHONY: quickstart test bench bench-gpu validate reproduce-paper lock
 
@@ -17,7 +17,8 @@ quickstart: $(READY)
 	@$(BIN)/python -m workflow_scripts.tools.print_answer results/quickstart
 
 test: $(READY)
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 \
+		--dist loadfile --no-loadscope-reorder
 
 # The allocator as the workflow sets it for every step (rules/common.smk).
 bench: export MALLOC_MMAP_MAX_ = 0

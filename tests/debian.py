@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from functools import partial
 
 
 def can_install() -> bool:
@@ -16,7 +17,9 @@ def can_install() -> bool:
 def install(packages: Sequence[str]) -> None:
     """Install packages with apt-get, after an update where the known ones are too old."""
     settings = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    # Files of the system are for all users, whatever this user's umask.
+    run = partial(subprocess.run, env=settings, capture_output=True, umask=0o022)
     command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *packages]
-    if subprocess.run(command, env=settings, capture_output=True, check=False).returncode:
-        subprocess.run(["apt-get", "update", "-q"], env=settings, check=True, capture_output=True)
-        subprocess.run(command, env=settings, check=True, capture_output=True)
+    if run(command, check=False).returncode:
+        run(["apt-get", "update", "-q"], check=True)
+        run(command, check=True)

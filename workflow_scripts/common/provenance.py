@@ -69,7 +69,7 @@ def code_digest(module: str) -> str:
     digest = hashlib.sha256()
     for name in sorted(closure(module)):
         digest.update(name.encode())
-        digest.update(_syntax(_source(name)).encode())
+        digest.update(_syntax(name).encode())
     return digest.hexdigest()[:16]
 
 
@@ -95,9 +95,14 @@ def _is_module(name: str) -> bool:
 
 
 @cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse(_source(module).read_text(encoding="utf-8"))
+
+
+@cache
 def _imports(module: str) -> frozenset[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(_source(module).read_text(encoding="utf-8"))):
+    for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -108,8 +113,8 @@ def _imports(module: str) -> frozenset[str]:
 
 
 @cache
-def _syntax(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def _syntax(module: str) -> str:
+    tree = _tree(module)
     for node in ast.walk(tree):
         if isinstance(
             node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

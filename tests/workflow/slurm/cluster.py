@@ -82,6 +82,8 @@ def why_not() -> str | None:
         return "starting Slurm's daemons needs root"
     if CONFIG.exists() and not CONFIG.read_text(encoding="utf-8").startswith(MARK):
         return f"{CONFIG} belongs to another cluster"
+    if " " in sys.executable:
+        return f"Snakemake does not quote the interpreter's path in a job: {sys.executable}"
     if not installed() and shutil.which("apt-get") is None:
         return "Slurm is not installed, and there is no apt-get to install it"
     return None
