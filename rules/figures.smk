@@ -58,23 +58,18 @@ use rule plot_nu_plane as plot_delta_norm with:
         "<results>/logs/plot_delta_norm/{fit}_seed{seed}.log",
     localrule: True
     params:
-        **PLOT,
         **step("figures.plot_delta_norm"),
         flags=MODELS,
 
 
 use rule plot_nu_plane as plot_firing_rates with:
     """Plot how often unique and shared latents fire."""
-    input:
-        latents=f"{LATENTS}/latents.parquet",
-        selection=f"{LATENTS}/selection.parquet",
     output:
         **figure("firing_rates_{fit}_seed{seed}", "Latents", "firing rates"),
     log:
         "<results>/logs/plot_firing_rates/{fit}_seed{seed}.log",
     localrule: True
     params:
-        **PLOT,
         **step("figures.plot_firing_rates"),
         flags=MODELS,
 
@@ -89,7 +84,6 @@ use rule plot_nu_plane as plot_training_curves with:
         "<results>/logs/plot_training_curves/{fit}.log",
     localrule: True
     params:
-        **PLOT,
         **step("figures.plot_training_curves"),
         flags=MODELS,
 
@@ -104,7 +98,6 @@ use rule plot_nu_plane as plot_seed_stability with:
         "<results>/logs/plot_seed_stability/{fit}.log",
     localrule: True
     params:
-        **PLOT,
         **step("figures.plot_seed_stability"),
         flags=MODELS,
 
@@ -119,52 +112,40 @@ use rule plot_nu_plane as plot_category_changes with:
         "<results>/logs/plot_category_changes/{comparison}.log",
     localrule: True
     params:
-        **PLOT,
         **step("figures.plot_category_changes"),
         flags=COMPARISON,
 
 
-use rule plot_nu_plane as plot_direct_shares with:
+use rule plot_category_changes as plot_direct_shares with:
     """Plot which share of a category's latents belongs to one model only."""
-    input:
-        categories="<results>/comparison/categories.csv",
     output:
         **figure("direct_shares_{comparison}", "Answer", "what changed"),
     log:
         "<results>/logs/plot_direct_shares/{comparison}.log",
     localrule: True
     params:
-        **PLOT,
         **step("figures.plot_direct_shares"),
-        flags=COMPARISON,
 
 
-use rule plot_nu_plane as plot_category_shares with:
+use rule plot_category_changes as plot_category_shares with:
     """Plot each category's share of the unique latents of either model."""
-    input:
-        categories="<results>/comparison/categories.csv",
     output:
         **figure("category_shares_{comparison}", "Categories", "shares"),
     log:
         "<results>/logs/plot_category_shares/{comparison}.log",
     localrule: True
     params:
-        **PLOT,
         **step("figures.plot_category_shares"),
-        flags=COMPARISON,
 
 
-use rule plot_nu_plane as plot_layer_sweep with:
+use rule plot_category_changes as plot_layer_sweep with:
     """Plot the direct shares of two models that are compared at several layers."""
-    input:
-        categories="<results>/comparison/categories.csv",
     output:
         **figure("layer_sweep_{pair}", "Categories", "by layer"),
     log:
         "<results>/logs/plot_layer_sweep/{pair}.log",
     localrule: True
     params:
-        **PLOT,
         **step("figures.plot_layer_sweep"),
         flags=lambda wildcards: [
             *(f"--layer={name}={layer}" for name, layer in LAYER_SWEEPS[wildcards.pair].items()),
@@ -182,7 +163,6 @@ use rule plot_nu_plane as plot_behaviour with:
         "<results>/logs/plot_behaviour/{comparison}.log",
     localrule: True
     params:
-        **PLOT,
         **step("figures.plot_behaviour"),
         flags=lambda wildcards: [
             f"--comparison={wildcards.comparison}",
@@ -201,7 +181,6 @@ use rule plot_nu_plane as plot_cause with:
         "<results>/logs/plot_cause/{comparison}.log",
     localrule: True
     params:
-        **PLOT,
         **step("figures.plot_cause"),
         flags=[],
 
@@ -216,7 +195,6 @@ use rule plot_nu_plane as plot_difference with:
         "<results>/logs/plot_difference/{comparison}.log",
     localrule: True
     params:
-        **PLOT,
         **step("figures.plot_difference"),
         flags=[],
 
@@ -231,7 +209,6 @@ use rule plot_nu_plane as plot_recovery with:
         "<results>/logs/plot_recovery/recovery.log",
     localrule: True
     params:
-        **PLOT,
         **step("figures.plot_recovery"),
         flags=flags(SETTINGS.comparison, "labeller"),
 
