@@ -62,27 +62,95 @@ def library_versions() -> dict[str, str]:
 def code_digest(module: str) -> str:
     """Return a digest of ``module`` and of all it imports from this package, transitively.
 
-    The digest is over syntax trees without docstrings, so that a comment, a blank line or a
-    ``touch`` changes nothing. Data files that stand beside a module are not seen: a step that
-    reads one names it as an input.
+    The digest is over syntax trees without docstrings, those of attributes included, so that a
+    comment, a blank line or a ``touch`` changes nothing. Of modules named ``settings`` only those
+    definitions count that are imported, so that another step's setting changes nothing. Data files
+    that stand beside a module are not seen: a step that reads one names it as an input.
     """
     digest = hashlib.sha256()
-    for name in sorted(closure(module)):
-        digest.update(name.encode())
-        digest.update(_syntax(name).encode())
+    for part in sorted(_parts(module)):
+        digest.update(" ".join(part).encode())
+        for node in _nodes(part):
+            digest.update(ast.dump(node).encode())
     return digest.hexdigest()[:16]
 
 
 def closure(module: str) -> frozenset[str]:
     """Return the names of ``module`` and of the in-package modules that it needs."""
-    found: set[str] = set()
-    waiting = [module]
+    return frozenset(name for name, _ in _parts(module))
+
+
+Part = tuple[str, str]
+"""A module, and a definition in it; an empty name means all of the module."""
+
+
+def _parts(module: str) -> frozenset[Part]:
+    """Return ``module`` and all that it needs from this package."""
+    parts: set[Part] = set()
+    waiting: list[Part] = [(module, "")]
     while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting.extend(_imports(name))
-    return frozenset(found)
+        part = waiting.pop()
+        if part not in parts:
+            parts.add(part)
+            waiting.extend(_needs(part))
+    return frozenset(parts)
+
+
+@cache
+def _needs(part: Part) -> frozenset[Part]:
+    """Return what a part needs: its imports, or the definitions and imports that it uses."""
+    module, name = part
+    nodes = [node for top in _nodes(part) for node in ast.walk(top)]
+    needed = {found for node in nodes for found in _imported(node).values()}
+    if name:
+        tree = _tree(_source(module))
+        imported = {k: v for node in tree.body for k, v in _imported(node).items()}
+        used = {node.id for node in nodes if isinstance(node, ast.Name)}
+        needed |= {imported[key] for key in used & imported.keys()}
+        needed |= {(module, key) for key in used & _definitions(module).keys() - {name}}
+    parents = {found.rpartition(".")[0] for found, _ in needed}
+    return frozenset(needed | {(parent, "") for parent in parents if _is_module(parent)})
+
+
+def _imported(node: ast.AST) -> dict[str, Part]:
+    """Return what an import statement takes from this package, by the name that it gives it."""
+    if isinstance(node, ast.Import):
+        names = {alias.asname or alias.name: alias.name for alias in node.names}
+        return {key: (name, "") for key, name in names.items() if _is_module(name)}
+    if not isinstance(node, ast.ImportFrom) or node.level or not _is_module(node.module or ""):
+        return {}
+    source, found = str(node.module), dict[str, Part]()
+    for alias in node.names:
+        inner = f"{source}.{alias.name}"
+        if _is_module(inner):
+            found[alias.asname or alias.name] = (inner, "")
+        else:
+            chosen = alias.name if source.endswith(".settings") else ""
+            found[alias.asname or alias.name] = (source, chosen)
+    return found
+
+
+@cache
+def _definitions(module: str) -> dict[str, list[ast.stmt]]:
+    """Return the statements at the top of a module that give each name its meaning."""
+    found: dict[str, list[ast.stmt]] = {}
+    for node in _tree(_source(module)).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names = [node.name]
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.asname or alias.name for alias in node.names]
+        else:
+            stored = (n for n in ast.walk(node) if isinstance(n, ast.Name))
+            names = [n.id for n in stored if isinstance(n.ctx, ast.Store)]
+        for name in names:
+            found.setdefault(name, []).append(node)
+    return found
+
+
+def _nodes(part: Part) -> list[ast.stmt] | list[ast.Module]:
+    """Return the syntax of a part."""
+    module, name = part
+    return _definitions(module).get(name, []) if name else [_tree(_source(module))]
 
 
 def _source(module: str) -> Path:
@@ -95,29 +163,15 @@ def _is_module(name: str) -> bool:
 
 
 @cache
-def _tree(module: str) -> ast.Module:
-    return ast.parse(_source(module).read_text(encoding="utf-8"))
-
-
-@cache
-def _imports(module: str) -> frozenset[str]:
-    found: set[str] = set()
-    for node in ast.walk(_tree(module)):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found.add(node.module)
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
-    parents = {name.rsplit(".", 1)[0] for name in found if "." in name}
-    return frozenset(name for name in found | parents if _is_module(name))
-
-
-@cache
-def _syntax(module: str) -> str:
-    tree = _tree(module)
+def _tree(path: Path) -> ast.Module:
+    """Return a file's syntax without docstrings, of which bare strings are the only form."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        if isinstance(
-            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        ) and (ast.get_docstring(node, clean=False) is not None):
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [child for child in node.body if not _is_text(child)] or [ast.Pass()]
+    return tree
+
+
+def _is_text(node: ast.stmt) -> bool:
+    value = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
