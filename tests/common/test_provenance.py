@@ -65,7 +65,7 @@ def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
 
     def forget() -> None:
-        for function in ("code_digest", "_needs", "_definitions", "_tree"):
+        for function in ("code_digest", "_needs", "_definitions", "_syntax", "_tree"):
             getattr(provenance, function).cache_clear()
 
     def replace(name: str, old: str, new: str) -> None:
@@ -111,6 +111,7 @@ def test_what_a_step_uses_changes_its_digest(edit: Edit, file: str, old: str, ne
         ("fit/settings.py", "n: Count = 1", "n: Count = 2"),  # another step's setting
         ("fit/settings.py", "class Other", "class New(Settings):\n    m: int = 1\n\nclass Other"),
         ("common/settings.py", "Share = float", "Share = float\nName = str"),
+        ("fit/settings.py", "import Count,", "import Count, Name,"),  # for another step's setting
     ],
 )
 def test_nothing_else_does(edit: Edit, file: str, old: str, new: str) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import sys
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -70,8 +71,7 @@ def code_digest(module: str) -> str:
     digest = hashlib.sha256()
     for part in sorted(_parts(module)):
         digest.update(" ".join(part).encode())
-        for node in _nodes(part):
-            digest.update(ast.dump(node).encode())
+        digest.update(_syntax(part).encode())
     return digest.hexdigest()[:16]
 
 
@@ -100,14 +100,14 @@ def _parts(module: str) -> frozenset[Part]:
 def _needs(part: Part) -> frozenset[Part]:
     """Return what a part needs: its imports, or the definitions and imports that it uses."""
     module, name = part
-    nodes = [node for top in _nodes(part) for node in ast.walk(top)]
-    needed = {found for node in nodes for found in _imported(node).values()}
+    tops = _nodes(part)
+    statements = [*tops, *(inner for top in tops for inner in _statements(top))]
+    needed = {found for node in statements for found in _imported(node).values()}
     if name:
-        tree = _tree(_source(module))
-        imported = {k: v for node in tree.body for k, v in _imported(node).items()}
-        used = {node.id for node in nodes if isinstance(node, ast.Name)}
-        needed |= {imported[key] for key in used & imported.keys()}
-        needed |= {(module, key) for key in used & _definitions(module).keys() - {name}}
+        used = {n.id for top in tops for n in ast.walk(top) if isinstance(n, ast.Name)} | {name}
+        imports = (_imported(node) for node in _tree(_source(module)).body)
+        needed |= {part for taken in imports for key, part in taken.items() if key in used}
+        needed |= {(module, key) for key in used & _definitions(module).keys()}
     parents = {found.rpartition(".")[0] for found, _ in needed}
     return frozenset(needed | {(parent, "") for parent in parents if _is_module(parent)})
 
@@ -132,13 +132,11 @@ def _imported(node: ast.AST) -> dict[str, Part]:
 
 @cache
 def _definitions(module: str) -> dict[str, list[ast.stmt]]:
-    """Return the statements at the top of a module that give each name its meaning."""
+    """Return the statements of a module that define its names, imports aside."""
     found: dict[str, list[ast.stmt]] = {}
     for node in _tree(_source(module)).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             names = [node.name]
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names = [alias.asname or alias.name for alias in node.names]
         else:
             stored = (n for n in ast.walk(node) if isinstance(n, ast.Name))
             names = [n.id for n in stored if isinstance(n.ctx, ast.Store)]
@@ -147,7 +145,7 @@ def _definitions(module: str) -> dict[str, list[ast.stmt]]:
     return found
 
 
-def _nodes(part: Part) -> list[ast.stmt] | list[ast.Module]:
+def _nodes(part: Part) -> Sequence[ast.AST]:
     """Return the syntax of a part."""
     module, name = part
     return _definitions(module).get(name, []) if name else [_tree(_source(module))]
@@ -163,10 +161,24 @@ def _is_module(name: str) -> bool:
 
 
 @cache
+def _syntax(part: Part) -> str:
+    """Return the syntax of a part as text."""
+    return "\n".join(map(ast.dump, _nodes(part)))
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the statements within a module or statement, with handlers and cases."""
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for child in getattr(node, field, ()):
+            yield child
+            yield from _statements(child)
+
+
+@cache
 def _tree(path: Path) -> ast.Module:
     """Return a file's syntax without docstrings, of which bare strings are the only form."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
+    for node in [tree, *_statements(tree)]:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [child for child in node.body if not _is_text(child)] or [ast.Pass()]
     return tree
