@@ -24,8 +24,13 @@ if WORKER:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put whole runs first, so that short tests fill idle cores at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("workflow") is None)
+    """Put whole runs and lint first, so that short tests fill idle cores at the end."""
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("workflow") is None
+            and not item.nodeid.startswith("tests/workflow/")
+        )
+    )
 
 
 @pytest.fixture(scope="session")
