@@ -96,3 +96,12 @@ def test_help_describes_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "Do something." in text
     assert all(words in text for words in ("latents per token", "what to do it to", "--output"))
+
+
+def test_a_positional_parameter_has_no_flag() -> None:
+    def show(files: list[Path], /, *, check: bool = False) -> None:
+        called.append((files, check))
+
+    called.clear()
+    assert cli.command(show)(["a", "b", "--check"]) == 0
+    assert called == [([Path("a"), Path("b")], True)]

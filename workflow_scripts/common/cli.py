@@ -110,7 +110,8 @@ def command(step: Callable[..., None]) -> Callable[..., int]:
 
     The flags follow from the function's annotations: a parameter that is a group of settings gives
     a flag for each of its fields, with the group's default and description; a list takes several
-    values, a mapping takes JSON. The function's docstring describes its other parameters.
+    values, a mapping takes JSON; a positional-only parameter has no flag. The function's docstring
+    describes its other parameters.
     """
 
     def main(argv: Sequence[str] | None = None) -> int:
@@ -167,11 +168,13 @@ def _flattened(step: Callable[..., None]) -> Callable[..., None]:
             hint = Annotated[hint, Parameter(name="*")]
         elif get_origin(hint) is dict:
             hint = Annotated[hint, Parameter(converter=_json, n_tokens=1, accepts_keys=False)]
-        kind = inspect.Parameter.KEYWORD_ONLY
+        kind = parameter.kind
+        if kind is not inspect.Parameter.POSITIONAL_ONLY:
+            kind = inspect.Parameter.KEYWORD_ONLY
         parameters.append(parameter.replace(annotation=hint, default=default, kind=kind))
 
-    def flattened(**arguments: Any) -> None:
-        step(**arguments)
+    def flattened(*arguments: Any, **flags: Any) -> None:
+        step(*arguments, **flags)
 
     flattened.__doc__ = step.__doc__ or inspect.getdoc(inspect.getmodule(step))
     flattened.__annotations__ = {p.name: p.annotation for p in parameters}

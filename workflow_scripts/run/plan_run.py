@@ -7,13 +7,12 @@ LLM, room on the disk. What lies in the store already is not to be made again.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from workflow_scripts.autointerp.llm.cost import OUTPUT_TOKENS, Price
 from workflow_scripts.common import cli
@@ -336,12 +335,18 @@ def saving(config: Config, less: Config) -> str:
     return f"{human(room[0] - room[1])} and {told}" if room[0] > room[1] else told
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the plan of a run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--settings", type=json.loads, required=True, help="JSON of all settings")
-    arguments = parser.parse_args(argv)
-    return cli.guarded(lambda: print(describe(Config.model_validate(arguments.settings))))
+def plan_run(settings: dict[str, Any]) -> None:
+    """Print the plan of a run.
+
+    Parameters
+    ----------
+    settings
+        all settings of the run
+    """
+    print(describe(Config.model_validate(settings)))
+
+
+main = cli.command(plan_run)
 
 
 if __name__ == "__main__":

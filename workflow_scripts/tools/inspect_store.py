@@ -6,9 +6,8 @@ from. Ends with 2 and a sentence where the file is truncated, damaged, foreign o
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,18 +50,20 @@ def inspect_store(path: Path) -> Iterator[str]:
         yield f"  {name}: {value if isinstance(value, str) else json.dumps(value, sort_keys=True)}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and inspect."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", type=Path, nargs="+", help="dumps (HDF5)")
-    arguments = parser.parse_args(argv)
+def inspect_stores(files: list[Path], /) -> None:
+    """Print what dumps hold, after comparing every byte of their rows with its checksum.
 
-    def run() -> None:
-        for path in arguments.file:
-            for line in inspect_store(path):
-                print(line, flush=True)
+    Parameters
+    ----------
+    files
+        dumps (HDF5)
+    """
+    for path in files:
+        for line in inspect_store(path):
+            print(line, flush=True)
 
-    return cli.guarded(run)
+
+main = cli.command(inspect_stores)
 
 
 if __name__ == "__main__":

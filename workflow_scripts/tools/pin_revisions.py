@@ -7,9 +7,8 @@ written: each revision is looked up, and one that the hub does not have is told.
 
 from __future__ import annotations
 
-import argparse
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,8 +81,16 @@ def commit_of(pin: Pin) -> str:
     return str(found.sha)
 
 
-def pin_revisions(config: Path, check: bool) -> None:
-    """Write commits in place of revisions that may change; with ``check``, look all of them up."""
+def pin_revisions(config: Path, /, *, check: bool = False) -> None:
+    """Write commits in place of revisions that may change.
+
+    Parameters
+    ----------
+    config
+        config file (YAML)
+    check
+        write nothing, look up every revision
+    """
     text = cli.existing_file(str(config)).read_text(encoding="utf-8")
     try:
         found = pins(text)
@@ -103,13 +110,7 @@ def pin_revisions(config: Path, check: bool) -> None:
     print(f"{config}: {len(commits)} of {len(found)} revisions written, the others were commits")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and pin."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--check", action="store_true", help="write nothing, look up everything")
-    a = parser.parse_args(argv)
-    return cli.guarded(lambda: pin_revisions(a.config, a.check))
+main = cli.command(pin_revisions)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,24 @@
-"""Print what a run found, and where its report is: its last lines."""
+"""Print the answer of a run and the path of its report: the last lines of a run."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 from workflow_scripts.common import cli, files
 
 
-def print_answer(results: Path) -> None:
+def print_answer(results: Path, /) -> None:
     """Print the run's sentence and, where it has one, the path of its report.
 
     Raises
     ------
     UserError
         If the run has no answer yet.
+
+    Parameters
+    ----------
+    results
+        folder of the run, results/<run>
     """
     print(files.read_json(results / "comparison" / "answer.json")["sentence"])
     report = results / "report" / "index.html"
@@ -23,12 +26,7 @@ def print_answer(results: Path) -> None:
         print(f"report: {report}", flush=True)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=Path, help="results/<run>")
-    arguments = parser.parse_args(argv)
-    return cli.guarded(lambda: print_answer(arguments.results))
+main = cli.command(print_answer)
 
 
 if __name__ == "__main__":
