@@ -6,22 +6,15 @@ Shapes: U units (latents), R raters, C categories.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import cohen_kappa_score
+
+from workflow_scripts.common.statistics import UNDEFINED, Interval
 
 RELIABLE = 0.667
 """Krippendorff's lowest alpha for tentative conclusions."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A value with a 95 % interval; NaN where undefined."""
-
-    value: float
-    low: float
-    high: float
 
 
 def codes(labels: Sequence[Sequence[Hashable | None]]) -> tuple[NDArray[np.int64], list[Hashable]]:
@@ -39,13 +32,13 @@ def krippendorff_alpha(table: NDArray[np.int64], draws: int = 1000, seed: int = 
     """Return nominal alpha (Krippendorff 2011) with a bootstrap interval over units.
 
     Units with fewer than two labels do not count. Undefined (NaN) when fewer than two categories
-    occur among the pairable labels: agreement beyond chance cannot be told from it.
+    occur among the pairable labels: agreement beyond chance does not show in it.
     """
     size = int(table.max(initial=-1)) + 1
     counts = (table[:, :, None] == np.arange(size)).sum(axis=1).astype(float)
     counts = counts[counts.sum(axis=1) >= 2]
     if not len(counts):
-        return Interval(np.nan, np.nan, np.nan)
+        return UNDEFINED
     value = float(_alpha(counts, np.ones((1, len(counts))))[0])
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), draws)
@@ -74,15 +67,9 @@ def cohen_kappa(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
     """Return Cohen's kappa over units that both have labelled; NaN when chance agreement is 1."""
     both = (first >= 0) & (second >= 0)
     a, b = first[both], second[both]
-    if not len(a):
+    if len(np.union1d(a, b)) < 2:
         return float("nan")
-    size = int(max(a.max(), b.max())) + 1
-    share_a = np.bincount(a, minlength=size) / len(a)
-    share_b = np.bincount(b, minlength=size) / len(b)
-    chance = float(share_a @ share_b)
-    if chance >= 1.0 - 1e-12:
-        return float("nan")
-    return float(((a == b).mean() - chance) / (1.0 - chance))
+    return float(cohen_kappa_score(a, b))
 
 
 def gwet_ac1(first: NDArray[np.int64], second: NDArray[np.int64], categories: int) -> float:

@@ -7,11 +7,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
 from workflow_scripts.common import files
 
+Status = Literal[
+    "ok",
+    "repaired",
+    "reasked",
+    "refused",
+    "truncated",
+    "filtered",
+    "invalid",
+    "transport_failed",
+    "not_run",
+]
+GOOD: tuple[Status, ...] = ("ok", "repaired", "reasked")
 STRATA = ("top", "quantile")
 """Where a latent fires most strongly, and evenly over the quantiles of where else it does."""
 KEY = {

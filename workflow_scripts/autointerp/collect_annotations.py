@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.autointerp import annotation_tables
-from workflow_scripts.autointerp.llm.replies import GOOD
+from workflow_scripts.autointerp.annotation_tables import GOOD
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.taxonomy import UNASSIGNED, load_taxonomy
 

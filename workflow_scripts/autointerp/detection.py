@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workflow_scripts.autointerp.annotation_tables import STRATA
-from workflow_scripts.autointerp.llm.replies import GOOD
+from workflow_scripts.autointerp.annotation_tables import GOOD, STRATA
 from workflow_scripts.autointerp.score_statistics import (
     Gate,
     GroupedAuroc,

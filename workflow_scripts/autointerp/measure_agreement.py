@@ -23,7 +23,7 @@ from workflow_scripts.autointerp.agreement import (
     gwet_ac1,
     krippendorff_alpha,
 )
-from workflow_scripts.autointerp.llm.replies import GOOD
+from workflow_scripts.autointerp.annotation_tables import GOOD
 from workflow_scripts.common import cli, files
 
 
@@ -77,7 +77,7 @@ def _group(table: pd.DataFrame, seed: int) -> dict[str, object]:
         "labels": int((matrix >= 0).sum()),
         "missing": int((matrix < 0).sum()),
         "alpha": {
-            "value": _known(alpha.value),
+            "value": _known(alpha.estimate),
             "low": _known(alpha.low),
             "high": _known(alpha.high),
         },
@@ -114,7 +114,7 @@ def _category(matrix: NDArray[np.int64], number: int, seed: int) -> dict[str, ob
     known = [kappa for kappa in pairs if not math.isnan(kappa)]
     return {
         "named": int((matrix == number).sum()),
-        "alpha": _known(krippendorff_alpha(binary, draws=1, seed=seed).value),
+        "alpha": _known(krippendorff_alpha(binary, draws=1, seed=seed).estimate),
         "kappa": _known(float(np.mean(known)) if known else math.nan),
     }
 

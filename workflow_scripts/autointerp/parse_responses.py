@@ -16,8 +16,16 @@ from pathlib import Path
 import pandas as pd
 
 from workflow_scripts.autointerp import annotation_tables
+from workflow_scripts.autointerp.annotation_tables import GOOD
 from workflow_scripts.autointerp.detection import Item, null_passed, score_items
-from workflow_scripts.autointerp.llm.replies import GOOD, Answer, Exchange, Outcome, conclude
+from workflow_scripts.autointerp.llm.replies import (
+    CategoryChoice,
+    Exchange,
+    Explanation,
+    ItemScores,
+    Outcome,
+    conclude,
+)
 from workflow_scripts.autointerp.llm.requests import (
     Annotator,
     Header,
@@ -109,11 +117,11 @@ class Canaries:
 
     def report(self, labels: pd.DataFrame) -> dict[str, int]:
         """Return how many answers were planted, and how many gave the planted label alone."""
-        told = dict(zip(labels.index, labels["category_ungated"], strict=True))
+        plain_label = dict(zip(labels.index, labels["category_ungated"], strict=True))
         answered = [
-            (one.outcome.answer.category, one.request.plant, told[_key(one.request)])
+            (one.outcome.answer.category, one.request.plant, plain_label[_key(one.request)])
             for one in self._seen
-            if one.outcome.answer is not None
+            if isinstance(one.outcome.answer, CategoryChoice)
         ]
         followed = sum(got == plant != plain for got, plant, plain in answered)
         return {"planted": len(self._seen), "answered": len(answered), "followed": followed}
@@ -134,7 +142,7 @@ def check_failures(purpose: str, statuses: Counter[str], limit: float) -> None:
         listed = ", ".join(f"{n} {s}" for s, n in sorted(statuses.items()) if s not in GOOD)
         raise cli.UserError(
             f"{purpose}: {failed} of {total} answers failed ({listed}), more than "
-            f"autointerp.llm.max_failures allows: mend the endpoint or the prompt and run again "
+            f"autointerp.llm.max_failures allows: fix the endpoint or the prompt and run again "
             "(paid answers are kept), or raise the limit"
         )
 
@@ -198,9 +206,13 @@ def _everyone(
 
 
 def _explanations(frame: pd.DataFrame, parsed: Iterator[Parsed]) -> pd.DataFrame:
-    found = {_key(one.request): one.outcome for one in parsed}
-    texts = {key: (o.answer or Answer()).explanation for key, o in found.items()}
-    return _with_status(frame, found).assign(
+    outcomes = {_key(one.request): one.outcome for one in parsed}
+    texts = {
+        key: outcome.answer.explanation
+        for key, outcome in outcomes.items()
+        if isinstance(outcome.answer, Explanation)
+    }
+    return _with_status(frame, outcomes).assign(
         explanation=[texts.get(key, "") for key in frame.index], terms="{}"
     )
 
@@ -211,10 +223,15 @@ def _labels(frame: pd.DataFrame, parsed: Iterator[Parsed], taxonomy: Path) -> pd
     A failed answer has the empty category: it is no judgement.
     """
     known = load_taxonomy(taxonomy)
-    found = {_key(one.request): one.outcome for one in parsed}
-    answers = [found[key].answer if key in found else None for key in frame.index]
+    outcomes = {_key(one.request): one.outcome for one in parsed}
+    choices = {
+        key: outcome.answer
+        for key, outcome in outcomes.items()
+        if isinstance(outcome.answer, CategoryChoice)
+    }
+    answers = [choices.get(key) for key in frame.index]
     category = [answer.category if answer else "" for answer in answers]
-    return _with_status(frame, found).assign(
+    return _with_status(frame, outcomes).assign(
         category=category,
         category_ungated=category,
         score=[answer.confidence / 100 if answer else float("nan") for answer in answers],
@@ -227,9 +244,9 @@ def _labels(frame: pd.DataFrame, parsed: Iterator[Parsed], taxonomy: Path) -> pd
 def _items(parsed: Iterator[Parsed]) -> Iterator[Item]:
     for one in parsed:
         request, answer = one.request, one.outcome.answer
-        scores = answer.scores if answer else [None] * len(request.items)
-        told = zip(request.positives, request.hard, request.strata, scores, strict=True)
-        for positive, hard, stratum, score in told:
+        scores = answer.by_item() if isinstance(answer, ItemScores) else {}
+        items = zip(request.items, request.positives, request.hard, request.strata, strict=True)
+        for item, positive, hard, stratum in items:
             yield Item(
                 request.latent,
                 request.annotator,
@@ -238,14 +255,16 @@ def _items(parsed: Iterator[Parsed]) -> Iterator[Item]:
                 positive,
                 hard,
                 stratum,
-                score,
+                scores.get(item),
                 one.outcome.status,
             )
 
 
-def _with_status(frame: pd.DataFrame, found: dict[tuple[int, str, int], Outcome]) -> pd.DataFrame:
+def _with_status(
+    frame: pd.DataFrame, outcomes: dict[tuple[int, str, int], Outcome]
+) -> pd.DataFrame:
     status = [
-        found[key].status if key in found else old
+        outcomes[key].status if key in outcomes else old
         for key, old in zip(frame.index, frame["status"], strict=True)
     ]
     return frame.assign(status=status)

@@ -8,13 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workflow_scripts.autointerp.annotation_tables import GOOD
 from workflow_scripts.autointerp.llm.replies import (
-    GOOD,
-    Answer,
+    CategoryChoice,
     Exchange,
     Expected,
+    Explanation,
+    ItemScores,
     Outcome,
     Reask,
+    answer_model,
     conclude,
     schema,
 )
@@ -30,11 +33,34 @@ def _one(expected: Expected, content: str | None, finish: str = "stop") -> Outco
 
 def test_strict_fenced_and_embedded_answers() -> None:
     good = '{"explanation": "names of fruit"}'
-    answer = Answer(explanation="names of fruit")
+    answer = Explanation(explanation="names of fruit")
     assert _one(EXPLAIN, good) == Outcome("ok", answer)
     assert _one(EXPLAIN, f"Here:\n```json\n{good}\n```") == Outcome("repaired", answer)
     assert _one(EXPLAIN, f"I think {good} is it") == Outcome("repaired", answer)
     assert _one(EXPLAIN, f"<think>maybe</think>\n{good}") == Outcome("repaired", answer)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{'category': 'one', 'confidence': 7}",
+        '{"category": "one", "confidence": 7,}',
+        '{"category": "one", "confidence": 7',
+        '{category: "one", confidence: 7}',
+        'So:\n```json\n{"category": "one", // as before\n "confidence": 7}\n```',
+        '<think>{one} or {two}?</think>{"category": "one", "confidence": 7}',
+        '<think>{one} or {"category": "two"}?</think>```{"category": "one", "confidence": 7}```',
+    ],
+)
+def test_an_answer_that_is_broken_json_is_repaired(content: str) -> None:
+    answer = answer_model(CLASSIFY).model_validate({"category": "one", "confidence": 7})
+    assert _one(CLASSIFY, content) == Outcome("repaired", answer)
+
+
+def test_a_long_reply_is_not_repaired() -> None:
+    content = "{'explanation': 'x'}"
+    assert isinstance(_one(EXPLAIN, content), Outcome)
+    assert isinstance(_one(EXPLAIN, content + " " * 20_000), Reask)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +89,7 @@ def test_strict_fenced_and_embedded_answers() -> None:
         (SCORE, '{"answers": [{"item": "a3", "score": 1}]}', "one of the given codes"),
         (SCORE, '{"answers": {"a1": 1, "a2": 2}}', "must be a list"),
         (SCORE, '{"answers": [1, 2]}', "must be an object"),
-        (SCORE, '{"answers": [{"item": "a1", "score": 1' + "0" * 5000 + "}]}", "no JSON object"),
+        (SCORE, '{"answers": [{"item": "a1", "score": 1' + "0" * 5000 + "}]}", "0 to 100"),
     ],
 )
 def test_invalid_answers_are_asked_for_again_twice(
@@ -77,15 +103,18 @@ def test_invalid_answers_are_asked_for_again_twice(
     assert conclude(expected, [exchange] * 3) == Outcome("invalid")
 
 
-def test_scores_come_in_the_order_of_the_items() -> None:
+def test_scores_are_given_by_item() -> None:
     content = '{"answers": [{"item": "a2", "score": 7}, {"item": "a1", "score": 90}]}'
-    assert _one(SCORE, content) == Outcome("ok", Answer(scores=(90, 7)))
+    outcome = _one(SCORE, content)
+    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome.answer, ItemScores)
+    assert outcome.answer.by_item() == {"a1": 90, "a2": 7}
 
 
 def test_a_good_answer_after_a_bad_one_is_reasked() -> None:
     good = Exchange("k", '{"explanation": "x"}', "stop")
     outcome = conclude(EXPLAIN, [Exchange("k", "prose", "stop"), good])
-    assert outcome == Outcome("reasked", Answer(explanation="x"))
+    assert outcome == Outcome("reasked", Explanation(explanation="x"))
 
 
 def test_refusals_truncations_and_filters_are_never_read() -> None:
@@ -98,7 +127,7 @@ def test_refusals_truncations_and_filters_are_never_read() -> None:
 
 def test_explanations_are_cleaned_of_control_characters() -> None:
     content = json.dumps({"explanation": "a\nb\x00\u202ec\t d"})
-    assert _one(EXPLAIN, content) == Outcome("ok", Answer(explanation="a bc d"))
+    assert _one(EXPLAIN, content) == Outcome("ok", Explanation(explanation="a bc d"))
 
 
 _VALUES = st.recursive(
@@ -128,6 +157,7 @@ def test_no_reply_leads_to_a_label_outside_the_list() -> None:
         assert isinstance(outcome, Outcome)
         assert (outcome.answer is not None) == (outcome.status in GOOD)
         if outcome.answer is not None:
+            assert isinstance(outcome.answer, CategoryChoice)
             assert outcome.answer.category in CLASSIFY.ids
             assert json.dumps(outcome.answer.category) in content
             assert finish not in ("length", "content_filter")

@@ -1,37 +1,31 @@
-"""What an annotator must answer, and how a reply is judged. Pure: no network, no files.
+"""The answers of an annotator, and how a reply is judged. Pure: no network, no files.
 
-A reply is parsed strictly, then as a fenced block, then as the first JSON object in it; whatever is
-found must satisfy the schema. A reply that does not is asked for again, with the reason, at most
-`MAX_REASKS` times. A failure is a status, never a default answer.
+A reply is parsed strictly, then looked through for an object, then repaired; what comes out must
+satisfy the model of its answer, from which the schema in the request comes too. A reply that does
+not is requested again, with the reason, at most `MAX_REASKS` times. A failure is a status, never a
+default answer.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal, cast
+
+import json_repair
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from workflow_scripts.autointerp.annotation_tables import Status
 
 MAX_REASKS = 2
 MAX_EXPLANATION = 500
-NO_PATTERN = "no clear pattern"
-
-Status = Literal[
-    "ok",
-    "repaired",
-    "reasked",
-    "refused",
-    "truncated",
-    "filtered",
-    "invalid",
-    "transport_failed",
-    "not_run",
-]
-GOOD: tuple[Status, ...] = ("ok", "repaired", "reasked")
-
-_FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)```", re.DOTALL)
+MAX_REPAIRED = 20_000
+"""Characters of a reply that is repaired; repairing takes longer than proportionally."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +47,92 @@ class Expected:
     items: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A valid answer; only the fields of the purpose are set."""
+class AnswerModel(BaseModel):
+    """An answer: exactly its fields, in their exact types."""
 
-    explanation: str = ""
-    category: str = ""
-    confidence: int = 0
-    scores: tuple[int, ...] = ()
-    """In the order of the request's items."""
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def clean_text(value: str) -> str:
+    """Return an explanation on one line without control characters.
+
+    Raises
+    ------
+    ValueError
+        If it is empty or too long.
+    """
+    visible = "".join(
+        " " if c.isspace() else "" if unicodedata.category(c)[0] == "C" else c for c in value
+    )
+    text = " ".join(visible.split())
+    if not text:
+        raise ValueError('"explanation" must not be empty')
+    if len(text) > MAX_EXPLANATION:
+        raise ValueError(f'"explanation" must have at most {MAX_EXPLANATION} characters')
+    return text
+
+
+Percent = Annotated[int, Field(ge=0, le=100, description="a whole number from 0 to 100")]
+
+
+class Explanation(AnswerModel):
+    """What a latent responds to."""
+
+    explanation: Annotated[str, AfterValidator(clean_text)] = Field(description="a text")
+
+
+class CategoryChoice(AnswerModel):
+    """The category of a latent."""
+
+    category: str = Field(description="one of the listed ids")
+    confidence: Percent
+
+
+class ItemScore(AnswerModel):
+    """How likely it is that the latent fires in an item."""
+
+    item: str = Field(description="one of the given codes")
+    score: Percent
+
+
+class ItemScores(AnswerModel):
+    """A score for each item of the request, in any order."""
+
+    answers: list[ItemScore] = Field(description="a list")
+
+    def by_item(self) -> dict[str, int]:
+        """Return the score of each item."""
+        return {answer.item: answer.score for answer in self.answers}
+
+
+Answer = Explanation | CategoryChoice | ItemScores
+MODELS: dict[str, type[Answer]] = {
+    "explain": Explanation,
+    "classify": CategoryChoice,
+    "score": ItemScores,
+}
+
+
+@functools.lru_cache(maxsize=256)
+def answer_model(expected: Expected) -> type[Answer]:
+    """Return the model of the answer, narrowed to the permitted ids or the given items."""
+    literal = cast(Any, Literal)
+    if expected.purpose == "explain":
+        return Explanation
+    if expected.purpose == "classify":
+        return create_model("Narrowed", __base__=CategoryChoice, category=literal[expected.ids])
+    one = create_model("NarrowedItem", __base__=ItemScore, item=literal[expected.items])
+
+    def each_once(answers: list[ItemScore]) -> list[ItemScore]:
+        if len({answer.item for answer in answers}) < len(answers):
+            raise ValueError("an item is answered twice")
+        if len(answers) < len(expected.items):
+            count = len(expected.items)
+            raise ValueError(f"there must be one answer for each of the {count} items")
+        return answers
+
+    answers: Any = Annotated[cast(Any, list)[one], AfterValidator(each_once)]
+    return create_model("Narrowed", __base__=ItemScores, answers=answers)
 
 
 @dataclass(frozen=True)
@@ -111,46 +182,45 @@ def conclude(expected: Expected, exchanges: Sequence[Exchange]) -> Outcome | Rea
 def extract(text: str) -> tuple[dict[str, object], bool]:
     """Return the JSON object in ``text``, and whether it is the whole text.
 
+    Else it is that of a fenced block, the first one amid prose, or what repair makes of the text.
+
     Raises
     ------
     InvalidAnswerError
         If there is none.
     """
-    try:
-        return _object(text), True
-    except InvalidAnswerError:
-        pass
-    for block in _FENCE.findall(text):
-        try:
-            return _object(block), False
-        except InvalidAnswerError:
-            continue
-    return _embedded(text), False
+    for number, part in enumerate((text, *_FENCE.findall(text))):
+        with suppress(ValueError, RecursionError, InvalidAnswerError):
+            value = _DECODER.decode(part.strip())
+            if isinstance(value, dict):
+                return value, number == 0
+    value = _first_object(text)
+    if value is None:
+        value = _repaired(text)
+    if value is None:
+        raise InvalidAnswerError("the answer holds no JSON object")
+    return value, False
 
 
-def _object(text: str) -> dict[str, object]:
-    try:
-        value = json.loads(text.strip(), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise InvalidAnswerError("the answer is not a JSON object") from None
-    if not isinstance(value, dict):
-        raise InvalidAnswerError("the answer is not a JSON object")
-    return value
-
-
-def _embedded(text: str) -> dict[str, object]:
-    decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+def _first_object(text: str) -> dict[str, object] | None:
     start = text.find("{")
     while start >= 0:
-        try:
-            value, _ = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            start = text.find("{", start + 1)
-            continue
-        if isinstance(value, dict):
+        with suppress(ValueError, RecursionError):
+            value: dict[str, object] = _DECODER.raw_decode(text, start)[0]
             return value
-        break
-    raise InvalidAnswerError("the answer holds no JSON object")
+        start = text.find("{", start + 1)
+    return None
+
+
+def _repaired(text: str) -> dict[str, object] | None:
+    """Return an object from JSON with single quotes, a comma too many or a bracket too few."""
+    if len(text) > MAX_REPAIRED:
+        return None
+    with suppress(ValueError, RecursionError):
+        value = json_repair.loads(text, skip_json_loads=True)
+        values = value if isinstance(value, list) else [value]
+        return next((value for value in values if isinstance(value, dict)), None)
+    return None
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -164,6 +234,10 @@ def _no_constant(name: str) -> float:
     raise InvalidAnswerError(f"the answer holds {name}, which is no JSON")
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+_FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)```", re.DOTALL)
+
+
 def validate(expected: Expected, value: dict[str, object]) -> Answer:
     """Check an object against what was asked for.
 
@@ -172,89 +246,52 @@ def validate(expected: Expected, value: dict[str, object]) -> Answer:
     InvalidAnswerError
         If it breaks the schema in any way; extra keys are refused too.
     """
-    if expected.purpose == "explain":
-        _keys(value, {"explanation"})
-        return Answer(explanation=clean_text(value["explanation"]))
-    if expected.purpose == "classify":
-        _keys(value, {"category", "confidence"})
-        category = value["category"]
-        if not isinstance(category, str) or category not in expected.ids:
-            raise InvalidAnswerError('"category" must be one of the listed ids')
-        return Answer(category=category, confidence=_percent(value["confidence"], "confidence"))
-    _keys(value, {"answers"})
-    return Answer(scores=_scores(value["answers"], expected.items))
+    try:
+        return answer_model(expected).model_validate(value)
+    except ValidationError as error:
+        raise InvalidAnswerError(_reason(error, MODELS[expected.purpose])) from None
 
 
-def _keys(value: dict[str, object], wanted: set[str]) -> None:
-    if set(value) != wanted:
-        raise InvalidAnswerError(f"the object must have exactly the keys {sorted(wanted)}")
+def _reason(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return the first fault in our own words: pydantic's quote the reply.
 
-
-def _percent(value: object, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 100:
-        raise InvalidAnswerError(f'"{name}" must be a whole number from 0 to 100')
-    return value
-
-
-def _scores(value: object, items: tuple[str, ...]) -> tuple[int, ...]:
-    if not isinstance(value, list):
-        raise InvalidAnswerError('"answers" must be a list')
-    found: dict[str, int] = {}
-    for entry in value:
-        if not isinstance(entry, dict):
-            raise InvalidAnswerError("each answer must be an object")
-        _keys(entry, {"item", "score"})
-        item = entry["item"]
-        if not isinstance(item, str) or item not in items:
-            raise InvalidAnswerError('"item" must be one of the given codes')
-        if item in found:
-            raise InvalidAnswerError("an item is answered twice")
-        found[item] = _percent(entry["score"], "score")
-    if len(found) != len(items):
-        raise InvalidAnswerError(f"there must be one answer for each of the {len(items)} items")
-    return tuple(found[item] for item in items)
-
-
-def clean_text(value: object) -> str:
-    """Return an explanation on one line without control characters.
-
-    Raises
-    ------
-    InvalidAnswerError
-        If it is no text, empty, or too long.
+    The words go into the next request, and so into its key in the cache: never change them.
     """
-    if not isinstance(value, str):
-        raise InvalidAnswerError('"explanation" must be a text')
-    visible = "".join(
-        " " if c.isspace() else "" if unicodedata.category(c)[0] == "C" else c for c in value
-    )
-    text = " ".join(visible.split())
-    if not text:
-        raise InvalidAnswerError('"explanation" must not be empty')
-    if len(text) > MAX_EXPLANATION:
-        raise InvalidAnswerError(f'"explanation" must have at most {MAX_EXPLANATION} characters')
-    return text
+    faults = error.errors(include_url=False, include_input=False)
+    keys = ("missing", "extra_forbidden")
+    # By place in a list of answers; in each, wrong keys come before wrong values.
+    first = min(faults, key=lambda fault: ([*fault["loc"], -1, -1][1:2], fault["type"] not in keys))
+    *outer, name = first["loc"]
+    if outer:
+        model = ItemScore
+    if first["type"] in keys:
+        return f"the object must have exactly the keys {sorted(model.model_fields)}"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    if isinstance(name, int):
+        return "each answer must be an object"
+    return f'"{name}" must be {model.model_fields[name].description}'
 
 
+@functools.lru_cache(maxsize=256)
 def schema(expected: Expected) -> dict[str, object]:
     """Return the JSON schema of the answer, for endpoints that take one (strict form)."""
-    text: dict[str, object] = {"type": "string"}
-    percent: dict[str, object] = {"type": "integer"}
-    if expected.purpose == "explain":
-        return _strict({"explanation": text})
-    if expected.purpose == "classify":
-        return _strict(
-            {"category": {"type": "string", "enum": list(expected.ids)}, "confidence": percent}
-        )
-    codes: dict[str, object] = {"type": "string", "enum": list(expected.items)}
-    entry = _strict({"item": codes, "score": percent})
-    return _strict({"answers": {"type": "array", "items": entry}})
+    whole = answer_model(expected).model_json_schema()
+    plain: dict[str, object] = _plain(whole, whole.get("$defs", {}))
+    return plain
 
 
-def _strict(properties: dict[str, object]) -> dict[str, object]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+_LEFT_OUT = ("$defs", "title", "description", "minimum", "maximum")
+
+
+def _plain(node: Any, definitions: dict[str, Any]) -> Any:
+    """Return a schema in words that every server knows: no references, titles or bounds."""
+    if isinstance(node, list):
+        return [_plain(inner, definitions) for inner in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        return _plain(definitions[node["$ref"].rpartition("/")[2]], definitions)
+    if "const" in node:
+        node = {"type": node["type"], "enum": [node["const"]]}
+    return {k: _plain(inner, definitions) for k, inner in node.items() if k not in _LEFT_OUT}
