@@ -157,6 +157,9 @@ class Caller:
 
     async def _wait(self, waiting: Coroutine[None, None, None]) -> None:
         """Wait for it, but not beyond the stop of the run."""
+        if self.stopped is not None:
+            waiting.close()
+            raise StopRunError(self.stopped)
         task = asyncio.current_task()
         assert task is not None
         self._waiting.add(task)
