@@ -67,5 +67,5 @@ rule reproduce_paper:
     """The published study, set beside its publication; needs config/paper.yaml."""
     default_target: ASKED_FOR_PAPER
     input:
-        lambda wildcards: paper() and "<results>/report/index.html",
+        lambda wildcards: paper_of(SETTINGS) and "<results>/report/index.html",
         "<results>/paper/published.md",

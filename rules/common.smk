@@ -15,18 +15,9 @@ from workflow_scripts.run import comparisons, report_plan, store_keys
 from workflow_scripts.run.flags import Flags, as_json, flags, in_order
 from workflow_scripts.run.load import load
 from workflow_scripts.run.paths import PURPOSES, Paths, files_of
-from workflow_scripts.run.rule_parts import (
-    figure,
-    folder_of,
-    folder_of_input,
-    for_comparison,
-    for_fit,
-    named_inputs,
-    shard_number,
-    sized,
-    step,
-    untracked,
-)
+from workflow_scripts.run.rule_parts import figure, folder_of, folder_of_input, for_comparison
+from workflow_scripts.run.rule_parts import for_fit, named_inputs, paper_of, shard_number, sized
+from workflow_scripts.run.rule_parts import step, untracked
 
 try:
     SETTINGS = load(config)
@@ -117,13 +108,3 @@ def print_answer() -> None:
         shell(f"python -m workflow_scripts.tools.print_answer {RESULTS}")
     if ASKED_FOR_PAPER:
         print(f"published and measured: {RESULTS}/paper/published.md")
-
-
-def paper():
-    """Return the settings of the published study, or stop where the config has none."""
-    if SETTINGS.paper is None:
-        raise SystemExit(
-            f"error: the config of run {SETTINGS.run} has no published study: "
-            "use snakemake --configfile config/paper.yaml reproduce_paper"
-        )
-    return SETTINGS.paper

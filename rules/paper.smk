@@ -11,7 +11,7 @@ rule compare_published:
     input:
         categories="<results>/comparison/categories.csv",
         fits=files_of(PUBLISHED_FITS),
-        published=lambda wildcards: paper().published,
+        published=lambda wildcards: paper_of(SETTINGS).published,
     output:
         table="<results>/paper/published.csv",
         text="<results>/paper/published.md",
@@ -25,7 +25,7 @@ rule compare_published:
         **step("paper.compare_published"),
         run=SETTINGS.run,
         fits=in_order(PUBLISHED_FITS),
-        choice=lambda wildcards: flags(paper(), "labeller"),
+        choice=lambda wildcards: flags(paper_of(SETTINGS), "labeller"),
     shell:
         "logged {log:q} python -m {params.step} --run {params.run}"
         " --categories {input.categories:q} --published {input.published:q}"

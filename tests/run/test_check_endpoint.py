@@ -9,38 +9,45 @@ import pytest
 from tests.autointerp.conftest import SENTINEL
 from tests.autointerp.fake_server import FakeServer
 from workflow_scripts.autointerp.llm.api_key import read_key, redact
+from workflow_scripts.autointerp.settings import Connection
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.run import check_endpoint
 
-LLM = ["--annotator", "llm", "--base-url", "https://api.example.org/v1"]
+URL = "https://api.example.org/v1"
+
+
+def connection(**settings: str) -> Connection:
+    """Return an endpoint's settings."""
+    return Connection.model_validate({"base_url": URL, **settings})
 
 
 @pytest.mark.parametrize(
-    ("flags", "needle"),
+    ("settings", "needle"),
     [
-        (["--annotator", "llm", "--key-env", "NO_SUCH_KEY"], "base_url is empty"),
-        ([*LLM, "--key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY holds no key"),
-        ([*LLM, "--key-env", SENTINEL], "not the key itself"),
-        (["--annotator", "llm", "--base-url", "api.example.org"], "http://"),
-        (["--annotator", "magic"], "choose lexical or llm"),
-        ([*LLM, "--mode", "replay", "--cache", "/nonexistent/cache"], "unpack"),
+        ({"base_url": ""}, "base_url is empty"),
+        ({"key_env": "NO_SUCH_KEY"}, "NO_SUCH_KEY holds no key"),
+        ({"base_url": "api.example.org"}, "http://"),
+        ({"mode": "replay", "cache": "/nonexistent/cache"}, "unpack"),
     ],
 )
-def test_what_is_missing_is_told(
-    flags: list[str], needle: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert check_endpoint.main(flags) == 2
-    err = capsys.readouterr().err
-    assert needle in err
-    assert err.count("\n") == 1
-    assert SENTINEL not in err
+def test_what_is_missing_is_told(settings: dict[str, str], needle: str) -> None:
+    with pytest.raises(UserError, match=needle):
+        check_endpoint.check_endpoint(connection(**settings))
+
+
+def test_a_key_in_place_of_its_variable_is_refused_and_not_shown() -> None:
+    with pytest.raises(UserError, match="not the key itself") as refused:
+        read_key(SENTINEL)
+    assert SENTINEL not in str(refused.value)
 
 
 def test_what_is_there_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert check_endpoint.main(["--annotator", "lexical"]) == 0
-    assert check_endpoint.main([*LLM, "--key-env", "DIFFSCOPE_TEST_KEY"]) == 0
-    assert check_endpoint.main([*LLM, "--key-env", ""]) == 0
-    assert check_endpoint.main([*LLM, "--mode", "replay", "--cache", str(tmp_path)]) == 0
+    for settings in (
+        {"key_env": "DIFFSCOPE_TEST_KEY"},
+        {"key_env": ""},
+        {"mode": "replay", "cache": str(tmp_path)},
+    ):
+        check_endpoint.check_endpoint(connection(**settings))
     (tmp_path / "key").write_text("from-a-file\n")
     monkeypatch.setenv("FILED_KEY_FILE", str(tmp_path / "key"))
     assert read_key("FILED_KEY") == "from-a-file"

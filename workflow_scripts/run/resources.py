@@ -1,9 +1,9 @@
 """What a job asks a cluster for: memory and time as functions of the work.
 
 Estimates on the safe side, for a first attempt; a job that fails asks for twice as much each time.
-All jobs of a step ask alike, by the largest among them, since the jobs of an array share one
-request. Nothing is read but the config and the files of local models, so that a plan needs neither
-network nor data. The Snakefile uses this module; no step does.
+All jobs of a step ask alike, by the largest among them. Nothing is read but the config and the
+files of local models, so that a plan needs neither network nor data. The Snakefile uses this
+module; no step does.
 """
 
 from __future__ import annotations

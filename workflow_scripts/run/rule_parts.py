@@ -13,6 +13,7 @@ from typing import Any
 from snakemake.io import report
 
 from workflow_scripts.common.provenance import PACKAGE
+from workflow_scripts.paper.settings import Paper
 from workflow_scripts.run import resources, store_keys
 from workflow_scripts.run.flags import flags
 from workflow_scripts.run.settings import Config
@@ -78,6 +79,16 @@ def folder_of_input(file: str) -> Callable[..., str]:
 
 def _file(files: Any, name: str | int) -> str:
     return str(files[name] if isinstance(name, int) else getattr(files, name))
+
+
+def paper_of(config: Config) -> Paper:
+    """Return the settings of the published study, or stop where the config has none."""
+    if config.paper is None:
+        raise SystemExit(
+            f"error: the config of run {config.run} has no published study: "
+            "use snakemake --configfile config/paper.yaml reproduce_paper"
+        )
+    return config.paper
 
 
 def figure(name: str, category: str, label: str) -> dict[str, str]:

@@ -11,10 +11,9 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class Job:
-    """A job that has ended, or a task of an array."""
+    """A job that has ended."""
 
     id: int
-    array: int | None
     state: str
     partition: str
     gpus: int
@@ -47,7 +46,6 @@ def parse(line: str) -> Job:
     assert memory is not None, values["MinMemoryNode"]
     return Job(
         id=int(values["JobId"]),
-        array=int(values["ArrayJobId"]) if "ArrayTaskId" in values else None,
         state=values["JobState"],
         partition=values["Partition"],
         gpus=int(gpu.group(1)) if gpu else 0,

@@ -1,8 +1,8 @@
 """Faults for tests; Python runs this file at its start where PYTHONPATH names its folder.
 
 A step whose name is a file in the folder DIFFSCOPE_FAULTS fails once, in the way that the file
-says: `kill` ends it by SIGKILL, as a machine short of memory does, in the first task of an array;
-`hang` makes it sleep until its time is up.
+says: `kill` ends it by SIGKILL, as a machine short of memory does; `hang` makes it sleep until
+its time is up.
 """
 
 import contextlib
@@ -25,19 +25,11 @@ def fail_once() -> None:
     taken = fault.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         way = fault.read_text()
-        if way == "kill" and not first_of_array():
-            return
         fault.rename(taken)
         print(f"made to {way} by a test", file=sys.stderr, flush=True)
         if way == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(3600)
-
-
-def first_of_array() -> bool:
-    """Return whether this is the first of several tasks."""
-    task, first, last = (os.environ.get(f"SLURM_ARRAY_TASK_{n}") for n in ("ID", "MIN", "MAX"))
-    return task is not None and task == first != last
 
 
 fail_once()
