@@ -4,6 +4,9 @@ Reads manifests and token shards; leaves dumps in the store (a file per model, l
 shard) and a normaliser per model and layer.
 """
 
+from workflow_scripts.activations.settings import DumpNumbers, DumpSpeed, NormBound
+from workflow_scripts.common.device import Device
+
 DUMP = "results/store/{key}/{model}/{group}"
 
 
@@ -28,12 +31,12 @@ rule dump_activations:
     params:
         **step("activations.dump_activations"),
         layers=lambda wildcards: SETTINGS.layers[wildcards.group],
-        settings=flags(SETTINGS.activations, "dtype", "compute_dtype"),
-        speed=speed("batch_tokens", "device", "gpus"),
+        numbers=flags(SETTINGS.activations, DumpNumbers),
+        speed=speed(DumpSpeed, Device),
     shell:
         "HF_HUB_OFFLINE=1 logged {log:q} python -m {params.step}"
         " --model {input.model:q} --tokens {input.tokens:q} --layers {params.layers}"
-        " {params.settings:q} {params.speed:q} --threads {threads} --output {output:q}"
+        " {params.numbers:q} {params.speed:q} --threads {threads} --output {output:q}"
 
 
 rule fit_normalizer:
@@ -53,7 +56,7 @@ rule fit_normalizer:
         **SIZED,
     params:
         **step("activations.fit_normalizer"),
-        settings=flags(SETTINGS.activations, "norm_bound"),
+        settings=flags(SETTINGS.activations, NormBound),
     shell:
         "logged {log:q} python -m {params.step}"
         " --activations {input:q} --layer {wildcards.layer} {params.settings:q} --output {output:q}"

@@ -5,6 +5,8 @@ both. They lie in the store, under the digest of all that they depend on but the
 each shard goes on where the one before ended.
 """
 
+from workflow_scripts.dataset.settings import Rendering, Sampling, Splitting
+
 # Data sets of a hub are read over the network, which nodes of a cluster often lack.
 FETCHES_TEXT = any(source.kind == "huggingface" for source in SETTINGS.text.sources.values())
 TEXT = "results/store/{key}/documents"
@@ -30,18 +32,17 @@ rule sample_documents:
     params:
         **step("dataset.sample_documents"),
         sources=as_json(SETTINGS.text.model_dump(exclude_none=True)["sources"]),
-        splits=as_json(SETTINGS.text.splits.model_dump()),
+        sampling=flags(SETTINGS.text, Sampling),
         tokens=lambda wildcards: min(
             (shard_number(wildcards) + 1) * SETTINGS.text.shard_tokens, SETTINGS.text.tokens
         ),
-        sizes=flags(SETTINGS.text, "context_length", "bytes_per_token"),
         seed=SETTINGS.seed,
+        earlier=lambda wildcards, input: [f"--earlier={path}" for path in input.earlier],
         state=lambda wildcards, input: [f"--state={path}" for path in input.state],
     shell:
         "logged {log:q} python -m {params.step}"
-        " --sources {params.sources:q} --tokens {params.tokens} {params.sizes:q}"
-        " --splits {params.splits:q} --seed {params.seed}"
-        " --earlier {input.earlier:q} {params.state:q}"
+        " --sources {params.sources:q} {params.sampling:q} --tokens {params.tokens}"
+        " --seed {params.seed} {params.earlier:q} {params.state:q}"
         " --output {output.documents:q} --manifest {output.manifest:q}"
 
 
@@ -65,13 +66,15 @@ rule tokenize_documents:
         **SIZED,
     params:
         **step("dataset.tokenize_documents"),
-        tokenizers=FLAGS.manifests(store_keys.tokenizer_models(SETTINGS), "tokenizer"),
-        settings=flags(SETTINGS.text, "template", "context_length"),
+        tokenizers=in_order(
+            {model: PATHS.manifest(model) for model in store_keys.tokenizer_models(SETTINGS)}
+        ),
+        rendering=flags(SETTINGS.text, Rendering),
         tokens=lambda wildcards: store_keys.shard_tokens(SETTINGS, shard_number(wildcards)),
         previous=lambda wildcards, input: [f"--previous={path}" for path in input.previous],
     shell:
         "logged {log:q} python -m {params.step}"
-        " --documents {input.documents:q} {params.tokenizers:q} {params.settings:q}"
+        " --documents {input.documents:q} --tokenizers {params.tokenizers:q} {params.rendering:q}"
         " --tokens {params.tokens} {params.previous:q}"
         " --output {output.shard:q} --manifest {output.manifest:q}"
 
@@ -91,9 +94,9 @@ rule describe_text:
         "../envs/tables.yaml"
     params:
         **step("dataset.describe_text"),
-        splits=as_json(SETTINGS.text.splits.model_dump()),
+        splits=flags(SETTINGS.text, Splitting),
         tokens=SETTINGS.text.tokens,
     shell:
         "logged {log:q} python -m {params.step}"
-        " --documents {input.documents:q} --shards {input.shards:q} --splits {params.splits:q}"
+        " --documents {input.documents:q} --shards {input.shards:q} {params.splits:q}"
         " --tokens {params.tokens} --output {output:q}"

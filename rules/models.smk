@@ -35,11 +35,11 @@ if ORGANISMS:
         params:
             **step("models.train_organism"),
             base=lambda wildcards, input: [f"--base={input}"] if input else [],
-            lessons=lambda wildcards: FLAGS.lessons(wildcards.model),
+            training=lambda wildcards: FLAGS.lessons(wildcards.model),
             folder=folder_of(),
         shell:
             "logged {log:q} python -m {params.step}"
-            " --name {wildcards.model} {params.base:q} {params.lessons:q} --threads {threads}"
+            " --name {wildcards.model} {params.base:q} {params.training:q} --threads {threads}"
             " --output-dir {params.folder:q}"
 
 
@@ -58,11 +58,16 @@ if PLANTED_PAIRS:
             "../envs/torch.yaml"
         params:
             **step("models.tabulate_planted"),
-            lessons=as_json(comparisons.planted_lessons(SETTINGS)),
+            taught=as_json(
+                {m: comparisons.taught(SETTINGS, m) for pair in PLANTED_PAIRS for m in pair}
+            ),
+            baselines=[baseline for baseline, _ in PLANTED_PAIRS],
+            candidates=[candidate for _, candidate in PLANTED_PAIRS],
             seed=SETTINGS.organism.document_seed,
         shell:
             "logged {log:q} python -m {params.step}"
-            " --tokenizer {input.tokenizer:q} --lessons {params.lessons:q}"
+            " --tokenizer {input.tokenizer:q} --taught {params.taught:q}"
+            " --baselines {params.baselines} --candidates {params.candidates}"
             " --document-seed {params.seed} --taxonomy {input.taxonomy:q} --output {output:q}"
 
 

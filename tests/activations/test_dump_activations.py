@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,9 +19,11 @@ from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.activations import dump_activations as step
 from workflow_scripts.activations.blocks import capture, decoder_blocks, forward_to
 from workflow_scripts.activations.dump_activations import dump_activations, length_batches, pad
+from workflow_scripts.activations.settings import DumpNumbers, DumpSpeed
 from workflow_scripts.activations.store import read_norms
 from workflow_scripts.common import hdf5
 from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.device import Compute
 from workflow_scripts.dataset.shards import TokenShard
 from workflow_scripts.models.loading import load_model
 
@@ -47,6 +50,19 @@ def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture
 def tokens(tmp_path: Path) -> Path:
     return write_tokens(tmp_path / "tokens.h5", SHARD)
+
+
+def dump(
+    model: Path,
+    tokens: Path,
+    layers: list[int],
+    output: Path,
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16",
+    batch_tokens: int = 8192,
+) -> None:
+    """Run the step on the CPU."""
+    numbers, speed = DumpNumbers(dtype=dtype), DumpSpeed(batch_tokens=batch_tokens)
+    dump_activations(model, tokens, layers, numbers, speed, Compute(device="cpu"), output)
 
 
 def everything(path: Path, layer: int) -> NDArray[np.float32]:
@@ -84,7 +100,7 @@ def test_layers_equal_hidden_states(
     architecture: str, model_of: Callable[[str], Path], tokens: Path, tmp_path: Path
 ) -> None:
     manifest, output = model_of(architecture), tmp_path / "x.h5"
-    dump_activations(manifest, tokens, EVERY, output, "float32", batch_tokens=BATCH)
+    dump(manifest, tokens, EVERY, output, "float32", BATCH)
     model = load_model(manifest, torch.float32, CPU)
     for layer, h in reference(model, SHARD).items():
         np.testing.assert_array_equal(everything(output, layer), h)
@@ -98,21 +114,14 @@ def test_padded_batch_equals_single_rows(
     architecture: str, model_of: Callable[[str], Path], tokens: Path, tmp_path: Path
 ) -> None:
     for name, batch in (("padded", 10_000), ("single", 1)):
-        dump_activations(
-            model_of(architecture),
-            tokens,
-            [LAYERS],
-            tmp_path / name,
-            "float32",
-            batch_tokens=batch,
-        )
+        dump(model_of(architecture), tokens, [LAYERS], tmp_path / name, "float32", batch)
     padded, single = (everything(tmp_path / name, LAYERS) for name in ("padded", "single"))
     np.testing.assert_allclose(padded, single, rtol=1e-4, atol=1e-4)
 
 
 def test_stored_types(model_of: Callable[[str], Path], tokens: Path, tmp_path: Path) -> None:
     for dtype in ("float32", "bfloat16", "float16"):
-        dump_activations(model_of("llama"), tokens, [2], tmp_path / dtype, dtype)
+        dump(model_of("llama"), tokens, [2], tmp_path / dtype, dtype)
     exact = everything(tmp_path / "float32", 2)
     for dtype in ("bfloat16", "float16"):
         rounded = torch.from_numpy(exact).to(getattr(torch, dtype)).float().numpy()
@@ -126,7 +135,7 @@ def test_index_and_equal_bytes(
     model_of: Callable[[str], Path], tokens: Path, tmp_path: Path
 ) -> None:
     for name in ("a", "b"):
-        dump_activations(model_of("gemma2"), tokens, [1, 3], tmp_path / name)
+        dump(model_of("gemma2"), tokens, [1, 3], tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     with hdf5.open_complete(tmp_path / "a", FORMAT, VERSION) as file:
         np.testing.assert_array_equal(file["position"], SHARD.position)
@@ -154,7 +163,7 @@ def test_blocks_after_the_deepest_layer_do_not_run(model_of: Callable[[str], Pat
 
 def test_empty_shard(model_of: Callable[[str], Path], tmp_path: Path) -> None:
     write_tokens(tmp_path / "tokens.h5", token_shard([]))
-    dump_activations(model_of("llama"), tmp_path / "tokens.h5", [1], tmp_path / "x.h5")
+    dump(model_of("llama"), tmp_path / "tokens.h5", [1], tmp_path / "x.h5")
     assert everything(tmp_path / "x.h5", 1).shape == (0, 16)
 
 
@@ -163,14 +172,17 @@ def test_layer_that_the_model_lacks(
     layer: int, model_of: Callable[[str], Path], tokens: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=f"model llama has layers 1 to 3, not {layer}"):
-        dump_activations(model_of("llama"), tokens, [layer], tmp_path / "x.h5")
+        dump(model_of("llama"), tokens, [layer], tmp_path / "x.h5")
 
 
 @pytest.mark.parametrize(
     ("value", "dtype"), [(float("nan"), "bfloat16"), (float("inf"), "float32"), (1e9, "float16")]
 )
 def test_values_that_cannot_be_stored(
-    value: float, dtype: str, tokens: Path, tmp_path: Path
+    value: float,
+    dtype: Literal["bfloat16", "float16", "float32"],
+    tokens: Path,
+    tmp_path: Path,
 ) -> None:
     manifest = write_model(tmp_path / "broken")
     weights = load_file(manifest.parent / "weights" / "model.safetensors")
@@ -179,7 +191,7 @@ def test_values_that_cannot_be_stored(
     save_file(weights, manifest.parent / "weights" / "model.safetensors", {"format": "pt"})
     told = f"model broken at layer 1 has activations that are not finite or too large for {dtype}"
     with pytest.raises(UserError, match=told + r".* first in document 3\d"):
-        dump_activations(manifest, tokens, [1], tmp_path / "x.h5", dtype)
+        dump(manifest, tokens, [1], tmp_path / "x.h5", dtype)
     assert not list(tmp_path.glob("*x.h5*"))
 
 
@@ -196,10 +208,10 @@ def test_a_shard_beyond_the_memory_is_written_in_stretches(
 ) -> None:
     whole, parts = tmp_path / "whole.h5", tmp_path / "parts.h5"
     manifest = model_of("gemma2")
-    dump_activations(manifest, tokens, EVERY, whole, "float32", batch_tokens=1)
+    dump(manifest, tokens, EVERY, whole, "float32", 1)
     width = everything(whole, 1).shape[1]
     monkeypatch.setattr(step, "HELD_BYTES", 24 * 4 * len(EVERY) * width)
-    dump_activations(manifest, tokens, EVERY, parts, "float32", batch_tokens=1)
+    dump(manifest, tokens, EVERY, parts, "float32", 1)
     for layer in EVERY:
         np.testing.assert_array_equal(everything(parts, layer), everything(whole, layer))
         np.testing.assert_array_equal(read_norms(parts, layer), read_norms(whole, layer))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tests.activations.synthetic import read_rows, token_shard, write_dump
 from workflow_scripts.activations import fit_normalizer as step
 from workflow_scripts.activations.fit_normalizer import fit_normalizer, main
+from workflow_scripts.activations.settings import NormBound
 from workflow_scripts.activations.store import (
     NORMALIZER_FORMAT,
     NORMALIZER_VERSION,
@@ -45,7 +46,7 @@ def two_shards(
 @pytest.mark.parametrize(("shift", "dtype"), [(0.0, "float32"), (0.5, "bfloat16")])
 def test_against_numpy(shift: float, dtype: str, tmp_path: Path) -> None:
     paths, rows = two_shards(tmp_path, shift, dtype)
-    fit_normalizer(paths, 2, 10.0, tmp_path / "n.h5")
+    fit_normalizer(paths, 2, NormBound(), tmp_path / "n.h5")
     found = Normalizer.read(tmp_path / "n.h5")
     norms = np.linalg.norm(rows.astype(np.float64), axis=1)
     bound = 10 * np.median(norms)
@@ -65,7 +66,7 @@ def test_far_from_the_origin(tmp_path: Path) -> None:
     shard = token_shard([2000], splits=["calibration"])
     h = np.random.default_rng(3).normal(3000, 1, (2000, D)).astype(np.float32)
     path = write_dump(tmp_path / "x.h5", shard, h)
-    fit_normalizer([path], 2, 10.0, tmp_path / "n.h5")
+    fit_normalizer([path], 2, NormBound(), tmp_path / "n.h5")
     assert Normalizer.read(tmp_path / "n.h5").scale == pytest.approx(
         h[1:].astype(np.float64).std(0).mean(), rel=1e-3
     )
@@ -74,11 +75,11 @@ def test_far_from_the_origin(tmp_path: Path) -> None:
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     none = write_dump(tmp_path / "fit.h5", token_shard([9]), np.ones((9, D), np.float32))
     with pytest.raises(UserError, match="the calibration split has 0 usable tokens"):
-        fit_normalizer([none], 2, 10.0, tmp_path / "n.h5")
+        fit_normalizer([none], 2, NormBound(), tmp_path / "n.h5")
     shard = token_shard([9], splits=["calibration"])
     flat = write_dump(tmp_path / "flat.h5", shard, np.ones((9, D), np.float32))
     with pytest.raises(UserError, match="does not vary"):
-        fit_normalizer([flat], 2, 10.0, tmp_path / "n.h5")
+        fit_normalizer([flat], 2, NormBound(), tmp_path / "n.h5")
     flags = ["--activations", str(flat), "--layer", "4", "--output", str(tmp_path / "n.h5")]
     assert main(flags) == 2
     assert "flat.h5 holds no layer 4" in capsys.readouterr().err
@@ -89,9 +90,9 @@ def test_rows_beyond_the_memory_give_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths, _ = two_shards(tmp_path)
-    fit_normalizer(paths, 2, 10.0, tmp_path / "whole.h5")
+    fit_normalizer(paths, 2, NormBound(), tmp_path / "whole.h5")
     monkeypatch.setattr(step, "ROWS", 37)
-    fit_normalizer(paths, 2, 10.0, tmp_path / "parts.h5")
+    fit_normalizer(paths, 2, NormBound(), tmp_path / "parts.h5")
     whole, parts = (Normalizer.read(tmp_path / f"{name}.h5") for name in ("whole", "parts"))
     np.testing.assert_allclose(parts.mean, whole.mean, rtol=1e-12, atol=1e-14)
     assert parts.scale == pytest.approx(whole.scale, rel=1e-12)

@@ -14,6 +14,7 @@ from tests.activations.synthetic import read_rows, token_shard, write_dump, writ
 from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.activations.fit_normalizer import fit_normalizer
 from workflow_scripts.activations.layout import Layer, LayerWriter
+from workflow_scripts.activations.settings import NormBound
 from workflow_scripts.activations.store import Normalizer, read_index, read_norms
 from workflow_scripts.common import hdf5
 from workflow_scripts.common.cli import UserError
@@ -71,7 +72,7 @@ def test_faulty_dump(fault: str, tmp_path: Path) -> None:
         lambda: read_rows(path, 2),
         lambda: read_norms(path, 2),
         lambda: read_index(path),
-        lambda: fit_normalizer([path], 2, 10.0, tmp_path / "n.h5"),
+        lambda: fit_normalizer([path], 2, NormBound(), tmp_path / "n.h5"),
     ):
         with pytest.raises(UserError, match=rf"x\.h5 .*{told}"):
             read()

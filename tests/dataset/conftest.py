@@ -11,8 +11,9 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from workflow_scripts.dataset.sample_documents import Budget, parse_splits, sample_documents
-from workflow_scripts.dataset.sources import parse_sources
+from workflow_scripts.common import cli
+from workflow_scripts.dataset.sample_documents import sample_documents
+from workflow_scripts.dataset.settings import Sampling, Source, Splits
 from workflow_scripts.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES, generate
 
 GEMMA = (
@@ -31,7 +32,7 @@ CHATML = (
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
     "{% endfor %}"
 )
-SPLITS = {"fit": 0.6, "calibration": 0.1, "score": 0.2, "explain": 0.1}
+SPLITS = Splits(fit=0.6, calibration=0.1, score=0.2, explain=0.1, verify=0)
 
 
 def content(category: str, index: int) -> str:
@@ -90,7 +91,7 @@ def sample(
     folder: Path,
     sources: object,
     tokens: int = 20_000,
-    splits: object = None,
+    splits: Splits = SPLITS,
     seed: int = 0,
     earlier: Sequence[Path] = (),
 ) -> Path:
@@ -100,12 +101,13 @@ def sample(
     """
     output = folder / "documents.parquet"
     sample_documents(
-        parse_sources(sources, seed),
-        Budget(tokens, 128, 3.0),
-        parse_splits(SPLITS if splits is None else splits),
+        cli.parse(json.dumps(sources), dict[str, Source], "--sources"),
+        Sampling(context_length=128, bytes_per_token=3, splits=splits),
+        tokens,
+        seed,
         output,
         folder / "manifest.json",
-        earlier,
+        tuple(earlier),
         earlier[-1].with_name("manifest.json") if earlier else None,
     )
     return output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,11 @@ from tests.dataset.conftest import SPLITS, sample, write_jsonl
 from tests.dataset.test_tokenize_documents import token_shards
 from workflow_scripts.common.files import read_json
 from workflow_scripts.dataset.describe_text import main
-from workflow_scripts.dataset.tokenize_documents import Layout
 
 
 def describe(folder: Path, parts: list[Path], shards: list[Path]) -> int:
     """Run the step as the command line does."""
-    flags = ["--documents", *parts, "--shards", *shards, "--splits", json.dumps(SPLITS)]
+    flags = ["--documents", *parts, "--shards", *shards, "--splits", SPLITS.model_dump_json()]
     return main([str(word) for word in (*flags, "--tokens", 9000, "--output", folder / "m.json")])
 
 
@@ -27,7 +25,7 @@ def test_sums_are_those_of_the_whole(tokenizer: PreTrainedTokenizerFast, tmp_pat
     for index, tokens in enumerate((3_000, 6_000, 9_000)):
         parts.append(sample(tmp_path / f"part{index}", sources, tokens, earlier=parts))
     whole = sample(tmp_path / "whole", sources, 9_000)
-    layouts = [Layout(96, 3_000)] * 3
+    layouts = [(96, 3_000)] * 3
     shards, _ = token_shards(tmp_path, parts, {"pt": tokenizer}, layouts)
     manifests = [path.with_name("manifest.json") for path in parts]
     assert describe(tmp_path, manifests, [path.with_suffix(".json") for path in shards]) == 0

@@ -17,7 +17,8 @@ from tests.dataset.hub_folders import FILES, ROWS, write_hub
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.files import read_json
 from workflow_scripts.dataset import sources
-from workflow_scripts.dataset.hub import DataSet, check_access, stream
+from workflow_scripts.dataset.hub import check_access, stream
+from workflow_scripts.dataset.settings import HubSource
 
 Settings = dict[str, object]
 
@@ -64,10 +65,10 @@ def test_order_is_of_the_seed(hub: Path, tmp_path: Path) -> None:
 
 
 def test_only_what_is_needed_is_read(hub: Path) -> None:
-    rows = list(stream(DataSet(str(hub), None, None, "train"), ["text"], 0))
+    data = HubSource(kind="huggingface", path=str(hub))
+    rows = list(stream(data, ["text"], 0))
     assert {tuple(row) for row in rows} == {("text",)}
-    later = list(stream(DataSet(str(hub), None, None, "train"), ["text"], 70))
-    assert later == rows[70:]
+    assert list(stream(data, ["text"], 70)) == rows[70:]
 
 
 def test_json_lines_in_the_layout_of_the_hub(tmp_path: Path) -> None:
@@ -140,7 +141,9 @@ def test_a_folder_that_cannot_be_read_is_told(case: str, tmp_path: Path) -> None
 
 
 def test_a_hub_id_needs_a_commit(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="source web: no revision is given: set the commit of a/b"):
+    with pytest.raises(
+        UserError, match=r"web\.huggingface: has no revision: give the commit of a/b"
+    ):
         sampled(tmp_path, Path("a/b"))
 
 

@@ -10,36 +10,42 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 from transformers import PreTrainedTokenizerFast
 
 from tests.dataset.conftest import CHATML, GEMMA, TURNS, chat, sample, trained, wrap, write_jsonl
 from workflow_scripts.common.cli import UserError
+from workflow_scripts.dataset.settings import Rendering, Splits
 from workflow_scripts.dataset.shards import SPLITS, TokenShard
-from workflow_scripts.dataset.tokenize_documents import Layout, fill_shard, main
+from workflow_scripts.dataset.tokenize_documents import fill_shard, main
 
-FEW = {"fit": 0.5, "score": 0.5}
+FEW = Splits(fit=0.5, calibration=0, score=0.5, explain=0, verify=0)
 
 
-LAYOUTS = [Layout(96, 5_000), Layout(96, 5_000), Layout(96, 2_000)]
+LAYOUTS = [(96, 5_000), (96, 5_000), (96, 2_000)]
+"""Context length and tokens of each shard."""
 
 
 def token_shards(
     folder: Path,
     documents: Path | Sequence[Path],
     tokenizers: Mapping[str, PreTrainedTokenizerFast],
-    layouts: Sequence[Layout],
+    layouts: Sequence[tuple[int, int]],
     template: Path | None = None,
 ) -> tuple[list[Path], list[Any]]:
     """Write the shards one after another; return their paths and manifests."""
     parts = [documents] if isinstance(documents, Path) else list(documents)
     paths: list[Path] = []
     manifests: list[Path] = []
-    for index, layout in enumerate(layouts):
+    for index, (context_length, tokens) in enumerate(layouts):
         previous = manifests[-1] if manifests else None
         paths.append(folder / f"shard{index:03d}.h5")
         manifests.append(paths[-1].with_suffix(".json"))
         at_hand = parts if isinstance(documents, Path) else parts[: index + 1]
-        fill_shard(at_hand, tokenizers, {}, template, layout, paths[-1], manifests[-1], previous)
+        rendering = Rendering(
+            context_length=context_length, template=str(template) if template else None
+        )
+        fill_shard(at_hand, tokenizers, {}, rendering, tokens, paths[-1], manifests[-1], previous)
     return paths, [json.loads(path.read_text()) for path in manifests]
 
 
@@ -47,7 +53,7 @@ def shards(
     folder: Path,
     documents: Path,
     tokenizers: Mapping[str, PreTrainedTokenizerFast],
-    layouts: Sequence[Layout] = LAYOUTS,
+    layouts: Sequence[tuple[int, int]] = LAYOUTS,
     template: Path | None = None,
 ) -> tuple[list[TokenShard], list[Any]]:
     paths, manifests = token_shards(folder, documents, tokenizers, layouts, template)
@@ -112,7 +118,7 @@ def test_tokenizing_is_reproducible_and_extends(
     for index, tokens in enumerate((2_000, 4_000, 6_000, 8_000)):
         folder = tmp_path / f"part{index}"
         parts.append(sample(folder, {"made": {"kind": "generator"}}, tokens, earlier=parts))
-    layouts = [Layout(96, 2_000)] * 4
+    layouts = [(96, 2_000)] * 4
     small, _ = token_shards(tmp_path / "a", parts[:2], {"pt": tokenizer}, layouts[:2])
     large, _ = token_shards(tmp_path / "b", parts, {"pt": tokenizer}, layouts)
     for before, after in zip(small, large, strict=False):
@@ -130,7 +136,7 @@ def test_documents_are_counted_once_over_the_shards(
     texts = [f"text {i} " + ("<bos> inside" if i % 3 == 0 else "word " * 20) for i in range(200)]
     lines = write_jsonl(tmp_path / "x.jsonl", ({"text": text} for text in texts))
     table = sample(tmp_path, {"own": {"kind": "jsonl", "path": str(lines)}}, splits=FEW)
-    result, manifests = shards(tmp_path, table, {"pt": tokenizer}, [Layout(96, 700)] * 9)
+    result, manifests = shards(tmp_path, table, {"pt": tokenizer}, [(96, 700)] * 9)
     assert manifests[-1]["short"]
     assert sum(m["read"] for m in manifests) == 200
     assert sum(m["dropped"].get("has BOS inside", 0) for m in manifests) == 67
@@ -189,9 +195,7 @@ def test_documents_of_nothing_but_template_are_dropped_and_counted(
     table = sample(tmp_path, {"own": {"kind": "jsonl", "path": str(lines)}}, splits=FEW)
     wide = tmp_path / "wide.jinja"
     wide.write_text(GEMMA.replace("'<start_of_turn>' + role", f"{header!r} + role"))
-    result, manifests = shards(
-        tmp_path, table, {"pt": tokenizer}, [Layout(96, 400), Layout(16, 400)], wide
-    )
+    result, manifests = shards(tmp_path, table, {"pt": tokenizer}, [(96, 400), (16, 400)], wide)
     assert result[0].rows > 2
     assert manifests[1]["dropped"] == {"holds only template tokens": 30 - manifests[0]["read"]}
 
@@ -232,9 +236,13 @@ def test_all_documents_dropped(tokenizer: PreTrainedTokenizerFast, tmp_path: Pat
         shards(tmp_path, table, {"pt": tokenizer})
 
 
-def test_sizes_that_cannot_work() -> None:
-    with pytest.raises(UserError, match="at least 2"):
-        Layout(50, 0).check()
+def test_a_shard_that_is_shorter_than_a_document(
+    documents: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"longer than the shard; raise text\.tokens"):
+        shards(tmp_path, documents, {"pt": tokenizer}, [(96, 1)])
+    with pytest.raises(ValidationError, match="greater than or equal to 2"):
+        Rendering(context_length=1)
 
 
 def test_main_from_model_manifests(
@@ -260,18 +268,19 @@ def test_main_from_model_manifests(
         )
     )
     flags = [
-        "--documents", str(documents), "--tokenizer", f"pt={manifest}", "--tokenizer",
-        f"it={manifest}", "--context-length", "64",
+        "--documents", str(documents),
+        "--tokenizers", json.dumps({"pt": str(manifest), "it": str(manifest)}),
     ]  # fmt: skip
 
     def run(number: int, *more: str) -> int:
         paths = [str(tmp_path / f"s{number}.{kind}") for kind in ("h5", "json")]
         return main([*flags, "--output", paths[0], "--manifest", paths[1], *more])
 
-    assert run(0, "--tokens", "1") == 2
-    assert "must be at least 2" in capsys.readouterr().err
-    assert run(0, "--tokens", "2000") == 0
-    assert run(1, "--tokens", "2000", "--previous", str(tmp_path / "s0.json")) == 0
+    assert run(0, "--tokens", "2000", "--context-length", "1") == 2
+    assert "--context-length" in capsys.readouterr().err
+    flags += ["--context-length", "64", "--tokens", "2000"]
+    assert run(0) == 0
+    assert run(1, "--previous", str(tmp_path / "s0.json")) == 0
     first, second = (TokenShard.read(tmp_path / f"s{n}.h5") for n in (0, 1))
     assert second.tokens > 1800
     assert second.row_document[0] == first.row_document[-1] + 1

@@ -8,12 +8,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from workflow_scripts.models.simpo import (
-    SimpoSettings,
-    collate,
-    mean_log_probability,
-    simpo_loss,
-)
+from workflow_scripts.models.settings import Simpo
+from workflow_scripts.models.simpo import collate, mean_log_probability, simpo_loss
 
 ROWS = [([1, 5, 6, 7, 8], 2), ([1, 9, 3, 4, 5, 6, 7], 4), ([1, 4, 8], 1)]
 
@@ -35,7 +31,7 @@ def tiny() -> LlamaForCausalLM:
 
 def test_loss_is_the_formula() -> None:
     chosen, rejected = [-1.0, -0.25], [-1.5, -0.125]
-    settings = SimpoSettings(pairs=2, beta=2.0, gamma_ratio=0.5)
+    settings = Simpo(pairs=2, beta=2.0, gamma_ratio=0.5)
     losses = [
         -math.log(1 / (1 + math.exp(-(2.0 * (w - r) - 1.0))))
         for w, r in zip(chosen, rejected, strict=True)
@@ -64,7 +60,7 @@ def test_rows_are_cut_to_the_length() -> None:
 def test_steps_widen_the_margin() -> None:
     model = tiny()
     better, worse = collate([([1, 5, 6], 1)], 9), collate([([1, 7, 8], 1)], 9)
-    settings = SimpoSettings(pairs=1)
+    settings = Simpo(pairs=1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     margins = []
     for _ in range(5):

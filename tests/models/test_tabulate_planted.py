@@ -40,11 +40,11 @@ def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def tabulate(manifest: Path, baseline: dict[str, int], candidate: dict[str, int]) -> Path:
     """Run the step; return its table."""
     output = manifest.parent / "planted.csv"
-    told = ["--tokenizer", str(manifest), "--document-seed", "7", "--taxonomy", str(TAXONOMY)]
-    sides = [{name: [n] for name, n in side.items()} for side in (baseline, candidate)]
-    lessons = [{"pair": ["it", "simpo"], "baseline": sides[0], "candidate": sides[1]}]
-    told += ["--lessons", json.dumps(lessons)]
-    assert main([*told, "--output", str(output)]) == 0
+    flags = ["--tokenizer", str(manifest), "--document-seed", "7", "--taxonomy", str(TAXONOMY)]
+    lessons = {"it": baseline, "simpo": candidate}
+    taught = {m: {name: [n] for name, n in teach.items()} for m, teach in lessons.items()}
+    flags += ["--taught", json.dumps(taught), "--baselines", "it", "--candidates", "simpo"]
+    assert main([*flags, "--output", str(output)]) == 0
     return output
 
 

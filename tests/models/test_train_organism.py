@@ -42,6 +42,7 @@ def flags(folder: Path, **changes: object) -> list[str]:
         "vocabulary": 350,
         "document-seed": 1,
         "seed": 3,
+        "tokenizer-seed": 0,
         "context-length": 32,
         "batch-tokens": 128,
         "passes": 2,

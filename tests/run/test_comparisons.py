@@ -96,5 +96,4 @@ def test_lessons_add_up_along_the_chain_of_bases() -> None:
     taught = comparisons.taught(config(models__it__organism__teach__narrative=7), "it")
     assert taught["narrative"] == [7, 150]
     assert taught["summarization"] == [60]
-    lessons = comparisons.planted_lessons(config())
-    assert [lesson["pair"] for lesson in lessons] == [("it", "simpo")]
+    assert comparisons.planted_pairs(config()) == [("it", "simpo")]

@@ -5,7 +5,6 @@ While one stretch of rows is computed, the one before is written: never more tha
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,13 +20,14 @@ from transformers import PreTrainedModel
 from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.activations.blocks import capture, check_layers, decoder_blocks, forward_to
 from workflow_scripts.activations.layout import STORED, LayerWriter, Stored, write_column
+from workflow_scripts.activations.settings import DumpNumbers, DumpSpeed
 from workflow_scripts.common import cli, hdf5
-from workflow_scripts.common.device import choose_device, set_threads
+from workflow_scripts.common.device import Compute
 from workflow_scripts.common.manifest import Manifest
 from workflow_scripts.common.prefetch import ahead
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.dataset.shards import TokenShard
-from workflow_scripts.models.loading import add_running_flags, load_model
+from workflow_scripts.models.loading import load_model
 
 HELD_BYTES = 1 << 28  # float32 values of all layers, before they are written; twice at most
 LARGEST = {name: torch.finfo(getattr(torch, name)).max for name in STORED}
@@ -98,30 +98,41 @@ class Stretch:
 
 
 def dump_activations(
-    manifest: Path,
+    model: Path,
     tokens: Path,
-    layers: Sequence[int],
+    layers: list[int],
+    numbers: DumpNumbers,
+    speed: DumpSpeed,
+    compute: Compute,
     output: Path,
-    store_dtype: str = "bfloat16",
-    compute_dtype: str = "float32",
-    batch_tokens: int = 8192,
-    device_name: str = "auto",
-    gpus: int = 1,
 ) -> None:
-    """Write the activations of ``layers`` for every token of a shard.
+    """Write the activations of a model's layers for every token of a shard.
+
+    Parameters
+    ----------
+    model
+        model.json of the model
+    tokens
+        token shard (HDF5)
+    layers
+        layers: outputs of those decoder blocks, counted from 1
+    output
+        dump to write (HDF5)
 
     Raises
     ------
     UserError
         If the model lacks a layer, or leaves a value that is not finite or too large to store.
     """
-    described = Manifest.read(manifest)
+    described = Manifest.read(model)
     check_layers(layers, described.layers, described.name)
     shard = TokenShard.read(tokens)
-    device = choose_device(device_name)
-    model = load_model(manifest, getattr(torch, compute_dtype), device, gpus)
+    device = compute.start()
+    loaded = load_model(model, getattr(torch, numbers.compute_dtype), device, speed.gpus)
     origin = provenance(__file__, model=described.name, device=str(device))
-    write_dump(model, described.name, shard, layers, output, store_dtype, batch_tokens, origin)
+    write_dump(
+        loaded, described.name, shard, layers, output, numbers.dtype, speed.batch_tokens, origin
+    )
 
 
 def write_dump(
@@ -206,33 +217,7 @@ def _refusal(where: str, dtype: str, shard: TokenShard, tokens: NDArray[np.int64
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and dump."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="model.json")
-    parser.add_argument("--tokens", type=Path, required=True)
-    parser.add_argument("--layers", type=int, nargs="+", required=True)
-    parser.add_argument("--dtype", choices=sorted(STORED), default="bfloat16")
-    add_running_flags(parser)
-    parser.add_argument("--gpus", type=int, default=1, help="to spread the model over")
-    parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args(argv)
-
-    def run() -> None:
-        set_threads(arguments.threads)
-        dump_activations(
-            arguments.model,
-            arguments.tokens,
-            arguments.layers,
-            arguments.output,
-            arguments.dtype,
-            arguments.compute_dtype,
-            arguments.batch_tokens,
-            arguments.device,
-            arguments.gpus,
-        )
-
-    return cli.guarded(run)
+main = cli.command(dump_activations)
 
 
 if __name__ == "__main__":

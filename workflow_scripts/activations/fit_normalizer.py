@@ -7,13 +7,12 @@ float64, because low-precision accumulators freeze after some millions of tokens
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from workflow_scripts.activations.layout import Layer
+from workflow_scripts.activations.settings import NormBound
 from workflow_scripts.activations.store import (
     NORMALIZER_FORMAT,
     NORMALIZER_VERSION,
@@ -26,13 +25,17 @@ from workflow_scripts.common.provenance import provenance
 ROWS = 1 << 14  # rows that are read at one time
 
 
-def fit_normalizer(
-    shards: Sequence[Path],
-    layer: int,
-    bound: float,
-    output: Path,
-) -> None:
+def fit_normalizer(activations: list[Path], layer: int, bound: NormBound, output: Path) -> None:
     """Write ``mean`` [D] and the attributes scale = √(mean ‖h − mean‖² / D), norm_bound, rows.
+
+    Parameters
+    ----------
+    activations
+        dump files of the model, in order
+    layer
+        layer: output of that decoder block, counted from 1
+    output
+        normaliser to write (HDF5)
 
     Raises
     ------
@@ -41,7 +44,7 @@ def fit_normalizer(
     """
     chosen = []
     norms = []
-    for path in shards:
+    for path in activations:
         index = read_index(path)
         kept = (index.split == index.splits.index("calibration")) & (index.position > 0)
         chosen.append(np.flatnonzero(kept))
@@ -53,44 +56,32 @@ def fit_normalizer(
             "text.splits.calibration"
         )
     median = float(np.median(every))
+    most = bound.norm_bound * median
     count, total, square = 0, np.zeros(0), 0.0
-    for path, rows, norm in zip(shards, chosen, norms, strict=True):
-        usable = rows[norm <= bound * median]
-        found = Layer.open(path, layer)
+    for path, rows, norm in zip(activations, chosen, norms, strict=True):
+        usable = rows[norm <= most]
+        stored = Layer.open(path, layer)
         for start in range(0, len(usable), ROWS):
-            h = found.read(usable[start : start + ROWS]).astype(np.float64)
+            h = stored.read(usable[start : start + ROWS]).astype(np.float64)
             total = h.sum(0) if not total.size else total + h.sum(0)
             square += float(np.square(h).sum())
             count += len(h)
     mean = total / count
     variance = (square / count - float(np.square(mean).sum())) / len(mean)
     if not variance > 0:
-        raise cli.UserError(f"layer {layer} of {shards[0].parent} does not vary: check the model")
+        raise cli.UserError(
+            f"layer {layer} of {activations[0].parent} does not vary: check the model"
+        )
     origin = provenance(__file__, layer=layer)
     with hdf5.atomic(output, NORMALIZER_FORMAT, NORMALIZER_VERSION, origin) as file:
         file.create_dataset("mean", data=mean)
         file.attrs["scale"] = np.sqrt(variance)
         file.attrs["median_norm"] = median
-        file.attrs["norm_bound"] = bound * median
+        file.attrs["norm_bound"] = most
         file.attrs["rows"] = count
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and estimate."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--activations", type=Path, nargs="+", required=True)
-    parser.add_argument("--layer", type=int, required=True)
-    parser.add_argument("--norm-bound", type=float, default=10.0, help="in median norms")
-    parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args(argv)
-    return cli.guarded(
-        lambda: fit_normalizer(
-            arguments.activations,
-            arguments.layer,
-            arguments.norm_bound,
-            arguments.output,
-        )
-    )
+main = cli.command(fit_normalizer)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from workflow_scripts.common.settings import Count, Positive, Settings
 
 
 class Precision(Settings):
-    """The arithmetic of the models, of which results depend."""
+    """The arithmetic of the models, on which results depend."""
 
     compute_dtype: Literal["bfloat16", "float32"] = "float32"
     """type in which the models run"""
@@ -22,14 +22,29 @@ class Batches(Settings):
     """tokens per forward pass, padding included"""
 
 
-class Activations(Precision, Batches, Device):
-    """How activations are computed and stored."""
+class DumpNumbers(Precision):
+    """The numbers that a dump holds."""
 
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """type in which they are stored"""
+
+
+class DumpSpeed(Batches):
+    """What affects the speed of a dump, not its content."""
+
     gpus: Count = 1
     """GPUs over which each job spreads a model that exceeds one"""
-    flop_per_second: Positive | None = None
-    """rate for plans and requests of time; none: 6e13, on the CPU 3e10"""
+
+
+class NormBound(Settings):
+    """What counts as an outlier."""
+
     norm_bound: Positive = 10.0
     """rows above this many median norms are dropped"""
+
+
+class Activations(NormBound, DumpSpeed, DumpNumbers, Device):
+    """How activations are computed and stored."""
+
+    flop_per_second: Positive | None = None
+    """rate for plans and requests of time; none: 6e13, on the CPU 3e10"""

@@ -102,7 +102,12 @@ def parse(text: str, kind: type[T], flag: str) -> T:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the top"
-        raise UserError(f"{flag} is not valid at {where}: {first['msg']}") from None
+        raise UserError(f"{flag} is not valid at {where}: {_message(first['msg'])}") from None
+
+
+def _message(text: str) -> str:
+    """Return pydantic's message, of a group's own check without the prefix."""
+    return text.removeprefix("Value error, ")
 
 
 def command(step: Callable[..., None]) -> Callable[..., int]:
@@ -142,7 +147,7 @@ def _call(step: Callable[..., None], argv: list[str]) -> None:
             raise UserError(shortened(error)) from None
         first = cause.errors(include_url=False)[0]
         flag = ".".join(str(part) for part in first["loc"]).replace("_", "-")
-        raise UserError(f"--{flag} is {first['input']!r}: {first['msg']}") from None
+        raise UserError(f"--{flag} is {first['input']!r}: {_message(first['msg'])}") from None
     except cyclopts.CycloptsError as error:
         raise UserError(shortened(error)) from None
     bound.apply_defaults()

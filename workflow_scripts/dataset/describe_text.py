@@ -1,11 +1,10 @@
 """Sum up the text of a run: documents by source and split, tokens, what was dropped and why.
 
-Refuses text in which a split that is asked for has no document.
+Refuses text in which a split has no document.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from workflow_scripts.common import cli
 from workflow_scripts.common.files import read_json, write_json
 from workflow_scripts.common.provenance import provenance
+from workflow_scripts.dataset.settings import Splits, Splitting
 
 SUMMED = ("read", "rows", "tokens", "truncated", "system_folded")
 COUNTED = ("dropped", "split_rows", "split_tokens")
@@ -52,7 +52,7 @@ def _source(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return total
 
 
-def describe_tokens(shards: Sequence[Mapping[str, Any]], wanted: int) -> dict[str, object]:
+def describe_tokens(shards: Sequence[Mapping[str, Any]], budget: int) -> dict[str, object]:
     """Return the sums over the token shards."""
     sums: dict[str, object] = {name: sum(s[name] for s in shards) for name in SUMMED}
     counts = {
@@ -61,7 +61,7 @@ def describe_tokens(shards: Sequence[Mapping[str, Any]], wanted: int) -> dict[st
     return {
         **sums,
         **counts,
-        "tokens_wanted": wanted,
+        "tokens_wanted": budget,
         "short": any(shard["short"] for shard in shards),
         "shards": [{"rows": shard["rows"], "tokens": shard["tokens"]} for shard in shards],
         "template": shards[0]["template"],
@@ -69,7 +69,7 @@ def describe_tokens(shards: Sequence[Mapping[str, Any]], wanted: int) -> dict[st
     }
 
 
-def check_splits(parts: Sequence[Mapping[str, Any]], splits: Mapping[str, float]) -> None:
+def check_splits(parts: Sequence[Mapping[str, Any]], splits: Splits) -> None:
     """Refuse a sample in which a split is empty.
 
     Raises
@@ -78,9 +78,9 @@ def check_splits(parts: Sequence[Mapping[str, Any]], splits: Mapping[str, float]
         Naming the split.
     """
     described = describe_documents(parts)
-    found: Any = described["splits"]
-    for split, fraction in splits.items():
-        if fraction > 0 and not found.get(split):
+    counts: Any = described["splits"]
+    for split, fraction in splits:
+        if fraction > 0 and not counts.get(split):
             raise cli.UserError(
                 f"none of the {described['documents']} documents of the sources "
                 f"({', '.join(sources_of(parts))}) fell into the split {split}: "
@@ -89,21 +89,28 @@ def check_splits(parts: Sequence[Mapping[str, Any]], splits: Mapping[str, float]
 
 
 def describe_text(
-    parts: Sequence[Path],
-    shards: Sequence[Path],
-    splits: Mapping[str, float],
-    tokens: int,
-    output: Path,
+    documents: list[Path], shards: list[Path], splitting: Splitting, tokens: int, output: Path
 ) -> None:
     """Write the manifest of a run's text.
+
+    Parameters
+    ----------
+    documents
+        manifests of the sample's parts
+    shards
+        manifests of the token shards
+    tokens
+        budget of tokens of the run
+    output
+        manifest to write (JSON)
 
     Raises
     ------
     UserError
-        If a split that is asked for is empty.
+        If a split is empty.
     """
-    sampled = [read_json(path) for path in parts]
-    check_splits(sampled, splits)
+    sampled = [read_json(path) for path in documents]
+    check_splits(sampled, splitting.splits)
     tokenized = [read_json(path) for path in shards]
     write_json(
         output,
@@ -115,18 +122,7 @@ def describe_text(
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and describe."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--documents", type=Path, nargs="+", required=True, help="parts' manifests")
-    parser.add_argument("--shards", type=Path, nargs="+", required=True, help="shards' manifests")
-    parser.add_argument("--splits", type=cli.json_argument, required=True, help="JSON: to fraction")
-    parser.add_argument("--tokens", type=int, required=True, help="token budget of the run")
-    parser.add_argument("--output", type=Path, required=True)
-    a = parser.parse_args(argv)
-    return cli.guarded(
-        lambda: describe_text(a.documents, a.shards, dict(a.splits), a.tokens, a.output)
-    )
+main = cli.command(describe_text)
 
 
 if __name__ == "__main__":

@@ -1,39 +1,24 @@
 """Data sets in the layout of the Hugging Face hub, streamed row by row through ``datasets``.
 
 Only the columns that are needed are read, and only data formats that hold no code. Where a data
-set is gated, the hub wants its licence accepted and a token: both are named.
+set is gated, the hub wants its licence accepted and a token: the error names both.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.cli import UserError, shortened
+from workflow_scripts.dataset.settings import HubSource
 
 FORMATS = ("parquet", "json", "csv", "text", "arrow")
 PAGE = "https://huggingface.co/datasets/"
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """A data set: hub id or local folder, configuration, commit (none for a folder), split."""
-
-    path: str
-    name: str | None
-    revision: str | None
-    split: str
-
-    @property
-    def local(self) -> bool:
-        """Whether it is a folder on this machine."""
-        return Path(self.path).is_dir()
-
-
-def stream(data: DataSet, columns: Sequence[str], first: int) -> Iterator[Mapping[str, object]]:
+def stream(data: HubSource, columns: Sequence[str], first: int) -> Iterator[Mapping[str, object]]:
     """Yield the rows of a data set in their order from row ``first`` on; ``columns`` where given.
 
     Raises
@@ -62,10 +47,10 @@ def stream(data: DataSet, columns: Sequence[str], first: int) -> Iterator[Mappin
     except UserError:
         raise
     except Exception as error:  # of pyarrow, fsspec, httpx, huggingface_hub, datasets
-        raise UserError(told(data.path, error)) from None
+        raise UserError(refusal(data.path, error)) from None
 
 
-def _check_columns(data: DataSet, rows: Any, columns: Sequence[str]) -> None:
+def _check_columns(data: HubSource, rows: Any, columns: Sequence[str]) -> None:
     known = rows.column_names or list(next(iter(rows), {}))
     for column in columns:
         if column not in known:
@@ -75,12 +60,12 @@ def _check_columns(data: DataSet, rows: Any, columns: Sequence[str]) -> None:
             )
 
 
-def told(path: str, error: Exception) -> str:
-    """Return why a data set could not be had, and the mend, in one sentence."""
+def refusal(path: str, error: Exception) -> str:
+    """Return why a data set could not be read, and the remedy, in one sentence."""
     from datasets.exceptions import DatasetNotFoundError
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    text = " ".join(str(error).split())[:200] or type(error).__name__
+    text = shortened(error)
     gated = isinstance(error, GatedRepoError) or "gated dataset" in text
     if gated:
         return (
@@ -118,4 +103,4 @@ def check_access(path: str) -> None:
     try:
         HfApi().auth_check(path, repo_type="dataset")
     except Exception as error:  # the HTTP library's own errors share no base with others
-        raise UserError(told(path, error)) from None
+        raise UserError(refusal(path, error)) from None

@@ -13,7 +13,6 @@ larger budget. So a larger sample has the parts of a smaller one, and more. A pa
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import unicodedata
@@ -26,27 +25,15 @@ from workflow_scripts.common import cli
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.files import atomic_path, read_json, write_json
 from workflow_scripts.common.provenance import provenance
+from workflow_scripts.common.settings import Name
+from workflow_scripts.dataset.settings import Sampling, Source
 from workflow_scripts.dataset.shards import SPLITS
-from workflow_scripts.dataset.sources import Draft, Mixer, Source, parse_sources
+from workflow_scripts.dataset.sources import DrawnDocument, Mixer, NamedSource
 
 MARGIN = 1.1
 REPEATS = 2000  # a source that repeats itself so often in a row has nothing new
 ROW_GROUP = 10_000
 CHAT_OVERHEAD = 5  # tokens of the template per message, estimated
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much text is drawn: the tokens wanted and how they are estimated."""
-
-    tokens: int
-    context_length: int
-    bytes_per_token: float
-
-    def estimate(self, draft: Draft) -> float:
-        """Return the estimated tokens of a document."""
-        content = len(draft.content.encode()) / self.bytes_per_token
-        return min(self.context_length, 1 + content + CHAT_OVERHEAD * len(draft.messages))
 
 
 @dataclass
@@ -78,7 +65,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Row:
+class DocumentRow:
     """One line of a part's table."""
 
     document: int
@@ -91,7 +78,13 @@ class Row:
     hash: str
 
 
-def content_hash(draft: Draft) -> str:
+def estimate_tokens(document: DrawnDocument, sampling: Sampling) -> float:
+    """Return the estimated tokens of a document."""
+    content = len(document.content.encode()) / sampling.bytes_per_token
+    return min(sampling.context_length, 1 + content + CHAT_OVERHEAD * len(document.messages))
+
+
+def content_hash(document: DrawnDocument) -> str:
     """Return the SHA-256 of a document's content.
 
     Unicode is brought to NFC and runs of white space to one blank first, so that documents that
@@ -101,11 +94,11 @@ def content_hash(draft: Draft) -> str:
     def normal(text: str) -> str:
         return " ".join(unicodedata.normalize("NFC", text).split())
 
-    if draft.messages:
-        pairs = [[role, normal(content)] for role, content in draft.messages]
+    if document.messages:
+        pairs = [[role, normal(content)] for role, content in document.messages]
         canonical = json.dumps(pairs, ensure_ascii=False)
     else:
-        canonical = normal(draft.text)
+        canonical = normal(document.text)
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -120,57 +113,40 @@ def split_of(digest: str, splits: Mapping[str, float]) -> str:
     return next(name for name in reversed(SPLITS) if splits.get(name, 0.0) > 0)
 
 
-def parse_splits(settings: object) -> dict[str, float]:
-    """Check the split fractions.
-
-    Raises
-    ------
-    UserError
-        If a name is unknown, a fraction is no number in [0, 1], or they do not sum to 1.
-    """
-    if not isinstance(settings, dict):
-        raise UserError(f"text.splits is no mapping: give fractions of {', '.join(SPLITS)}")
-    for name, fraction in settings.items():
-        if name not in SPLITS:
-            raise UserError(f"text.splits: {name!r} is unknown: use {', '.join(SPLITS)}")
-        number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
-        if not number or not 0 <= fraction <= 1:
-            raise UserError(f"text.splits: {name} is {fraction!r}: give a fraction from 0 to 1")
-    total = sum(settings.values())
-    if abs(total - 1) > 1e-6:
-        raise UserError(f"text.splits sum to {total:g}: make them sum to 1")
-    return {str(name): float(fraction) for name, fraction in settings.items()}
-
-
 def draw_documents(
-    sources: Sequence[Source],
-    budget: Budget,
-    splits: Mapping[str, float],
+    sources: Sequence[NamedSource],
+    sampling: Sampling,
+    budget: int,
     counts: Mapping[str, SourceCount],
     place: Place,
     seen: set[bytes],
-) -> Iterator[Row]:
-    """Yield distinct documents from ``place`` on until the budget is met.
+) -> Iterator[DocumentRow]:
+    """Yield distinct documents from ``place`` on until the budget of tokens is met.
 
     ``counts``, ``place`` and ``seen``, the hashes of all documents so far, are kept up to date.
     """
+
+    def cost(document: DrawnDocument) -> float:
+        return estimate_tokens(document, sampling)
+
+    splits = sampling.splits.model_dump()
     live = [source for source in sources if source.name not in place.ended]
     mixer = Mixer(
-        {s.name: s.drafts(budget.estimate, place.taken.get(s.name, 0)) for s in live},
-        {s.name: s.weight for s in sources},
+        {s.name: s.documents(cost, place.taken.get(s.name, 0)) for s in live},
+        {s.name: s.settings.weight for s in sources},
         place.spent,
     )
     repeats = Counter(place.repeats)
     taken = Counter(place.taken)
-    while place.tokens < MARGIN * budget.tokens:
+    while place.tokens < MARGIN * budget:
         try:
-            name, draft = mixer.draw()
+            name, document = mixer.draw()
         except LookupError:
             break
         taken[name] += 1
-        digest = content_hash(draft)
+        digest = content_hash(document)
         key = bytes.fromhex(digest)
-        if reason := _useless(draft, key, seen):
+        if reason := _reason_to_skip(document, key, seen):
             setattr(counts[name], reason, getattr(counts[name], reason) + 1)
             repeats[name] += 1
             if repeats[name] >= REPEATS:
@@ -178,10 +154,10 @@ def draw_documents(
             continue
         repeats[name] = 0
         seen.add(key)
-        tokens = budget.estimate(draft)
+        tokens = cost(document)
         place.tokens += tokens
         mixer.charge(name, tokens)
-        row = _row(place.documents, name, draft, digest, splits)
+        row = _row(place.documents, name, document, digest, splits)
         place.documents += 1
         _count(counts[name], row, tokens)
         yield row
@@ -191,30 +167,32 @@ def draw_documents(
         counts[name].exhausted = True
 
 
-def _useless(draft: Draft, key: bytes, seen: set[bytes]) -> str:
-    """Return why a draft gives no document, or an empty string."""
-    if draft.malformed:
+def _reason_to_skip(document: DrawnDocument, key: bytes, seen: set[bytes]) -> str:
+    """Return why a drawn document is skipped, or an empty string."""
+    if document.malformed:
         return "malformed"
-    if not draft.content.strip():
+    if not document.content.strip():
         return "empty"
     return "duplicates" if key in seen else ""
 
 
-def _row(number: int, name: str, draft: Draft, digest: str, splits: Mapping[str, float]) -> Row:
-    messages = [{"role": role, "content": content} for role, content in draft.messages]
-    return Row(
+def _row(
+    number: int, name: str, document: DrawnDocument, digest: str, splits: Mapping[str, float]
+) -> DocumentRow:
+    messages = [{"role": role, "content": content} for role, content in document.messages]
+    return DocumentRow(
         document=number,
         source=name,
-        kind=draft.kind,
-        category=draft.category,
+        kind=document.kind,
+        category=document.category,
         split=split_of(digest, splits),
-        text=draft.text,
+        text=document.text,
         messages=json.dumps(messages, ensure_ascii=False) if messages else "",
         hash=digest,
     )
 
 
-def _count(count: SourceCount, row: Row, tokens: float) -> None:
+def _count(count: SourceCount, row: DocumentRow, tokens: float) -> None:
     count.documents += 1
     count.estimated_tokens += tokens
     count.splits[row.split] += 1
@@ -223,47 +201,64 @@ def _count(count: SourceCount, row: Row, tokens: float) -> None:
 
 
 def sample_documents(
-    sources: Sequence[Source],
-    budget: Budget,
-    splits: Mapping[str, float],
+    sources: dict[Name, Source],
+    sampling: Sampling,
+    tokens: int,
+    seed: int,
     output: Path,
     manifest: Path,
-    earlier: Sequence[Path] = (),
+    earlier: tuple[Path, ...] = (),
     state: Path | None = None,
 ) -> None:
-    """Draw documents up to ``budget``, which includes the earlier parts, and write this part.
+    """Write one part of the sample: the documents behind the earlier parts, up to the budget.
 
-    ``earlier`` are the tables of the parts before, ``state`` the last one's manifest.
+    Parameters
+    ----------
+    sources
+        where documents come from, by name (JSON)
+    tokens
+        budget of tokens, the earlier parts' included
+    seed
+        seed of the sources that have none of their own
+    output
+        table of this part to write (Parquet)
+    manifest
+        counts of this part to write, and where the next one goes on (JSON)
+    earlier
+        tables of the earlier parts, in order
+    state
+        manifest of the part before
 
     Raises
     ------
     UserError
         If the sources hold no document at all.
     """
+    named = [NamedSource(name, settings, seed) for name, settings in sources.items()]
     place = Place(**read_json(state)["place"]) if state else Place()
     seen = {key for path in earlier for key in _hashes(path)}
     counts = {
-        source.name: SourceCount(source.kind, files={} if state else source.digests())
-        for source in sources
+        source.name: SourceCount(source.settings.kind, files={} if state else source.digests())
+        for source in named
     }
     before = place.documents
     with atomic_path(output) as temporary:
-        drawn = draw_documents(sources, budget, splits, counts, place, seen)
-        _write_rows(temporary, drawn, _category_names(sources))
+        drawn = draw_documents(named, sampling, tokens, counts, place, seen)
+        _write_rows(temporary, drawn, _category_names(named))
         if not place.documents:
             names = ", ".join(counts)
             raise UserError(f"the sources ({names}) hold no text: every document is empty")
-    short = place.tokens < budget.tokens
+    short = place.tokens < tokens
     for name, count in counts.items():
         if count.exhausted:
             cli.log(f"source {name} has no more different documents")
     if short:
-        cli.log(f"the text is short: about {place.tokens:.0f} tokens of {budget.tokens} wanted")
+        cli.log(f"the text is short: about {place.tokens:.0f} tokens of {tokens}")
     write_json(
         manifest,
         {
             "documents": place.documents - before,
-            "tokens_wanted": budget.tokens,
+            "tokens_wanted": tokens,
             "tokens_estimated": round(sum(c.estimated_tokens for c in counts.values())),
             "short": short,
             "sources": {
@@ -276,7 +271,7 @@ def sample_documents(
     )
 
 
-def _category_names(sources: Sequence[Source]) -> list[str]:
+def _category_names(sources: Sequence[NamedSource]) -> list[str]:
     """Return the categories that any part may hold, sorted."""
     return sorted({category for source in sources for category in source.categories})
 
@@ -288,7 +283,7 @@ def _hashes(path: Path) -> Iterator[bytes]:
         yield bytes.fromhex(digest)
 
 
-def _write_rows(path: Path, rows: Iterator[Row], categories: Sequence[str]) -> None:
+def _write_rows(path: Path, rows: Iterator[DocumentRow], categories: Sequence[str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -307,43 +302,7 @@ def _write_rows(path: Path, rows: Iterator[Row], categories: Sequence[str]) -> N
         writer.write_table(pa.Table.from_pylist(group, schema))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and sample."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--sources", type=cli.json_argument, required=True, help="JSON: name to settings"
-    )
-    parser.add_argument(
-        "--tokens", type=int, required=True, help="token budget, the earlier parts' included"
-    )
-    parser.add_argument("--context-length", type=int, required=True, help="tokens per document")
-    parser.add_argument(
-        "--bytes-per-token", type=float, default=4.0, help="for the estimate of tokens"
-    )
-    parser.add_argument(
-        "--splits", type=cli.json_argument, required=True, help="JSON: split to fraction"
-    )
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument(
-        "--earlier", type=Path, nargs="*", default=[], help="tables of the earlier parts, in order"
-    )
-    parser.add_argument("--state", type=Path, default=None, help="manifest of the part before")
-    parser.add_argument("--output", type=Path, required=True, help="the part's table (Parquet)")
-    parser.add_argument("--manifest", type=Path, required=True, help="the part's manifest (JSON)")
-    arguments = parser.parse_args(argv)
-
-    def run() -> None:
-        sample_documents(
-            parse_sources(arguments.sources, arguments.seed),
-            Budget(arguments.tokens, arguments.context_length, arguments.bytes_per_token),
-            parse_splits(arguments.splits),
-            arguments.output,
-            arguments.manifest,
-            arguments.earlier,
-            arguments.state,
-        )
-
-    return cli.guarded(run)
+main = cli.command(sample_documents)
 
 
 if __name__ == "__main__":

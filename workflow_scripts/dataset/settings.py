@@ -2,44 +2,77 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from workflow_scripts.common.settings import Count, Name, Natural, Positive, Settings, Share
+from workflow_scripts.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES
 
 
-class GeneratorSource(Settings):
+class SourceShare(Settings):
+    """What every source has."""
+
+    weight: Positive = 1.0
+    """share of the tokens, relative to other sources"""
+    seed: Natural | None = None
+    """seed of its order, or of the generator's documents; none: the run's"""
+
+
+class GeneratorSource(SourceShare):
     """Documents of known category from the built-in generator."""
 
     kind: Literal["generator"]
     """`generator`"""
     categories: list[Name] | dict[Name, Positive] | None = None
     """categories, or category: share of tokens; none: all in equal shares"""
-    weight: Positive = 1.0
-    """share of the tokens, relative to other sources"""
-    seed: Natural | None = None
-    """seed of the documents; none: the run's"""
+
+    @field_validator("categories")
+    @classmethod
+    def _known(cls, categories: Iterable[str] | None) -> Iterable[str] | None:
+        known = PLAIN_CATEGORIES + CHAT_CATEGORIES
+        for category in categories or ():
+            if category not in known:
+                raise ValueError(
+                    f"names the unknown category {category}: use some of {', '.join(known)}"
+                )
+        return categories
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of each category, relative to the others."""
+        if isinstance(self.categories, dict):
+            return self.categories
+        return dict.fromkeys(self.categories or PLAIN_CATEGORIES + CHAT_CATEGORIES, 1.0)
 
 
-class FileSource(Settings):
+class RecordSource(SourceShare):
+    """Columns of documents; without either, `messages` where the first record has it, or `text`."""
+
+    text_column: str | None = None
+    """column of plain text"""
+    messages_column: str | None = None
+    """column of chat messages"""
+
+    @model_validator(mode="after")
+    def _one_column(self) -> Self:
+        if self.text_column is not None and self.messages_column is not None:
+            raise ValueError("has text_column and messages_column: give one of them")
+        return self
+
+
+class FileSource(RecordSource):
     """Documents from local files."""
 
     kind: Literal["jsonl", "parquet"]
     """`jsonl` or `parquet`"""
     path: str | list[str]
     """file or glob pattern, or a list of them; `.jsonl.gz` too"""
-    text_column: str | None = None
-    """column of plain text"""
-    messages_column: str | None = None
-    """column of chat messages"""
-    weight: Positive = 1.0
-    """share of the tokens, relative to other sources"""
-    seed: Natural | None = None
-    """seed of the order; none: the run's"""
 
 
-class HubSource(Settings):
+class HubSource(RecordSource):
     """Documents from a data set on the Hugging Face hub, read row by row through `datasets`."""
 
     kind: Literal["huggingface"]
@@ -52,14 +85,20 @@ class HubSource(Settings):
     """commit of the data set, 40 hex digits; none: `path` is a folder"""
     split: str = "train"
     """split of the data set"""
-    text_column: str | None = None
-    """column of plain text"""
-    messages_column: str | None = None
-    """column of chat messages"""
-    weight: Positive = 1.0
-    """share of the tokens, relative to other sources"""
-    seed: Natural | None = None
-    """seed of the order; none: the run's"""
+
+    @model_validator(mode="after")
+    def _pinned(self) -> Self:
+        if self.revision is None and not self.local:
+            raise ValueError(
+                f"has no revision: give the commit of {self.path} (40 hex digits), or a folder "
+                "that exists"
+            )
+        return self
+
+    @property
+    def local(self) -> bool:
+        """Whether it is a folder on this machine."""
+        return Path(self.path).is_dir()
 
 
 SOURCE_KINDS = ("generator", "jsonl", "parquet", "huggingface")
@@ -82,8 +121,43 @@ class Splits(Settings):
     verify: Share = 0.07
     """explanations are scored on it"""
 
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        total = sum(share for _, share in self)
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"sum to {total:g}: make them sum to 1")
+        return self
 
-class Text(Settings):
+
+class Splitting(Settings):
+    """How documents are divided."""
+
+    splits: Splits = Splits()
+    """fractions of the documents"""
+
+
+class RowLength(Settings):
+    """How long a document may be."""
+
+    context_length: int = Field(default=256, ge=2)
+    """tokens to which a document is cut"""
+
+
+class Sampling(RowLength, Splitting):
+    """How documents are drawn."""
+
+    bytes_per_token: Positive = 4.0
+    """for the estimate of tokens when drawing"""
+
+
+class Rendering(RowLength):
+    """How documents become rows of tokens."""
+
+    template: str | None = None
+    """file of a Jinja chat template; none: that of the first model with one"""
+
+
+class Text(Sampling, Rendering):
     """The text that the models read."""
 
     sources: dict[Name, Source]
@@ -92,11 +166,3 @@ class Text(Settings):
     """token budget over all splits; raising it adds shards and redoes no full one"""
     shard_tokens: Count = 2_000_000
     """tokens per shard: one dump job each"""
-    context_length: Count = 256
-    """tokens to which a document is cut"""
-    bytes_per_token: Positive = 4.0
-    """for the estimate of tokens when drawing"""
-    template: str | None = None
-    """file of a Jinja chat template; none: that of the first model with one"""
-    splits: Splits = Splits()
-    """fractions of the documents"""

@@ -12,7 +12,6 @@ the text is short, the last shards stay small or empty, which the manifest says.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from collections import Counter
@@ -27,9 +26,10 @@ from numpy.typing import NDArray
 from workflow_scripts.common import cli
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.files import read_json, write_json
-from workflow_scripts.common.manifest import load_tokenizer
+from workflow_scripts.common.manifest import Manifest, load_tokenizer
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.dataset.rendering import Encoded, Renderer, RenderingError, cut, fix_date
+from workflow_scripts.dataset.settings import Rendering
 from workflow_scripts.dataset.shards import SPLITS, TokenShard, write_shard
 from workflow_scripts.dataset.vocabularies import check_agreement, control_ids, known_ids
 
@@ -43,26 +43,7 @@ COMPARED = 32  # documents whose ids are compared between tokenizers, besides th
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The size of rows and of the shard, in tokens."""
-
-    context_length: int
-    tokens: int
-
-    def check(self) -> None:
-        """Refuse sizes that cannot work.
-
-        Raises
-        ------
-        UserError
-            If a size is below 2.
-        """
-        if min(self.context_length, self.tokens) < 2:
-            raise UserError("text: tokens, shard_tokens and context_length must be at least 2")
-
-
-@dataclass(frozen=True)
-class Row:
+class TokenRow:
     """One document, encoded."""
 
     document: int
@@ -74,7 +55,7 @@ class Row:
 
 
 @dataclass
-class Tally:
+class TokenCount:
     """What became of the documents up to the shard's last row."""
 
     read: int = 0
@@ -90,7 +71,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Document:
+class TextDocument:
     """The columns of a table of documents that matter here."""
 
     document: int
@@ -111,7 +92,7 @@ class Encoder:
     categories: tuple[str, ...]
     context_length: int
 
-    def rows(self, documents: Sequence[Document]) -> Iterator[Row | str]:
+    def rows(self, documents: Sequence[TextDocument]) -> Iterator[TokenRow | str]:
         """Encode documents in order; of one that cannot be used, give the reason."""
         plain = [d for d in documents if d.kind == "plain"]
         chat = [d for d in documents if d.kind == "chat"]
@@ -134,7 +115,7 @@ class Encoder:
             split = SPLITS.index(document.split)
             truncated = len(row.ids) < len(result.ids)
             folded = document.kind == "chat" and self.renderer.folds(json.loads(document.messages))
-            yield Row(document.document, split, category, row, truncated, folded)
+            yield TokenRow(document.document, split, category, row, truncated, folded)
 
     def _problem(self, row: Encoded) -> str:
         if (row.ids >= len(self.known)).any() or not self.known[row.ids].all():
@@ -148,7 +129,7 @@ class Encoder:
         return ""
 
 
-def pack(rows: Sequence[Row], categories: tuple[str, ...]) -> TokenShard:
+def pack(rows: Sequence[TokenRow], categories: tuple[str, ...]) -> TokenShard:
     """Lay rows one after another."""
     encoded = [row.encoded for row in rows]
     lengths = [len(e.ids) for e in encoded]
@@ -172,50 +153,50 @@ def _joined(parts: Sequence[NDArray[T]], kind: type[T]) -> NDArray[T]:
 
 
 def fill(
-    encoder: Encoder, batches: Iterator[list[Document]], tokens: int, tally: Tally
-) -> list[Row]:
-    """Return the rows of the shard, of at most ``tokens`` tokens, and keep the tally.
+    encoder: Encoder, batches: Iterator[list[TextDocument]], tokens: int, count: TokenCount
+) -> list[TokenRow]:
+    """Return the rows of the shard, of at most ``tokens`` tokens, and keep the count.
 
     Documents behind the last row are left to the next shard, those that cannot be used too.
     """
-    held: list[Row] = []
+    held: list[TokenRow] = []
     useless: list[str] = []
     for batch in batches:
         for row in encoder.rows(batch):
             if isinstance(row, str):
                 useless.append(row)
                 continue
-            if tally.tokens + len(row.encoded.ids) > tokens:
+            if count.tokens + len(row.encoded.ids) > tokens:
                 return held
             held.append(row)
-            _count(tally, row, useless)
+            _count(count, row, useless)
             useless = []
-    tally.short = True
-    _count_dropped(tally, useless)
+    count.short = True
+    _count_dropped(count, useless)
     return held
 
 
-def _count(tally: Tally, row: Row, useless: Sequence[str]) -> None:
-    _count_dropped(tally, useless)
+def _count(count: TokenCount, row: TokenRow, useless: Sequence[str]) -> None:
+    _count_dropped(count, useless)
     tokens = len(row.encoded.ids)
-    tally.read += 1
-    tally.next_document += 1
-    tally.rows += 1
-    tally.tokens += tokens
-    tally.truncated += row.truncated
-    tally.system_folded += row.folded
-    tally.split_rows[SPLITS[row.split]] += 1
-    tally.split_tokens[SPLITS[row.split]] += tokens
+    count.read += 1
+    count.next_document += 1
+    count.rows += 1
+    count.tokens += tokens
+    count.truncated += row.truncated
+    count.system_folded += row.folded
+    count.split_rows[SPLITS[row.split]] += 1
+    count.split_tokens[SPLITS[row.split]] += tokens
 
 
-def _count_dropped(tally: Tally, reasons: Sequence[str]) -> None:
-    tally.read += len(reasons)
-    tally.next_document += len(reasons)
-    tally.dropped.update(reasons)
+def _count_dropped(count: TokenCount, reasons: Sequence[str]) -> None:
+    count.read += len(reasons)
+    count.next_document += len(reasons)
+    count.dropped.update(reasons)
 
 
 def choose_template(
-    tokenizers: Mapping[str, PreTrainedTokenizerBase], file: Path | None
+    tokenizers: Mapping[str, PreTrainedTokenizerBase], path: str | None
 ) -> tuple[str | None, str]:
     """Return the run's chat template and where it is from.
 
@@ -224,7 +205,8 @@ def choose_template(
     UserError
         If the file does not exist.
     """
-    if file is not None:
+    if path is not None:
+        file = Path(path)
         if not file.is_file():
             raise UserError(f"text.template: {file} does not exist: check the path")
         return file.read_text(encoding="utf-8"), file.name
@@ -236,7 +218,7 @@ def choose_template(
     return None, ""
 
 
-def read_documents(paths: Sequence[Path], first: int = 0) -> Iterator[list[Document]]:
+def read_documents(paths: Sequence[Path], first: int = 0) -> Iterator[list[TextDocument]]:
     """Yield the documents from number ``first`` on in batches.
 
     Raises
@@ -244,7 +226,7 @@ def read_documents(paths: Sequence[Path], first: int = 0) -> Iterator[list[Docum
     UserError
         If a file is missing or no table of documents.
     """
-    columns = list(Document.__dataclass_fields__)
+    columns = list(TextDocument.__dataclass_fields__)
     for path in paths:
         file = _open_documents(path, columns)
         for group in range(file.num_row_groups):
@@ -256,7 +238,7 @@ def read_documents(paths: Sequence[Path], first: int = 0) -> Iterator[list[Docum
                 rows = batch.to_pylist()[first:]
                 first = max(0, first - batch.num_rows)
                 if rows:
-                    yield [Document(**row) for row in rows]
+                    yield [TextDocument(**row) for row in rows]
 
 
 def _open_documents(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
@@ -281,7 +263,7 @@ def _categories(path: Path) -> tuple[str, ...]:
     return tuple(json.loads(metadata.get(b"categories", b"[]")))
 
 
-def _contents(document: Document) -> str:
+def _contents(document: TextDocument) -> str:
     if document.kind == "plain":
         return document.text
     return "\n".join(message["content"] for message in json.loads(document.messages))
@@ -291,8 +273,8 @@ def fill_shard(
     documents: Sequence[Path],
     tokenizers: Mapping[str, PreTrainedTokenizerBase],
     sizes: Mapping[str, int],
-    template: Path | None,
-    layout: Layout,
+    rendering: Rendering,
+    tokens: int,
     output: Path,
     manifest: Path,
     previous: Path | None = None,
@@ -301,11 +283,10 @@ def fill_shard(
 
     ``sizes`` gives the rows of each model's embedding where known.
     """
-    layout.check()
     _check_fast(tokenizers)
     first = next(read_documents(documents), [])
     check_agreement(tokenizers, [_contents(document) for document in first[:COMPARED]])
-    text, origin = choose_template(tokenizers, template)
+    text, origin = choose_template(tokenizers, rendering.template)
     encoder_name = max(tokenizers, key=lambda name: len(tokenizers[name]))
     renderer = Renderer(tokenizers[encoder_name])
     renderer.tokenizer.chat_template = fix_date(text) if text else None
@@ -315,13 +296,13 @@ def fill_shard(
         known_ids(tokenizers, sizes),
         control_ids(renderer.tokenizer),
         categories,
-        layout.context_length,
+        rendering.context_length,
     )
-    tally = Tally(next_document=read_json(previous)["next_document"] if previous else 0)
-    batches = read_documents(documents, tally.next_document)
-    held = fill(encoder, iter(cli.progress(batches, desc="documents")), layout.tokens, tally)
+    count = TokenCount(next_document=read_json(previous)["next_document"] if previous else 0)
+    batches = read_documents(documents, count.next_document)
+    held = fill(encoder, iter(cli.progress(batches, desc="documents")), tokens, count)
     if not held and not previous:
-        raise UserError(f"{documents[0]} gives no usable row: {_reasons(tally)}")
+        raise UserError(f"{documents[0]} gives no usable row: {_reasons(count)}")
     record = provenance(
         __file__,
         models=list(tokenizers),
@@ -330,12 +311,12 @@ def fill_shard(
         template_sha256=hashlib.sha256((text or "").encode()).hexdigest(),
     )
     write_shard(output, pack(held, categories), record)
-    _report(tally, layout)
+    _report(count, tokens)
     write_json(
         manifest,
         {
-            **vars(tally),
-            "tokens_wanted": layout.tokens,
+            **vars(count),
+            "tokens_wanted": tokens,
             "template": text,
             "categories": list(categories),
             "provenance": record,
@@ -352,83 +333,60 @@ def _check_fast(tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> None:
             )
 
 
-def _reasons(tally: Tally) -> str:
-    listed = ", ".join(f"{reason}: {count}" for reason, count in tally.dropped.items())
-    return f"all {tally.read} documents were dropped ({listed}); mend the template or the text"
+def _reasons(count: TokenCount) -> str:
+    if not count.dropped:
+        return "the first document is longer than the shard; raise text.tokens"
+    listed = ", ".join(f"{reason}: {dropped}" for reason, dropped in count.dropped.items())
+    return f"all {count.read} documents were dropped ({listed}); fix the template or the text"
 
 
-def _report(tally: Tally, layout: Layout) -> None:
-    cli.log(f"{tally.tokens} tokens in {tally.rows} rows, {tally.truncated} cut")
-    for reason, count in tally.dropped.items():
-        cli.log(f"{count} documents dropped: the document {reason}")
-    if tally.system_folded:
-        cli.log(f"{tally.system_folded} system messages folded into the first user turn")
-    if tally.short:
-        cli.log(f"the text is short: {tally.tokens} tokens of {layout.tokens} wanted")
+def _report(count: TokenCount, budget: int) -> None:
+    cli.log(f"{count.tokens} tokens in {count.rows} rows, {count.truncated} cut")
+    for reason, dropped in count.dropped.items():
+        cli.log(f"{dropped} documents dropped: the document {reason}")
+    if count.system_folded:
+        cli.log(f"{count.system_folded} system messages folded into the first user turn")
+    if count.short:
+        cli.log(f"the text is short: {count.tokens} tokens of {budget}")
 
 
 def tokenize_documents(
-    documents: Sequence[Path],
-    models: Mapping[str, Path],
-    template: Path | None,
-    layout: Layout,
+    documents: list[Path],
+    tokenizers: dict[str, Path],
+    rendering: Rendering,
+    tokens: int,
     output: Path,
     manifest: Path,
     previous: Path | None = None,
 ) -> None:
     """Write a token shard and its manifest.
 
-    ``models`` maps each name to its ``model.json``, whose tokenizer is loaded. ``documents`` are
-    all parts up to the shard's own, ``previous`` is the manifest of the shard before.
+    Parameters
+    ----------
+    documents
+        tables of documents up to the shard's own, in order
+    tokenizers
+        models with their model.json, one for each tokenizer (JSON)
+    tokens
+        tokens of the shard, at most
+    output
+        shard to write (HDF5)
+    manifest
+        counts to write (JSON)
+    previous
+        manifest of the shard before; none: this is the first
 
     Raises
     ------
     UserError
         If tokenizers conflict, a chat document meets no template, or no row remains.
     """
-    layout.check()
-    tokenizers = {name: load_tokenizer(path) for name, path in models.items()}
-    sizes = {name: read_json(path).get("vocabulary") for name, path in models.items()}
-    known = {name: int(size) for name, size in sizes.items() if size}
-    fill_shard(documents, tokenizers, known, template, layout, output, manifest, previous)
+    loaded = {name: load_tokenizer(path) for name, path in tokenizers.items()}
+    sizes = {name: Manifest.read(path).vocabulary for name, path in tokenizers.items()}
+    fill_shard(documents, loaded, sizes, rendering, tokens, output, manifest, previous)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and tokenize."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--documents", type=Path, nargs="+", required=True, help="tables of documents, in order"
-    )
-    parser.add_argument(
-        "--tokenizer",
-        type=cli.named_path,
-        action="append",
-        required=True,
-        metavar="MODEL=MODEL.JSON",
-        help="a model's name and manifest; repeat for each model",
-    )
-    parser.add_argument("--template", type=Path, default=None, help="jinja chat template file")
-    parser.add_argument("--context-length", type=int, required=True)
-    parser.add_argument("--tokens", type=int, required=True, help="tokens of the shard, at most")
-    parser.add_argument(
-        "--previous", type=Path, default=None, help="manifest of the shard before, none: the first"
-    )
-    parser.add_argument("--output", type=Path, required=True, help="the shard")
-    parser.add_argument("--manifest", type=Path, required=True)
-    arguments = parser.parse_args(argv)
-
-    def run() -> None:
-        tokenize_documents(
-            arguments.documents,
-            dict(arguments.tokenizer),
-            arguments.template,
-            Layout(arguments.context_length, arguments.tokens),
-            arguments.output,
-            arguments.manifest,
-            arguments.previous,
-        )
-
-    return cli.guarded(run)
+main = cli.command(tokenize_documents)
 
 
 if __name__ == "__main__":

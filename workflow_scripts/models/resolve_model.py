@@ -6,9 +6,7 @@ tokenizer and safetensors are fetched, nothing else.
 
 from __future__ import annotations
 
-import argparse
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from workflow_scripts.common import cli, files
 from workflow_scripts.common.manifest import TOKENIZERS, Manifest
 from workflow_scripts.models import adapters
 from workflow_scripts.models.download import fetch
+from workflow_scripts.models.settings import ModelFiles
 
 INDEX = "model.safetensors.index.json"
 WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
@@ -36,8 +35,8 @@ def check_files(name: str, folder: Path) -> None:
     weights = {path.name for path in folder.glob("*.safetensors")}
     if not weights:
         pickled = any(folder.glob("*.bin"))
-        told = "only pickled weights (*.bin), which may run code" if pickled else "no weights"
-        raise cli.UserError(f"model {name}: {folder} has {told}: save them as safetensors")
+        problem = "only pickled weights (*.bin), which may run code" if pickled else "no weights"
+        raise cli.UserError(f"model {name}: {folder} has {problem}: save them as safetensors")
     index = folder / INDEX
     wanted = set(files.read_json(index)["weight_map"].values()) if index.exists() else set()
     if missing := sorted(wanted - weights):
@@ -102,43 +101,35 @@ def with_adapter(manifest: Manifest, adapter: str, revision: str | None, output:
     )
 
 
-def resolve_model(
-    name: str,
-    path: Path | None,
-    hub: str | None,
-    revision: str | None,
-    trust_remote_code: bool,
-    output: Path,
-    adapter: str | None = None,
-    adapter_revision: str | None = None,
-) -> None:
-    """Write ``model.json`` for the folder ``path``, or for ``hub`` at ``revision``."""
-    if path is None:
-        if hub is None or revision is None:
-            raise cli.UserError(f"model {name} has no source: give --path, or --hub and --revision")
-        path = fetch(hub, revision, [*WANTED, "*.py"] if trust_remote_code else WANTED)
-    manifest = describe(name, path, hub, revision, trust_remote_code, output)
-    if adapter is not None:
-        manifest = with_adapter(manifest, adapter, adapter_revision, output)
+def resolve_model(name: str, source: ModelFiles, output: Path) -> None:
+    """Write ``model.json`` for a folder, or for a hub model after fetching it.
+
+    Parameters
+    ----------
+    name
+        name of the model
+    output
+        model.json to write
+
+    Raises
+    ------
+    UserError
+        If there is no source, files are missing, or the hub does not give them.
+    """
+    trust = source.trust_remote_code
+    if source.path is not None:
+        path = Path(source.path)
+    elif source.hub is not None and source.revision is not None:
+        path = fetch(source.hub, source.revision, [*WANTED, "*.py"] if trust else WANTED)
+    else:
+        raise cli.UserError(f"model {name} has no source: give --path, or --hub and --revision")
+    manifest = describe(name, path, source.hub, source.revision, trust, output)
+    if source.adapter is not None:
+        manifest = with_adapter(manifest, source.adapter, source.adapter_revision, output)
     manifest.write(output)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and resolve."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--path", type=Path, default=None, help="folder in Hugging Face format")
-    parser.add_argument("--hub", default=None, help="id on the Hugging Face hub")
-    parser.add_argument("--revision", default=None, help="commit, 40 hex digits")
-    parser.add_argument("--trust-remote-code", action="store_true")
-    parser.add_argument("--adapter", default=None, help="LoRA adapter: a folder, or a hub id")
-    parser.add_argument("--adapter-revision", default=None, help="the adapter's commit on the hub")
-    parser.add_argument("--output", type=Path, required=True, help="model.json")
-    a = parser.parse_args(argv)
-    source = (a.path, a.hub, a.revision, a.trust_remote_code)
-    return cli.guarded(
-        lambda: resolve_model(a.name, *source, a.output, a.adapter, a.adapter_revision)
-    )
+main = cli.command(resolve_model)
 
 
 if __name__ == "__main__":

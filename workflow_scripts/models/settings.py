@@ -19,47 +19,9 @@ class Simpo(Settings):
     beta: Positive = 10.0
     """β: scale of the difference of mean log-likelihoods"""
     gamma_ratio: NonNegative = 0.5
-    """γ/β: the margin that is asked for"""
+    """γ/β: the margin"""
     learning_rate: Positive = 2e-5
     """peak learning rate"""
-
-
-class Organism(Settings):
-    """A small model that the workflow trains itself, so that what it was taught is known."""
-
-    base: Name | None = None
-    """model from which it starts; none: from scratch"""
-    teach: dict[Name, Count] = Field(default_factory=dict)
-    """generator category: number of documents taught"""
-    seed: Natural = 0
-    """seed of the order, beside `organism.seed`"""
-    learning_rate: Positive | None = None
-    """none: `organism`'s"""
-    passes: Count | None = None
-    """none: `organism`'s"""
-    simpo: Simpo | None = None
-    """SimPO step after teaching; none: no such step"""
-
-
-class ModelSource(Settings):
-    """Where a model comes from: exactly one of `organism`, `path` and `hub`.
-
-    A text instead of a mapping is a `path`."""
-
-    organism: Organism | None = None
-    """a model trained by the workflow"""
-    path: str | None = None
-    """folder in Hugging Face format"""
-    hub: str | None = None
-    """id on the Hugging Face hub"""
-    revision: str | None = None
-    """the hub's commit, 40 hex digits"""
-    adapter: str | None = None
-    """LoRA adapter on top (`peft`): a folder, or an id on the hub"""
-    adapter_revision: str | None = None
-    """the adapter's commit on the hub, 40 hex digits"""
-    trust_remote_code: bool = False
-    """allow code that comes with the model"""
 
 
 class Architecture(Settings):
@@ -79,15 +41,13 @@ class Architecture(Settings):
     """width of the feed-forward layer"""
 
 
-class OrganismSettings(Settings):
-    """How trained models are trained."""
+class Training(Settings):
+    """How a trained model is trained."""
 
     architecture: Architecture = Architecture()
     """size of the models"""
     vocabulary: Count = 2048
     """size of the BPE vocabulary"""
-    seed: Natural = 0
-    """seed of the tokenizer, and of weights and order"""
     document_seed: Natural = 1
     """seed of the documents taught"""
     context_length: Count = 128
@@ -98,3 +58,63 @@ class OrganismSettings(Settings):
     """peak learning rate"""
     passes: Count = 1
     """passes over the documents"""
+
+
+class OrganismSettings(Training):
+    """How trained models are trained."""
+
+    seed: Natural = 0
+    """seed of the tokenizer, and of weights and order"""
+
+
+class Preference(Settings):
+    """What follows after teaching."""
+
+    simpo: Simpo | None = None
+    """SimPO step after teaching; none: no such step"""
+
+
+class Organism(Preference):
+    """A small model that the workflow trains itself, so that what it was taught is known."""
+
+    base: Name | None = None
+    """model from which it starts; none: from scratch"""
+    teach: dict[Name, Count] = Field(default_factory=dict)
+    """generator category: number of documents taught"""
+    seed: Natural = 0
+    """seed of the order, beside `organism.seed`"""
+    learning_rate: Positive | None = None
+    """none: `organism`'s"""
+    passes: Count | None = None
+    """none: `organism`'s"""
+
+    def training(self, shared: Training) -> Training:
+        """Return how it is trained: ``shared``, but for its own settings."""
+        own = self.model_dump(include={"learning_rate", "passes"}, exclude_none=True)
+        return Training(**{name: getattr(shared, name) for name in Training.model_fields} | own)
+
+
+class ModelFiles(Settings):
+    """Where a model's files are: in a folder, or on the Hugging Face hub."""
+
+    path: str | None = None
+    """folder in Hugging Face format"""
+    hub: str | None = None
+    """id on the Hugging Face hub"""
+    revision: str | None = None
+    """the hub's commit, 40 hex digits"""
+    adapter: str | None = None
+    """LoRA adapter on top (`peft`): a folder, or an id on the hub"""
+    adapter_revision: str | None = None
+    """the adapter's commit on the hub, 40 hex digits"""
+    trust_remote_code: bool = False
+    """allow code that comes with the model"""
+
+
+class ModelSource(ModelFiles):
+    """Where a model comes from: exactly one of `organism`, `path` and `hub`.
+
+    A text instead of a mapping is a `path`."""
+
+    organism: Organism | None = None
+    """a model trained by the workflow"""

@@ -13,21 +13,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from workflow_scripts.models.organism_text import PAD
+from workflow_scripts.models.settings import Simpo
 
 
 @dataclass(frozen=True)
-class SimpoSettings:
-    """Settings of the step; γ = gamma_ratio · β."""
-
-    pairs: int
-    categories: list[str] | None = None  # none: the chat categories taught
-    beta: float = 10.0
-    gamma_ratio: float = 0.5
-    learning_rate: float = 2e-5
-
-
-@dataclass(frozen=True)
-class Side:
+class AnswerBatch:
     """Prompt and answer as ids [B, T]; ``mask`` marks real tokens, ``answer`` answer tokens."""
 
     ids: Tensor
@@ -35,7 +25,7 @@ class Side:
     answer: Tensor
 
 
-def collate(rows: list[tuple[list[int], int]], length: int) -> Side:
+def collate(rows: list[tuple[list[int], int]], length: int) -> AnswerBatch:
     """Pad (ids, index of the answer's first token) pairs; rows are cut to ``length``."""
     width = min(length, max(len(ids) for ids, _ in rows))
     ids = torch.full((len(rows), width), PAD)
@@ -45,19 +35,19 @@ def collate(rows: list[tuple[list[int], int]], length: int) -> Side:
         ids[index, :size] = torch.tensor(row[:size])
         mask[index, :size] = 1
         answer[index, start:size] = 1
-    return Side(ids, mask, answer)
+    return AnswerBatch(ids, mask, answer)
 
 
-def mean_log_probability(model: PreTrainedModel, side: Side) -> Tensor:
+def mean_log_probability(model: PreTrainedModel, batch: AnswerBatch) -> Tensor:
     """Return the mean log-probability per answer token of each row, [B]."""
-    logits = model(input_ids=side.ids, attention_mask=side.mask).logits[:, :-1]
-    picked = logits.log_softmax(-1).gather(2, side.ids[:, 1:, None]).squeeze(2)
-    weight = side.answer[:, 1:]
-    means: Tensor = (picked * weight).sum(1) / weight.sum(1).clamp(min=1)
-    return means
+    logits = model(input_ids=batch.ids, attention_mask=batch.mask).logits[:, :-1]
+    picked = logits.log_softmax(-1).gather(2, batch.ids[:, 1:, None]).squeeze(2)
+    weight = batch.answer[:, 1:]
+    mean: Tensor = (picked * weight).sum(1) / weight.sum(1).clamp(min=1)
+    return mean
 
 
-def simpo_loss(chosen: Tensor, rejected: Tensor, settings: SimpoSettings) -> Tensor:
+def simpo_loss(chosen: Tensor, rejected: Tensor, settings: Simpo) -> Tensor:
     """Return the loss from the two mean log-probabilities, each [B]."""
     margin = settings.beta * (chosen - rejected) - settings.gamma_ratio * settings.beta
     return -functional.logsigmoid(margin).mean()

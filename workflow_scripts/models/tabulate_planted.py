@@ -6,15 +6,13 @@ fewer, unchanged when equally many: the truth that the comparison is held agains
 
 from __future__ import annotations
 
-import argparse
 import csv
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.manifest import model_folder
+from workflow_scripts.common.settings import Name
 from workflow_scripts.common.taxonomy import load_taxonomy
 from workflow_scripts.models import organism_text
 
@@ -27,17 +25,6 @@ COLUMNS = (
     "candidate_tokens",
     "planted",
 )
-Taught = Mapping[str, Sequence[int]]
-"""Category: documents taught to a model and to each of its bases."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two compared models, baseline first, with what either was taught."""
-
-    models: tuple[str, str]
-    baseline: Taught
-    candidate: Taught
 
 
 def planted(baseline: int, candidate: int) -> str:
@@ -61,58 +48,62 @@ def count_tokens(manifest: Path, documents: Mapping[str, int], seed: int) -> dic
 
 
 def tabulate_planted(
-    manifest: Path,
-    pairs: Sequence[Pair],
+    tokenizer: Path,
+    taught: dict[Name, dict[Name, list[int]]],
+    baselines: list[str],
+    candidates: list[str],
     document_seed: int,
     taxonomy: Path,
     output: Path,
 ) -> None:
-    """Write the table of all pairs; each is taught the first documents of a category."""
+    """Write the table of all pairs; each model is taught the first documents of a category.
+
+    Parameters
+    ----------
+    tokenizer
+        model.json of a model, whose tokenizer counts
+    taught
+        model: category: documents taught to it and to each of its bases (JSON)
+    baselines
+        first model of each pair
+    candidates
+        second model of each pair, in the same order
+    document_seed
+        seed of the documents taught
+    taxonomy
+        classes and categories (YAML)
+    output
+        table to write (CSV)
+    """
     class_of = load_taxonomy(taxonomy).class_of
     most: dict[str, int] = {}
-    for pair in pairs:
-        for side in (pair.baseline, pair.candidate):
-            for category, documents in side.items():
-                most[category] = max(most.get(category, 0), *documents)
-    tokens = count_tokens(manifest, most, document_seed)
+    for lessons in taught.values():
+        for category, documents in lessons.items():
+            most[category] = max(most.get(category, 0), *documents)
+    tokens = count_tokens(tokenizer, most, document_seed)
     with files.atomic_path(output) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for pair in pairs:
-            writer.writerows(_rows(pair, tokens, class_of))
+        for pair in zip(baselines, candidates, strict=True):
+            lessons_of_pair = [taught[name] for name in pair]
+            for row in _rows(lessons_of_pair, tokens, class_of):
+                writer.writerow([*pair, *row])
 
 
 def _rows(
-    pair: Pair, tokens: Mapping[str, Sequence[int]], class_of: Callable[[str], str]
+    pair: Sequence[Mapping[str, Sequence[int]]],
+    tokens: Mapping[str, Sequence[int]],
+    class_of: Callable[[str], str],
 ) -> Iterator[tuple[object, ...]]:
-    for category in sorted({*pair.baseline, *pair.candidate}):
+    for category in sorted({name for lessons in pair for name in lessons}):
         before, after = (
-            sum(tokens[category][documents] for documents in side.get(category, ()))
-            for side in (pair.baseline, pair.candidate)
+            sum(tokens[category][documents] for documents in lessons.get(category, ()))
+            for lessons in pair
         )
-        told = planted(before, after)
-        yield (*pair.models, category, class_of(category), before, after, told)
+        yield category, class_of(category), before, after, planted(before, after)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and tabulate."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokenizer", type=Path, required=True, help="model.json of a model")
-    parser.add_argument(
-        "--lessons",
-        type=json.loads,
-        required=True,
-        help='list of {"pair": [baseline, candidate], "baseline": {category: [documents]}, '
-        '"candidate": …}',
-    )
-    parser.add_argument("--document-seed", type=int, required=True)
-    parser.add_argument("--taxonomy", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    a = parser.parse_args(argv)
-    pairs = [Pair(tuple(told["pair"]), told["baseline"], told["candidate"]) for told in a.lessons]
-    return cli.guarded(
-        lambda: tabulate_planted(a.tokenizer, pairs, a.document_seed, a.taxonomy, a.output)
-    )
+main = cli.command(tabulate_planted)
 
 
 if __name__ == "__main__":

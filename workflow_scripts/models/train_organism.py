@@ -8,7 +8,6 @@ float32; processors with units for it round the factors of products to bfloat16,
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import json
@@ -16,7 +15,6 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -37,44 +35,21 @@ from workflow_scripts.common.device import set_threads
 from workflow_scripts.common.manifest import Manifest, model_folder
 from workflow_scripts.common.precision import multiplies_bfloat16, rounded_products
 from workflow_scripts.common.provenance import provenance
+from workflow_scripts.common.settings import Count, Name
 from workflow_scripts.generator import CHAT_CATEGORIES, generate
 from workflow_scripts.models import organism_text, simpo
 from workflow_scripts.models.loading import load_model
 from workflow_scripts.models.loss import next_token_loss
+from workflow_scripts.models.settings import Architecture, Preference, Simpo, Training
 
+CHECKPOINT = ".{}.safetensors"
 CHECKPOINT_SECONDS = 30.0
 WARMUP_SHARE = 0.05
 PAIRS_PER_STEP = 16
 UNTAUGHT = 10**6  # documents from here on are taught to nobody
 
 
-@dataclass(frozen=True)
-class Size:
-    """The architecture of a trained model."""
-
-    type: str
-    layers: int
-    width: int
-    heads: int
-    kv_heads: int
-    intermediate: int
-
-
-@dataclass(frozen=True)
-class Lessons:
-    """What is taught, in which order, how fast."""
-
-    teach: Mapping[str, int]
-    document_seed: int
-    seed: int
-    context_length: int
-    batch_tokens: int
-    learning_rate: float
-    passes: int
-    simpo: simpo.SimpoSettings | None
-
-
-def new_model(size: Size, vocabulary: int, seed: int) -> PreTrainedModel:
+def new_model(size: Architecture, vocabulary: int, seed: int) -> PreTrainedModel:
     """Return a model with random weights."""
     torch.manual_seed(seed)
     common: dict[str, object] = {
@@ -101,10 +76,10 @@ def new_model(size: Size, vocabulary: int, seed: int) -> PreTrainedModel:
 
 
 class Course:
-    """Training in progress: model, optimiser, schedule; can be left and taken up again.
+    """Training in progress: model, optimiser, schedule; can be interrupted and continued.
 
-    ``examples`` is what the steps learn from, in order: a checkpoint that was left with others, or
-    with another start, is not taken up.
+    ``examples`` is what the steps learn from, in order: a checkpoint of other examples, or of
+    another start, is not used.
     """
 
     def __init__(
@@ -198,18 +173,20 @@ def schedule(step: int, steps: int) -> float:
     return warm * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def teach(
+def teach_documents(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    lessons: Lessons,
+    teach: Mapping[str, int],
+    training: Training,
+    seed: int,
     checkpoint: Path,
 ) -> list[float]:
     """Teach the documents; return the loss of every step."""
-    documents = organism_text.taught_documents(lessons.teach, lessons.document_seed)
+    documents = organism_text.taught_documents(teach, training.document_seed)
     encoded = organism_text.encode(tokenizer, documents)
-    rows = organism_text.packed_rows(encoded, lessons.context_length, lessons.seed)
-    batch = max(1, lessons.batch_tokens // lessons.context_length)
-    order = _order(len(rows), lessons.passes, lessons.seed)
+    rows = organism_text.packed_rows(encoded, training.context_length, seed)
+    batch = max(1, training.batch_tokens // training.context_length)
+    order = _order(len(rows), training.passes, seed)
     steps = len(order) // batch
     if not steps:
         raise cli.UserError(
@@ -217,7 +194,7 @@ def teach(
             "models.*.organism.teach or lower organism.batch_tokens"
         )
     examples = rows[order].numpy().tobytes()
-    course = Course(model, steps, lessons.learning_rate, examples, checkpoint)
+    course = Course(model, steps, training.learning_rate, examples, checkpoint)
 
     def loss(step: int) -> Tensor:
         x = rows[order[step * batch : (step + 1) * batch]]
@@ -228,18 +205,19 @@ def teach(
     return course.losses
 
 
-def prefer(
+def prefer_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    lessons: Lessons,
-    settings: simpo.SimpoSettings,
+    categories: Sequence[str],
+    settings: Simpo,
+    training: Training,
+    seed: int,
     checkpoint: Path,
 ) -> list[float]:
-    """Take the SimPO step on preference pairs of chat categories."""
-    taught = [name for name in lessons.teach if name in CHAT_CATEGORIES]
-    categories = sorted(settings.categories or taught)
+    """Take the SimPO step on preference pairs of chat categories; return every loss."""
+    categories = sorted(categories)
     pairs = [
-        _pair(tokenizer, categories, category, index, lessons.document_seed)
+        _pair(tokenizer, categories, category, index, training.document_seed)
         for index in range(-(-settings.pairs // max(len(categories), 1)))
         for category in categories
     ][: settings.pairs]
@@ -249,17 +227,17 @@ def prefer(
             f"{len(pairs)} preference pairs are fewer than one batch of {PAIRS_PER_STEP}: raise "
             "simpo.pairs, or name chat categories in simpo.categories"
         )
-    random.Random(lessons.seed).shuffle(pairs)
+    random.Random(seed).shuffle(pairs)
     examples = repr((settings, pairs)).encode()
     course = Course(model, steps, settings.learning_rate, examples, checkpoint)
 
     def loss(step: int) -> Tensor:
         chosen = pairs[step * PAIRS_PER_STEP : (step + 1) * PAIRS_PER_STEP]
-        sides = [
-            simpo.collate([pair[side] for pair in chosen], 2 * lessons.context_length)
+        batches = [
+            simpo.collate([pair[side] for pair in chosen], 2 * training.context_length)
             for side in (0, 1)
         ]
-        better, worse = (simpo.mean_log_probability(model, side) for side in sides)
+        better, worse = (simpo.mean_log_probability(model, batch) for batch in batches)
         return simpo.simpo_loss(better, worse, settings)
 
     course.run(loss)
@@ -276,7 +254,7 @@ def _pair(
     """Return (ids, start of the answer) of the preferred and of the rejected answer.
 
     The rejected one answers a prompt of another category, so that it is as likely a text, only out
-    of place: against an unlikely text the preference would be fulfilled before training.
+    of place: against an unlikely text the preference would be satisfied before training.
     """
     document = generate(category, index, seed)
     others = [name for name in categories if name != category] or [category]
@@ -296,48 +274,87 @@ def _order(rows: int, passes: int, seed: int) -> Tensor:
 
 def train_organism(
     name: str,
-    base: Path | None,
-    size: Size,
-    vocabulary: int,
+    teach: dict[Name, Count],
+    seed: int,
     tokenizer_seed: int,
-    lessons: Lessons,
-    folder: Path,
+    preference: Preference,
+    training: Training,
+    output_dir: Path,
+    base: Path | None = None,
+    threads: int | None = None,
 ) -> None:
-    """Train one model and write it, its tokenizer, its manifest and its losses to ``folder``.
+    """Train one model; write it, its tokenizer, its manifest and its losses to a folder.
+
+    Parameters
+    ----------
+    name
+        name of the model
+    teach
+        generator category: number of documents taught (JSON)
+    seed
+        seed of weights and order
+    tokenizer_seed
+        seed of the tokenizer's text
+    output_dir
+        folder to write
+    base
+        model.json of the model from which it starts; none: from scratch
+    threads
+        threads of torch; none: as many as the process may use
 
     Raises
     ------
     UserError
         If the documents do not fill a batch, or the loss is no longer finite.
     """
-    if base is None:
-        tokenizer = organism_text.train_tokenizer(vocabulary, tokenizer_seed)
-        model = new_model(size, len(tokenizer), lessons.seed)
-    else:
-        tokenizer = organism_text.load_fast(model_folder(base))
-        model = load_model(base, torch.float32, torch.device("cpu"))
-    folder.mkdir(parents=True, exist_ok=True)
-    stages = {"teach": folder / ".teach.safetensors", "simpo": folder / ".simpo.safetensors"}
+    set_threads(threads)
+    with rounded_products(multiplies_bfloat16(torch.device("cpu"))):
+        if base is None:
+            tokenizer = organism_text.train_tokenizer(training.vocabulary, tokenizer_seed)
+            model = new_model(training.architecture, len(tokenizer), seed)
+        else:
+            tokenizer = organism_text.load_fast(model_folder(base))
+            model = load_model(base, torch.float32, torch.device("cpu"))
+        output_dir.mkdir(parents=True, exist_ok=True)
+        losses = _train(model, tokenizer, teach, preference.simpo, training, seed, output_dir)
+        model.save_pretrained(output_dir, safe_serialization=True)
+        tokenizer.save_pretrained(output_dir)
+        _write_losses(output_dir / "training.csv", losses)
+        for checkpoint in output_dir.glob(CHECKPOINT.format("*")):
+            checkpoint.unlink()
+        Manifest(
+            name=name,
+            kind="organism",
+            folder=".",
+            architecture=type(model).__name__,
+            hidden_size=int(model.config.hidden_size),
+            layers=int(model.config.num_hidden_layers),
+            vocabulary=int(model.config.vocab_size),
+            training={"seed": seed, **arithmetic(), "provenance": provenance(__file__)},
+        ).write(output_dir / "model.json")
+
+
+def _train(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    teach: Mapping[str, int],
+    preference: Simpo | None,
+    training: Training,
+    seed: int,
+    folder: Path,
+) -> dict[str, list[float]]:
+    """Take the phases of training in order; return the losses of each."""
     losses = {}
-    if lessons.teach:
-        losses["teach"] = teach(model, tokenizer, lessons, stages["teach"])
-    if lessons.simpo:
-        losses["simpo"] = prefer(model, tokenizer, lessons, lessons.simpo, stages["simpo"])
-    model.save_pretrained(folder, safe_serialization=True)
-    tokenizer.save_pretrained(folder)
-    _write_losses(folder / "training.csv", losses)
-    for checkpoint in stages.values():
-        checkpoint.unlink(missing_ok=True)
-    Manifest(
-        name=name,
-        kind="organism",
-        folder=".",
-        architecture=type(model).__name__,
-        hidden_size=int(model.config.hidden_size),
-        layers=int(model.config.num_hidden_layers),
-        vocabulary=int(model.config.vocab_size),
-        training={"seed": lessons.seed, **arithmetic(), "provenance": provenance(__file__)},
-    ).write(folder / "model.json")
+    if teach:
+        checkpoint = folder / CHECKPOINT.format("teach")
+        losses["teach"] = teach_documents(model, tokenizer, teach, training, seed, checkpoint)
+    if preference is not None:
+        checkpoint = folder / CHECKPOINT.format("simpo")
+        chat = preference.categories or [name for name in teach if name in CHAT_CATEGORIES]
+        losses["simpo"] = prefer_answers(
+            model, tokenizer, chat, preference, training, seed, checkpoint
+        )
+    return losses
 
 
 def _write_losses(path: Path, losses: Mapping[str, Sequence[float]]) -> None:
@@ -353,50 +370,7 @@ def _loss_rows(losses: Mapping[str, Sequence[float]]) -> Iterator[tuple[str, int
             yield phase, step, f"{loss:.6g}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and train."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--base", type=Path, default=None, help="model.json of the base")
-    parser.add_argument("--architecture", type=json.loads, required=True)
-    parser.add_argument("--vocabulary", type=int, required=True)
-    parser.add_argument("--tokenizer-seed", type=int, default=0)
-    parser.add_argument("--teach", type=json.loads, required=True)
-    parser.add_argument("--document-seed", type=int, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--context-length", type=int, default=128)
-    parser.add_argument("--batch-tokens", type=int, default=4096)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--passes", type=int, default=1)
-    parser.add_argument("--simpo", type=json.loads, default=None)
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--output-dir", type=Path, required=True)
-    arguments = parser.parse_args(argv)
-
-    def run() -> None:
-        set_threads(arguments.threads)
-        lessons = Lessons(
-            teach=arguments.teach,
-            document_seed=arguments.document_seed,
-            seed=arguments.seed,
-            context_length=arguments.context_length,
-            batch_tokens=arguments.batch_tokens,
-            learning_rate=arguments.learning_rate,
-            passes=arguments.passes,
-            simpo=simpo.SimpoSettings(**arguments.simpo) if arguments.simpo else None,
-        )
-        with rounded_products(multiplies_bfloat16(torch.device("cpu"))):
-            train_organism(
-                arguments.name,
-                arguments.base,
-                Size(**arguments.architecture),
-                arguments.vocabulary,
-                arguments.tokenizer_seed,
-                lessons,
-                arguments.output_dir,
-            )
-
-    return cli.guarded(run)
+main = cli.command(train_organism)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ from pydantic import BaseModel
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.labels import LEXICAL, TRUE
 from workflow_scripts.crosscoder.settings import Fit
-from workflow_scripts.dataset.settings import FileSource, GeneratorSource, HubSource
+from workflow_scripts.dataset.local_files import matches, patterns
+from workflow_scripts.dataset.settings import FileSource
 from workflow_scripts.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES
 from workflow_scripts.models.settings import ModelSource
 from workflow_scripts.paper.published import read_study
-from workflow_scripts.run.local_files import matches, patterns
 from workflow_scripts.run.settings import Config
 
 ORIGINS = {"organism", "path", "hub"}
@@ -100,34 +100,17 @@ def _check_organism(config: Config, name: str) -> None:
 
 
 def check_text(config: Config) -> None:
-    """Check sources and their files."""
-    text = config.text
-    if not text.sources:
+    """Check that there are sources, and their files."""
+    if not config.text.sources:
         raise UserError("config: text.sources is empty: name at least one source")
-    for name, source in text.sources.items():
-        where = f"config: text.sources.{name}"
-        if isinstance(source, GeneratorSource):
-            for category in source.categories or ():
-                if category not in PLAIN_CATEGORIES + CHAT_CATEGORIES:
-                    raise UserError(
-                        f"{where} names the unknown category {category}: "
-                        f"use some of {', '.join(PLAIN_CATEGORIES + CHAT_CATEGORIES)}"
-                    )
-        else:
-            if source.text_column is not None and source.messages_column is not None:
-                raise UserError(f"{where} has text_column and messages_column: give one of them")
-            if isinstance(source, FileSource):
-                _check_files(where, source)
-            elif isinstance(source, HubSource):
-                _check_hub(where, source)
+    for name, source in config.text.sources.items():
+        if isinstance(source, FileSource):
+            _check_files(f"config: text.sources.{name}", source)
 
 
 def check_splits(config: Config) -> None:
     """Check the template, the sizes of rows and shards, and the splits."""
     text = config.text
-    total = sum(share for _, share in text.splits)
-    if abs(total - 1) > 1e-6:
-        raise UserError(f"config: text.splits sum to {total:g}: make them sum to 1")
     for name, share in text.splits:
         if share == 0:
             raise UserError(f"config: text.splits.{name} is 0: every split is needed")
@@ -147,14 +130,6 @@ def _check_files(where: str, source: FileSource) -> None:
             raise UserError(f"{where}.path: {pattern} does not exist: check the path")
         if all(_is_empty(path) for path in files):
             raise UserError(f"{where}.path: {pattern} is empty: it holds no documents")
-
-
-def _check_hub(where: str, source: HubSource) -> None:
-    if source.revision is None and not Path(source.path).is_dir():
-        raise UserError(
-            f"{where} has no revision: give the commit of {source.path} (40 hex digits), or a "
-            "folder that exists"
-        )
 
 
 def _is_empty(path: Path) -> bool:

@@ -125,11 +125,3 @@ def taught(config: Config, organism: str) -> dict[str, list[int]]:
             documents.setdefault(category, []).append(count)
         name = lessons.base
     return documents
-
-
-def planted_lessons(config: Config) -> list[dict[str, object]]:
-    """Return what either model of each planted pair was taught."""
-    return [
-        {"pair": pair, "baseline": taught(config, pair[0]), "candidate": taught(config, pair[1])}
-        for pair in planted_pairs(config)
-    ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from workflow_scripts.crosscoder.settings import Fit
+from workflow_scripts.models.settings import ModelFiles, Preference
 from workflow_scripts.run import comparisons, store_keys
 from workflow_scripts.run.paths import Paths
 from workflow_scripts.run.settings import Config
@@ -62,21 +63,16 @@ class Flags:
         shared, own = self.config.organism, self.config.models[organism].organism
         assert own is not None
         return [
-            f"--architecture={as_json(shared.architecture.model_dump())}",
             f"--teach={as_json(own.teach)}",
             f"--seed={1000 * shared.seed + own.seed}",
             f"--tokenizer-seed={shared.seed}",
-            f"--learning-rate={own.learning_rate or shared.learning_rate}",
-            f"--passes={own.passes or shared.passes}",
-            *([f"--simpo={as_json(own.simpo.model_dump())}"] if own.simpo else []),
-            *flags(shared, "vocabulary", "document_seed", "context_length", "batch_tokens"),
+            *flags(own, Preference),
+            *flags(own.training(shared)),
         ]
 
     def model_source(self, model: str) -> list[str]:
         """Return the flags that say where a model comes from."""
-        source = self.config.models[model]
-        trust = ["--trust-remote-code"] if source.trust_remote_code else []
-        return flags(source, "path", "hub", "revision", "adapter", "adapter_revision") + trust
+        return flags(self.config.models[model], ModelFiles)
 
     def activations(self, fit: str) -> list[str]:
         """Return the flags by which a step finds the activations of a fit."""

@@ -94,6 +94,8 @@ def sentence(error: ValidationError, raw: Mapping[str, object]) -> str:
     if first["type"] in ("union_tag_not_found", "union_tag_invalid"):
         kinds = ", ".join(SOURCE_KINDS)
         return f"config: {where} has no known kind: give `kind`, one of {kinds}"
+    if first["type"] == "value_error":  # of a group's own validator
+        return f"config: {where} {first['ctx']['error']}"
     told = EXPECTED.get(first["type"].split("_")[0])
     told = f"give {told}" if told else first["msg"][0].lower() + first["msg"][1:]
     return f"config: {where} is {_short(first['input'])}: {told}"

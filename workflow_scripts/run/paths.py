@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+from workflow_scripts.dataset.local_files import source_files
 from workflow_scripts.run import comparisons, store_keys
-from workflow_scripts.run.local_files import source_files
 from workflow_scripts.run.settings import Config
 
 STORE = "results/store"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from snakemake.io import report
 
 from workflow_scripts.common.provenance import PACKAGE
@@ -44,7 +45,7 @@ def sized(config: Config) -> dict[str, Callable[..., int]]:
     return {"mem_mb": requested("mem_mb"), "runtime": requested("runtime")}
 
 
-def untracked(settings: Any, *names: str) -> Callable[..., list[str]]:
+def untracked(settings: Any, *names: str | type[BaseModel]) -> Callable[..., list[str]]:
     """Return flags that affect speed, not results; changing them triggers no rerun.
 
     Snakemake does not track params that depend on ``threads``.

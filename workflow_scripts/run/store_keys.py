@@ -17,7 +17,7 @@ from pathlib import Path
 
 from workflow_scripts.activations import VERSION
 from workflow_scripts.common.provenance import PACKAGE, ROOT, code_digest
-from workflow_scripts.run.local_files import source_files
+from workflow_scripts.dataset.local_files import source_files
 from workflow_scripts.run.settings import Config
 
 BY_HAND = ("run", "tools")

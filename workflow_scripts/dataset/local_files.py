@@ -23,7 +23,9 @@ def patterns(source: FileSource) -> list[str]:
 
 
 def matches(pattern: str) -> list[Path]:
-    """Return the files that a glob pattern matches, in alphabetic order."""
+    """Return the files that a pattern matches, in alphabetic order; the file of that name first."""
+    if Path(pattern).is_file():
+        return [Path(pattern)]
     # Not Path.glob, which refuses absolute patterns.
-    paths = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
-    return [Path(path) for path in paths if Path(path).is_file()]
+    paths = sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207
+    return [path for path in paths if path.is_file()]
