@@ -51,9 +51,10 @@ print(int((active.rows == 0).sum()))
 """
 SOURCE = """
 from pathlib import Path
-from workflow_scripts.dataset.sources import parse_sources
-source = parse_sources({"mine": {"kind": "files", "path": "notes/*.txt"}}, 0)[0]
-print(sorted(draft.text for draft in source.drafts(lambda draft: 1.0)))
+from workflow_scripts.dataset.settings import FileSource
+from workflow_scripts.dataset.sources import NamedSource
+source = NamedSource("mine", FileSource(kind="files", path="notes/*.txt"), 0)
+print(sorted(document.text for document in source.documents(lambda document: 1.0)))
 """
 
 
