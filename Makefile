@@ -43,9 +43,9 @@ reproduce-paper: $(READY)
 	@$(RUN) --configfile config/paper.yaml -- reproduce_paper
 
 $(READY): requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffscope needs Python 3.11 or newer; name one with make PYTHON=...")'
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffscope needs Python 3.11 or newer; name one with make PYTHON=...")'
 	@echo "Setting up $(VENV) (once) ..."
-	@$(PYTHON) -m venv $(VENV)
+	@"$(PYTHON)" -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@touch $@
 

@@ -57,7 +57,14 @@ def command(*arguments: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Return a user's environment: nothing leads back to this tree or tells of ``make test``."""
-    left_out = ("PYTHONPATH", "OPENAI_API_KEY", "MAKELEVEL", "MAKEFLAGS", "MFLAGS")
+    left_out = (
+        "PYTHONPATH",
+        "OPENAI_API_KEY",
+        "SNAKEMAKE_PROFILE",
+        "MAKELEVEL",
+        "MAKEFLAGS",
+        "MFLAGS",
+    )
     kept = {k: v for k, v in os.environ.items() if k not in left_out}
     return kept | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
