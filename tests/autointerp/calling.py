@@ -22,12 +22,12 @@ def quick_run(contexts: Path, folder: Path, url: str, cache: str = "cache") -> R
 
 def output_digests(run: Run, *purposes: str) -> dict[str, str]:
     """Return the SHA-256 of each output of some purposes."""
-    found = {}
+    digests = {}
     for purpose in purposes:
         for name in OUTPUTS:
             path = run.file(purpose, name)
-            found[f"{purpose}/{name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+            digests[f"{purpose}/{name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return digests
 
 
 def spawn(run: Run, purpose: str, *flags: str) -> subprocess.Popen[str]:

@@ -1,7 +1,7 @@
 """A real HTTP server in the manner of the OpenAI API, with an oracle and every fault we know.
 
 In a test: ``with FakeServer(...) as server: ... server.url``. As a process of its own:
-``python -m tests.autointerp.fake_server --port-file FILE``; it prints nothing and tells its
+``python -m tests.autointerp.fake_server --port-file FILE``; it prints nothing and shows its
 counters at ``/counters``. It answers from the data block of our own prompts; a prompt that it does
 not know is refused with 400, so that a change of the prompts cannot pass unseen.
 """
@@ -118,7 +118,7 @@ class FakeServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    wbufsize = -1  # head and body in one packet
+    wbufsize = -1  # headers and body in one packet
     server: FakeServer
 
     def log_message(self, format: str, *args: object) -> None:
@@ -355,8 +355,8 @@ def serving(folder: Path, **behaviour: object) -> Iterator[str]:
 def counters(url: str) -> dict[str, int]:
     """Return the counters of a server in another process."""
     with urllib.request.urlopen(url.removesuffix("/v1") + "/counters") as reply:
-        found: dict[str, int] = json.loads(reply.read())
-    return found
+        numbers: dict[str, int] = json.loads(reply.read())
+    return numbers
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -161,7 +161,7 @@ def make_examples(
     half = rng.permutation(len(documents))
     parts = {"explain": half[: len(half) // 2], "verify": half[len(half) // 2 :]}
     bags = [{piece.strip().lower() for piece in d.pieces} for d in documents]
-    found = _Rows()
+    rows = _Rows()
     for number, planted in enumerate(latents):
         values = [
             np.array([planted.fires(d, i) for i in range(len(d.pieces))], np.float32)
@@ -180,10 +180,10 @@ def make_examples(
             ]
             for d, kind in chosen:
                 peak = int(values[d].argmax()) if kind == "positive" else len(values[d]) // 2
-                found.add(number, planted, int(d), documents[d], values[d], split, kind, peak)
+                rows.add(number, planted, int(d), documents[d], values[d], split, kind, peak)
     folder.mkdir(parents=True, exist_ok=True)
     examples, reference = folder / "examples.parquet", folder / "background.parquet"
-    pd.DataFrame(found.rows).to_parquet(examples, index=False)
+    pd.DataFrame(rows.rows).to_parquet(examples, index=False)
     pool = rng.permutation(parts["explain"])[:background]
     pd.DataFrame(
         {

@@ -41,11 +41,11 @@ class Behaviour:
     obedient: bool = False
     """Follow orders that are planted in the examples."""
     model: str = ""
-    """Name that is returned instead of the one asked for."""
+    """Name that is returned instead of the requested one."""
 
 
 def asked_for(body: dict[str, Any]) -> str:
-    """Return what is asked for, from the schema's name or else from our own prompt's last line."""
+    """Return a request's purpose, from its schema's name or else from our own prompt's last line."""
     declared = (body.get("response_format") or {}).get("json_schema", {}).get("name")
     if declared:
         return str(declared)

@@ -29,12 +29,12 @@ def _write(folder: Path, **columns: object) -> list[str]:
 
 def test_counts(tmp_path: Path) -> None:
     assert compare_truth.main(_write(tmp_path, true_category=TRUE)) == 0
-    found = json.loads((tmp_path / "t.json").read_text())["annotators"]["lexical"]
-    assert (found["coverage"]["count"], found["coverage"]["of"]) == (3, 4)
-    assert (found["accuracy"]["count"], found["accuracy"]["of"]) == (2, 3)
-    assert found["accuracy"]["low"] < 2 / 3 < found["accuracy"]["high"]
-    assert found["assigned_without_true_category"]["count"] == 1
-    news = found["categories"]["news"]
+    lexical = json.loads((tmp_path / "t.json").read_text())["annotators"]["lexical"]
+    assert (lexical["coverage"]["count"], lexical["coverage"]["of"]) == (3, 4)
+    assert (lexical["accuracy"]["count"], lexical["accuracy"]["of"]) == (2, 3)
+    assert lexical["accuracy"]["low"] < 2 / 3 < lexical["accuracy"]["high"]
+    assert lexical["assigned_without_true_category"]["count"] == 1
+    news = lexical["categories"]["news"]
     assert (news["recall"]["count"], news["recall"]["of"]) == (1, 3)
     assert (news["precision"]["count"], news["precision"]["of"]) == (1, 2)
     assert news["auroc_median"] == pytest.approx(0.9)

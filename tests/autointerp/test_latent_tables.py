@@ -20,7 +20,7 @@ from workflow_scripts.autointerp import (
 from workflow_scripts.autointerp.latent_tables import LatentTable
 from workflow_scripts.autointerp.lexical import features
 from workflow_scripts.autointerp.lexical.categorise import CategoryRule
-from workflow_scripts.autointerp.llm.requests import Annotator, read_requests
+from workflow_scripts.autointerp.llm.requests import NamedAnnotator, read_requests
 from workflow_scripts.autointerp.prompting import contexts
 from workflow_scripts.autointerp.prompting.contexts import ContextTable
 from workflow_scripts.autointerp.prompting.request_builder import Builder, Shape, Subject
@@ -77,11 +77,11 @@ def test_contexts_of_a_latent_are_its_rows_whatever_is_held(
     for latent in (50, 60, 230, 0, 60):
         for part in (TRAIN, HELD_OUT):
             mine = whole[(whole["latent"] == latent) & (whole["part"] == part)]
-            found = table.of(latent, part)
-            assert [c.document for c in found] == mine["document"].tolist()
-            assert [c.kind for c in found] == mine["kind"].tolist()
-            assert [c.text for c in found] == mine["pieces"].map("".join).tolist()
-            values = np.concatenate([c.activations for c in found])
+            shown = table.of(latent, part)
+            assert [c.document for c in shown] == mine["document"].tolist()
+            assert [c.kind for c in shown] == mine["kind"].tolist()
+            assert [c.text for c in shown] == mine["pieces"].map("".join).tolist()
+            values = np.concatenate([c.activations for c in shown])
             assert (values == np.concatenate(mine["activations"].tolist())).all()
 
 
@@ -111,14 +111,14 @@ def test_requests_are_those_of_the_permuted_tasks_in_turn(
     """The file that they pass through changes neither requests nor their order."""
     latents, output = tmp_path / "latents.parquet", tmp_path / "requests.jsonl"
     pd.DataFrame({"latent": range(0, 240, 10), "status": "ok"}).to_parquet(latents, index=False)
-    annotators = [Annotator("one", "m"), Annotator("two", "m", "paraphrase", 1)]
-    subjects = [Subject(a, 0, n, f"told {n}") for a in annotators for n in range(0, 240, 10)]
-    told = [[s.annotator.name, s.replicate, s.latent, s.explanation] for s in subjects]
+    annotators = [NamedAnnotator("one", "m"), NamedAnnotator("two", "m", "paraphrase", 1)]
+    subjects = [Subject(a, 0, n, f"text {n}") for a in annotators for n in range(0, 240, 10)]
+    rows = [[s.annotator.name, s.replicate, s.latent, s.explanation] for s in subjects]
     columns = ["annotator", "replicate", "latent", "explanation"]
     if purpose == "explain":
         subjects = [Subject(s.annotator, 0, s.latent) for s in subjects]
     explanations = tmp_path / "explanations.parquet"
-    pd.DataFrame(told, columns=columns).to_parquet(explanations, index=False)
+    pd.DataFrame(rows, columns=columns).to_parquet(explanations, index=False)
     shape = Shape(held_out=12, null=8, fuzz=4, canaries=2)
     build_requests.build_requests(
         purpose,
@@ -134,9 +134,9 @@ def test_requests_are_those_of_the_permuted_tasks_in_turn(
     )
     builder = Builder(purpose, ContextTable(shuffled), TAXONOMY, annotators, shape, 0)
     expected = [r for task in builder.tasks(subjects) for r in builder.requests(task)]
-    found = list(read_requests(output))
-    assert found == expected
-    assert [r.latent for r in found] != sorted(r.latent for r in found)
+    shown = list(read_requests(output))
+    assert shown == expected
+    assert [r.latent for r in shown] != sorted(r.latent for r in shown)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         ["latents.parquet", "explanations.parquet", "plan.json", "requests.jsonl"]
     )

@@ -114,10 +114,10 @@ def _judged(
     rng: np.random.Generator, kind: str, items: int, lead: Sequence[float]
 ) -> Iterator[Item]:
     """Judge ``items`` contexts per latent; the active ones lead by ``lead`` standard deviations."""
-    for latent, ahead in enumerate(lead):
+    for latent, advantage in enumerate(lead):
         for number, noise in enumerate(rng.normal(size=items)):
             active = number % 2 == 0
-            score = round(50 + 12 * (noise + ahead * active))
+            score = round(50 + 12 * (noise + advantage * active))
             yield Item(latent, "a", 0, kind, active, False, "top", score, "ok")
 
 
@@ -247,9 +247,9 @@ def test_every_latent_has_a_row_per_annotator_whatever_happened(joint: Run) -> N
     assert status[2, "second"] == "not_run"
     assert status[2, "first"] == "ok"
     explanations = pd.read_parquet(joint.out / "explanations.parquet")
-    told = explanations.set_index(["latent", "annotator"])
-    assert told["status"][2, "second"] == "refused"
-    assert told["explanation"][2, "second"] == ""
+    explained = explanations.set_index(["latent", "annotator"])
+    assert explained["status"][2, "second"] == "refused"
+    assert explained["explanation"][2, "second"] == ""
 
 
 def test_a_failure_never_has_a_category(joint: Run) -> None:

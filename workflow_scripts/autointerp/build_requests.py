@@ -15,7 +15,7 @@ import pandas as pd
 
 from workflow_scripts.autointerp.llm.cost import Price, plan_requests
 from workflow_scripts.autointerp.llm.requests import (
-    Annotator,
+    NamedAnnotator,
     encoded,
     parse_annotators,
     read_requests,
@@ -35,7 +35,7 @@ def build_requests(
     latents: Path,
     taxonomy: Path,
     explanations: Path | None,
-    annotators: Sequence[Annotator],
+    annotators: Sequence[NamedAnnotator],
     shape: Shape,
     seed: int,
     output: Path,
@@ -88,7 +88,7 @@ def _lines(builder: Builder, subjects: Sequence[Subject], folder: Path) -> Itera
 
 
 def _everyone(
-    latents: Sequence[int], annotators: Sequence[Annotator], replicates: int
+    latents: Sequence[int], annotators: Sequence[NamedAnnotator], replicates: int
 ) -> Iterator[Subject]:
     for annotator in annotators:
         for replicate in range(replicates):
@@ -96,7 +96,7 @@ def _everyone(
                 yield Subject(annotator, replicate, latent)
 
 
-def _explained(table: pd.DataFrame, annotators: Sequence[Annotator]) -> Iterator[Subject]:
+def _explained(table: pd.DataFrame, annotators: Sequence[NamedAnnotator]) -> Iterator[Subject]:
     by_name = {annotator.name: annotator for annotator in annotators}
     usable = table[(table["explanation"] != "") & table["annotator"].isin(list(by_name))]
     columns = ["annotator", "replicate", "latent", "explanation"]

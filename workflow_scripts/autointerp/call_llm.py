@@ -25,11 +25,11 @@ from tqdm import tqdm
 from workflow_scripts.autointerp.llm.api_key import is_loopback, read_key
 from workflow_scripts.autointerp.llm.budget import Amount, Caps, SpendLog
 from workflow_scripts.autointerp.llm.cache import ResponseCache, normalise_url
-from workflow_scripts.autointerp.llm.caller import Caller, Policy, StopRunError, Tally
+from workflow_scripts.autointerp.llm.caller import Caller, CallTally, Policy, StopRunError
 from workflow_scripts.autointerp.llm.conversation import Conversation
 from workflow_scripts.autointerp.llm.cost import Price, plan_requests
 from workflow_scripts.autointerp.llm.endpoint import Endpoint
-from workflow_scripts.autointerp.llm.outputs import Outputs, Writer, writing
+from workflow_scripts.autointerp.llm.outputs import CallOutputs, Writer, writing
 from workflow_scripts.autointerp.llm.replay import StoredAnswers
 from workflow_scripts.autointerp.llm.requests import Request, read_header, read_requests
 from workflow_scripts.common import cli
@@ -38,7 +38,7 @@ INTERRUPTED = 130
 GRACE = 20.0
 """Seconds that calls in flight may still take after an interrupt."""
 AFTER = 0.2
-"""Seconds for what follows a call; who waits for a turn to call is not waited for."""
+"""Seconds for what follows a call; calls that wait for their turn are dropped."""
 LINE_SECONDS = 15.0
 
 
@@ -47,17 +47,17 @@ class InterruptedRunError(Exception):
 
 
 @dataclass(frozen=True)
-class Paths:
+class CallPaths:
     """Files that the step reads and writes."""
 
     requests: Path
     cache: Path
-    outputs: Outputs
+    outputs: CallOutputs
     spend: Path | None = None
     """What the run's steps have spent together; none: caps hold for this step alone."""
 
 
-def call_llm(paths: Paths, base_url: str, key_env: str, mode: str, policy: Policy) -> None:
+def call_llm(paths: CallPaths, base_url: str, key_env: str, mode: str, policy: Policy) -> None:
     """Answer all requests and write responses, ledger and manifest.
 
     The cache is read until it lacks an answer; only then is the endpoint called.
@@ -74,21 +74,21 @@ def call_llm(paths: Paths, base_url: str, key_env: str, mode: str, policy: Polic
     cache, replay = ResponseCache(paths.cache), mode == "replay"
     answers = StoredAnswers(cache, url, header, policy.form, failures=replay)
     requests = enumerate(read_requests(paths.requests))
-    tally = Tally()
+    tally = CallTally()
     missing: list[str] = []
     with writing(paths.outputs, header, urlsplit(url).netloc) as writer:
         for place, request in requests:
-            found = answers.find(request)
-            if isinstance(found, Conversation):
-                writer.add(place, found)
+            result = answers.find(request)
+            if isinstance(result, Conversation):
+                writer.add(place, result)
                 tally.done += 1
-                tally.cached += len(found.turns)
+                tally.cached += len(result.turns)
             elif not replay:
                 left = chain([(place, request)], requests)
                 rest = Rest(left, count_requests(paths.requests), tally, writer)
                 _send(paths, url, key_env, policy, rest)
             else:
-                missing.append(f"{request.id} ({found})")
+                missing.append(f"{request.id} ({result})")
         if missing:
             raise cli.UserError(
                 f"the response cache {paths.cache} lacks {len(missing)} answers, such as "
@@ -103,11 +103,11 @@ class Rest:
     requests: Iterator[tuple[int, Request]]
     total: int
     """All requests of the file, those that the cache has answered included."""
-    tally: Tally
+    tally: CallTally
     writer: Writer
 
 
-def _send(paths: Paths, url: str, key_env: str, policy: Policy, rest: Rest) -> None:
+def _send(paths: CallPaths, url: str, key_env: str, policy: Policy, rest: Rest) -> None:
     """Have the endpoint answer the rest."""
     key = read_key(key_env)
     host = urlsplit(url).netloc
@@ -120,17 +120,19 @@ def _send(paths: Paths, url: str, key_env: str, policy: Policy, rest: Rest) -> N
         raise cli.UserError(str(stop)) from None
     if rest.tally.usage_missing:
         cli.log(
-            f"warning: {rest.tally.usage_missing} answers say nothing of their tokens; "
-            "their upper bound was booked"
+            f"warning: {rest.tally.usage_missing} answers do not say how many tokens they took; "
+            "their upper bound counts"
         )
     if rest.tally.cut_off:
         cli.log(
             f"warning: {rest.tally.cut_off} calls gave no answer, yet may be billed; "
-            "their upper bound was booked"
+            "their upper bound counts"
         )
 
 
-async def _run(paths: Paths, url: str, key: str, key_env: str, policy: Policy, rest: Rest) -> None:
+async def _run(
+    paths: CallPaths, url: str, key: str, key_env: str, policy: Policy, rest: Rest
+) -> None:
     header = read_header(paths.requests)
     interrupted = asyncio.Event()
     async with Endpoint(url, key, policy.deadline, policy.concurrency) as endpoint:
@@ -147,17 +149,17 @@ async def _run(paths: Paths, url: str, key: str, key_env: str, policy: Policy, r
             loop.add_signal_handler(number, interrupt)
         with Progress(rest.total) as progress:
             calls = caller.run(rest.requests, rest.total, rest.writer.add, progress.show)
-            job = asyncio.create_task(calls)
+            task = asyncio.create_task(calls)
             stopping = asyncio.create_task(interrupted.wait())
-            await asyncio.wait({job, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if interrupted.is_set():
                 await caller.finish_calls(GRACE)
-                await asyncio.wait({job}, timeout=AFTER)
-                job.cancel()
-                await asyncio.gather(job, return_exceptions=True)
+                await asyncio.wait({task}, timeout=AFTER)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
                 raise InterruptedRunError(f"{rest.tally.done} of {rest.total} are answered")
             stopping.cancel()
-            await job
+            await task
             progress.close(rest.tally, caller.budget.spent)
 
 
@@ -182,8 +184,8 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def show(self, tally: Tally, spent: Amount) -> None:
-        """Tell how far the run is."""
+    def show(self, tally: CallTally, spent: Amount) -> None:
+        """Show how far the run is."""
         now = time.monotonic()
         if not self._bar.disable:
             self._bar.update(tally.done - self._bar.n)
@@ -197,11 +199,11 @@ class Progress:
                 + self._text(tally, spent)
             )
 
-    def close(self, tally: Tally, spent: Amount) -> None:
-        """Tell what the run did."""
+    def close(self, tally: CallTally, spent: Amount) -> None:
+        """Show what the run did."""
         cli.log(f"{tally.done}/{self.total} requests, {self._text(tally, spent)}")
 
-    def _text(self, tally: Tally, spent: Amount) -> str:
+    def _text(self, tally: CallTally, spent: Amount) -> str:
         money = f", cost {spent.cost:.4f}" if spent.cost else ""
         return (
             f"{tally.cached} from the cache, {tally.sent} sent, {tally.retries} retried, "
@@ -209,7 +211,7 @@ class Progress:
         )
 
 
-def dry_run(paths: Paths, base_url: str, policy: Policy) -> None:
+def dry_run(paths: CallPaths, base_url: str, policy: Policy) -> None:
     """Print what a run would send and cost; opens no socket."""
     header = read_header(paths.requests)
     plan = plan_requests(header, read_requests(paths.requests), policy.prices)
@@ -228,7 +230,7 @@ def dry_run(paths: Paths, base_url: str, policy: Policy) -> None:
         print(annotator.ljust(16) + cells)
     print(f"in the cache: {stored}; new: {int(plan['total']['calls']) - stored}")
     for model in plan["unpriced"]:
-        print(f"no price is configured for {model}, so its cost is not told")
+        print(f"no price is configured for {model}, so its cost is missing")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -262,7 +264,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and call."""
     a = _parser().parse_args(argv)
-    paths = Paths(a.requests, a.cache, Outputs(a.responses, a.ledger, a.manifest), a.spend)
+    paths = CallPaths(a.requests, a.cache, CallOutputs(a.responses, a.ledger, a.manifest), a.spend)
 
     def run() -> None:
         policy = Policy(

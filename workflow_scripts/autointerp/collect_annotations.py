@@ -52,8 +52,10 @@ def collect_annotations(sources: Sources, taxonomy: Path, output: Path, seed: in
         _join_ledgers(sources.ledgers, output / "ledger.csv")
     summary = _summary(frames["labels"], frames["scores"], seed)
     if sources.llm:
-        told = sources.llm / "labels.json"
-        summary["canaries"] = files.read_json(told).get("canaries") if told.exists() else None
+        statuses = sources.llm / "labels.json"
+        summary["canaries"] = (
+            files.read_json(statuses).get("canaries") if statuses.exists() else None
+        )
     files.write_json(output / "summary.json", summary)
 
 
@@ -91,13 +93,13 @@ def _join_ledgers(ledgers: Sequence[Path], output: Path) -> None:
 
 def _summary(labels: pd.DataFrame, scores: pd.DataFrame, seed: int) -> dict[str, object]:
     per_annotator: dict[str, object] = {}
-    for name, mine in labels.groupby("annotator"):
+    for name, rows in labels.groupby("annotator"):
         score = scores[scores["annotator"] == name]
-        good = mine[mine["status"].isin(GOOD)]
+        good = rows[rows["status"].isin(GOOD)]
         per_annotator[str(name)] = {
-            "annotator_kind": str(mine["annotator_kind"].iloc[0]),
-            "llm_used": bool(mine["llm_used"].iloc[0]),
-            "statuses": {str(k): int(v) for k, v in sorted(mine["status"].value_counts().items())},
+            "annotator_kind": str(rows["annotator_kind"].iloc[0]),
+            "llm_used": bool(rows["llm_used"].iloc[0]),
+            "statuses": {str(k): int(v) for k, v in sorted(rows["status"].value_counts().items())},
             "coverage": _share(~good["category"].isin(["", UNASSIGNED])),
             "coverage_ungated": _share(~good["category_ungated"].isin(["", UNASSIGNED])),
             "gate_passed": _share(score.loc[score["status"].isin(GOOD), "gate_passed"]),

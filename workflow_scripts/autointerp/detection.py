@@ -105,8 +105,8 @@ def _gate(
     gate: Gate,
 ) -> NDArray[np.bool_]:
     passed = np.zeros(len(frame), np.bool_)
-    for mine in _annotators(frame):
-        passed[mine] = gate.passes(auroc[mine], low[mine], null[mine])
+    for rows in _annotators(frame):
+        passed[rows] = gate.passes(auroc[rows], low[rows], null[rows])
     return passed
 
 
@@ -121,11 +121,11 @@ def _equal_items(
     frame: pd.DataFrame, null: GroupedAuroc, real: GroupedAuroc
 ) -> NDArray[np.float64]:
     equal = null.auroc.copy()
-    for mine in _annotators(frame):
+    for rows in _annotators(frame):
         few, many = (
-            chance_variance(some.positives[mine], some.negatives[mine]) for some in (null, real)
+            chance_variance(some.positives[rows], some.negatives[rows]) for some in (null, real)
         )
-        equal[mine] = at_equal_items(null.auroc[mine], few, many)
+        equal[rows] = at_equal_items(null.auroc[rows], few, many)
     return equal
 
 
@@ -201,12 +201,12 @@ def null_passed(scores: pd.DataFrame, gate: Gate) -> float | None:
     """
     passed = [
         permuted_passes(
-            mine["null_equal"].to_numpy(np.float64)[:, None],
-            mine["positives"].to_numpy(np.int64),
-            mine["negatives"].to_numpy(np.int64),
+            part["null_equal"].to_numpy(np.float64)[:, None],
+            part["positives"].to_numpy(np.int64),
+            part["negatives"].to_numpy(np.int64),
             gate,
         )
-        for mine in (scores[rows] for rows in _annotators(scores))
+        for part in (scores[rows] for rows in _annotators(scores))
     ]
     return share(np.concatenate(passed)) if passed else None
 

@@ -43,7 +43,7 @@ from workflow_scripts.autointerp.lexical.token_scores import TokenScores, score_
 from workflow_scripts.autointerp.score_statistics import Gate, auroc_interval
 from workflow_scripts.autointerp.select_contexts import HARD, OK, POSITIVE, TRAIN
 from workflow_scripts.autointerp.windows import (
-    Windows,
+    TokenWindows,
     join_windows,
     largest_by_window,
     merge_words,
@@ -116,7 +116,7 @@ def explain_lexical(
 
 
 def _explained(
-    mine: pa.Table, reference: Windows, taxonomy: Taxonomy, rule: CategoryRule, seed: int
+    mine: pa.Table, reference: TokenWindows, taxonomy: Taxonomy, rule: CategoryRule, seed: int
 ) -> tuple[pd.DataFrame, NDArray[np.float64]]:
     """Return a row per latent and their null [L, R]; the rest of the batch is let go."""
     batch = explain_batch(mine, reference, taxonomy, rule, seed)
@@ -125,7 +125,7 @@ def _explained(
 
 def explain_batch(
     mine: pa.Table,
-    reference: Windows,
+    reference: TokenWindows,
     taxonomy: Taxonomy,
     rule: CategoryRule,
     seed: int,

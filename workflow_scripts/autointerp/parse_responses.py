@@ -27,8 +27,8 @@ from workflow_scripts.autointerp.llm.replies import (
     conclude,
 )
 from workflow_scripts.autointerp.llm.requests import (
-    Annotator,
     Header,
+    NamedAnnotator,
     Request,
     parse_annotators,
     read_header,
@@ -56,7 +56,7 @@ def parse_responses(
     responses: Path,
     latents: Path,
     taxonomy: Path,
-    annotators: Sequence[Annotator],
+    annotators: Sequence[NamedAnnotator],
     replicates: int,
     gate: Gate,
     max_failures: float,
@@ -157,7 +157,9 @@ def _outcomes(header: Header, requests: Path, responses: Path) -> Iterator[Parse
         for request, line in _together(read_requests(requests), lines, responses):
             row = json.loads(line)
             if row["id"] != request.id:
-                raise cli.UserError(f"{responses} does not belong to {requests}: run call_llm anew")
+                raise cli.UserError(
+                    f"{responses} does not belong to {requests}: run call_llm again"
+                )
             yield Parsed(request, _outcome(header, request, row))
 
 
@@ -167,7 +169,7 @@ def _together(
     try:
         yield from zip(requests, lines, strict=True)
     except ValueError:
-        raise cli.UserError(f"{path} has not one line per request: run call_llm anew") from None
+        raise cli.UserError(f"{path} has not one line per request: run call_llm again") from None
 
 
 def _outcome(header: Header, request: Request, row: dict[str, object]) -> Outcome:
@@ -186,9 +188,9 @@ def _count(parsed: Iterator[Parsed], statuses: Counter[str]) -> Iterator[Parsed]
 
 
 def _everyone(
-    status: pd.DataFrame, annotators: Sequence[Annotator], replicates: int
+    status: pd.DataFrame, annotators: Sequence[NamedAnnotator], replicates: int
 ) -> pd.DataFrame:
-    """Return the rows that must come out, with the status of those that were never asked."""
+    """Return the rows that must come out, with the status of those without a request."""
     rows = [
         {
             "latent": int(latent),

@@ -74,7 +74,7 @@ class Connection(Settings):
     cache: str = "results/llm_cache"
     """folder of stored answers"""
     response_format: Literal["auto", "json_schema", "json_object", "none"] = "auto"
-    """form in which answers are asked for; `auto`: the richest that the endpoint understands"""
+    """form of the answers; `auto`: the richest that the endpoint understands"""
 
 
 class Calls(Settings):

@@ -1,4 +1,4 @@
-"""Windows of tokens as flat arrays, and their words.
+"""TokenWindows of tokens as flat arrays, and their words.
 
 Shapes: W windows, T tokens of all windows together, V distinct pieces, U distinct words,
 O word occurrences.
@@ -26,7 +26,7 @@ _NO_SPACE_SCRIPTS = (
 
 
 @dataclass(frozen=True)
-class Windows:
+class TokenWindows:
     """W windows with T tokens in all; window w owns tokens ``offsets[w]:offsets[w + 1]``."""
 
     offsets: NDArray[np.int64]
@@ -54,7 +54,7 @@ class Windows:
         return "".join(self.vocabulary[piece] for piece in self.piece[start:stop])
 
 
-def read_windows(table: pa.Table) -> Windows:
+def read_windows(table: pa.Table) -> TokenWindows:
     """Flatten the list columns of a table of contexts; a missing column counts as zeros."""
     lengths = pc.list_value_length(table["pieces"]).to_numpy().astype(np.int64)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
@@ -63,7 +63,7 @@ def read_windows(table: pa.Table) -> Windows:
         pieces = pieces.dictionary_encode()
     encoded = _single(pieces)
     total = int(offsets[-1])
-    return Windows(
+    return TokenWindows(
         offsets=offsets,
         piece=encoded.indices.to_numpy(zero_copy_only=False).astype(np.int32),
         vocabulary=encoded.dictionary.to_pylist(),
@@ -126,7 +126,7 @@ class Words:
         return replace(self, **{name: getattr(self, name)[kept] for name in each})
 
 
-def merge_words(windows: Windows) -> Words:
+def merge_words(windows: TokenWindows) -> Words:
     """Merge the pieces of each word; blanks are dropped, each punctuation piece is a word."""
     starts = np.flatnonzero(_begins_word(windows))
     if not len(starts):
@@ -162,7 +162,7 @@ def _nothing() -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.uint8
     return np.zeros(0, np.float32), np.zeros(0, np.bool_), np.zeros(0, np.uint8)
 
 
-def _begins_word(windows: Windows) -> NDArray[np.bool_]:
+def _begins_word(windows: TokenWindows) -> NDArray[np.bool_]:
     opens = np.array([_joins(piece[:1]) for piece in windows.vocabulary], np.bool_)
     closes = np.array([_joins(piece[-1:]) for piece in windows.vocabulary], np.bool_)
     begins = np.ones(len(windows.piece), np.bool_)
@@ -198,12 +198,12 @@ def _normalise(text: str) -> str:
     return stripped or (NEWLINE if "\n" in text else "")
 
 
-def join_windows(first: Windows, second: Windows) -> Windows:
+def join_windows(first: TokenWindows, second: TokenWindows) -> TokenWindows:
     """Return the windows of both, ``first`` in front."""
     number = {piece: i for i, piece in enumerate(first.vocabulary)}
     moved = [number.setdefault(piece, len(number)) for piece in second.vocabulary]
     table = np.array(moved, np.int32)
-    return Windows(
+    return TokenWindows(
         offsets=np.concatenate([first.offsets, second.offsets[1:] + first.offsets[-1]]),
         piece=np.concatenate([first.piece, table[second.piece]]).astype(np.int32),
         vocabulary=list(number),

@@ -29,11 +29,11 @@ BODY: dict[str, object] = {"model": "m", "messages": [], "temperature": 0.0, "se
 
 
 def entry(response: str = "text", body: dict[str, object] | None = None) -> Entry:
-    asked = canonical(body or BODY)
+    content = canonical(body or BODY)
     return Entry(
-        key=cache_key(URL, asked, 0),
+        key=cache_key(URL, content, 0),
         base_url=URL,
-        body=asked,
+        body=content,
         replicate=0,
         response=response,
         status=200,

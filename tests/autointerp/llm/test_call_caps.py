@@ -14,7 +14,7 @@ from tests.autointerp.conftest import SENTINEL
 from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import KEY_ENV
 from tests.autointerp.oracle import Behaviour
-from workflow_scripts.autointerp.llm.budget import Amount, Budget, Caps, SpendLog
+from workflow_scripts.autointerp.llm.budget import Amount, Caps, SpendingBudget, SpendLog
 from workflow_scripts.autointerp.llm.cache import ResponseCache
 from workflow_scripts.autointerp.llm.caller import Caller, Policy
 from workflow_scripts.autointerp.llm.conversation import Question
@@ -101,12 +101,12 @@ def test_a_call_cancelled_in_flight_is_booked_at_its_bound() -> None:
     async def cancel(server: FakeServer) -> Amount:
         async with Endpoint(server.url, SENTINEL, 10, 1) as endpoint:
             caller = _caller(endpoint)
-            job = asyncio.create_task(caller._send(_REQUEST, question))
+            task = asyncio.create_task(caller._send(_REQUEST, question))
             while not server.counters.in_flight:
                 await asyncio.sleep(0.01)
-            job.cancel()
-            await asyncio.gather(job, return_exceptions=True)
-            assert job.cancelled()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert task.cancelled()
             return caller.budget.spent
 
     with FakeServer(Behaviour(probe_fault="hang:1")) as server:
@@ -143,7 +143,7 @@ def test_steps_of_a_run_share_its_caps(
 
 def test_a_call_in_flight_of_a_killed_step_stays_booked(tmp_path: Path) -> None:
     async def reserve(log: SpendLog, tokens: int) -> bool:
-        return await Budget(Caps(tokens=100), log).reserve(Amount(1, tokens, 0))
+        return await SpendingBudget(Caps(tokens=100), log).reserve(Amount(1, tokens, 0))
 
     path = tmp_path / "spend.jsonl"
     assert asyncio.run(reserve(SpendLog(path), 60))  # and then it is killed
@@ -158,7 +158,7 @@ def test_a_paid_answer_outlives_a_file_of_spending_that_fails(
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    async def pay(budget: Budget) -> None:
+    async def pay(budget: SpendingBudget) -> None:
         bound = Amount(1, 60, 0)
         assert await budget.reserve(bound)
         monkeypatch.setattr(os, "write", full)
@@ -167,7 +167,7 @@ def test_a_paid_answer_outlives_a_file_of_spending_that_fails(
             await budget.reserve(bound)
 
     log = SpendLog(tmp_path / "spend.jsonl")
-    asyncio.run(pay(Budget(Caps(tokens=100), log)))
+    asyncio.run(pay(SpendingBudget(Caps(tokens=100), log)))
     assert log.total() == Amount(1, 60, 0, 0.0)
 
 

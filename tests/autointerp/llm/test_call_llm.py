@@ -105,7 +105,7 @@ def test_a_replay_ends_what_was_given_up_as_the_run_did(
         manifest = json.loads(again.file("explain", "manifest.json").read_text())
         assert manifest["statuses"] == {"ok": 3, "transport_failed": 1}
         assert first.call("explain", "--dry-run") == 0
-        assert first.call("explain") == 0  # live, it is no answer and is asked for again
+        assert first.call("explain") == 0  # live, it is no answer and is sent again
         assert server.counters.calls == calls + 1
     manifest = json.loads(first.file("explain", "manifest.json").read_text())
     assert "transport_failed" not in manifest["statuses"]
@@ -238,6 +238,6 @@ def test_redirected_logs_hold_no_control_characters(contexts: Path, tmp_path: Pa
         assert run.build("explain") == 0
         process = spawn(run, "explain")
         _, err = process.communicate(timeout=20)
-    assert "127.0.0.1" in err  # where the texts go is told before they go
+    assert "127.0.0.1" in err  # says where the texts go before they go
     assert err.index("sending text") < err.index("4/4 requests")
     assert all(c.isprintable() or c == "\n" for c in err)

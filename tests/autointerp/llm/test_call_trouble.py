@@ -171,7 +171,7 @@ def test_a_damaged_request_file_is_told(
         path = run.file("explain", "requests.jsonl")
         path.write_bytes(path.read_bytes()[:-40])
         assert run.call("explain") == 2
-    assert "has a damaged line: build the requests anew" in capsys.readouterr().err
+    assert "has a damaged line: build the requests again" in capsys.readouterr().err
 
 
 def test_a_cache_that_is_no_folder_is_told_before_texts_are_sent(

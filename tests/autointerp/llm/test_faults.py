@@ -122,9 +122,9 @@ def test_an_invalid_answer_is_asked_for_again(contexts: Path, tmp_path: Path) ->
         run = _prepare(contexts, tmp_path, server.url)
         assert run.call("explain") == 0
         assert server.counters.calls == LATENTS + 1
-        asked = [b for b in server.counters.bodies if len(b["messages"]) == 4]
-        assert len(asked) == 1
-        assert "That answer is not valid" in asked[0]["messages"][3]["content"]
+        bodies = [b for b in server.counters.bodies if len(b["messages"]) == 4]
+        assert len(bodies) == 1
+        assert "That answer is not valid" in bodies[0]["messages"][3]["content"]
     assert _statuses(run, "explain") == {"ok": LATENTS - 1, "reasked": 1}
     assert run.parse("explain") == 0
 

@@ -32,7 +32,7 @@ STORED = (
 ITEMS = {"explain": (), "classify": (), "score": ("a1", "a2"), "one": ("a1",)}
 
 
-def conversation(purpose: str, dialect: Dialect | None = None) -> Conversation:
+def start(purpose: str, dialect: Dialect | None = None) -> Conversation:
     """Return a conversation with nothing said yet."""
     request = Request(
         id="r",
@@ -61,7 +61,7 @@ def test_an_entry_of_an_earlier_version_is_read_and_written_alike(tmp_path: Path
     entry = cache.get(KEY)
     assert entry is not None
     assert encode_entry(entry) == STORED.encode()
-    replayed = conversation("explain")
+    replayed = start("explain")
     assert replayed.follow(cache.get) is None
     assert replayed.outcome == Outcome("ok", Explanation(explanation="fruit"))
 
@@ -76,12 +76,12 @@ def test_an_entry_of_an_earlier_version_is_read_and_written_alike(tmp_path: Path
     ],
 )
 def test_a_question_keeps_its_key(purpose: str, key: str) -> None:
-    assert conversation(purpose).question()[0].startswith(key)
+    assert start(purpose).question()[0].startswith(key)
 
 
 def test_a_question_in_the_poorest_form_and_a_dialect_keep_their_keys() -> None:
     poor = Dialect(form="none", limit="max_tokens", temperature=False, seed=False)
-    assert conversation("explain", poor).question()[0].startswith("f704633bc713cd60")
+    assert start("explain", poor).question()[0].startswith("f704633bc713cd60")
     assert dialect_key(URL, "m", "auto").startswith("45924264c2bb6a6c")
 
 
@@ -117,10 +117,10 @@ def test_a_question_in_the_poorest_form_and_a_dialect_keep_their_keys() -> None:
 def test_what_is_asked_after_an_invalid_answer_keeps_its_key(
     purpose: str, content: str, key: str
 ) -> None:
-    talk = conversation(purpose)
-    first, question = talk.question()
+    conversation = start(purpose)
+    first, question = conversation.question()
     response = json.dumps({"choices": [{"message": {"content": content}, "finish_reason": "stop"}]})
     entry = Entry(first, URL, question.body, 1, response, 200, {}, 1, "", 0.1, "sdk")
-    talk.hear(entry, read_completion(response, 200))
-    assert talk.outcome is None
-    assert talk.question()[0].startswith(key)
+    conversation.add_answer(entry, read_completion(response, 200))
+    assert conversation.outcome is None
+    assert conversation.question()[0].startswith(key)

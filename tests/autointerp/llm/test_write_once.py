@@ -29,8 +29,8 @@ def test_many_writers_in_one_loop(tmp_path: Path) -> None:
     async def write() -> list[bool]:
         async with Syncer() as syncer:
             places = [tmp_path / f"{number % 10}" / "file.json" for number in range(200)]
-            jobs = [syncer.write_once(p, b"x" * 5000) for p in places]
-            return list(await asyncio.gather(*jobs))
+            tasks = [syncer.write_once(p, b"x" * 5000) for p in places]
+            return list(await asyncio.gather(*tasks))
 
     assert sum(asyncio.run(write())) == 10
     assert _files(tmp_path) == ["file.json"] * 10
@@ -45,12 +45,14 @@ def test_the_loop_goes_on_while_the_disk_is_slow(
 
     async def write() -> bool:
         async with Syncer() as syncer:
-            job = asyncio.create_task(syncer.write_once(tmp_path / "file.json", b"paid"))
+            task = asyncio.create_task(syncer.write_once(tmp_path / "file.json", b"paid"))
             await asyncio.sleep(0.05)
-            assert not job.done()
-            assert not (tmp_path / "file.json").exists()  # not in its place before it is durable
+            assert not task.done()
+            assert not (
+                tmp_path / "file.json"
+            ).exists()  # not in its place before it is on the disk
             goes_on.set()
-            return await job
+            return await task
 
     assert asyncio.run(write())
     assert _files(tmp_path) == ["file.json"]
@@ -69,17 +71,17 @@ def test_cancelled_calls_are_written_all_the_same(
 
     async def write() -> None:
         async with Syncer() as syncer:
-            jobs = [
+            tasks = [
                 asyncio.create_task(syncer.write_once(tmp_path / f"{n}.json", b"paid"))
                 for n in range(12)
             ]
             await asyncio.sleep(0.05)
-            for job in jobs[1::2]:
-                job.cancel()
-            await asyncio.gather(*jobs[1::2], return_exceptions=True)
-            assert all(job.cancelled() for job in jobs[1::2])
+            for task in tasks[1::2]:
+                task.cancel()
+            await asyncio.gather(*tasks[1::2], return_exceptions=True)
+            assert all(task.cancelled() for task in tasks[1::2])
             waits.set()
-            assert await asyncio.gather(*jobs[::2]) == [True] * 6
+            assert await asyncio.gather(*tasks[::2]) == [True] * 6
 
     asyncio.run(write())
     assert _files(tmp_path) == sorted(f"{n}.json" for n in range(12))
@@ -91,8 +93,8 @@ def test_disks_that_can_sync_side_by_side(tmp_path: Path, monkeypatch: pytest.Mo
 
     async def write() -> list[bool]:
         async with Syncer() as syncer:
-            jobs = [syncer.write_once(tmp_path / f"{n}.json", b"x") for n in range(32)]
-            return list(await asyncio.gather(*jobs))
+            tasks = [syncer.write_once(tmp_path / f"{n}.json", b"x") for n in range(32)]
+            return list(await asyncio.gather(*tasks))
 
     assert asyncio.run(write()) == [True] * 32
 
@@ -121,8 +123,8 @@ def test_a_disk_that_fills_is_told_for_that_file_alone(
 
     async def write() -> list[bool | BaseException]:
         async with Syncer() as syncer:
-            jobs = [syncer.write_once(tmp_path / f"{n}.json", b"x") for n in range(3)]
-            return list(await asyncio.gather(*jobs, return_exceptions=True))
+            tasks = [syncer.write_once(tmp_path / f"{n}.json", b"x") for n in range(3)]
+            return list(await asyncio.gather(*tasks, return_exceptions=True))
 
     results = asyncio.run(write())
     failed = [result for result in results if isinstance(result, UserError)]

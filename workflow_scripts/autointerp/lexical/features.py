@@ -24,7 +24,7 @@ CHANNELS = ("word", "context", "form")
 _ROLES = {1: "system turn", 2: "user turn", 3: "assistant turn"}
 _TURN_START_TOKENS = 3
 SORTED_ROWS = 1 << 13
-"""Windows whose features are sorted at once."""
+"""TokenWindows whose features are sorted at once."""
 
 
 @dataclass(frozen=True)

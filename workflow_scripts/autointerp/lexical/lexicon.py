@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from workflow_scripts.autointerp.windows import Windows, Words
+from workflow_scripts.autointerp.windows import TokenWindows, Words
 from workflow_scripts.common.detectors import TEXT_DETECTORS
 from workflow_scripts.common.taxonomy import Category, Taxonomy
 
@@ -39,7 +39,9 @@ class Matches:
     names: list[str]
 
 
-def match(windows: Windows, words: Words, taxonomy: Taxonomy, chosen: NDArray[np.bool_]) -> Matches:
+def match(
+    windows: TokenWindows, words: Words, taxonomy: Taxonomy, chosen: NDArray[np.bool_]
+) -> Matches:
     """Match all lexicon entries; regular expressions and detectors only in ``chosen`` windows."""
     matcher = _Matcher(windows, words)
     for index, category in enumerate(taxonomy.categories):
@@ -52,7 +54,7 @@ def match(windows: Windows, words: Words, taxonomy: Taxonomy, chosen: NDArray[np
 class _Matcher:
     """Collects (window, entry) pairs from the kinds of lexicon entries."""
 
-    def __init__(self, windows: Windows, words: Words) -> None:
+    def __init__(self, windows: TokenWindows, words: Words) -> None:
         self.windows = windows
         self.words = words
         self.rows: list[NDArray[np.int64]] = []

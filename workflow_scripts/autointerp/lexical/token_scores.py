@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from workflow_scripts.autointerp.lexical.features import feature_pairs
 from workflow_scripts.autointerp.lexical.terms import Design, LexicalResult, cells_of
 from workflow_scripts.autointerp.score_statistics import grouped_pearson
-from workflow_scripts.autointerp.windows import Windows, Words, largest_by_window
+from workflow_scripts.autointerp.windows import TokenWindows, Words, largest_by_window
 
 ACTIVE_SHARE = 0.3
 """A token is active above this share of the latent's largest activation."""
@@ -38,7 +38,7 @@ class TokenScores:
 
 
 def score_tokens(
-    windows: Windows, words: Words, design: Design, result: LexicalResult
+    windows: TokenWindows, words: Words, design: Design, result: LexicalResult
 ) -> TokenScores:
     """Score each latent on the tokens of all its held-out contexts together.
 
@@ -63,7 +63,7 @@ def score_tokens(
     )
 
 
-def _largest(windows: Windows, design: Design) -> NDArray[np.float64]:
+def _largest(windows: TokenWindows, design: Design) -> NDArray[np.float64]:
     """Return [L] the largest activation in all of a latent's contexts."""
     peak = largest_by_window(windows.window_of_token, windows.activation, len(windows))
     mine = design.latent >= 0

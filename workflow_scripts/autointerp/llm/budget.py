@@ -51,7 +51,7 @@ class SpendLog:
     """What all steps of a run have reserved and spent, in a file to which they only append.
 
     A reservation adds its amount, settling it adds the difference. So the call in flight of a step
-    that was killed stays booked at its upper bound: it may have been paid.
+    that was killed stays recorded at its upper bound: it may have been paid.
 
     Raises
     ------
@@ -102,7 +102,7 @@ class SpendLog:
         except (ValueError, TypeError):
             raise UserError(
                 f"{self.path}, which keeps what the run has spent, is damaged: delete it to count "
-                "anew, and lower the caps by what was spent"
+                "from zero, and lower the caps by what was spent"
             ) from None
         return self._total
 
@@ -113,7 +113,7 @@ class SpendLog:
         )
 
 
-class Budget:
+class SpendingBudget:
     """Reserves the upper bound of a call before it is sent and settles what it did cost.
 
     With a ``log`` the caps hold for all steps that share it, else for this one.
@@ -137,27 +137,27 @@ class Budget:
         return True
 
     def settle(self, bound: Amount, actual: Amount) -> None:
-        """Release a reservation and book what was spent."""
+        """Release a reservation and record what was spent."""
         self._reserved.add(bound, -1)
         self.spent.add(actual)
         if self.log is not None:
             difference = Amount()
             difference.add(actual)
             difference.add(bound, -1)
-            # The answer is paid and must reach the cache: unwritten, it stays booked at its
-            # bound, and the next reservation tells why.
+            # The answer is paid and must reach the cache: unwritten, it stays recorded at its
+            # bound, and the next reservation says why.
             with suppress(UserError):
                 self.log.add(difference)
         self._settled.set()
 
     def _take(self, bound: Amount) -> bool:
-        """Book ``bound`` if the caps allow it."""
+        """Record ``bound`` if the caps allow it."""
         if self.log is None:
             total = Amount()
             for part in (self.spent, self._reserved, bound):
                 total.add(part)
             return self.caps.allow(total)
-        # Booked first: of two steps at the edge of a cap neither passes, rather than both.
+        # Recorded first: of two steps at the edge of a cap neither passes, rather than both.
         self.log.add(bound)
         allowed = self.caps == Caps() or self.caps.allow(self.log.total())
         if not allowed:

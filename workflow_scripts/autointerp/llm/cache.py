@@ -1,7 +1,7 @@
-"""A content-addressed store of paid responses: one JSON file each, durable at receipt.
+"""A content-addressed store of paid responses: one JSON file each, on the disk at receipt.
 
-The key is the SHA-256 of the canonical JSON of what was asked (address, API, exact body and
-replicate); how it was asked (secret key, time-outs, retries, concurrency, prices) does not count.
+The key is the SHA-256 of the canonical JSON of the question (address, API, exact body and
+replicate); how it is sent (secret key, time-outs, retries, concurrency, prices) does not count.
 An entry is written to a temporary file, synced and linked into place: the first writer wins, and
 every process reads the same.
 
@@ -74,10 +74,10 @@ def cache_key(base_url: str, body: bytes, replicate: int) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _around_body(base_url: str, replicate: int) -> tuple[bytes, bytes]:
-    """Return what stands before and after the body in the canonical JSON of what is asked."""
-    asked = {"api": API, "base_url": base_url}
-    more = {"replicate": replicate, "schema_version": SCHEMA_VERSION}
-    return canonical(asked)[:-1] + b',"body":', b"," + canonical(more)[1:]
+    """Return what stands before and after the body in the canonical JSON of a question."""
+    start = {"api": API, "base_url": base_url}
+    end = {"replicate": replicate, "schema_version": SCHEMA_VERSION}
+    return canonical(start)[:-1] + b',"body":', b"," + canonical(end)[1:]
 
 
 def normalise_url(url: str) -> str:
@@ -122,7 +122,7 @@ class ResponseCache:
         return self._read(self._place(key), key, decode_entry)
 
     def put(self, entry: Entry) -> Entry:
-        """Store an entry durably; return what the store holds now (the first writer's).
+        """Store an entry on the disk; return what the store holds now (the first writer's).
 
         Raises
         ------
@@ -151,10 +151,10 @@ class ResponseCache:
             raw = Path(path).read_bytes()
         except FileNotFoundError:  # another process has moved it
             return None
-        found = decode(raw, key)
-        if found is None:
+        value = decode(raw, key)
+        if value is None:
             self._quarantine(Path(path))
-        return found
+        return value
 
     def _check_entered(self, folder: str) -> None:
         """Refuse a folder that is there and closed: what lies in it would be paid again."""
@@ -167,7 +167,7 @@ class ResponseCache:
                 )
 
     async def put_failure(self, key: str, reason: str, syncer: Syncer) -> str:
-        """Store durably why a question was given up; return the reason that the store holds now.
+        """Store why a question was given up; return the reason that the store holds now.
 
         It is the first writer's, so that every run that gave up writes what a replay will.
 
@@ -228,10 +228,10 @@ def decode_entry(raw: bytes, key: str) -> Entry | None:
         fields = json.loads(content)
         fields["body"] = canonical(fields["body"])
         entry = Entry(**fields)
-        asked = cache_key(entry.base_url, entry.body, entry.replicate)
+        right_key = cache_key(entry.base_url, entry.body, entry.replicate)
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return entry if entry.key == key == asked else None
+    return entry if entry.key == key == right_key else None
 
 
 def encode_failure(key: str, reason: str) -> bytes:

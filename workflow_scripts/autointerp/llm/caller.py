@@ -13,7 +13,7 @@ import openai
 import tenacity
 
 from workflow_scripts.autointerp.llm import dialect as dialects
-from workflow_scripts.autointerp.llm.budget import Amount, Budget, Caps, SpendLog, amount
+from workflow_scripts.autointerp.llm.budget import Amount, Caps, SpendingBudget, SpendLog, amount
 from workflow_scripts.autointerp.llm.cache import Entry, ResponseCache
 from workflow_scripts.autointerp.llm.completion import Completion, read_completion
 from workflow_scripts.autointerp.llm.conversation import Conversation, Question
@@ -30,7 +30,7 @@ SET_RATE = "set autointerp.llm.requests_per_minute to what the endpoint allows"
 LONG_PAUSE = 5.0
 """Seconds from which on a pause is reported."""
 JITTER = 0.1
-"""Seconds over which calls spread after a wait that the endpoint asked for."""
+"""Seconds over which calls spread after a wait that the endpoint asks for."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Policy:
 
 
 @dataclass
-class Tally:
+class CallTally:
     """What a run did."""
 
     done: int = 0
@@ -96,16 +96,16 @@ class Caller:
         policy: Policy,
         key_env: str,
         spend: SpendLog | None = None,
-        tally: Tally | None = None,
+        tally: CallTally | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.cache = cache
         self.header = header
         self.policy = policy
         self.key_env = key_env
-        self.budget = Budget(policy.caps, spend)
+        self.budget = SpendingBudget(policy.caps, spend)
         self.rate = RateLimit(policy.requests_per_minute)
-        self.tally = tally or Tally()
+        self.tally = tally or CallTally()
         self.stopped: str | None = None
         self._dialects: dict[str, Dialect] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -120,7 +120,7 @@ class Caller:
         requests: Iterator[tuple[int, Request]],
         total: int,
         keep: Keep,
-        report: Callable[[Tally, Amount], None],
+        report: Callable[[CallTally, Amount], None],
     ) -> None:
         """Answer all requests; ``keep`` gets each as it ends, in any order.
 
@@ -181,7 +181,7 @@ class Caller:
         self,
         requests: Iterator[tuple[int, Request]],
         keep: Keep,
-        report: Callable[[Tally, Amount], None],
+        report: Callable[[CallTally, Amount], None],
     ) -> None:
         while self.stopped is None:
             place, request = next(requests, (0, None))
@@ -189,27 +189,27 @@ class Caller:
                 return
             try:
                 dialect = await self.dialect(request)
-                talk = Conversation(self.endpoint.base_url, self.header, request, dialect)
-                await self._settle(talk)
-                keep(place, talk)
+                conversation = Conversation(self.endpoint.base_url, self.header, request, dialect)
+                await self._settle(conversation)
+                keep(place, conversation)
             except StopRunError as error:
                 self.stop(str(error))
                 return
             except BaseException:
                 self.stop("an error ended the run")
                 raise
-            self.tally.failed += talk.failure is not None
+            self.tally.failed += conversation.failure is not None
             self.tally.done += 1
             report(self.tally, self.budget.spent)
 
-    async def _settle(self, talk: Conversation) -> None:
+    async def _settle(self, conversation: Conversation) -> None:
         """Ask until the request has an outcome or is given up; both are stored."""
-        while talk.outcome is None and talk.failure is None:
-            key, question = talk.question()
+        while conversation.outcome is None and conversation.failure is None:
+            key, question = conversation.question()
             try:
-                talk.hear(*await self._answer(talk.request, key, question))
+                conversation.add_answer(*await self._answer(conversation.request, key, question))
             except TransportError as error:
-                talk.failure = await self.cache.put_failure(key, str(error), self._syncer)
+                conversation.failure = await self.cache.put_failure(key, str(error), self._syncer)
 
     async def _answer(self, request: Request, key: str, question: Question) -> Answered:
         entry = self.cache.get(key)
@@ -265,7 +265,7 @@ class Caller:
         return reply, retrying.statistics["attempt_number"]
 
     def _time_to_wait(self, state: tenacity.RetryCallState) -> float:
-        """Return the seconds before another attempt: what was asked for, or at random, doubling."""
+        """Return the wait before another attempt: as the endpoint asks, or at random, doubling."""
         wait = _reply_of(state).retry_after
         if wait is not None:
             return wait + random.uniform(0, JITTER)

@@ -18,7 +18,7 @@ from workflow_scripts.autointerp.llm.requests import Header, Request
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked in one turn."""
+    """What one turn sends."""
 
     body: bytes
     """Canonical JSON: what is sent, and what the key is taken of."""
@@ -62,10 +62,10 @@ class Conversation:
 
     def question(self) -> tuple[str, Question]:
         """Return what to ask now, with its key in the cache."""
-        asked = Question.of(compose(self._header, self.request, self.dialect, self._reasks))
-        return cache_key(self._base_url, asked.body, self.request.replicate), asked
+        question = Question.of(compose(self._header, self.request, self.dialect, self._reasks))
+        return cache_key(self._base_url, question.body, self.request.replicate), question
 
-    def hear(self, entry: Entry, completion: Completion) -> None:
+    def add_answer(self, entry: Entry, completion: Completion) -> None:
         """Take in the answer to the last question."""
         exchange = Exchange(
             entry.key, completion.content, completion.finish_reason, completion.refusal
@@ -91,5 +91,5 @@ class Conversation:
             entry = find(key)
             if entry is None:
                 return key
-            self.hear(entry, read_completion(entry.response, entry.status))
+            self.add_answer(entry, read_completion(entry.response, entry.status))
         return None

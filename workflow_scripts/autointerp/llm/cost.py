@@ -56,7 +56,7 @@ def input_bound(system: str, user: str) -> int:
     return len(system.encode()) + len(user.encode()) + 16
 
 
-class Plan(TypedDict):
+class CostPlan(TypedDict):
     """What a set of requests comes to."""
 
     purpose: str
@@ -66,7 +66,9 @@ class Plan(TypedDict):
     """Models whose price is not known: their cost is missing."""
 
 
-def plan_requests(header: Header, requests: Iterable[Request], prices: Mapping[str, Price]) -> Plan:
+def plan_requests(
+    header: Header, requests: Iterable[Request], prices: Mapping[str, Price]
+) -> CostPlan:
     """Return calls and tokens per annotator, money where a price is known, and totals."""
     system_tokens = {key: estimate_tokens(text) for key, text in header.systems.items()}
     rows: dict[str, dict[str, float]] = {}

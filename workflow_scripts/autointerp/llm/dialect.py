@@ -35,7 +35,7 @@ class Dialect:
     seed: bool = True
 
     def weaker(self, complaint: str) -> Dialect | None:
-        """Return the dialect to try after a 400 with this message; None if it is about else."""
+        """Return the dialect to try after a 400 with this message; None if nothing weaker helps."""
         text = complaint.lower()
         if "max_completion_tokens" in text and self.limit == "max_completion_tokens":
             return replace(self, limit="max_tokens")
@@ -134,7 +134,7 @@ def probe_body(model: str, dialect: Dialect, temperature: float | None) -> dict[
 
 
 def probe_passed(content: str) -> bool:
-    """Whether a preflight reply is the JSON object asked for and nothing else."""
+    """Whether a preflight reply is the requested JSON object and nothing else."""
     try:
         return bool(json.loads(content.strip()) == {"ready": "yes"})
     except (ValueError, RecursionError):
@@ -143,31 +143,31 @@ def probe_passed(content: str) -> bool:
 
 def dialect_key(base_url: str, model: str, forced: str) -> str:
     """Return the name under which a finding is stored."""
-    asked = {"dialect": 1, "base_url": base_url, "model": model, "forced": forced}
-    return hashlib.sha256(canonical(asked)).hexdigest()
+    identity = {"dialect": 1, "base_url": base_url, "model": model, "forced": forced}
+    return hashlib.sha256(canonical(identity)).hexdigest()
 
 
 def load_dialect(cache: ResponseCache, key: str) -> Dialect | None:
     """Return a stored finding, or None; a damaged one counts as absent."""
     path = cache.root / "dialects" / f"{key}.json"
     try:
-        found = decode_dialect(path.read_bytes())
+        dialect = decode_dialect(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if found is None:
+    if dialect is None:
         path.unlink(missing_ok=True)
-    return found
+    return dialect
 
 
 def decode_dialect(raw: bytes) -> Dialect | None:
     """Return the finding that a file holds, or None when it is damaged or of another version."""
     try:
-        found = Dialect(**json.loads(raw))
+        dialect = Dialect(**json.loads(raw))
     except (ValueError, TypeError, RecursionError):
         return None
-    known = found.form in LADDER and found.limit in get_args(Limit)
-    switches = isinstance(found.temperature, bool) and isinstance(found.seed, bool)
-    return found if known and switches else None
+    known = dialect.form in LADDER and dialect.limit in get_args(Limit)
+    switches = isinstance(dialect.temperature, bool) and isinstance(dialect.seed, bool)
+    return dialect if known and switches else None
 
 
 def store_dialect(cache: ResponseCache, key: str, dialect: Dialect) -> Dialect:

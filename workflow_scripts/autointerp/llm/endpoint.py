@@ -159,7 +159,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     until = _moment(headers, "retry-after")
     if until is None:
         return None
-    # The endpoint's own clock, where it tells it: this machine's may be wrong.
+    # The endpoint's own clock, where it says so: this machine's may be wrong.
     now = _moment(headers, "date") or datetime.datetime.now(datetime.UTC)
     return max(0.0, (until - now).total_seconds())
 

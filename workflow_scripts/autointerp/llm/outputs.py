@@ -36,7 +36,7 @@ TRANSPORT_FAILED = "transport_failed"
 
 
 @dataclass(frozen=True)
-class Outputs:
+class CallOutputs:
     """The three files to write."""
 
     responses: Path
@@ -45,17 +45,17 @@ class Outputs:
 
 
 @contextmanager
-def writing(outputs: Outputs, header: Header, host: str) -> Iterator[Writer]:
+def writing(outputs: CallOutputs, header: Header, host: str) -> Iterator[Writer]:
     """Yield a writer; the files appear when the block succeeds, else none does."""
     with (
         files.atomic_path(outputs.responses) as responses,
         files.atomic_path(outputs.ledger) as ledger,
         responses.open("w", encoding="utf-8") as out,
-        ledger.open("w", encoding="utf-8", newline="") as book,
+        ledger.open("w", encoding="utf-8", newline="") as table,
     ):
-        writer = Writer(out, book, header, host)
+        writer = Writer(out, table, header, host)
         yield writer
-        for file in (out, book):
+        for file in (out, table):
             file.flush()  # what the disk has no room for must not leave a part of the outputs
         files.write_json(outputs.manifest, writer.finish())
 
@@ -72,19 +72,21 @@ class Writer:
         self._facts = _Facts()
         self._taxonomy = _taxonomy_of(header)
         self._waiting: dict[int, tuple[str, list[list[object]]]] = {}
-        """Lines of requests that ended before one ahead of them, by place."""
+        """Lines of requests that ended before an earlier one, by place."""
         self._next = 0
 
-    def add(self, place: int, talk: Conversation) -> None:
+    def add(self, place: int, conversation: Conversation) -> None:
         """Take the request at ``place`` in the file (from 0), which ended or was given up."""
-        self._facts.statuses[talk.outcome.status if talk.outcome else TRANSPORT_FAILED] += 1
-        self._facts.dialects[talk.request.model] = talk.dialect
+        self._facts.statuses[
+            conversation.outcome.status if conversation.outcome else TRANSPORT_FAILED
+        ] += 1
+        self._facts.dialects[conversation.request.model] = conversation.dialect
         row = {
-            "id": talk.request.id,
-            "failure": talk.failure,
-            "exchanges": [vars(turn.exchange) for turn in talk.turns],
+            "id": conversation.request.id,
+            "failure": conversation.failure,
+            "exchanges": [vars(turn.exchange) for turn in conversation.turns],
         }
-        self._waiting[place] = json.dumps(row, ensure_ascii=False) + "\n", self._rows(talk)
+        self._waiting[place] = json.dumps(row, ensure_ascii=False) + "\n", self._rows(conversation)
         while self._next in self._waiting:
             line, rows = self._waiting.pop(self._next)
             self._responses.write(line)
@@ -97,20 +99,20 @@ class Writer:
             log(f"warning: {warning}")
         return self._facts.manifest(self._header, self._host)
 
-    def _rows(self, talk: Conversation) -> list[list[object]]:
+    def _rows(self, conversation: Conversation) -> list[list[object]]:
         """Return a request's rows of the ledger."""
-        asked = self._asked(talk.request)
+        shared = self._request_cells(conversation.request)
         rows = []
-        for number, turn in enumerate(talk.turns):
-            self._facts.note(talk.request.model, turn)
-            rows.append({**asked, "turn": number, **_answered(turn)})
-        if talk.failure is not None:
-            key, _ = talk.question()
+        for number, turn in enumerate(conversation.turns):
+            self._facts.note(conversation.request.model, turn)
+            rows.append({**shared, "turn": number, **_answer_cells(turn)})
+        if conversation.failure is not None:
+            key, _ = conversation.question()
             given_up = {"finish_reason": TRANSPORT_FAILED, "status": NO_STATUS}
-            rows.append({**asked, "turn": len(talk.turns), "key": key, **given_up})
+            rows.append({**shared, "turn": len(conversation.turns), "key": key, **given_up})
         return [[row.get(name, "") for name in LEDGER] for row in rows]
 
-    def _asked(self, request: Request) -> dict[str, object]:
+    def _request_cells(self, request: Request) -> dict[str, object]:
         """Return what the ledger says of a request, however it ended."""
         return {
             "request": request.id,
@@ -127,17 +129,17 @@ class Writer:
         }
 
 
-def _answered(turn: Turn) -> dict[str, object]:
+def _answer_cells(turn: Turn) -> dict[str, object]:
     """Return what the ledger says of an answer."""
-    entry, said = turn.entry, turn.completion
+    entry, completion = turn.entry, turn.completion
     return {
         "key": entry.key,
-        "returned_model": plain_cell(said.model),
-        "fingerprint": plain_cell(said.fingerprint),
-        "finish_reason": plain_cell(said.finish_reason),
+        "returned_model": plain_cell(completion.model),
+        "fingerprint": plain_cell(completion.fingerprint),
+        "finish_reason": plain_cell(completion.finish_reason),
         "status": entry.status,
-        "input_tokens": said.usage.input if said.usage else "",
-        "output_tokens": said.usage.output if said.usage else "",
+        "input_tokens": completion.usage.input if completion.usage else "",
+        "output_tokens": completion.usage.output if completion.usage else "",
         "attempts": entry.attempts,
         "received": entry.received,
         "sdk": entry.sdk,
@@ -161,14 +163,14 @@ class _Facts:
     dialects: dict[str, Dialect] = field(default_factory=dict)
 
     def note(self, model: str, turn: Turn) -> None:
-        said = turn.completion
-        self.models.setdefault(model, set()).add(_printable(said.model))
-        self.fingerprints.setdefault(model, set()).add(_printable(said.fingerprint))
+        completion = turn.completion
+        self.models.setdefault(model, set()).add(_printable(completion.model))
+        self.fingerprints.setdefault(model, set()).add(_printable(completion.fingerprint))
         self.sdks.add(turn.entry.sdk)
-        self.tokens["input"] += said.usage.input if said.usage else 0
-        self.tokens["output"] += said.usage.output if said.usage else 0
+        self.tokens["input"] += completion.usage.input if completion.usage else 0
+        self.tokens["output"] += completion.usage.output if completion.usage else 0
         self.tokens["calls"] += 1
-        self.tokens["calls_without_usage"] += said.usage is None
+        self.tokens["calls_without_usage"] += completion.usage is None
 
     def warnings(self) -> Iterator[str]:
         for model, returned in sorted(self.models.items()):

@@ -30,11 +30,11 @@ class StoredAnswers:
         dialect = self.dialect(request.model)
         if dialect is None:
             return f"the dialect of {request.model}"
-        talk = Conversation(self.base_url, self.header, request, dialect)
-        lacking = talk.follow(self.cache.get)
+        conversation = Conversation(self.base_url, self.header, request, dialect)
+        lacking = conversation.follow(self.cache.get)
         if lacking is not None and self.failures:
-            talk.failure = self.cache.failure(lacking)
-        return talk if lacking is None or talk.failure is not None else lacking
+            conversation.failure = self.cache.failure(lacking)
+        return conversation if lacking is None or conversation.failure is not None else lacking
 
     def dialect(self, model: str) -> Dialect | None:
         """Return what is known of a model's dialect."""

@@ -239,7 +239,7 @@ _FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)```", re.DOTALL)
 
 
 def validate(expected: Expected, value: dict[str, object]) -> Answer:
-    """Check an object against what was asked for.
+    """Check an object against what the request expects.
 
     Raises
     ------

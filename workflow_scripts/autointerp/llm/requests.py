@@ -19,7 +19,7 @@ FORMAT, VERSION = "diffscope-requests", 1
 
 
 @dataclass(frozen=True)
-class Annotator:
+class NamedAnnotator:
     """One way to annotate: a model with a prompt variant and an order of labels."""
 
     name: str
@@ -129,7 +129,7 @@ def read_header(path: Path) -> Header:
         FORMAT,
         VERSION,
     ):
-        raise UserError(f"{path} is no request file of this version: build the requests anew")
+        raise UserError(f"{path} is no request file of this version: build the requests again")
     top["ids"] = tuple(top["ids"])
     return Header(**top)
 
@@ -151,11 +151,11 @@ def read_requests(path: Path) -> Iterator[Request]:
                     row[name] = tuple(row[name])
                 request = Request(**row)
             except (ValueError, TypeError, KeyError):
-                raise UserError(f"{path} has a damaged line: build the requests anew") from None
+                raise UserError(f"{path} has a damaged line: build the requests again") from None
             yield request
 
 
-def parse_annotators(text: str) -> list[Annotator]:
+def parse_annotators(text: str) -> list[NamedAnnotator]:
     """Read annotators from a JSON list of objects (the flag ``--annotators``).
 
     Raises
@@ -164,7 +164,7 @@ def parse_annotators(text: str) -> list[Annotator]:
         If a field is unknown, or two annotators share a name.
     """
     try:
-        annotators = [Annotator(**entry) for entry in json.loads(text)]
+        annotators = [NamedAnnotator(**entry) for entry in json.loads(text)]
     except (json.JSONDecodeError, TypeError) as error:
         raise UserError(f"the annotators cannot be read ({error}): see config/README.md") from None
     names = [annotator.name for annotator in annotators]

@@ -1,7 +1,7 @@
-"""Files that are written once, whole and durably; the first writer wins.
+"""Files that are written once and whole, and are on the disk before they get their name.
 
-A draft is written beside its place, synced, and linked into it. `write_once` does all three; in an
-event loop a `Syncer` does, whose threads wait for the disk.
+The first writer wins. A draft is written beside its place, synced, and linked into it.
+`write_once` does all three; in an event loop a `Syncer` does, whose threads wait for the disk.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TOKEN = secrets.token_hex(8)
 """Tells processes apart; in containers their numbers repeat."""
 
 
-class Draft:
+class UnpublishedFile:
     """A file with all of its content, open, and not yet in its place.
 
     Raises
@@ -88,14 +88,14 @@ class Draft:
 
 
 def write_once(path: str | Path, content: bytes) -> bool:
-    """Write a file durably unless it exists; return whether this call wrote it.
+    """Write a file to the disk unless it exists; return whether this call wrote it.
 
     Raises
     ------
     UserError
         If the folder cannot be written.
     """
-    draft = Draft(path, content)
+    draft = UnpublishedFile(path, content)
     draft.sync()
     return draft.publish()
 
@@ -112,11 +112,11 @@ class Syncer:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[tuple[Draft, asyncio.Future[bool]] | None]
+        self._queue: queue.SimpleQueue[tuple[UnpublishedFile, asyncio.Future[bool]] | None]
         self._queue = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self._synced: list[tuple[Draft, asyncio.Future[bool], Exception | None]] = []
+        self._synced: list[tuple[UnpublishedFile, asyncio.Future[bool], Exception | None]] = []
 
     async def __aenter__(self) -> Syncer:
         return self
@@ -129,7 +129,7 @@ class Syncer:
         await asyncio.sleep(0)  # what the threads have left to the loop
 
     async def write_once(self, path: str | Path, content: bytes) -> bool:
-        """Write a file durably unless it exists; return whether this call wrote it.
+        """Write a file to the disk unless it exists; return whether this call wrote it.
 
         A cancelled call's file is written all the same: the content may have been paid for.
 
@@ -139,7 +139,7 @@ class Syncer:
             If the folder cannot be written.
         """
         written: asyncio.Future[bool] = self._loop.create_future()
-        self._queue.put((Draft(path, content), written))
+        self._queue.put((UnpublishedFile(path, content), written))
         if not self._threads or self._queue.qsize() > self.BACKLOG:
             self._start()
         return await written
@@ -150,17 +150,17 @@ class Syncer:
             self._threads[-1].start()
 
     def _work(self) -> None:
-        while (job := self._queue.get()) is not None:
-            draft, written = job
+        while (item := self._queue.get()) is not None:
+            draft, written = item
             failure = None
             try:
                 draft.sync()
-            except Exception as error:  # whoever waits for it must be told
+            except Exception as error:  # whoever waits for it must get it
                 failure = error
             with self._lock:
                 first = not self._synced
                 self._synced.append((draft, written, failure))
-            if first:  # else the loop has been told and has not come yet
+            if first:  # else the loop knows and has not come yet
                 self._loop.call_soon_threadsafe(self._finish)
 
     def _finish(self) -> None:
@@ -171,7 +171,9 @@ class Syncer:
             _publish(draft, written, failure)
 
 
-def _publish(draft: Draft, written: asyncio.Future[bool], failure: Exception | None) -> None:
+def _publish(
+    draft: UnpublishedFile, written: asyncio.Future[bool], failure: Exception | None
+) -> None:
     won = False
     try:
         won = failure is None and draft.publish()

@@ -26,7 +26,7 @@ HELD_LATENTS = 100
 
 
 @dataclass(frozen=True)
-class Context:
+class PromptContext:
     """One context of a latent; activations are relative to the latent's maximum."""
 
     kind: str
@@ -78,7 +78,7 @@ class Context:
 
 
 class ContextTable:
-    """The contexts of all latents; some latents' are held at a time, from the one asked for on.
+    """The contexts of all latents; some latents' are held at a time, from the requested one on.
 
     Ask for latents in ascending order: any other reads the same rows over and over.
 
@@ -92,9 +92,9 @@ class ContextTable:
         self._table = LatentTable(path, CONTEXT_SCHEMA.names)
         self._latents = self._table.latents()
         self._held = _Held(self._table.read(self._latents[:0]))
-        self._last: tuple[int, dict[str, list[Context]]] = (-1, {})
+        self._last: tuple[int, dict[str, list[PromptContext]]] = (-1, {})
 
-    def of(self, latent: int, part: str) -> list[Context]:
+    def of(self, latent: int, part: str) -> list[PromptContext]:
         """Return a latent's contexts of one part, in their stored order."""
         if self._last[0] != latent:
             if latent not in self._held.rows:
@@ -105,29 +105,29 @@ class ContextTable:
 
 
 class _Held:
-    """The contexts of some latents, made into objects when asked for."""
+    """The contexts of some latents, made into objects on request."""
 
     def __init__(self, table: pa.Table) -> None:
         ordered = table.sort_by("latent")
-        found = np.unique(ordered["latent"].to_numpy(), return_index=True, return_counts=True)
+        groups = np.unique(ordered["latent"].to_numpy(), return_index=True, return_counts=True)
         self.rows = {
             latent: range(first, first + count)
-            for latent, first, count in zip(*(part.tolist() for part in found), strict=True)
+            for latent, first, count in zip(*(part.tolist() for part in groups), strict=True)
         }
         self._windows = read_windows(ordered)
         self._facts = ordered.select(["part", "kind", "stratum", "document"]).to_pydict()
 
-    def contexts(self, latent: int) -> dict[str, list[Context]]:
+    def contexts(self, latent: int) -> dict[str, list[PromptContext]]:
         """Return a latent's contexts by part."""
-        found: dict[str, list[Context]] = {}
+        by_part: dict[str, list[PromptContext]] = {}
         for row in self.rows[latent]:
-            found.setdefault(self._facts["part"][row], []).append(self._context(row))
-        return found
+            by_part.setdefault(self._facts["part"][row], []).append(self._context(row))
+        return by_part
 
-    def _context(self, row: int) -> Context:
+    def _context(self, row: int) -> PromptContext:
         windows = self._windows
         tokens = slice(*windows.offsets[row : row + 2].tolist())
-        return Context(
+        return PromptContext(
             self._facts["kind"][row],
             self._facts["stratum"][row],
             self._facts["document"][row],
@@ -136,7 +136,7 @@ class _Held:
         )
 
 
-def contexts_digest(contexts: Sequence[Context]) -> str:
+def contexts_digest(contexts: Sequence[PromptContext]) -> str:
     """Return a short digest of which contexts were shown, in order."""
     digest = hashlib.sha256()
     for context in contexts:

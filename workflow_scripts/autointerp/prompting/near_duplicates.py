@@ -6,13 +6,13 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from workflow_scripts.autointerp.windows import Windows, Words, merge_words
+from workflow_scripts.autointerp.windows import TokenWindows, Words, merge_words
 
 SHINGLE = 5
 
 
 def drop_near_duplicates(
-    windows: Windows,
+    windows: TokenWindows,
     order: NDArray[np.int64],
     group: NDArray[np.int64],
     similarity: float,
@@ -26,8 +26,8 @@ def drop_near_duplicates(
     kept: list[NDArray[np.int64]] = []
     bounds = np.flatnonzero(np.diff(group)) + 1
     for members in np.split(order, bounds):
-        mine = shingles[members]
-        common = sp.csr_array(mine @ mine.T).toarray()
+        rows = shingles[members]
+        common = sp.csr_array(rows @ rows.T).toarray()
         union = size[members][:, None] + size[members][None, :] - common
         alike = np.tril(common >= similarity * np.maximum(union, 1), k=-1)
         alone = ~alike.any(axis=1)

@@ -9,9 +9,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from workflow_scripts.autointerp.llm.requests import Annotator, Header, Request
+from workflow_scripts.autointerp.llm.requests import Header, NamedAnnotator, Request
 from workflow_scripts.autointerp.prompting import templates
-from workflow_scripts.autointerp.prompting.contexts import Context, ContextTable, contexts_digest
+from workflow_scripts.autointerp.prompting.contexts import (
+    ContextTable,
+    PromptContext,
+    contexts_digest,
+)
 from workflow_scripts.autointerp.prompting.templates import Marked
 from workflow_scripts.autointerp.score_statistics import derangement
 from workflow_scripts.autointerp.select_contexts import HARD, HELD_OUT, POSITIVE, RANDOM, TRAIN
@@ -45,7 +49,7 @@ class Shape:
 class Subject:
     """One (annotator, replicate, latent) with its explanation, where there is one."""
 
-    annotator: Annotator
+    annotator: NamedAnnotator
     replicate: int
     latent: int
     explanation: str = ""
@@ -53,7 +57,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Task:
-    """What one subject is asked for; ``other`` is the one whose explanation is shown."""
+    """One question about a subject; ``other`` is the one whose explanation is shown."""
 
     kind: str
     subject: Subject
@@ -64,7 +68,7 @@ class Task:
 class Judged:
     """One text to be judged, and the right answer."""
 
-    context: Context
+    context: PromptContext
     text: str | Marked
     positive: bool
 
@@ -77,7 +81,7 @@ class Builder:
         purpose: str,
         table: ContextTable,
         taxonomy: Taxonomy,
-        annotators: Sequence[Annotator],
+        annotators: Sequence[NamedAnnotator],
         shape: Shape,
         seed: int,
     ) -> None:
@@ -113,7 +117,7 @@ class Builder:
         )
 
     def tasks(self, subjects: Sequence[Subject]) -> list[Task]:
-        """Return what is asked of all subjects, in an order permuted by the seed."""
+        """Return the questions about all subjects, in an order permuted by the seed."""
         tasks = [Task(self.purpose, subject, subject) for subject in subjects]
         if self.purpose == "score" and self.shape.null:
             tasks += [Task("null", *pair) for pair in self._permuted(subjects)]
@@ -150,9 +154,9 @@ class Builder:
                     yield subject, members[other]
 
     def _explain(self, subject: Subject) -> Request:
-        mine = self.table.of(subject.latent, TRAIN)
-        active = [c for c in mine if c.kind == POSITIVE][: self.shape.train_active]
-        silent = [c for c in mine if c.kind != POSITIVE]
+        contexts = self.table.of(subject.latent, TRAIN)
+        active = [c for c in contexts if c.kind == POSITIVE][: self.shape.train_active]
+        silent = [c for c in contexts if c.kind != POSITIVE]
         silent = sorted(silent, key=lambda c: c.kind != HARD)[: self.shape.train_silent]
         data = {
             "active": [{"text": c.marked(), "tokens": c.strongest()} for c in active],
@@ -161,8 +165,8 @@ class Builder:
         return self._request(subject, "explain", "explain", data, [*active, *silent])
 
     def _classify(self, subject: Subject, kind: str) -> Request:
-        mine = self.table.of(subject.latent, TRAIN)
-        active = [c for c in mine if c.kind == POSITIVE][: self.shape.classify_examples]
+        contexts = self.table.of(subject.latent, TRAIN)
+        active = [c for c in contexts if c.kind == POSITIVE][: self.shape.classify_examples]
         examples: list[object] = [c.marked() for c in active]
         plant = ""
         if kind == "canary":
@@ -175,11 +179,11 @@ class Builder:
 
     def _score(self, subject: Subject, other: Subject, kind: str) -> Iterator[Request]:
         count = self.shape.held_out if kind == "score" else self.shape.null
-        mine = self.table.of(subject.latent, HELD_OUT)
+        contexts = self.table.of(subject.latent, HELD_OUT)
         rng = random.Random(f"{self.seed}:{kind}:{subject.latent}")
         chosen = []
         for wanted, share in ((POSITIVE, count // 2), (HARD, count // 4), (RANDOM, count // 4)):
-            pool = [c for c in mine if c.kind == wanted]
+            pool = [c for c in contexts if c.kind == wanted]
             chosen += rng.sample(pool, min(share, len(pool)))
         rng.shuffle(chosen)
         judged = [Judged(c, c.text, c.kind == POSITIVE) for c in chosen]
@@ -230,7 +234,7 @@ class Builder:
         kind: str,
         part: str,
         data: Mapping[str, object],
-        shown: Sequence[Context],
+        shown: Sequence[PromptContext],
     ) -> Request:
         annotator = subject.annotator
         which = ("fuzz" if kind == "fuzz" else self.purpose, annotator.name)

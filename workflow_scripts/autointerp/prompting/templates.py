@@ -53,9 +53,9 @@ def load_prompt(purpose: str, variant: str, folder: Path = FOLDER) -> Prompt:
         raise UserError(
             f"there is no prompt {path.name}: choose a variant from {', '.join(VARIANTS)}"
         ) from None
-    system, found, user = text.partition(_SPLIT)
-    if not found or "{{data}}" not in user:
-        raise UserError(f"the prompt {path} lacks its user part with {{{{data}}}}: mend the file")
+    system, separator, user = text.partition(_SPLIT)
+    if not separator or "{{data}}" not in user:
+        raise UserError(f"the prompt {path} lacks its user part with {{{{data}}}}: add it")
     digest = hashlib.sha256(text.encode()).hexdigest()
     return Prompt(path.stem, digest, system.strip(), user.strip())
 
