@@ -45,7 +45,7 @@ class Behaviour:
 
 
 def asked_for(body: dict[str, Any]) -> str:
-    """Return a request's purpose, from its schema's name or else from our own prompt's last line."""
+    """Return a request's purpose, from its schema's name or else our own prompt's last line."""
     declared = (body.get("response_format") or {}).get("json_schema", {}).get("name")
     if declared:
         return str(declared)
