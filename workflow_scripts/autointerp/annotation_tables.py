@@ -6,12 +6,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from workflow_scripts.common import files
+from workflow_scripts.common.taxonomy import UNASSIGNED, Taxonomy
 
 Status = Literal[
     "ok",
@@ -69,8 +73,31 @@ SCORES = {
 }
 
 
-def write_table(path: Path, table: pd.DataFrame, columns: dict[str, str]) -> None:
-    """Write ``table`` with exactly ``columns``, sorted by latent, annotator and replicate."""
+TABLES = {"explanations": EXPLANATIONS, "labels": LABELS, "scores": SCORES}
+
+
+def write_table(path: Path, table: pd.DataFrame, name: str) -> None:
+    """Write ``table`` with exactly the columns of ``name``, sorted by its key."""
+    columns = TABLES[name]
     shaped = table.reset_index(drop=True).reindex(columns=list(columns)).astype(columns)
     ordered = shaped.sort_values(["latent", "annotator", "replicate"], kind="stable")
     files.write_parquet(path, ordered.reset_index(drop=True))
+
+
+def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Write all three tables into a folder."""
+    for name in TABLES:
+        write_table(folder / f"{name}.parquet", tables[name], name)
+
+
+def gated(labels: pd.DataFrame, passed: NDArray[np.bool_], taxonomy: Taxonomy) -> pd.DataFrame:
+    """Return labels with the gate applied: where it is not passed, a category is `unassigned`.
+
+    The answer itself stays in `category_ungated`; a failed answer stays empty, and
+    `uninterpretable` is an answer about the latent, which no gate can spoil.
+    """
+    answer = labels["category_ungated"].astype(str)
+    stays = passed | answer.isin(["", "uninterpretable"])
+    category = answer.where(stays, UNASSIGNED)
+    classes = [taxonomy.class_of(name) if name else "" for name in category]
+    return labels.assign(category=category, gate_passed=passed, **{"class": classes})

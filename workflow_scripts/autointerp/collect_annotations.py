@@ -15,17 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from workflow_scripts.autointerp import annotation_tables
 from workflow_scripts.autointerp.annotation_tables import GOOD
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.taxonomy import UNASSIGNED, load_taxonomy
 
-NAMES = {
-    "explanations": annotation_tables.EXPLANATIONS,
-    "labels": annotation_tables.LABELS,
-    "scores": annotation_tables.SCORES,
-}
 DRAWS = 2000
 
 
@@ -43,11 +39,11 @@ def collect_annotations(sources: Sources, taxonomy: Path, output: Path, seed: in
     folders = [sources.lexical, *([sources.llm] if sources.llm else [])]
     frames = {
         name: pd.concat([files.read_parquet(f / f"{name}.parquet") for f in folders])
-        for name in NAMES
+        for name in annotation_tables.TABLES
     }
-    frames["labels"] = apply_gate(frames["labels"], frames["scores"], taxonomy)
-    for name, columns in NAMES.items():
-        annotation_tables.write_table(output / f"{name}.parquet", frames[name], columns)
+    passed = _gate_of(frames["labels"], frames["scores"])
+    frames["labels"] = annotation_tables.gated(frames["labels"], passed, load_taxonomy(taxonomy))
+    annotation_tables.write_tables(output, frames)
     if sources.llm:
         _join_ledgers(sources.ledgers, output / "ledger.csv")
     summary = _summary(frames["labels"], frames["scores"], seed)
@@ -59,26 +55,11 @@ def collect_annotations(sources: Sources, taxonomy: Path, output: Path, seed: in
     files.write_json(output / "summary.json", summary)
 
 
-def apply_gate(labels: pd.DataFrame, scores: pd.DataFrame, taxonomy: Path) -> pd.DataFrame:
-    """Return LLM labels with the gate applied: below it a category becomes `unassigned`.
-
-    The answer itself stays in `category_ungated`; a failed answer stays empty, and
-    `uninterpretable` is an answer about the latent, which no gate can spoil.
-    """
-    known = load_taxonomy(taxonomy)
+def _gate_of(labels: pd.DataFrame, scores: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return, per label, whether the explanation behind it passes the gate."""
     key = ["latent", "annotator", "replicate"]
     passed = scores.set_index(key)["gate_passed"]
-    gate = passed.reindex(pd.MultiIndex.from_frame(labels[key])).fillna(False).to_numpy(bool)
-    answer = labels["category_ungated"].astype(str)
-    held = (answer != "") & (answer != "uninterpretable") & ~gate
-    category = answer.mask(held, UNASSIGNED)
-    llm = labels["annotator_kind"] == "llm"
-    category = category.where(llm, labels["category"])
-    return labels.assign(
-        category=category,
-        gate_passed=gate,
-        **{"class": [known.class_of(c) if c else "" for c in category]},
-    )
+    return passed.reindex(pd.MultiIndex.from_frame(labels[key])).fillna(False).to_numpy(bool)
 
 
 def _join_ledgers(ledgers: Sequence[Path], output: Path) -> None:

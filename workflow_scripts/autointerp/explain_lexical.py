@@ -56,7 +56,7 @@ ANNOTATOR = "lexical"
 BACKGROUND = 4000
 """Background windows used at most."""
 MEDIANS = ("auroc_hard", "token_precision", "token_recall", "token_f1", "simulation_r")
-"""Scores whose medians the summary tells."""
+"""Scores whose medians the summary gives."""
 BATCH = 500
 """Latents at once, which bounds memory; explanations are permuted within a batch."""
 NEEDED = ("latent", "part", "kind", "stratum", "document", "pieces", "activations")
@@ -64,7 +64,7 @@ NEEDED = ("latent", "part", "kind", "stratum", "document", "pieces", "activation
 
 @dataclass(frozen=True)
 class Batch:
-    """What was found out about a batch of latents."""
+    """What is known about a batch of latents."""
 
     latents: NDArray[np.int64]
     result: LexicalResult
@@ -103,14 +103,11 @@ def explain_lexical(
         nulls.append(permuted)
     null = np.concatenate(nulls)
     frames.append(_missing(status[status["status"] != OK]))
-    frame = _apply_gate(pd.concat(frames, ignore_index=True), categories, gate, null)
+    frame = pd.concat(frames, ignore_index=True)
+    auroc, low = (frame[name].to_numpy(np.float64) for name in ("auroc", "auroc_low"))
+    frame = annotation_tables.gated(frame, gate.passes(auroc, low, null), categories)
     frame = frame.assign(annotator=ANNOTATOR, annotator_kind="lexical", llm_used=False, replicate=0)
-    for name, columns in (
-        ("explanations", annotation_tables.EXPLANATIONS),
-        ("labels", annotation_tables.LABELS),
-        ("scores", annotation_tables.SCORES),
-    ):
-        annotation_tables.write_table(output / f"{name}.parquet", frame, columns)
+    annotation_tables.write_tables(output, dict.fromkeys(annotation_tables.TABLES, frame))
     files.write_json(output / "summary.json", _summary(frame, categories, gate, null))
     cli.log(f"lexical annotator: {len(frame)} latents done, no LLM was used")
 
@@ -224,17 +221,6 @@ def _missing(status: pd.DataFrame) -> pd.DataFrame:
             "negatives": 0,
         }
     )
-
-
-def _apply_gate(
-    frame: pd.DataFrame, taxonomy: Taxonomy, gate: Gate, null: NDArray[np.float64]
-) -> pd.DataFrame:
-    """Add `gate_passed`, and the category and class of the latents that pass."""
-    auroc, low = (frame[name].to_numpy(np.float64) for name in ("auroc", "auroc_low"))
-    passed = gate.passes(auroc, low, null)
-    category = frame["category_ungated"].where(passed, UNASSIGNED)
-    classes = [taxonomy.class_of(name) for name in category]
-    return frame.assign(gate_passed=passed, category=category, **{"class": classes})
 
 
 def _summary(

@@ -80,11 +80,11 @@ def parse_responses(
     canaries = Canaries()
     parsed = canaries.watch(_count(_outcomes(header, requests, responses), statuses))
     if purpose == "explain":
-        table, columns = _explanations(frame, parsed), annotation_tables.EXPLANATIONS
+        table, name = _explanations(frame, parsed), "explanations"
     elif purpose == "classify":
-        table, columns = _labels(frame, parsed, taxonomy), annotation_tables.LABELS
+        table, name = _labels(frame, parsed, taxonomy), "labels"
     else:
-        table, columns = score_items(frame, _items(parsed), gate), annotation_tables.SCORES
+        table, name = score_items(frame, _items(parsed), gate), "scores"
     facts: dict[str, object] = {
         "purpose": purpose,
         "requests": statuses.total(),
@@ -97,7 +97,7 @@ def parse_responses(
         facts["canaries"] = canaries.report(table)
     files.write_json(summary, facts)
     check_failures(purpose, statuses, max_failures)
-    annotation_tables.write_table(output, table, columns)
+    annotation_tables.write_table(output, table, name)
     cli.log(f"{purpose}: {dict(sorted(statuses.items()))}")
 
 
