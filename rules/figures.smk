@@ -5,8 +5,11 @@ and report/index.html. Which figures the report shows, and their captions, say
 workflow_scripts/run/report_plan.py.
 """
 
+from workflow_scripts.comparison.settings import Labelling
+from workflow_scripts.latents.settings import Region
+
 PICTURES = report_plan.pictures(PATHS)
-CAPTIONS = {picture["png"]: picture["caption"] for picture in PICTURES}
+CAPTIONS = {picture["png"]: picture["caption"] for picture in PICTURES.values()}
 LAYER_SWEEPS = comparisons.layer_sweeps(SETTINGS)
 REPORT_FITS = report_plan.report_fits(PATHS)
 PAGE = Path(os.path.relpath(workflow.basedir), "workflow_scripts", "figures")
@@ -16,10 +19,8 @@ PUBLISHED = [f"{RESULTS}/paper/published.{e}" for e in ("csv", "json")] if SETTI
 # What figures share, and the flags of those of a fit and of those of a comparison.
 PLOT = {"caption": lambda wildcards, output: CAPTIONS.get(output.png, ""), "inputs": named_inputs}
 MODELS = lambda wildcards: ["--models", *SETTINGS.fits[wildcards.fit].models]
-COMPARISON = lambda wildcards: [
-    f"--comparison={wildcards.comparison}",
-    *flags(SETTINGS.comparison, "labeller", "fdr"),
-]
+LABELLING = flags(SETTINGS.comparison, Labelling)
+COMPARISON = lambda wildcards: [f"--comparison={wildcards.comparison}", *LABELLING]
 
 
 rule plot_nu_plane:
@@ -39,7 +40,7 @@ rule plot_nu_plane:
         **step("figures.plot_nu_plane"),
         flags=lambda wildcards: [
             *MODELS(wildcards),
-            *flags(SETTINGS.latents, "nu_r", "nu_e", "nu_lower"),
+            *flags(SETTINGS.latents, Region),
         ],
     shell:
         "logged {log:q} python -m {params.step} {params.inputs:q}"
@@ -102,22 +103,10 @@ use rule plot_nu_plane as plot_seed_stability with:
         flags=MODELS,
 
 
-use rule plot_nu_plane as plot_category_changes with:
-    """Plot the percent change of each category's share of unique latents, with intervals."""
+use rule plot_nu_plane as plot_direct_shares with:
+    """Plot which share of a category's latents belongs to one model only."""
     input:
         categories="<results>/comparison/categories.csv",
-    output:
-        **figure("category_changes_{comparison}", "Categories", "percent change"),
-    log:
-        "<results>/logs/plot_category_changes/{comparison}.log",
-    localrule: True
-    params:
-        **step("figures.plot_category_changes"),
-        flags=COMPARISON,
-
-
-use rule plot_category_changes as plot_direct_shares with:
-    """Plot which share of a category's latents belongs to one model only."""
     output:
         **figure("direct_shares_{comparison}", "Answer", "what changed"),
     log:
@@ -125,9 +114,22 @@ use rule plot_category_changes as plot_direct_shares with:
     localrule: True
     params:
         **step("figures.plot_direct_shares"),
+        flags=COMPARISON,
 
 
-use rule plot_category_changes as plot_category_shares with:
+use rule plot_direct_shares as plot_category_changes with:
+    """Plot the percent change of each category's share of unique latents, with intervals."""
+    output:
+        **figure("category_changes_{comparison}", "Categories", "percent change"),
+    log:
+        "<results>/logs/plot_category_changes/{comparison}.log",
+    localrule: True
+    params:
+        **step("figures.plot_category_changes"),
+        flags=lambda wildcards: [*COMPARISON(wildcards), *flags(SETTINGS.comparison, "fdr")],
+
+
+use rule plot_direct_shares as plot_category_shares with:
     """Plot each category's share of the unique latents of either model."""
     output:
         **figure("category_shares_{comparison}", "Categories", "shares"),
@@ -138,7 +140,7 @@ use rule plot_category_changes as plot_category_shares with:
         **step("figures.plot_category_shares"),
 
 
-use rule plot_category_changes as plot_layer_sweep with:
+use rule plot_direct_shares as plot_layer_sweep with:
     """Plot the direct shares of two models that are compared at several layers."""
     output:
         **figure("layer_sweep_{pair}", "Categories", "by layer"),
@@ -148,8 +150,8 @@ use rule plot_category_changes as plot_layer_sweep with:
     params:
         **step("figures.plot_layer_sweep"),
         flags=lambda wildcards: [
-            *(f"--layer={name}={layer}" for name, layer in LAYER_SWEEPS[wildcards.pair].items()),
-            *flags(SETTINGS.comparison, "labeller", "fdr"),
+            f"--layers={in_order(LAYER_SWEEPS[wildcards.pair])}",
+            *LABELLING,
         ],
 
 
@@ -164,10 +166,7 @@ use rule plot_nu_plane as plot_behaviour with:
     localrule: True
     params:
         **step("figures.plot_behaviour"),
-        flags=lambda wildcards: [
-            f"--comparison={wildcards.comparison}",
-            *flags(SETTINGS.comparison, "labeller"),
-        ],
+        flags=COMPARISON,
 
 
 use rule plot_nu_plane as plot_cause with:
@@ -210,13 +209,25 @@ use rule plot_nu_plane as plot_recovery with:
     localrule: True
     params:
         **step("figures.plot_recovery"),
-        flags=flags(SETTINGS.comparison, "labeller"),
+        flags=LABELLING,
+
+
+rule list_links:
+    """List the links of a run: too many for a command line, where there are many shards."""
+    output:
+        "<results>/links.json",
+    localrule: True
+    params:
+        links=PATHS.links(),
+    run:
+        Path(output[0]).write_text(as_json(params.links), encoding="utf-8")
 
 
 rule record_run:
     """Write where the run's artifacts came from, and link the shared ones into its folder."""
     input:
         report_plan.recorded_files(PATHS),
+        links="<results>/links.json",
     output:
         record="<results>/provenance.json",
         links=list(PATHS.links()),
@@ -229,11 +240,10 @@ rule record_run:
         **step("figures.record_run"),
         settings=as_json(SETTINGS.model_dump(mode="json")),
         steps=store_keys.steps(),
-        links=as_json(PATHS.links()),
         models=as_json({name: PATHS.manifest(name) for name in SETTINGS.models}),
     shell:
         "logged {log:q} python -m {params.step}"
-        " --settings {params.settings:q} --steps {params.steps:q} --links {params.links:q}"
+        " --settings {params.settings:q} --steps {params.steps:q} --links {input.links:q}"
         " --models {params.models:q} --output {output.record:q}"
 
 
@@ -246,7 +256,7 @@ rule build_report:
         gaps="<results>/comparison/gaps.csv",
         sensitivity="<results>/comparison/sensitivity.csv",
         provenance="<results>/provenance.json",
-        figures=[picture["png"] for picture in PICTURES],
+        figures=[picture["png"] for picture in PICTURES.values()],
         fits=files_of(REPORT_FITS),
         ledgers=PATHS.of_seeds("autointerp", COMPARED if LLM else [], "ledger.csv"),
         published=PUBLISHED,
@@ -266,13 +276,14 @@ rule build_report:
     params:
         **step("figures.build_report"),
         run=SETTINGS.run,
-        figures=as_json(PICTURES),
+        figures=in_order(PICTURES),
         published=["--published", *PUBLISHED] if SETTINGS.paper else [],
         fits=in_order(REPORT_FITS),
+        ledgers=lambda wildcards, input: [f"--ledgers={file}" for file in input.ledgers],
     shell:
         "logged {log:q} python -m {params.step} --run {params.run}"
         " --answer {input.answer:q} --categories {input.categories:q}"
         " --recovery {input.recovery:q} --gaps {input.gaps:q}"
         " --sensitivity {input.sensitivity:q} --provenance {input.provenance:q}"
-        " {params.published:q} --ledgers {input.ledgers:q} --figures {params.figures:q} --fits {params.fits:q}"
+        " {params.published:q} {params.ledgers:q} --figures {params.figures:q} --fits {params.fits:q}"
         " --output {output:q}"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from workflow_scripts.common import files
+from workflow_scripts.common.artifacts import FitFiles, SeedFiles
 from workflow_scripts.figures import annotator_tables
-from workflow_scripts.figures.report_data import FitFiles, SeedFiles
 
 
 def annotator(llm: bool, **statuses: int) -> dict[str, Any]:
@@ -63,12 +62,12 @@ def fits(
     files.write_json(folder / "summary.json", summary)
     files.write_json(folder / "agreement.json", agreement)
     source = SeedFiles(
-        folder / "latents",
-        folder / "selection",
+        latents=folder / "latents",
+        selection=folder / "selection",
         annotators=folder / "summary.json",
         agreement=folder / "agreement.json",
     )
-    return {"it_simpo": FitFiles(["it", "simpo"], 3, {0: source})}
+    return {"it_simpo": FitFiles(models=("it", "simpo"), layer=3, seeds={0: source})}
 
 
 def test_an_llm_that_loses_and_disagrees_is_told(tmp_path: Path) -> None:
@@ -154,8 +153,9 @@ def test_labels_are_held_against_the_truth(tmp_path: Path) -> None:
     }
     files.write_json(tmp_path / "truth.json", {"annotators": {"lexical": lexical}})
     seeds = made["it_simpo"].seeds
-    both = {n: replace(seeds[0], truth=tmp_path / "truth.json") for n in (0, 1)}
-    (table,) = annotator_tables.truth_tables({"it_simpo": replace(made["it_simpo"], seeds=both)})
+    both = {n: seeds[0].model_copy(update={"truth": tmp_path / "truth.json"}) for n in (0, 1)}
+    fit = made["it_simpo"].model_copy(update={"seeds": both})
+    (table,) = annotator_tables.truth_tables({"it_simpo": fit})
     assert table.rows == [
         ["courtesy", "0 of 2 (0 %)", "0 of 0", "n/a"],
         ["creative writing", "6 of 20 (30 %)", "6 of 8 (75 %)", "0.75 … 0.75"],

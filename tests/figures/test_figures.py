@@ -16,8 +16,8 @@ import pytest
 from tests.comparison.run_folder import Run
 from workflow_scripts.common import files
 from workflow_scripts.common.cli import UserError
-from workflow_scripts.figures import plot_category_shares, style
-from workflow_scripts.figures.category_rows import Choice
+from workflow_scripts.figures import category_rows, plot_category_shares, style
+from workflow_scripts.figures.category_rows import Choice, ShownRows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,16 +28,17 @@ FIGURES = {
     "plot_delta_norm": "--latents {l} --selection {s} --models it simpo --null {n}",
     "plot_firing_rates": "--latents {l} --selection {s} --models it simpo",
     "plot_training_curves": "--logs {t0} {t1} --models it simpo",
-    "plot_category_changes": "--categories {c} --comparison anchored",
+    "plot_category_changes": "--categories {c} --comparison anchored --fdr 0.1",
     "plot_direct_shares": "--categories {c} --comparison direct",
     "plot_category_shares": "--categories {c} --comparison anchored --labeller lexical",
     "plot_behaviour": "--gaps {g} --comparison direct",
     "plot_recovery": "--recovery {r}",
     "plot_cause": "--cause {cause} --ablation {ablation}",
-    "plot_layer_sweep": "--categories {sweep} --layer direct=2 --layer deep=5",
+    "plot_layer_sweep": '--categories {sweep} --layers {{"direct":2,"deep":5}}',
     "plot_difference": "--difference {difference}",
     "plot_seed_stability": "--stability {stability} --models it simpo",
 }
+FDR = {"plot_category_changes": ["--fdr", "0.1"]}
 
 
 def flags_of(run: Run, name: str) -> list[str]:
@@ -131,14 +132,17 @@ def test_a_figure_of_counted_words_says_so_behind_its_data(
 
 
 def test_labels_of_several_kinds_are_not_mixed(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     table = pd.read_csv(run.root / "sweep.csv", keep_default_na=False)
     lexical = table["labeller"] == "lexical"
     table = table[lexical | (table["comparison"] != "deep")]
     table.loc[table["comparison"] == "direct", "labeller"] = "my_llm"
     table.to_csv(tmp_path / "sweep.csv", index=False)
-    sweep = ["--categories", str(tmp_path / "sweep.csv"), "--layer=direct=2", "--layer=deep=5"]
+    sweep = ["--categories", str(tmp_path / "sweep.csv"), '--layers={"direct": 2, "deep": 5}']
     assert plot("plot_layer_sweep", sweep, tmp_path) == 2
     assert "would mix labels by lexical and by my_llm" in capsys.readouterr().err
     assert not (tmp_path / "plot_layer_sweep.png").exists()
@@ -149,10 +153,11 @@ def test_labels_of_several_kinds_are_not_mixed(
     assert plot("plot_cause", cause, tmp_path) == 2
     assert "would mix labels by lexical and by my_llm" in capsys.readouterr().err
     rows = table[(table["comparison"] == "anchored") & (table["level"] == "category")]
-    choice = Choice("anchored", "lexical", "category", 0, "it", "simpo")
-    output = style.Output(tmp_path / "a.png", tmp_path / "a.pdf", None)
+    choice = Choice("lexical", "it", "simpo")
+    monkeypatch.setattr(category_rows, "choose", lambda *_: (rows, choice))
+    output = style.Output(png=tmp_path / "a.png", pdf=tmp_path / "a.pdf")
     with pytest.raises(UserError, match="would mix labels by lexical and by true"):
-        plot_category_shares.plot_category_shares(rows, choice, output)
+        plot_category_shares.plot_category_shares(tmp_path, "anchored", ShownRows(), output)
     assert not plt.get_fignums()
 
 
@@ -185,6 +190,7 @@ def test_no_unique_latent_at_all(run: Run, tmp_path: Path) -> None:
         ("plot_direct_shares", "direct"),
     ):
         flags = ["--categories", str(tmp_path / "categories.csv"), "--comparison", comparison]
+        flags += FDR.get(name, [])
         assert plot(name, flags, tmp_path) == 0
 
 
@@ -209,15 +215,23 @@ def test_no_category_at_all(run: Run, tmp_path: Path) -> None:
     table.to_csv(tmp_path / "categories.csv", index=False)
     flags = ["--categories", str(tmp_path / "categories.csv"), "--comparison", "direct"]
     for name in ("plot_category_changes", "plot_category_shares", "plot_direct_shares"):
-        assert plot(name, flags, tmp_path) == 0
+        assert plot(name, [*flags, *FDR.get(name, [])], tmp_path) == 0
 
 
 @pytest.mark.parametrize(
     ("name", "flags", "told"),
     [
         ("plot_direct_shares", "--categories {c} --comparison anchored", "no direct share"),
-        ("plot_category_changes", "--categories {c} --comparison nope", "has no row of nope"),
-        ("plot_category_changes", "--categories nope.csv --comparison direct", "does not exist"),
+        (
+            "plot_category_changes",
+            "--categories {c} --comparison nope --fdr 0.1",
+            "has no row of nope",
+        ),
+        (
+            "plot_category_changes",
+            "--categories nope.csv --comparison direct --fdr 0.1",
+            "does not exist",
+        ),
         ("plot_training_curves", "--logs nope.csv --models it", "does not exist"),
     ],
 )

@@ -17,9 +17,8 @@ from tests.figures.browser import Page, browse, chromium
 from tests.figures.conftest import compared
 from tests.figures.test_figures import flags_of, plot
 from workflow_scripts.common import files
-from workflow_scripts.common.tables import write_csv
+from workflow_scripts.common.tables import read_csv, write_csv
 from workflow_scripts.figures import build_report, report_tables
-from workflow_scripts.figures.category_rows import read_table
 from workflow_scripts.figures.report_data import to_json
 
 HOSTILE = (
@@ -61,10 +60,10 @@ def report_flags(run: Run, figure: Path, output: Path) -> list[str]:
                 "scores": [str(named / "scores.parquet")],
             }
         fits[name] = {"models": list(models), "layer": 3, "seeds": seeds}
-    picture = {"id": "shares", "png": str(figure), "caption": "Shares.", "section": "answer"}
+    pictures = {"shares": {"png": str(figure), "caption": "Shares.", "section": "answer"}}
     comparison = run.root / "comparison"
     return [
-        *("--run", "made_up", "--figures", json.dumps([picture]), "--fits", json.dumps(fits)),
+        *("--run", "made_up", "--figures", json.dumps(pictures), "--fits", json.dumps(fits)),
         *("--answer", str(comparison / "answer.json")),
         *("--categories", str(comparison / "categories.csv")),
         *("--recovery", str(comparison / "recovery.csv")),
@@ -144,7 +143,7 @@ def test_the_answer_stands_first_with_its_picture(run: Run, page: Path) -> None:
 
 
 def test_tables_of_counted_words_tell_how_many_latents_have_a_category(run: Run) -> None:
-    categories = read_table(run.root / "comparison/categories.csv")
+    categories = read_csv(run.root / "comparison/categories.csv")
     told = {
         (comparison, labeller): table.caption
         for comparison, labeller, table in report_tables.category_tables(categories)

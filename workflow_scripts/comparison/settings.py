@@ -31,14 +31,19 @@ class Comparison(Settings):
     """base against which both sides are unique; for a crosscoder of three models"""
 
 
-class ComparisonSettings(Settings):
+class Labelling(Settings):
+    """Whose labels count."""
+
+    labeller: Name | None = None
+    """labels that answer; none: true ones where known, else an LLM's, else lexical"""
+
+
+class ComparisonSettings(Labelling):
     """How comparisons are tested, and which one answers."""
 
     primary: Name | None = None
     """comparison that answers; none: the first direct one that is no control or placebo, else
     any"""
-    labeller: Name | None = None
-    """labels that answer; none: true ones where known, else an LLM's, else lexical"""
     fdr: Share = 0.1
     """false discovery rate over categories"""
     confidence: Confidence = 0.95

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.common import files
-from workflow_scripts.figures.report_data import FitFiles
+from workflow_scripts.common.artifacts import FitFiles
 from workflow_scripts.figures.report_tables import Table, number
 from workflow_scripts.figures.style import readable
 

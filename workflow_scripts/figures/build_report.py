@@ -5,9 +5,8 @@ The page's parts lie beside this module: ``report.html.j2``, ``report.css`` and 
 
 from __future__ import annotations
 
-import argparse
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,23 +15,25 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from workflow_scripts.common import cli, files
+from workflow_scripts.common.artifacts import FitFiles
+from workflow_scripts.common.settings import Settings
+from workflow_scripts.common.tables import read_csv
 from workflow_scripts.figures import annotator_tables, report_data, report_tables
-from workflow_scripts.figures.category_rows import read_table
-from workflow_scripts.figures.report_data import FitFiles
 from workflow_scripts.figures.report_tables import Table
 from workflow_scripts.figures.style import readable
 
 HERE = Path(__file__).resolve().parent
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A picture of the report."""
+CONTEXTS = 6  # of each latent, in the browser
 
-    id: str
+
+class Picture(Settings):
+    """A figure of the report: its file, the section that shows it, and its caption."""
+
     png: Path
-    caption: str
     section: str
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -44,25 +45,7 @@ class Shown:
     caption: str
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """All that the report is made from."""
-
-    run: str
-    answer: Path
-    categories: Path
-    recovery: Path | None
-    gaps: Path | None
-    sensitivity: Path | None
-    published: tuple[Path, Path] | None
-    provenance: Path | None
-    ledgers: Sequence[Path]
-    figures: Sequence[Figure]
-    fits: Mapping[str, FitFiles]
-    contexts: int
-
-
-def shown(figure: Figure) -> Shown:
+def shown(name: str, figure: Picture) -> Shown:
     """Return a figure with its picture as a data URI.
 
     Raises
@@ -73,59 +56,7 @@ def shown(figure: Figure) -> Shown:
     if not figure.png.exists():
         raise cli.UserError(f"{figure.png} does not exist: run the step that makes it")
     data = base64.b64encode(figure.png.read_bytes()).decode()
-    return Shown(figure.id, f"data:image/png;base64,{data}", figure.caption)
-
-
-def render(inputs: Inputs) -> str:
-    """Return the page."""
-    answer = files.read_json(inputs.answer)
-    categories = read_table(inputs.categories)
-    tables = report_tables.category_tables(categories)
-    first = [t for c, by, t in tables if (c, by) == (answer["comparison"], answer["labeller"])]
-    others = [t for c, by, t in tables if (c, by) != (answer["comparison"], answer["labeller"])]
-    provenance = files.read_json(inputs.provenance) if inputs.provenance else {}
-    sections: dict[str, list[Shown]] = {}
-    for figure in inputs.figures:
-        sections.setdefault(figure.section, []).append(shown(figure))
-    browsers = [
-        report_data.browser(name, fit, inputs.contexts) for name, fit in inputs.fits.items()
-    ]
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters["readable"] = readable
-    template = environment.get_template("report.html.j2")
-    return template.render(
-        run=inputs.run,
-        answer=answer,
-        annotators=report_data.llm_annotators(inputs.fits),
-        warnings=annotator_tables.warnings(inputs.fits),
-        trust=annotator_tables.annotator_table(inputs.fits),
-        truth=annotator_tables.truth_tables(inputs.fits),
-        canaries=annotator_tables.canary_sentence(inputs.fits),
-        agreement=annotator_tables.agreement_table(inputs.fits),
-        no_agreement=annotator_tables.no_agreement(inputs.fits),
-        lead=sections.pop("answer", []),
-        sections=sections,
-        first_tables=first,
-        other_tables=others,
-        recovery=report_tables.recovery_table(_optional(inputs.recovery)),
-        gaps=report_tables.gap_table(_optional(inputs.gaps)),
-        sensitivity=report_tables.sensitivity_table(_optional(inputs.sensitivity)),
-        fits=report_tables.fit_table(inputs.fits),
-        clauses=report_tables.clause_table(inputs.fits),
-        published=report_tables.published_table(inputs.published[0]) if inputs.published else None,
-        measured_with=files.read_json(inputs.published[1]) if inputs.published else [],
-        provenance=report_tables.flatten(provenance),
-        ledger=ledger_table(inputs.ledgers),
-        style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
-        script=Markup((HERE / "report.js").read_text(encoding="utf-8")),
-        data=Markup(report_data.to_json(browsers)),
-    )
-
-
-def _optional(path: Path | None) -> pd.DataFrame:
-    return read_table(path) if path else pd.DataFrame()
+    return Shown(name, f"data:image/png;base64,{data}", figure.caption)
 
 
 def ledger_table(paths: Sequence[Path]) -> Table | None:
@@ -147,49 +78,86 @@ def ledger_table(paths: Sequence[Path]) -> Table | None:
     return Table("Calls to LLMs", header, rows, [""] * len(rows))
 
 
-def build_report(inputs: Inputs, output: Path) -> None:
-    """Write the page to ``output``."""
-    page = render(inputs)
+def build_report(
+    run: str,
+    answer: Path,
+    categories: Path,
+    recovery: Path,
+    gaps: Path,
+    sensitivity: Path,
+    provenance: Path,
+    figures: dict[str, Picture],
+    fits: dict[str, FitFiles],
+    output: Path,
+    ledgers: list[Path] | None = None,
+    published: tuple[Path, Path] | None = None,
+) -> None:
+    """Write the page.
+
+    Parameters
+    ----------
+    run
+        name of the run
+    answer
+        what the run answers (JSON)
+    categories, recovery, gaps, sensitivity
+        tables of the comparison (CSV)
+    provenance
+        where the run's artifacts came from (JSON)
+    figures
+        the figures shown, by name and in order
+    fits
+        files of the fits shown
+    output
+        page to write (HTML)
+    ledgers
+        calls to LLMs (CSV)
+    published
+        published quantities beside what was measured (CSV), and with what it was measured (JSON)
+    """
+    answered = files.read_json(answer)
+    own = (answered["comparison"], answered["labeller"])
+    tables = report_tables.category_tables(read_csv(categories))
+    sections: dict[str, list[Shown]] = {}
+    for name, picture in figures.items():
+        sections.setdefault(picture.section, []).append(shown(name, picture))
+    browsers = [report_data.browser(name, fit, CONTEXTS) for name, fit in fits.items()]
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters["readable"] = readable
+    page = environment.get_template("report.html.j2").render(
+        run=run,
+        answer=answered,
+        annotators=report_data.llm_annotators(fits),
+        warnings=annotator_tables.warnings(fits),
+        trust=annotator_tables.annotator_table(fits),
+        truth=annotator_tables.truth_tables(fits),
+        canaries=annotator_tables.canary_sentence(fits),
+        agreement=annotator_tables.agreement_table(fits),
+        no_agreement=annotator_tables.no_agreement(fits),
+        lead=sections.pop("answer", []),
+        sections=sections,
+        first_tables=[table for *key, table in tables if tuple(key) == own],
+        other_tables=[table for *key, table in tables if tuple(key) != own],
+        recovery=report_tables.recovery_table(read_csv(recovery)),
+        gaps=report_tables.gap_table(read_csv(gaps)),
+        sensitivity=report_tables.sensitivity_table(read_csv(sensitivity)),
+        fits=report_tables.fit_table(fits),
+        clauses=report_tables.clause_table(fits),
+        published=report_tables.published_table(published[0]) if published else None,
+        measured_with=files.read_json(published[1]) if published else [],
+        provenance=report_tables.flatten(files.read_json(provenance)),
+        ledger=ledger_table(ledgers or []),
+        style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
+        script=Markup((HERE / "report.js").read_text(encoding="utf-8")),
+        data=Markup(report_data.to_json(browsers)),
+    )
     files.write_text(output, page)
     cli.log(f"{output}: {len(page.encode()) / 1e6:.1f} MB")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and build."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--answer", type=Path, required=True)
-    parser.add_argument("--categories", type=Path, required=True)
-    parser.add_argument("--recovery", type=Path, default=None)
-    parser.add_argument("--gaps", type=Path, default=None)
-    parser.add_argument("--sensitivity", type=Path, default=None)
-    parser.add_argument("--published", type=Path, nargs=2, default=None, help="table, header")
-    parser.add_argument("--provenance", type=Path, default=None)
-    parser.add_argument("--ledgers", type=Path, nargs="*", default=[])
-    parser.add_argument("--figures", required=True, help="JSON: [{id, png, caption, section}]")
-    parser.add_argument("--fits", required=True, help="JSON: fit: {models, layer, seeds}")
-    parser.add_argument("--contexts", type=int, default=6, help="contexts shown per latent")
-    parser.add_argument("--output", type=Path, required=True)
-    a = parser.parse_args(argv)
-
-    def run() -> None:
-        inputs = Inputs(
-            a.run,
-            a.answer,
-            a.categories,
-            a.recovery,
-            a.gaps,
-            a.sensitivity,
-            (a.published[0], a.published[1]) if a.published else None,
-            a.provenance,
-            a.ledgers,
-            cli.parse(a.figures, list[Figure], "--figures"),
-            cli.parse(a.fits, dict[str, FitFiles], "--fits"),
-            a.contexts,
-        )
-        build_report(inputs, a.output)
-
-    return cli.guarded(run)
+main = cli.command(build_report)
 
 
 if __name__ == "__main__":

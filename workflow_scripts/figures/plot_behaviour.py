@@ -6,8 +6,6 @@ no score shows lies on the vertical line, a gap without a change on the horizont
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +17,8 @@ from matplotlib.transforms import Bbox
 
 from workflow_scripts.common import cli
 from workflow_scripts.common.labels import usual
+from workflow_scripts.common.tables import read_csv
+from workflow_scripts.comparison.settings import Labelling
 from workflow_scripts.figures import category_rows, style
 
 if TYPE_CHECKING:
@@ -101,9 +101,17 @@ def name_points(axes: Axes, table: pd.DataFrame) -> None:
         taken.append(box)
 
 
-def plot_behaviour(gaps: Path, comparison: str, labeller: str | None, output: style.Output) -> None:
-    """Write the figure."""
-    table = tidy(category_rows.read_table(gaps), comparison, labeller)
+def plot_behaviour(gaps: Path, comparison: str, labelling: Labelling, output: style.Output) -> None:
+    """Write the figure.
+
+    Parameters
+    ----------
+    gaps
+        gaps in score by category (CSV)
+    comparison
+        name of the comparison
+    """
+    table = tidy(read_csv(gaps), comparison, labelling.labeller)
     if table.empty:
         style.save_empty("no category has both a gap in score and a shift", table, output)
         return
@@ -131,15 +139,7 @@ def plot_behaviour(gaps: Path, comparison: str, labeller: str | None, output: st
         style.save(figure, table, output)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and plot."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gaps", type=Path, required=True)
-    parser.add_argument("--comparison", required=True)
-    parser.add_argument("--labeller", default=None, help="default: true, an LLM's, lexical")
-    style.add_output(parser)
-    a = parser.parse_args(argv)
-    return cli.guarded(lambda: plot_behaviour(a.gaps, a.comparison, a.labeller, style.output_of(a)))
+main = cli.command(plot_behaviour)
 
 
 if __name__ == "__main__":

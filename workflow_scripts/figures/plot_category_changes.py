@@ -5,9 +5,9 @@ Filled: significant at the false discovery rate; hollow: not, or not robust over
 
 from __future__ import annotations
 
-import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from workflow_scripts.common import cli
 from workflow_scripts.figures import category_rows, style
-from workflow_scripts.figures.category_rows import Choice
+from workflow_scripts.figures.category_rows import ShownRows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,9 +106,20 @@ def legend(axes: Axes, classes: Mapping[str, str], fdr: float) -> None:
 
 
 def plot_category_changes(
-    rows: pd.DataFrame, choice: Choice, fdr: float, output: style.Output
+    categories: Path, comparison: str, shown: ShownRows, fdr: float, output: style.Output
 ) -> None:
-    """Write the figure."""
+    """Write the figure.
+
+    Parameters
+    ----------
+    categories
+        table of the comparisons (CSV)
+    comparison
+        name of the comparison
+    fdr
+        false discovery rate at which a change is drawn filled
+    """
+    rows, choice = category_rows.choose(categories, comparison, shown)
     table = tidy(rows, fdr)
     base, cand = choice.baseline, choice.candidate
     colour = style.colours(sorted(rows["class"].unique()), style.CLASSES)
@@ -125,18 +136,7 @@ def plot_category_changes(
         style.save(figure, table, output)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and plot."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    category_rows.add_choice(parser)
-    style.add_output(parser)
-    a = parser.parse_args(argv)
-
-    def run() -> None:
-        rows, choice = category_rows.choose(a)
-        plot_category_changes(rows, choice, a.fdr, style.output_of(a))
-
-    return cli.guarded(run)
+main = cli.command(plot_category_changes)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -13,7 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from workflow_scripts.common import cli
 from workflow_scripts.figures import category_rows, style
-from workflow_scripts.figures.category_rows import Choice
+from workflow_scripts.figures.category_rows import ShownRows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,8 +69,19 @@ def draw(axes: Axes, table: pd.DataFrame) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):g}"))
 
 
-def plot_category_shares(rows: pd.DataFrame, choice: Choice, output: style.Output) -> None:
-    """Write the figure."""
+def plot_category_shares(
+    categories: Path, comparison: str, shown: ShownRows, output: style.Output
+) -> None:
+    """Write the figure.
+
+    Parameters
+    ----------
+    categories
+        table of the comparisons (CSV)
+    comparison
+        name of the comparison
+    """
+    rows, choice = category_rows.choose(categories, comparison, shown)
     table = tidy(rows)
     with style.styled():
         height = 1.0 + 0.24 * max(table["name"].nunique(), 4)
@@ -85,18 +95,7 @@ def plot_category_shares(rows: pd.DataFrame, choice: Choice, output: style.Outpu
         style.save(figure, table, output)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and plot."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    category_rows.add_choice(parser)
-    style.add_output(parser)
-    a = parser.parse_args(argv)
-
-    def run() -> None:
-        rows, choice = category_rows.choose(a)
-        plot_category_shares(rows, choice, style.output_of(a))
-
-    return cli.guarded(run)
+main = cli.command(plot_category_shares)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 
 from workflow_scripts.common import cli
+from workflow_scripts.common.tables import read_csv
 from workflow_scripts.figures import category_rows, style
 
 if TYPE_CHECKING:
@@ -77,10 +77,18 @@ def draw_ablations(axes: Axes, ablation: pd.DataFrame, models: Sequence[str]) ->
     axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncol=2)
 
 
-def plot_cause(cause: Path, ablation: Path | None, output: style.Output) -> None:
-    """Write the figure: a panel of sets, and one of categories where their text is known."""
-    sets = category_rows.read_table(cause)
-    taken = category_rows.read_table(ablation) if ablation else pd.DataFrame()
+def plot_cause(cause: Path, output: style.Output, ablation: Path | None = None) -> None:
+    """Write the figure: a panel of sets, and one of categories where their text is known.
+
+    Parameters
+    ----------
+    cause
+        what patched latents cause (CSV)
+    ablation
+        what taking latents away does to each category's text (CSV)
+    """
+    sets = read_csv(cause)
+    taken = read_csv(ablation) if ablation else pd.DataFrame()
     models = [str(sets["source"].iloc[0]), str(sets["target"].iloc[0])]
     count = taken["category"].nunique() if len(taken) else 0
     with style.styled():
@@ -100,14 +108,7 @@ def plot_cause(cause: Path, ablation: Path | None, output: style.Output) -> None
         style.save(figure, table, output)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and plot."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cause", type=Path, required=True)
-    parser.add_argument("--ablation", type=Path, default=None)
-    style.add_output(parser)
-    a = parser.parse_args(argv)
-    return cli.guarded(lambda: plot_cause(a.cause, a.ablation, style.output_of(a)))
+main = cli.command(plot_cause)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -79,11 +78,23 @@ def draw(axes: Axes, rows: pd.DataFrame, first: str, second: str, null: np.ndarr
 def plot_delta_norm(
     latents: Path,
     selection: Path,
-    models: Sequence[str],
-    null: Path | None,
+    models: list[str],
     output: style.Output,
+    null: Path | None = None,
 ) -> None:
-    """Write the figure: a panel per pair of models."""
+    """Write the figure: a panel per pair of models.
+
+    Parameters
+    ----------
+    latents
+        scores of the latents (Parquet)
+    selection
+        which latents are unique (Parquet)
+    models
+        models of the crosscoder, in its order
+    null
+        scores of the latents of a null fit (Parquet)
+    """
     table = tidy(files.read_parquet(latents), files.read_parquet(selection), models)
     pairs = list(combinations(models, 2))
     with style.styled():
@@ -97,18 +108,7 @@ def plot_delta_norm(
         style.save(figure, table, output)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and plot."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--latents", type=Path, required=True)
-    parser.add_argument("--selection", type=Path, required=True)
-    parser.add_argument("--models", nargs="+", required=True)
-    parser.add_argument("--null", type=Path, default=None, help="latents.parquet of a null fit")
-    style.add_output(parser)
-    a = parser.parse_args(argv)
-    return cli.guarded(
-        lambda: plot_delta_norm(a.latents, a.selection, a.models, a.null, style.output_of(a))
-    )
+main = cli.command(plot_delta_norm)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +9,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from workflow_scripts.common import cli
+from workflow_scripts.common.tables import read_csv
 from workflow_scripts.figures import category_rows, style
 
 if TYPE_CHECKING:
@@ -61,8 +60,14 @@ def draw_sizes(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def plot_difference(difference: Path, output: style.Output) -> None:
-    """Write the figure: a panel of methods, and one of categories where their text is known."""
-    table = category_rows.read_table(difference)
+    """Write the figure: a panel of methods, and one of categories where their text is known.
+
+    Parameters
+    ----------
+    difference
+        what explains the difference (CSV)
+    """
+    table = read_csv(difference)
     count = table.loc[table["group"] != ALL, "group"].nunique()
     lower = 0.7 + 0.22 * count
     with style.styled():
@@ -80,13 +85,7 @@ def plot_difference(difference: Path, output: style.Output) -> None:
         style.save(figure, table, output)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and plot."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--difference", type=Path, required=True)
-    style.add_output(parser)
-    a = parser.parse_args(argv)
-    return cli.guarded(lambda: plot_difference(a.difference, style.output_of(a)))
+main = cli.command(plot_difference)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -12,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from workflow_scripts.common import cli
 from workflow_scripts.figures import category_rows, style
-from workflow_scripts.figures.category_rows import Choice
+from workflow_scripts.figures.category_rows import ShownRows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,8 +82,19 @@ def legend(axes: Axes, table: pd.DataFrame) -> None:
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.2, 0.5))
 
 
-def plot_direct_shares(rows: pd.DataFrame, choice: Choice, output: style.Output) -> None:
-    """Write the figure."""
+def plot_direct_shares(
+    categories: Path, comparison: str, shown: ShownRows, output: style.Output
+) -> None:
+    """Write the figure.
+
+    Parameters
+    ----------
+    categories
+        table of the comparisons (CSV)
+    comparison
+        name of the comparison
+    """
+    rows, choice = category_rows.choose(categories, comparison, shown)
     table = tidy(rows)
     base, cand = choice.baseline, choice.candidate
     if table.empty:
@@ -99,18 +109,7 @@ def plot_direct_shares(rows: pd.DataFrame, choice: Choice, output: style.Output)
         style.save(figure, table, output)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and plot."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    category_rows.add_choice(parser)
-    style.add_output(parser)
-    a = parser.parse_args(argv)
-
-    def run() -> None:
-        rows, choice = category_rows.choose(a)
-        plot_direct_shares(rows, choice, style.output_of(a))
-
-    return cli.guarded(run)
+main = cli.command(plot_direct_shares)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,9 +20,19 @@ def tidy(latents: pd.DataFrame, selection: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_firing_rates(
-    latents: Path, selection: Path, models: Sequence[str], output: style.Output
+    latents: Path, selection: Path, models: list[str], output: style.Output
 ) -> None:
-    """Write the figure: shares of each group over firing rate, on a logarithmic axis."""
+    """Write the figure: shares of each group over firing rate, on a logarithmic axis.
+
+    Parameters
+    ----------
+    latents
+        scores of the latents (Parquet)
+    selection
+        which latents are unique (Parquet)
+    models
+        models of the crosscoder, in its order
+    """
     everything = files.read_parquet(latents)
     table = tidy(everything, files.read_parquet(selection))
     colour = style.model_colours(models)
@@ -59,17 +67,7 @@ def plot_firing_rates(
         style.save(figure, table, output)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and plot."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--latents", type=Path, required=True)
-    parser.add_argument("--selection", type=Path, required=True)
-    parser.add_argument("--models", nargs="+", required=True)
-    style.add_output(parser)
-    a = parser.parse_args(argv)
-    return cli.guarded(
-        lambda: plot_firing_rates(a.latents, a.selection, a.models, style.output_of(a))
-    )
+main = cli.command(plot_firing_rates)
 
 
 if __name__ == "__main__":

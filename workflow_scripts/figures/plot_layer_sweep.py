@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -11,7 +11,7 @@ import pandas as pd
 
 from workflow_scripts.common import cli
 from workflow_scripts.figures import category_rows, style
-from workflow_scripts.figures.category_rows import Choice
+from workflow_scripts.figures.category_rows import Choice, ShownRows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,19 +29,13 @@ COLUMNS = (
 UNCHANGED = ("unchanged", "too few latents")
 
 
-def comparison_layer(text: str) -> tuple[str, int]:
-    """Argparse type of ``comparison=layer``."""
-    name, separator, layer = text.partition("=")
-    if not (name and separator and layer.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form comparison=layer")
-    return name, int(layer)
-
-
-def sweep(a: argparse.Namespace) -> tuple[pd.DataFrame, Choice]:
+def sweep(
+    categories: Path, layers: Mapping[str, int], shown: ShownRows
+) -> tuple[pd.DataFrame, Choice]:
     """Return the rows of every comparison with its layer, and what was chosen of the first."""
     parts, choices = [], []
-    for name, layer in a.layer:
-        rows, choice = category_rows.choose(argparse.Namespace(**{**vars(a), "comparison": name}))
+    for name, layer in layers.items():
+        rows, choice = category_rows.choose(categories, name, shown)
         parts.append(rows.dropna(subset=["unique_share"])[list(COLUMNS)].assign(layer=layer))
         choices.append(choice)
     return pd.concat(parts).sort_values(["name", "layer"], ignore_index=True), choices[0]
@@ -81,8 +75,19 @@ def draw(axes: Axes, table: pd.DataFrame) -> None:
     axes.set(xlabel="layer", ylim=(0, None))
 
 
-def plot_layer_sweep(table: pd.DataFrame, choice: Choice, output: style.Output) -> None:
-    """Write the figure."""
+def plot_layer_sweep(
+    categories: Path, layers: dict[str, int], shown: ShownRows, output: style.Output
+) -> None:
+    """Write the figure.
+
+    Parameters
+    ----------
+    categories
+        table of the comparisons (CSV)
+    layers
+        layer of each comparison
+    """
+    table, choice = sweep(categories, layers, shown)
     if table.empty:
         style.save_empty("no live latent has a category", table, output)
         return
@@ -94,20 +99,7 @@ def plot_layer_sweep(table: pd.DataFrame, choice: Choice, output: style.Output) 
         style.save(figure, table, output)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and plot."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    category_rows.add_rows(parser)
-    parser.add_argument(
-        "--layer",
-        type=comparison_layer,
-        action="append",
-        required=True,
-        metavar="COMPARISON=LAYER",
-    )
-    style.add_output(parser)
-    a = parser.parse_args(argv)
-    return cli.guarded(lambda: plot_layer_sweep(*sweep(a), style.output_of(a)))
+main = cli.command(plot_layer_sweep)
 
 
 if __name__ == "__main__":

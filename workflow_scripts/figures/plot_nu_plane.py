@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +13,7 @@ from matplotlib.patches import Rectangle
 
 from workflow_scripts.common import cli, files
 from workflow_scripts.figures import style
+from workflow_scripts.latents.settings import Region
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,15 +21,6 @@ if TYPE_CHECKING:
 MANY = 4000
 """Latents from which on their density is shown, not each of them."""
 LIMITS = (-0.3, 1.6)
-
-
-@dataclass(frozen=True)
-class Region:
-    """The decision region."""
-
-    nu_r: float
-    nu_e: float
-    lower: float
 
 
 def tidy(latents: pd.DataFrame, selection: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
@@ -67,9 +57,9 @@ def draw(axes: Axes, rows: pd.DataFrame, own: str, other: str, region: Region, c
     axes.scatter(x[unique], y[unique], s=9, color=colour, alpha=0.8, linewidths=0)
     axes.add_patch(
         Rectangle(
-            (region.lower, region.lower),
-            region.nu_r - region.lower,
-            region.nu_e - region.lower,
+            (region.nu_lower, region.nu_lower),
+            region.nu_r - region.nu_lower,
+            region.nu_e - region.nu_lower,
             fill=False,
             edgecolor=colour,
             linestyle="--",
@@ -88,11 +78,21 @@ def draw(axes: Axes, rows: pd.DataFrame, own: str, other: str, region: Region, c
 def plot_nu_plane(
     latents: Path,
     selection: Path,
-    models: Sequence[str],
+    models: list[str],
     region: Region,
     output: style.Output,
 ) -> None:
-    """Write the figure: a panel per ordered pair of models."""
+    """Write the figure: a panel per ordered pair of models.
+
+    Parameters
+    ----------
+    latents
+        scores of the latents (Parquet)
+    selection
+        which latents are unique (Parquet)
+    models
+        models of the crosscoder, in its order
+    """
     table = tidy(files.read_parquet(latents), files.read_parquet(selection), models)
     pairs = list(permutations(models, 2))
     colour = style.model_colours(models)
@@ -110,21 +110,7 @@ def plot_nu_plane(
         style.save(figure, table, output)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and plot."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--latents", type=Path, required=True)
-    parser.add_argument("--selection", type=Path, required=True)
-    parser.add_argument("--models", nargs="+", required=True)
-    parser.add_argument("--nu-r", type=float, default=0.5)
-    parser.add_argument("--nu-e", type=float, default=0.2)
-    parser.add_argument("--nu-lower", type=float, default=-0.1)
-    style.add_output(parser)
-    a = parser.parse_args(argv)
-    region = Region(a.nu_r, a.nu_e, a.nu_lower)
-    return cli.guarded(
-        lambda: plot_nu_plane(a.latents, a.selection, a.models, region, style.output_of(a))
-    )
+main = cli.command(plot_nu_plane)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +12,8 @@ from matplotlib.lines import Line2D
 
 from workflow_scripts.common import cli
 from workflow_scripts.common.labels import usual
+from workflow_scripts.common.tables import read_csv
+from workflow_scripts.comparison.settings import Labelling
 from workflow_scripts.figures import category_rows, style
 
 if TYPE_CHECKING:
@@ -77,9 +77,15 @@ def draw(axes: Axes, rows: pd.DataFrame, place: dict[str, int], statistic: str) 
     axes.set_xlabel(label)
 
 
-def plot_recovery(recovery: Path, labeller: str | None, output: style.Output) -> None:
-    """Write the figure: a panel per statistic, a line per category."""
-    table = tidy(category_rows.read_table(recovery), labeller)
+def plot_recovery(recovery: Path, labelling: Labelling, output: style.Output) -> None:
+    """Write the figure: a panel per statistic, a line per category.
+
+    Parameters
+    ----------
+    recovery
+        what each statistic finds of what was planted (CSV)
+    """
+    table = tidy(read_csv(recovery), labelling.labeller)
     if table.empty:
         style.save_empty("no category of the planted pair was compared", table, output)
         return
@@ -111,14 +117,7 @@ def plot_recovery(recovery: Path, labeller: str | None, output: style.Output) ->
         style.save(figure, table, output)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and plot."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recovery", type=Path, required=True)
-    parser.add_argument("--labeller", default=None, help="default: true, an LLM's, lexical")
-    style.add_output(parser)
-    a = parser.parse_args(argv)
-    return cli.guarded(lambda: plot_recovery(a.recovery, a.labeller, style.output_of(a)))
+main = cli.command(plot_recovery)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,8 +39,16 @@ def tidy(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     )
 
 
-def plot_seed_stability(stability: Path, models: Sequence[str], output: style.Output) -> None:
-    """Write the figure: bars per number of other seeds; filled where the owner is the same."""
+def plot_seed_stability(stability: Path, models: list[str], output: style.Output) -> None:
+    """Write the figure: bars per number of other seeds; filled where the owner is the same.
+
+    Parameters
+    ----------
+    stability
+        how often each latent recurs (Parquet)
+    models
+        models of the crosscoder, in its order
+    """
     table = tidy(files.read_parquet(stability), models)
     owners = list(table["owner"].unique())
     colours = list(style.model_colours(models).values())
@@ -67,14 +74,7 @@ def plot_seed_stability(stability: Path, models: Sequence[str], output: style.Ou
         style.save(figure, table, output)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and plot."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stability", type=Path, required=True)
-    parser.add_argument("--models", nargs="+", required=True)
-    style.add_output(parser)
-    a = parser.parse_args(argv)
-    return cli.guarded(lambda: plot_seed_stability(a.stability, a.models, style.output_of(a)))
+main = cli.command(plot_seed_stability)
 
 
 if __name__ == "__main__":

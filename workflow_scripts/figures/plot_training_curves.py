@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,8 +56,16 @@ def _tokens(value: float, _: float) -> str:
     return f"{value:g}"
 
 
-def plot_training_curves(logs: Sequence[Path], models: Sequence[str], output: style.Output) -> None:
-    """Write the figure."""
+def plot_training_curves(logs: list[Path], models: list[str], output: style.Output) -> None:
+    """Write the figure.
+
+    Parameters
+    ----------
+    logs
+        training log of each seed (CSV)
+    models
+        models of the crosscoder, in its order
+    """
     table = tidy(logs)
     colour = style.model_colours(models)
     with style.styled():
@@ -79,14 +86,7 @@ def plot_training_curves(logs: Sequence[Path], models: Sequence[str], output: st
         style.save(figure, table, output)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and plot."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--logs", type=Path, nargs="+", required=True, help="training.csv per seed")
-    parser.add_argument("--models", nargs="+", required=True)
-    style.add_output(parser)
-    a = parser.parse_args(argv)
-    return cli.guarded(lambda: plot_training_curves(a.logs, a.models, style.output_of(a)))
+main = cli.command(plot_training_curves)
 
 
 if __name__ == "__main__":

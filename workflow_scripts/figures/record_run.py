@@ -6,11 +6,9 @@ their place under results/<run>/ too: documents, token shards and model manifest
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from workflow_scripts.common import cli, files
@@ -45,14 +43,29 @@ def link_model(path: Path, manifest: Path) -> None:
 
 
 def record_run(
-    settings: Mapping[str, object],
-    steps: Sequence[str],
-    links: Mapping[str, str],
-    models: Mapping[str, Path],
+    settings: dict[str, object],
+    steps: list[str],
+    links: Path,
+    models: dict[str, Path],
     output: Path,
 ) -> None:
-    """Make the links and write settings, digests of code, models and library versions."""
-    for path, target in links.items():
+    """Make the links and write settings, digests of code, models and library versions.
+
+    Parameters
+    ----------
+    settings
+        all settings of the run
+    steps
+        ``stage.verb_object`` of each step
+    links
+        links to make, each with its target (JSON)
+    models
+        manifest of each model
+    output
+        record to write (JSON)
+    """
+    targets: dict[str, str] = files.read_json(links)
+    for path, target in targets.items():
         link(Path(path), Path(target))
         if Path(target).name == MANIFEST:
             link_model(Path(path), Path(target))
@@ -66,22 +79,12 @@ def record_run(
             settings_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
             code={step: code_digest(f"{PACKAGE}.{step}") for step in steps},
             models={name: files.read_json(path) for name, path in models.items()},
-            links=links,
+            links=targets,
         ),
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--settings", type=json.loads, required=True, help="JSON of all settings")
-    parser.add_argument("--steps", nargs="+", required=True, help="stage.verb_object of each step")
-    parser.add_argument("--links", type=json.loads, required=True, help="JSON: link to target")
-    parser.add_argument("--models", type=json.loads, required=True, help="JSON: model to manifest")
-    parser.add_argument("--output", type=Path, required=True)
-    a = parser.parse_args(argv)
-    models = {name: Path(path) for name, path in a.models.items()}
-    return cli.guarded(lambda: record_run(a.settings, a.steps, a.links, models, a.output))
+main = cli.command(record_run)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import combinations, islice, permutations
 from pathlib import Path
 from typing import TypedDict
@@ -18,38 +17,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from workflow_scripts.common import files
-
-ANSWERED = ("ok", "repaired", "reasked")
-
-
-@dataclass(frozen=True)
-class SeedFiles:
-    """Artifacts of one crosscoder that the report shows."""
-
-    latents: Path
-    selection: Path
-    examples: Path | None = None
-    clauses: Path | None = None
-    evaluation: Path | None = None
-    loss: Path | None = None
-    mirrors: Path | None = None
-    labels: list[Path] = field(default_factory=list)
-    explanations: list[Path] = field(default_factory=list)
-    scores: list[Path] = field(default_factory=list)
-    annotators: Path | None = None
-    """Coverage, statuses and scores by annotator."""
-    agreement: Path | None = None
-    truth: Path | None = None
-    """Annotators' categories against the true ones, where the text's are known."""
-
-
-@dataclass(frozen=True)
-class FitFiles:
-    """A fit: its models in order, its layer, and the files of each seed."""
-
-    models: list[str]
-    layer: int
-    seeds: dict[int, SeedFiles]
+from workflow_scripts.common.artifacts import FitFiles
+from workflow_scripts.common.labels import ANSWERED
 
 
 class Column(TypedDict):
@@ -75,8 +44,8 @@ class Browser(TypedDict):
 
     fit: str
     seed: int
-    layer: int
-    models: list[str]
+    layer: int | None
+    models: Sequence[str]
     columns: list[Column]
     pieces: list[str]
     contexts: dict[str, list[Context]]

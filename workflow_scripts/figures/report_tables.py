@@ -10,10 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from workflow_scripts.common import files
+from workflow_scripts.common.artifacts import FitFiles
 from workflow_scripts.common.labels import LEXICAL
+from workflow_scripts.common.tables import read_csv
 from workflow_scripts.common.taxonomy import NOT_JUDGED
 from workflow_scripts.figures.category_rows import Row, rows_of
-from workflow_scripts.figures.report_data import FitFiles
 from workflow_scripts.figures.style import labels_note, readable
 from workflow_scripts.latents.ownership import owned_by
 
@@ -345,7 +346,7 @@ def sensitivity_table(table: pd.DataFrame) -> Table | None:
 
 def published_table(path: Path) -> Table:
     """Return every published quantity beside what was measured, with the verdict."""
-    table = pd.read_csv(path, keep_default_na=False, na_values=["n/a"])
+    table = read_csv(path)
     rows = []
     for row in rows_of(table):
         low, high = row.number("low"), row.number("high")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +18,7 @@ import pandas as pd
 from workflow_scripts.common import files
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.labels import LEXICAL, TRUE
+from workflow_scripts.common.settings import Settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +46,7 @@ WIDTH = 6.8
 THEME = "seaborn-v0_8-ticks"
 """Seaborn's theme as matplotlib brings it: to import seaborn takes longer than to plot."""
 MINOR = {"size": 4.0, "width": 1.0}
-SETTINGS = {
+RC = {
     "figure.dpi": 100,
     "savefig.dpi": 200,
     "font.family": "DejaVu Sans",
@@ -73,31 +72,21 @@ SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(Settings):
     """Where a figure goes: two pictures, and the tidy table that it shows."""
 
     png: Path
+    """picture for screens"""
     pdf: Path
-    table: Path | None
-
-
-def add_output(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of a figure's output."""
-    parser.add_argument("--png", type=Path, required=True)
-    parser.add_argument("--pdf", type=Path, required=True)
-    parser.add_argument("--table", type=Path, default=None, help="tidy CSV of what is shown")
-
-
-def output_of(arguments: argparse.Namespace) -> Output:
-    """Return the output that the flags name."""
-    return Output(arguments.png, arguments.pdf, arguments.table)
+    """picture for print"""
+    table: Path | None = None
+    """tidy table of what is shown (CSV)"""
 
 
 @contextmanager
 def styled() -> Iterator[None]:
     """Apply the house style within the block, and close its figures at the end."""
-    with plt.style.context([THEME, SETTINGS]):
+    with plt.style.context([THEME, RC]):
         try:
             yield
         finally:

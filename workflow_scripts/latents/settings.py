@@ -44,11 +44,16 @@ class Bounds(Settings):
     """upper bound of ν^ε (2504.02922)"""
 
 
-class Scoring(Bounds):
-    """How latents are scored."""
+class Region(Bounds):
+    """The same region with its lower bound, on both axes."""
 
     nu_lower: float = -0.1
     """lower bound of both; below it: status sign_flip"""
+
+
+class Scoring(Region):
+    """How latents are scored."""
+
     min_beta: Share = 0.05
     """share of the median β below which ν is undefined"""
     min_documents: Count = 10

@@ -37,17 +37,16 @@ def figures(config: Config) -> list[Figure]:
     return found
 
 
-def pictures(paths: Paths) -> list[dict[str, str]]:
-    """Return the figures of the report as a flag holds them: id, file, section and caption."""
-    return [
-        {
-            "id": figure.name,
+def pictures(paths: Paths) -> dict[str, dict[str, str]]:
+    """Return the figures of the report as a flag holds them: file, section and caption by name."""
+    return {
+        figure.name: {
             "png": f"{paths.results}/figures/{figure.name}.png",
             "section": figure.section,
             "caption": figure.caption,
         }
         for figure in figures(paths.config)
-    ]
+    }
 
 
 def _of_comparison(config: Config, name: str) -> Iterator[Figure]:
@@ -151,7 +150,7 @@ def recorded_files(paths: Paths) -> list[str]:
     return [
         *paths.links().values(),
         f"{results}/dataset/manifest.json",
-        *(picture["png"] for picture in pictures(paths)),
+        *(picture["png"] for picture in pictures(paths).values()),
         *paths.of_seeds("autointerp", fits, *told),
         *(f"{results}/comparison/{n}" for n in ("answer.json", "sensitivity.csv", "weighted.csv")),
     ]
