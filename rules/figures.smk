@@ -216,6 +216,8 @@ rule list_links:
     """List the links of a run: too many for a command line, where there are many shards."""
     output:
         "<results>/links.json",
+    log:
+        "<results>/logs/list_links.log",
     localrule: True
     params:
         links=PATHS.links(),
