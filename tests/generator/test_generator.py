@@ -9,7 +9,12 @@ from collections import Counter
 
 import pytest
 
-from workflow_scripts.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES, Document, generate
+from workflow_scripts.generator import (
+    CHAT_CATEGORIES,
+    PLAIN_CATEGORIES,
+    GeneratedDocument,
+    generate,
+)
 from workflow_scripts.generator.grammar import Sampler
 
 ALL = PLAIN_CATEGORIES + CHAT_CATEGORIES
@@ -20,7 +25,7 @@ FUNCTION_WORDS = (
 )
 
 
-def answer(document: Document) -> str:
+def answer(document: GeneratedDocument) -> str:
     return document.text or document.messages[1][1]
 
 

@@ -219,5 +219,5 @@ def test_more_gpus_than_there_are(base: Path, tmp_path: Path) -> None:
     manifest = tmp_path / "model.json"
     assert main(["--name", "base", "--path", str(base), "--output", str(manifest)]) == 0
     assert "adapter" not in manifest.read_text()
-    with pytest.raises(UserError, match=r"activations\.gpus is 2, but the job sees 0"):
+    with pytest.raises(UserError, match=r"activations\.gpus is 2, but the step sees 0"):
         load_model(manifest, torch.float32, CPU, gpus=2)

@@ -16,7 +16,12 @@ from pathlib import Path
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
-from workflow_scripts.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES, Document, generate
+from workflow_scripts.generator import (
+    CHAT_CATEGORIES,
+    PLAIN_CATEGORIES,
+    GeneratedDocument,
+    generate,
+)
 from workflow_scripts.models.organism_text import contents, train_tokenizer
 
 FOLDER = Path("results/substitutes")
@@ -30,7 +35,7 @@ OWN = {
 }
 
 
-def documents(categories: tuple[str, ...]) -> Iterator[Document]:
+def documents(categories: tuple[str, ...]) -> Iterator[GeneratedDocument]:
     """Yield the documents of each category."""
     for category in categories:
         for index in range(DOCUMENTS):

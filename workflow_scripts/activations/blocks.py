@@ -20,7 +20,7 @@ BLOCK_LISTS = ("layers", "h", "blocks")
 
 
 class _DeepEnough(Exception):  # noqa: N818 - a signal, not an error
-    """Raised by the hook on the deepest wanted layer."""
+    """Raised by the hook on the deepest layer of interest."""
 
 
 def decoder_blocks(model: PreTrainedModel) -> Sequence[nn.Module]:
@@ -29,7 +29,7 @@ def decoder_blocks(model: PreTrainedModel) -> Sequence[nn.Module]:
     Raises
     ------
     UserError
-        If the architecture keeps them where nobody looked.
+        If the architecture keeps them elsewhere than those of transformers.
     """
     inner = model.get_decoder() if hasattr(model, "get_decoder") else model.base_model
     for module in (inner, model.base_model):

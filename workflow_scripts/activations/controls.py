@@ -60,8 +60,8 @@ class ControlStore(ActivationStore):
     def _swapped(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         documents = self.document
         rng = np.random.default_rng([self.seed, 9])
-        heads: NDArray[np.bool_] = rng.random(int(documents.max()) + 1) < 0.5
-        return heads[documents[rows]]
+        swapped: NDArray[np.bool_] = rng.random(int(documents.max()) + 1) < 0.5
+        return swapped[documents[rows]]
 
 
 class StoreInputs(Settings):

@@ -1,4 +1,4 @@
-"""Run one model over one token shard and store the wanted layers: ``FORMAT.md`` has the format.
+"""Run one model over one token shard and store some layers: ``FORMAT.md`` has the format.
 
 While one stretch of rows is computed, the one before is written: never more than two are held.
 """
@@ -24,7 +24,7 @@ from workflow_scripts.activations.settings import DumpNumbers, DumpSpeed
 from workflow_scripts.common import cli, hdf5
 from workflow_scripts.common.device import Compute
 from workflow_scripts.common.manifest import Manifest
-from workflow_scripts.common.prefetch import ahead
+from workflow_scripts.common.prefetch import prefetch
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.dataset.shards import TokenShard
 from workflow_scripts.models.loading import load_model
@@ -75,7 +75,7 @@ class Stretch:
 
     @classmethod
     def empty(cls, rows: int, width: int, dtype: str) -> Stretch:
-        """Return one of so many rows."""
+        """Return a stretch that is to be filled."""
         return cls(
             np.empty((rows, width), dtype=STORED[dtype]),
             np.empty(rows, dtype=np.float32),
@@ -158,14 +158,14 @@ def write_dump(
             for layer, stretch in stretch_of.items():
                 if stretch.outside.any():
                     where = f"model {name} at layer {layer}"
-                    found = first + np.flatnonzero(stretch.outside)
-                    raise _refusal(where, store_dtype, shard, found)
+                    refused = first + np.flatnonzero(stretch.outside)
+                    raise _refusal(where, store_dtype, shard, refused)
                 writers[layer].write(stretch.values, stretch.norms)
 
         computed = compute(model, shard, layers, width, store_dtype, batch_tokens)
         parts = list(stretches(shard.row_starts, held_tokens(layers, width)))
         shown = cli.progress(computed, total=len(parts), desc=f"{name} {output.stem}")
-        for _ in ahead(write, shown):
+        for _ in prefetch(write, shown):
             pass
         for writer in writers.values():
             writer.close()
@@ -189,15 +189,15 @@ def compute(
     with capture(decoder_blocks(model), layers) as captured:
         for rows in stretches(shard.row_starts, held_tokens(layers, width)):
             first, last = int(shard.row_starts[rows[0]]), int(shard.row_starts[rows[-1] + 1])
-            found = {layer: Stretch.empty(last - first, width, dtype) for layer in layers}
+            parts = {layer: Stretch.empty(last - first, width, dtype) for layer in layers}
             for batch in length_batches(lengths[rows], batch_tokens):
                 ids, mask = pad(shard, rows[batch])
                 forward_to(model, ids.to(model.device), mask.to(model.device))
                 index = np.concatenate([np.r_[shard.row(int(row))] for row in rows[batch]])
-                for layer, stretch in found.items():
+                for layer, stretch in parts.items():
                     h = captured.outputs[layer]
                     stretch.put(index - first, h[mask.bool().to(h.device)], dtype)
-            yield first, found
+            yield first, parts
 
 
 def write_index(file: h5py.File, shard: TokenShard) -> None:

@@ -24,11 +24,11 @@ from workflow_scripts.common.cli import UserError
 
 CHUNK_BYTES = 1 << 17
 PIECE_BYTES = 1 << 23  # chunks that lie side by side and are read together
-AHEAD_BYTES = 1 << 23  # chunks that the kernel is told to read next
+AHEAD_BYTES = 1 << 23  # chunks that the kernel reads next
 ADVISES = hasattr(os, "posix_fadvise")  # macOS does not
 STORED = {"bfloat16": np.uint16, "float16": np.float16, "float32": np.float32}
 CHECKSUM = "crc32"
-MEND = "it is damaged; delete it and run again"
+REMEDY = "it is damaged; delete it and run again"
 Stored = NDArray[np.uint16] | NDArray[np.float16] | NDArray[np.float32]
 
 
@@ -84,10 +84,10 @@ def read_column(file: h5py.File, path: Path, name: str) -> NDArray[np.generic]:
         If it is missing or its checksum differs.
     """
     if name not in file or CHECKSUM not in file[name].attrs:
-        raise UserError(f"{path} has no {name} with a checksum: {MEND}")
+        raise UserError(f"{path} has no {name} with a checksum: {REMEDY}")
     values = np.asarray(file[name])
     if crc32(values.data) != int(file[name].attrs[CHECKSUM]):
-        raise UserError(f"{path} differs from its checksum in {name}: {MEND}")
+        raise UserError(f"{path} differs from its checksum in {name}: {REMEDY}")
     return values
 
 
@@ -127,7 +127,7 @@ class Layer:
                     chunk.chunk_offset[0] // values.chunks[0], chunk.byte_offset
                 )
             )
-            found = cls(
+            opened = cls(
                 path=path,
                 layer=layer,
                 encoding=hdf5.get_text(values, "encoding"),
@@ -137,9 +137,9 @@ class Layer:
                 offsets=offsets,
                 checksums=checksums,
             )
-        if found.encoding not in STORED or (offsets < 0).any():
-            raise UserError(f"{path} lacks rows of {name}: {MEND}")
-        return found
+        if opened.encoding not in STORED or (offsets < 0).any():
+            raise UserError(f"{path} lacks rows of {name}: {REMEDY}")
+        return opened
 
     @property
     def kind(self) -> np.dtype[np.generic]:
@@ -154,8 +154,7 @@ class Layer:
     def pieces(self, rows: NDArray[np.int64]) -> Iterator[tuple[slice, Stored, NDArray[np.int64]]]:
         """Yield sorted rows in the stored type, part by part.
 
-        Each part is told by its place among ``rows``, the chunks that hold it, and where in them
-        its rows are.
+        A part is its place among ``rows``, the chunks that hold it, and where in them its rows are.
 
         Raises
         ------
@@ -188,13 +187,15 @@ class Layer:
         A wait for each of many small runs would take as long again as the reading.
         """
         ends = np.cumsum([len(part) * self.chunk_bytes for part in parts])
-        told = 0
+        announced = 0
         for number, part in enumerate(parts):
-            while ADVISES and told < len(parts) and ends[told] - ends[number] <= AHEAD_BYTES:
-                size = len(parts[told]) * self.chunk_bytes
-                offset = int(self.offsets[parts[told][0]])
+            while (
+                ADVISES and announced < len(parts) and ends[announced] - ends[number] <= AHEAD_BYTES
+            ):
+                size = len(parts[announced]) * self.chunk_bytes
+                offset = int(self.offsets[parts[announced][0]])
                 os.posix_fadvise(handle, offset, size, os.POSIX_FADV_WILLNEED)
-                told += 1
+                announced += 1
             yield part
 
     def _piece(
@@ -204,14 +205,14 @@ class Layer:
         end = min((int(chunks[-1]) + 1) * self.chunk_rows, self.rows)
         values = np.empty((end - begin, self.width), dtype=self.kind)
         if _read_fully(handle, values, int(self.offsets[chunks[0]])) != values.nbytes:
-            raise UserError(f"{self.path} ends within layer{self.layer}: {MEND}")
+            raise UserError(f"{self.path} ends within layer{self.layer}: {REMEDY}")
         for chunk in chunks:
             first = int(chunk) * self.chunk_rows - begin
             if crc32(values[first : first + self.chunk_rows].data) != self.checksums[chunk]:
                 raise UserError(
                     f"{self.path} differs from its checksum in layer{self.layer}, rows "
                     f"{begin + first} to {min(begin + first + self.chunk_rows, self.rows) - 1}: "
-                    f"{MEND}"
+                    f"{REMEDY}"
                 )
         first, last = np.searchsorted(rows, (begin, end))
         return slice(int(first), int(last)), values, rows[first:last] - begin
@@ -219,8 +220,8 @@ class Layer:
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return sorted rows as float32, [n, D]."""
         result = np.empty((len(rows), self.width), dtype=np.float32)
-        for place, values, wanted in self.pieces(rows):
-            result[place] = self.widen(values[wanted])
+        for place, values, chosen in self.pieces(rows):
+            result[place] = self.widen(values[chosen])
         return result
 
     def widen(self, values: Stored) -> NDArray[np.float32]:

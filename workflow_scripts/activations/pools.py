@@ -43,7 +43,7 @@ class Pools:
         batch has tokens: so batches span many documents, however long these are.
         """
         size = max(size, batch)
-        found = [np.zeros((0, 3), dtype=np.int64)]
+        cut = [np.zeros((0, 3), dtype=np.int64)]
         for begin, end, chunk in shards:
             if begin == end:
                 continue
@@ -52,19 +52,19 @@ class Pools:
             within = np.arange(0, span, min(step, span))
             starts = np.add.outer(np.arange(0, end - begin, span), within).ravel()
             starts = starts[starts < end - begin]
-            wanted = (code[begin:end] == number).astype(np.int64)
-            counts = np.add.reduceat(wanted, starts)
+            usable = (code[begin:end] == number).astype(np.int64)
+            counts = np.add.reduceat(usable, starts)
             ends = np.append(starts[1:], end - begin)
             blocks = np.stack([starts + begin, ends + begin, counts], axis=1)
-            found.append(blocks[counts > 0])
-        return cls(code, number, size, batch, np.concatenate(found))
+            cut.append(blocks[counts > 0])
+        return cls(code, number, size, batch, np.concatenate(cut))
 
     def endless(self, seed: int, epoch: int, first: int) -> Iterator[Pool]:
         """Yield pools from an epoch's batch ``first`` on, without end."""
         while True:
             for places, rows in self.of_epoch([seed, epoch]):
                 if first < len(places):
-                    yield _behind(places, rows, first)
+                    yield _from_batch(places, rows, first)
                 first = max(0, first - len(places))
             epoch += 1
 
@@ -96,10 +96,10 @@ class Pools:
                 yield rng.permuted(np.ascontiguousarray(strata.T), axis=1), rows[kept]
 
 
-def _behind(places: NDArray[np.int64], rows: NDArray[np.int64], first: int) -> Pool:
+def _from_batch(places: NDArray[np.int64], rows: NDArray[np.int64], first: int) -> Pool:
     """Return a pool without its batches before ``first``, and without the tokens of these."""
     if not first:
         return places, rows
-    wanted = np.zeros(len(rows), dtype=np.bool_)
-    wanted[places[first:]] = True
-    return (np.cumsum(wanted) - 1)[places[first:]], rows[wanted]
+    left = np.zeros(len(rows), dtype=np.bool_)
+    left[places[first:]] = True
+    return (np.cumsum(left) - 1)[places[first:]], rows[left]

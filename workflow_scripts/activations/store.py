@@ -31,7 +31,7 @@ from workflow_scripts.activations.layout import (
 from workflow_scripts.activations.pools import Pools
 from workflow_scripts.common import hdf5
 from workflow_scripts.common.cli import UserError
-from workflow_scripts.common.prefetch import ahead
+from workflow_scripts.common.prefetch import prefetch
 
 NORMALIZER_FORMAT = "diffscope-normalizer"
 NORMALIZER_VERSION = 1
@@ -235,11 +235,11 @@ class ActivationStore:
     @cached_property
     def _encoding(self) -> str:
         """How values are held before they are used: as all dumps store them, else widened."""
-        found = {layer.encoding for layers in self._layers.values() for layer in layers}
-        return found.pop() if len(found) == 1 else "float32"
+        encodings = {layer.encoding for layers in self._layers.values() for layer in layers}
+        return encodings.pop() if len(encodings) == 1 else "float32"
 
     def room(self, tokens: int) -> Stored:
-        """Return memory in which so many tokens can be held, [M, tokens, D]."""
+        """Return memory for some tokens, [M, tokens, D]."""
         return np.empty((len(self.stored), tokens, self.width), dtype=STORED[self._encoding])
 
     def held(self, rows: NDArray[np.int64], room: Stored | None = None) -> Stored:
@@ -256,9 +256,9 @@ class ActivationStore:
             shard, model = task
             first, last = bounds[shard], bounds[shard + 1]
             layer, target = layers[self.stored[model]][shard], result[model, first:last]
-            for place, values, wanted in layer.pieces(rows[first:last] - offsets[shard]):
+            for place, values, chosen in layer.pieces(rows[first:last] - offsets[shard]):
                 x = values if layer.encoding == encoding else layer.widen(values)
-                np.take(x, wanted, axis=0, out=target[place], mode="clip")
+                np.take(x, chosen, axis=0, out=target[place], mode="clip")
 
         shards = np.flatnonzero(np.diff(bounds))
         tasks = [(int(shard), model) for shard in shards for model in range(len(self.stored))]
@@ -271,7 +271,7 @@ class ActivationStore:
     ) -> NDArray[np.float32]:
         """Return the normalised activations of some tokens, [n, M, D].
 
-        ``place`` tells where in ``held`` [M, ·, D] they are, ``rows`` [n] which tokens they are.
+        ``place`` is where in ``held`` [M, ·, D] they are, ``rows`` [n] which tokens they are.
         """
         mean, scale = (torch.from_numpy(v).float() for v in self._normalization)
         chosen = None if isinstance(place, slice) else torch.from_numpy(place)
@@ -309,7 +309,7 @@ class ActivationStore:
     def _held_ahead(
         self, parts: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Stored]]:
-        """Yield (what is told of a part, its sorted tokens, what is held of them) in order.
+        """Yield (a part's label, its sorted tokens, their activations) in order.
 
         The next part is read while one is used, into the other one of two rooms: to touch new
         memory costs more than to read.
@@ -319,14 +319,14 @@ class ActivationStore:
         def read(
             numbered: tuple[int, tuple[NDArray[np.int64], NDArray[np.int64]]],
         ) -> tuple[NDArray[np.int64], NDArray[np.int64], Stored]:
-            number, (told, rows) = numbered
+            number, (label, rows) = numbered
             room = rooms[number % 2]
             if room is None or room.shape[1] < len(rows):
                 rooms[number % 2] = None  # before there is another
                 room = rooms[number % 2] = self.room(len(rows))
-            return told, rows, self.held(rows, room)
+            return label, rows, self.held(rows, room)
 
-        yield from ahead(read, enumerate(parts))
+        yield from prefetch(read, enumerate(parts))
 
     def shuffled(
         self, split: str, batch: int, seed: int, start_batch: int = 0
@@ -335,8 +335,7 @@ class ActivationStore:
 
         A split that fits the buffer is read once and shuffled as a whole. A larger one is dealt to
         :class:`Pools`, the next of which is read while one is used. The last part of an epoch that
-        fills no batch is left out. ``start_batch`` goes straight to that batch of the same
-        sequence.
+        fills no batch is left out. ``start_batch`` starts at that batch of the same sequence.
         """
         count = self.count(split)
         per_epoch = count // batch

@@ -1,4 +1,4 @@
-"""Work on the next part while the last one is used."""
+"""The next part of a work, computed while the last one is used."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def prefetch(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Yield ``work(item)`` in order, while the next one is under way in a thread."""
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as executor:
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as executor:
         waiting: deque[Future[R]] = deque()
         for item in items:
             waiting.append(executor.submit(work, item))

@@ -33,7 +33,7 @@ def read_documents(paths: Sequence[Path], split: str, limit: int) -> list[Docume
 
     Documents without an answer token are left out.
     """
-    found: list[Document] = []
+    chosen: list[Document] = []
     counts: dict[str | None, int] = {}
     for path in paths:
         shard = TokenShard.read(path)
@@ -42,8 +42,8 @@ def read_documents(paths: Sequence[Path], split: str, limit: int) -> list[Docume
             if document is None or counts.get(document.category, 0) >= limit:
                 continue
             counts[document.category] = counts.get(document.category, 0) + 1
-            found.append(document)
-    return sorted(found, key=lambda document: len(document.ids))
+            chosen.append(document)
+    return sorted(chosen, key=lambda document: len(document.ids))
 
 
 def _document(shard: TokenShard, index: int) -> Document | None:

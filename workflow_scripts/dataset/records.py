@@ -79,7 +79,7 @@ def _json_record(line: bytes, where: str, name: str) -> Record:
     try:
         record = json.loads(line)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"source {name}: {where} is not valid JSON ({error}): mend it") from None
+        raise UserError(f"source {name}: {where} is not valid JSON ({error}): fix it") from None
     if not isinstance(record, dict):
         raise UserError(f"source {name}: {where} is no JSON object: write one object per line")
     return cast(Record, record)
@@ -90,11 +90,11 @@ def gzip_records(files: Files, start: int) -> Iterator[tuple[str, Record]]:
     paths = list(files.paths)
     random.Random(files.seed).shuffle(paths)
     lines = chain.from_iterable(_lines(path) for path in paths)
-    found = False
+    empty = True
     for where, line in shuffled_blocks(lambda first: islice(lines, first, None), files.seed, start):
-        found = True
+        empty = False
         yield where, _json_record(line, where, files.name)
-    if not found and not start:
+    if empty and not start:
         raise UserError(f"source {files.name}: {paths[0]} is empty: it holds no documents")
 
 
@@ -156,7 +156,7 @@ def parquet_records(
         raise UserError(f"source {files.name}: {files.paths[0]} is empty: it holds no documents")
     generator = random.Random(files.seed)
     generator.shuffle(groups)
-    wanted = {*columns, "text", "messages"}
+    needed = {*columns, "text", "messages"}
     for path, group, size in groups:
         order = list(range(size))
         generator.shuffle(order)
@@ -166,9 +166,9 @@ def parquet_records(
             continue
         file = pq.ParquetFile(path)
         names = set(file.schema_arrow.names)
-        read = sorted(wanted & names) or sorted(names)[:1]
+        read = sorted(needed & names) or sorted(names)[:1]
         records = file.read_row_group(group, columns=read).to_pylist()
         for row in order[skipped:]:
             where = f"{path} row {row} of row group {group}"
             blank = dict.fromkeys(sorted(names))
-            yield where, (records[row] if wanted & names else blank)
+            yield where, (records[row] if needed & names else blank)

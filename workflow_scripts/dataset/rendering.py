@@ -70,7 +70,7 @@ class Renderer:
     _system_refused: bool | None = None
 
     def plain(self, texts: Sequence[str]) -> list[Encoded]:
-        """Encode plain texts, each behind one BOS where the tokenizer has one."""
+        """Encode plain texts, each after one BOS where the tokenizer has one."""
         if not texts:
             return []
         rows: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
@@ -212,8 +212,8 @@ class Renderer:
         text = self._render(marked)
         pieces: list[tuple[tuple[str, int], ...]] = []
         for index, mark in enumerate(marks):
-            before, found, text = text.partition(mark)
-            if not found:
+            before, separator, text = text.partition(mark)
+            if not separator:
                 raise RenderingError(CHANGED)
             trailer = self._trailer(marked[:index]) if index else ""
             ends = len(trailer) if before.startswith(trailer) else 0
@@ -280,7 +280,7 @@ def token_labels(offsets: NDArray[np.int64], label: NDArray[np.uint8]) -> NDArra
     """Return each token's label from its character offsets [n, 2] and the characters' labels.
 
     A token with any content at either end counts as content. Byte-level tokenizers report
-    white-space tokens as empty spans behind the white space: these take the character before.
+    white-space tokens as empty spans after the white space: these take the character before.
     """
     start, end = offsets[:, 0], offsets[:, 1]
     last = len(label) - 1

@@ -210,7 +210,7 @@ def sample_documents(
     earlier: tuple[Path, ...] = (),
     state: Path | None = None,
 ) -> None:
-    """Write one part of the sample: the documents behind the earlier parts, up to the budget.
+    """Write one part of the sample: the documents after the earlier parts, up to the budget.
 
     Parameters
     ----------

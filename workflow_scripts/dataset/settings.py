@@ -165,4 +165,4 @@ class Text(Sampling, Rendering):
     tokens: Count = 1_000_000
     """token budget over all splits; raising it adds shards and redoes no full one"""
     shard_tokens: Count = 2_000_000
-    """tokens per shard: one dump job each"""
+    """tokens per shard, and of each dump"""

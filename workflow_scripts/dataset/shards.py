@@ -47,7 +47,7 @@ _TYPES: Mapping[str, type[np.generic]] = {
 
 @dataclass(frozen=True)
 class TokenShard:
-    """One shard in memory; see the module's table for shapes and meanings."""
+    """One shard in memory; shapes and meanings are in the module's table."""
 
     ids: NDArray[np.int32]
     row_starts: NDArray[np.int64]

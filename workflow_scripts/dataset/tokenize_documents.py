@@ -3,9 +3,9 @@
 One tokenizer encodes for all: the models' tokenizers must agree (``vocabularies``), the one with
 the largest vocabulary does the work, and a document with an id that some model lacks is dropped
 and counted. One chat template serves the run: the file given, else that of the first model that
-has one. Each row holds one document behind exactly one BOS, cut to the context length.
+has one. Each row holds one document after exactly one BOS, cut to the context length.
 
-Rows lie in the documents' order. A shard takes rows while they fit and begins behind the last
+Rows lie in the documents' order. A shard takes rows while they fit and begins after the last
 document of the shard before; so the shards of a smaller token budget are also a larger one's. Where
 the text is short, the last shards stay small or empty, which the manifest says.
 """
@@ -157,7 +157,7 @@ def fill(
 ) -> list[TokenRow]:
     """Return the rows of the shard, of at most ``tokens`` tokens, and keep the count.
 
-    Documents behind the last row are left to the next shard, those that cannot be used too.
+    Documents after the last row are left to the next shard, unusable ones too.
     """
     held: list[TokenRow] = []
     useless: list[str] = []

@@ -26,7 +26,7 @@ PROBES = (
     "1234567890 0x1F 3.14159 1,000,000",
     "http://example.org/path?query=1&other=2",
 )
-MEND = "use models with one tokenizer"
+REMEDY = "use models with one tokenizer"
 
 
 def check_agreement(
@@ -61,12 +61,12 @@ def _compare_vocabularies(
         if other is not None and other != token:
             raise UserError(
                 f"the tokenizers of {first} and {second} conflict: id {identifier} is {token!r} "
-                f"in {first} and {other!r} in {second}: {MEND}"
+                f"in {first} and {other!r} in {second}: {REMEDY}"
             )
         if right.get(token, identifier) != identifier:
             raise UserError(
                 f"the tokenizers of {first} and {second} conflict: {token!r} has id {identifier} "
-                f"in {first} and {right[token]} in {second}: {MEND}"
+                f"in {first} and {right[token]} in {second}: {REMEDY}"
             )
 
 
@@ -76,7 +76,7 @@ def _compare_special(
     if left.bos_token_id != right.bos_token_id:
         raise UserError(
             f"the tokenizers of {first} and {second} conflict: BOS is id {left.bos_token_id} in "
-            f"{first} and {right.bos_token_id} in {second}: {MEND}"
+            f"{first} and {right.bos_token_id} in {second}: {REMEDY}"
         )
 
 
@@ -96,7 +96,7 @@ def _compare_ids(
     raise UserError(
         f"the tokenizers of {first} and {second} conflict: they cut {text[:40]!r} differently, "
         f"first at token {place} ({_piece(left, ours, place)} in {first}, "
-        f"{_piece(right, theirs, place)} in {second}): {MEND}"
+        f"{_piece(right, theirs, place)} in {second}): {REMEDY}"
     )
 
 

@@ -56,7 +56,7 @@ CHAT_CATEGORIES: tuple[str, ...] = tuple(CHAT_WRITERS)
 
 
 @dataclass(frozen=True)
-class Document:
+class GeneratedDocument:
     """One document: plain ``text``, or chat ``messages`` of (role, content)."""
 
     category: str
@@ -65,7 +65,7 @@ class Document:
     messages: tuple[tuple[str, str], ...]
 
 
-def generate(category: str, index: int, seed: int) -> Document:
+def generate(category: str, index: int, seed: int) -> GeneratedDocument:
     """Return document ``index`` of ``category`` under ``seed``.
 
     Raises
@@ -75,6 +75,6 @@ def generate(category: str, index: int, seed: int) -> Document:
     """
     sampler = Sampler(random.Random(f"{seed}:{category}:{index}"))
     if category in PLAIN_WRITERS:
-        return Document(category, "plain", PLAIN_WRITERS[category](sampler), ())
+        return GeneratedDocument(category, "plain", PLAIN_WRITERS[category](sampler), ())
     prompt, answer = CHAT_WRITERS[category](sampler)
-    return Document(category, "chat", "", (("user", prompt), ("assistant", answer)))
+    return GeneratedDocument(category, "chat", "", (("user", prompt), ("assistant", answer)))

@@ -43,10 +43,10 @@ _cache: dict[str, Compiled] = {}
 
 def compile_frame(frame: str) -> Compiled:
     """Parse a frame once; later calls with the same text are a dictionary look-up."""
-    found = _cache.get(frame)
-    if found is None:
-        found = _cache[frame] = _parse(frame)
-    return found
+    compiled = _cache.get(frame)
+    if compiled is None:
+        compiled = _cache[frame] = _parse(frame)
+    return compiled
 
 
 def _parse(frame: str) -> Compiled:

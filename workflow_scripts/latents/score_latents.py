@@ -21,7 +21,7 @@ from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute
-from workflow_scripts.common.prefetch import ahead
+from workflow_scripts.common.prefetch import prefetch
 from workflow_scripts.crosscoder.codes import Codes, decode, encode
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.dataset.documents import read_sources
@@ -122,7 +122,7 @@ def document_groups(
     def read(part: tuple[int, NDArray[np.int64]]) -> tuple[int, NDArray[np.int64], Tensor]:
         return *part, torch.from_numpy(store.read(part[1]))
 
-    yield from ahead(read, _parts(rows, context.row_of(rows), groups, batch))
+    yield from prefetch(read, _parts(rows, context.row_of(rows), groups, batch))
 
 
 def _parts(

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-WANTED = ("adapter_*.json", "adapter_*.safetensors", "*token*", "*vocab*", "*.jinja", "merges.txt")
+PATTERNS = (
+    "adapter_*.json",
+    "adapter_*.safetensors",
+    "*token*",
+    "*vocab*",
+    "*.jinja",
+    "merges.txt",
+)
 RETRAINED = ("modules_to_save", "original_module")
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in")
 """How the architectures of transformers call their token embeddings."""

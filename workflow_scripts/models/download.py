@@ -14,10 +14,10 @@ from workflow_scripts.common import cli
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def fetch(hub: str, revision: str, wanted: Sequence[str]) -> Path:
+def fetch(hub: str, revision: str, patterns: Sequence[str]) -> Path:
     """Return the local folder of a hub model at a commit, after fetching what is missing.
 
-    ``wanted`` are patterns of the files.
+    ``patterns`` say which files.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def fetch(hub: str, revision: str, wanted: Sequence[str]) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(hub, revision=revision, allow_patterns=list(wanted)))
+        return Path(snapshot_download(hub, revision=revision, allow_patterns=list(patterns)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise cli.UserError(
             f"{hub} at {revision} cannot be fetched ({cli.first_line(error)}): check the id, "

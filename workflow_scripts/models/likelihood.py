@@ -1,7 +1,7 @@
 """A model's log-likelihoods without the logits of a whole batch, which exceed the model itself.
 
-The decoder runs once; the model's own head (with its scaling and soft-capping) then sees a few
-chosen positions at a time.
+The decoder runs once; the model's own output layer (with its scaling and soft-capping) then
+sees a few chosen positions at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHUNK = 512  # positions whose logits exist at one time
 
 @contextmanager
 def calling(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]:
-    """Let ``forward`` answer in place of a module while the context lasts."""
+    """Let ``forward`` stand in for a module while the context lasts."""
     before = vars(module).get("forward")  # of a model that is spread over GPUs
     vars(module)["forward"] = forward
     try:
@@ -33,7 +33,7 @@ def calling(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]
 
 @dataclass(frozen=True)
 class Predictions:
-    """A decoder's last states where it predicts n chosen tokens, before the model's head."""
+    """A decoder's last states where it predicts n chosen tokens, before the output layer."""
 
     model: nn.Module
     output: Any  # the decoder's answer, with states [1, n, D]
@@ -73,10 +73,10 @@ def token_losses(model: nn.Module, ids: Tensor, mask: Tensor, chosen: Tensor) ->
 
     Shapes as of :func:`predict`.
     """
-    found = predict(model, ids, mask, chosen)
+    predictions = predict(model, ids, mask, chosen)
     targets = ids[:, 1:][chosen[:, 1:]]
     losses = [
-        functional.cross_entropy(found.logits(part), targets[part], reduction="none")
+        functional.cross_entropy(predictions.logits(part), targets[part], reduction="none")
         for part in parts(len(targets))
     ]
     return torch.cat([torch.zeros(0, device=ids.device), *losses])

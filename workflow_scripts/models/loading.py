@@ -94,8 +94,8 @@ def check_gpus(device: torch.device, gpus: int) -> None:
     """
     import torch
 
-    at_hand = torch.cuda.device_count() if device.type == "cuda" else 0
-    if gpus > 1 and at_hand < gpus:
+    available = torch.cuda.device_count() if device.type == "cuda" else 0
+    if gpus > 1 and available < gpus:
         raise UserError(
-            f"activations.gpus is {gpus}, but the job sees {at_hand}: lower it, or ask for as many"
+            f"activations.gpus is {gpus}, but the step sees {available}: lower it, or request more"
         )

@@ -15,7 +15,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from workflow_scripts.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES, Document, generate
+from workflow_scripts.generator import (
+    CHAT_CATEGORIES,
+    PLAIN_CATEGORIES,
+    GeneratedDocument,
+    generate,
+)
 
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"]
 PAD, BOS, EOS = 0, 1, 2
@@ -65,12 +70,14 @@ def train_tokenizer(vocabulary: int, seed: int) -> PreTrainedTokenizerFast:
     return fast
 
 
-def contents(document: Document) -> list[str]:
+def contents(document: GeneratedDocument) -> list[str]:
     """Return the texts of a document."""
     return [document.text] if document.kind == "plain" else [text for _, text in document.messages]
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, documents: Iterable[Document]) -> list[list[int]]:
+def encode(
+    tokenizer: PreTrainedTokenizerFast, documents: Iterable[GeneratedDocument]
+) -> list[list[int]]:
     """Return the token ids of each document, chat in the template, each with one BOS."""
     texts = []
     for document in documents:
@@ -85,7 +92,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, documents: Iterable[Document]) ->
     return rows
 
 
-def taught_documents(teach: Mapping[str, int], seed: int) -> list[Document]:
+def taught_documents(teach: Mapping[str, int], seed: int) -> list[GeneratedDocument]:
     """Return the documents of a dose table; a larger dose extends a smaller one."""
     return [
         generate(category, index, seed)

@@ -17,7 +17,7 @@ from workflow_scripts.models.download import fetch
 from workflow_scripts.models.settings import ModelFiles
 
 INDEX = "model.safetensors.index.json"
-WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 
 def check_files(name: str, folder: Path) -> None:
@@ -38,8 +38,8 @@ def check_files(name: str, folder: Path) -> None:
         problem = "only pickled weights (*.bin), which may run code" if pickled else "no weights"
         raise cli.UserError(f"model {name}: {folder} has {problem}: save them as safetensors")
     index = folder / INDEX
-    wanted = set(files.read_json(index)["weight_map"].values()) if index.exists() else set()
-    if missing := sorted(wanted - weights):
+    needed = set(files.read_json(index)["weight_map"].values()) if index.exists() else set()
+    if missing := sorted(needed - weights):
         raise cli.UserError(f"model {name}: {folder} lacks {missing[0]}: fetch it again")
     if not any((folder / file).exists() for file in TOKENIZERS):
         raise cli.UserError(
@@ -90,7 +90,7 @@ def with_adapter(manifest: Manifest, adapter: str, revision: str | None, output:
     UserError
         If the adapter is none, or cannot be had.
     """
-    folder = Path(adapter) if revision is None else fetch(adapter, revision, adapters.WANTED)
+    folder = Path(adapter) if revision is None else fetch(adapter, revision, adapters.PATTERNS)
     adapters.check_adapter(manifest.name, folder)
     return replace(
         manifest,
@@ -120,7 +120,7 @@ def resolve_model(name: str, source: ModelFiles, output: Path) -> None:
     if source.path is not None:
         path = Path(source.path)
     elif source.hub is not None and source.revision is not None:
-        path = fetch(source.hub, source.revision, [*WANTED, "*.py"] if trust else WANTED)
+        path = fetch(source.hub, source.revision, [*PATTERNS, "*.py"] if trust else PATTERNS)
     else:
         raise cli.UserError(f"model {name} has no source: give --path, or --hub and --revision")
     manifest = describe(name, path, source.hub, source.revision, trust, output)
