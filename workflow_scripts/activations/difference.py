@@ -1,4 +1,4 @@
-"""What one model's activations have beyond another's: the baselines' view of a pair."""
+"""The difference of two models' activations: the baselines' view of a pair."""
 
 from __future__ import annotations
 

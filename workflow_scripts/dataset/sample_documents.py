@@ -38,7 +38,7 @@ CHAT_OVERHEAD = 5  # tokens of the template per message, estimated
 
 @dataclass
 class SourceCount:
-    """What a source gave to a part."""
+    """What a source contributed to a part."""
 
     kind: str
     documents: int = 0

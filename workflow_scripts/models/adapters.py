@@ -28,7 +28,7 @@ PATTERNS = (
 )
 RETRAINED = ("modules_to_save", "original_module")
 EMBEDDINGS = ("embed_tokens", "wte", "embed_in")
-"""How the architectures of transformers call their token embeddings."""
+"""Names of the token embeddings in the architectures of transformers."""
 
 
 def check_adapter(name: str, folder: Path) -> None:
