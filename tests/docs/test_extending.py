@@ -40,6 +40,7 @@ def python(code: str, folder: Path) -> str:
     return run([sys.executable, "-c", code], folder)
 
 
+MOST_FILES = {"figure": 3, "gpu_rule": 4, "source": 3, "sparsity_rule": 3}
 CAPPED = """
 import torch
 from workflow_scripts.crosscoder.sparsity import sparsity_rule
@@ -67,7 +68,8 @@ def test_example(patched: tuple[str, Path]) -> None:
     run([str(tools / "ruff"), "format", "--check", *python_files], folder)
     if rules := [file for file in touched if file.endswith(".smk")]:
         run([str(tools / "snakefmt"), "--check", *rules], folder)
-    {"sparsity_rule": check_sparsity, "source": check_source, "figure": check_figure}[name](folder)
+    assert len(touched) <= MOST_FILES[name]
+    CHECKS[name](folder)
 
 
 def check_sparsity(folder: Path) -> None:
@@ -112,3 +114,23 @@ def check_figure(folder: Path) -> None:
     run([sys.executable, "-m", module, *flags, "--pdf", "c.pdf", "--table", "c.csv"], folder)
     assert list(pd.read_csv(folder / "c.csv")["latent"]) == [0, 1]
     assert (folder / "c.png").stat().st_size > 5_000
+
+
+def check_gpu_rule(folder: Path) -> None:
+    """The rule is planned with a request, and counts the active latents of a crosscoder."""
+    table = "results/smoke/latents/pt_it/seed0/active.csv"
+    plan = running.snakemake(folder, "-n", "--configfile", "config/smoke.yaml", "--", table)
+    job = re.search(r"^rule count_active:\n(?:    .*\n)+", plan, re.M)
+    assert job is not None
+    assert re.search(r"mem_mb=\d{4}", job[0])
+    assert "--crosscoder" in run(
+        [sys.executable, "-m", "workflow_scripts.latents.count_active", "--help"], folder
+    )
+
+
+CHECKS = {
+    "figure": check_figure,
+    "gpu_rule": check_gpu_rule,
+    "source": check_source,
+    "sparsity_rule": check_sparsity,
+}

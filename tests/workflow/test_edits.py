@@ -58,13 +58,13 @@ IMPORTERS = {
     },
     "crosscoder/threshold.py": FITS,
     "latents/scaling.py": {"score_latents"},
-    "latents/windows.py": {"collect_examples"},
-    "autointerp/lexicon.py": {"explain_lexical"},
+    "latents/example_windows.py": {"collect_examples"},
+    "autointerp/lexical/lexicon.py": {"explain_lexical"},
     "comparison/shares.py": COMPARISONS,
-    "comparison/answers.py": {"score_recovery"},
+    "comparison/answer.py": {"score_recovery"},
     "figures/style.py": PLOTS | {"build_report"},
     "figures/report_data.py": {"build_report"},
-    "check_config.py": set(),
+    "run/checks.py": set(),
 }
 
 
@@ -102,6 +102,11 @@ def test_edit_reruns_importers(tree: Path, edges: list[tuple[str, str]], helper:
     assert importers == IMPORTERS[helper]
     rules = planned_with(tree, f"{PACKAGE}/{helper}", "\nEDITED = True\n")
     assert rules == running.downstream(edges, importers)
+
+
+def test_a_new_group_of_settings_reruns_nothing(tree: Path) -> None:
+    group = '\n\nclass New(Settings):\n    """A group."""\n\n    n: int = 1\n    """a number"""\n'
+    assert planned_with(tree, f"{PACKAGE}/crosscoder/settings.py", group) == set()
 
 
 def test_setting_reruns_what_it_touches(tree: Path, edges: list[tuple[str, str]]) -> None:
