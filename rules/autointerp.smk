@@ -4,9 +4,27 @@ Reads contexts; leaves explanations.parquet, labels.parquet, scores.parquet, sum
 agreement.json. The lexical annotator always works; an LLM only where the config asks for it.
 """
 
+from workflow_scripts.autointerp.settings import (
+    AnswerCounts,
+    Calls,
+    CategoryRule,
+    Connection,
+    GateMargin,
+    PromptCounts,
+    SpendingCaps,
+)
+
 AUTOINTERP = "<results>/autointerp/{fit}/seed{seed}"
+CONTEXTS = {
+    "contexts": f"{AUTOINTERP}/contexts.parquet",
+    "latents": f"{AUTOINTERP}/latents.parquet",
+}
+TABLES, LEXICAL_TABLES, LLM_TABLES = (
+    [f"{AUTOINTERP}{folder}/{table}.parquet" for table in PURPOSES]
+    for folder in ("", "/lexical", "/llm")
+)
+LEDGERS = [f"{AUTOINTERP}/{purpose}/ledger.csv" for purpose in PURPOSES.values()]
 LLM = SETTINGS.autointerp.llm if SETTINGS.autointerp.annotator == "llm" else None
-PROMPTS = Path(workflow.basedir, "workflow_scripts", "autointerp", "prompts")
 
 
 rule select_contexts:
@@ -14,8 +32,7 @@ rule select_contexts:
     input:
         f"{LATENTS}/examples.parquet",
     output:
-        contexts=f"{AUTOINTERP}/contexts.parquet",
-        latents=f"{AUTOINTERP}/latents.parquet",
+        **CONTEXTS,
     log:
         "<results>/logs/select_contexts/{fit}_seed{seed}.log",
     priority: CHAIN
@@ -25,23 +42,22 @@ rule select_contexts:
         **SIZED,
     params:
         **step("autointerp.select_contexts"),
-        limits=flags(SETTINGS.autointerp.contexts),
+        counts=flags(SETTINGS.autointerp.contexts),
         seed=SETTINGS.seed,
     shell:
         "logged {log:q} python -m {params.step}"
-        " --examples {input:q} {params.limits:q} --seed {params.seed}"
+        " --examples {input:q} {params.counts:q} --seed {params.seed}"
         " --contexts {output.contexts:q} --latents {output.latents:q}"
 
 
 rule explain_lexical:
     """Name latents without an LLM: log-odds terms, a lexicon, held-out detection."""
     input:
-        contexts=f"{AUTOINTERP}/contexts.parquet",
-        latents=f"{AUTOINTERP}/latents.parquet",
+        **CONTEXTS,
         background=f"{LATENTS}/background.parquet",
         taxonomy=TAXONOMY,
     output:
-        expand(f"{AUTOINTERP}/lexical/{{table}}.parquet", table=PURPOSES, allow_missing=True),
+        LEXICAL_TABLES,
     log:
         "<results>/logs/explain_lexical/{fit}_seed{seed}.log",
     benchmark:
@@ -53,26 +69,24 @@ rule explain_lexical:
         **SIZED,
     params:
         **step("autointerp.explain_lexical"),
-        rule_=flags(SETTINGS.autointerp, "least_score", "least_margin", "gate_margin"),
+        files=named_inputs,
+        bounds=flags(SETTINGS.autointerp, CategoryRule, GateMargin),
         folder=folder_of(),
         seed=SETTINGS.seed,
     shell:
-        "logged {log:q} python -m {params.step}"
-        " --contexts {input.contexts:q} --latents {input.latents:q}"
-        " --background {input.background:q} --taxonomy {input.taxonomy:q} {params.rule_:q}"
+        "logged {log:q} python -m {params.step} {params.files:q} {params.bounds:q}"
         " --seed {params.seed} --output {params.folder:q}"
 
 
 if LLM:
 
-    ANNOTATORS = as_json([{"name": n} | a.model_dump() for n, a in LLM.annotators.items()])
-    PRICES = as_json(LLM.prices)
+    ANNOTATORS = {name: settings.model_dump() for name, settings in LLM.annotators.items()}
+    PROMPTS = Path(workflow.basedir, "workflow_scripts", "autointerp", "prompting", "prompts")
 
     rule build_requests:
         """Write the requests of one purpose and what they will cost; opens no socket."""
         input:
-            contexts=f"{AUTOINTERP}/contexts.parquet",
-            latents=f"{AUTOINTERP}/latents.parquet",
+            **CONTEXTS,
             taxonomy=TAXONOMY,
             explanations=PATHS.quoted_explanations,
             prompts=lambda wildcards: sorted(PROMPTS.glob(f"{wildcards.purpose}_*.md")),
@@ -90,18 +104,17 @@ if LLM:
             explanations=lambda wildcards, input: (
                 [f"--explanations={input.explanations}"] if input.explanations else []
             ),
-            annotators=ANNOTATORS,
-            prices=PRICES,
-            sizes=flags(
-                LLM, "replicates", "items_per_prompt", "held_out", "null", "fuzz", "canaries"
-            ),
+            annotators=in_order(ANNOTATORS),
+            counts=flags(LLM, PromptCounts),
+            prices=as_json(LLM.prices),
             seed=SETTINGS.seed,
         shell:
-            "logged {log:q} python -m {params.step}"
-            " --purpose {wildcards.purpose} --contexts {input.contexts:q}"
-            " --latents {input.latents:q} --taxonomy {input.taxonomy:q} {params.explanations:q}"
-            " --annotators {params.annotators:q} --prices {params.prices:q} {params.sizes:q}"
-            " --code {params.code} --seed {params.seed} --requests {output.requests:q} --plan {output.plan:q}"
+            "logged {log:q} python -m {params.step} --purpose {wildcards.purpose}"
+            " --contexts {input.contexts:q} --latents {input.latents:q}"
+            " --taxonomy {input.taxonomy:q} {params.explanations:q}"
+            " --annotators {params.annotators:q} {params.counts:q} --prices {params.prices:q}"
+            " --code {params.code} --seed {params.seed}"
+            " --requests {output.requests:q} --plan {output.plan:q}"
 
     rule call_llm:
         """Send what the cache lacks; the only rule that opens a socket."""
@@ -120,24 +133,13 @@ if LLM:
             llm=1,
         params:
             **step("autointerp.call_llm"),
-            endpoint=flags(LLM, "cache", "base_url", "key_env", "mode", "response_format"),
-            limits=flags(
-                LLM,
-                "concurrency",
-                "requests_per_minute",
-                "attempts",
-                "deadline",
-                "max_requests",
-                "max_tokens",
-                "max_cost",
-            ),
-            prices=PRICES,
+            settings=flags(LLM, Connection, Calls, SpendingCaps),
+            prices=as_json(LLM.prices),
             # Not an output: it is shared by all purposes, fits and seeds.
             spend=f"{RESULTS}/autointerp/spend.jsonl",
         shell:
-            "logged {log:q} python -m {params.step}"
-            " --requests {input:q} {params.endpoint:q} {params.limits:q} --spend {params.spend:q}"
-            " --prices {params.prices:q} --responses {output.responses:q}"
+            "logged {log:q} python -m {params.step} --requests {input:q} {params.settings:q}"
+            " --prices {params.prices:q} --spend {params.spend:q} --responses {output.responses:q}"
             " --ledger {output.ledger:q} --manifest {output.manifest:q}"
 
     rule parse_responses:
@@ -145,7 +147,7 @@ if LLM:
         input:
             requests=lambda wildcards: f"{PATHS.purpose(wildcards)}/requests.jsonl",
             responses=lambda wildcards: f"{PATHS.purpose(wildcards)}/responses.jsonl",
-            latents=f"{AUTOINTERP}/latents.parquet",
+            latents=CONTEXTS["latents"],
             taxonomy=TAXONOMY,
         output:
             table=f"{AUTOINTERP}/llm/{{table}}.parquet",
@@ -159,37 +161,24 @@ if LLM:
         params:
             **step("autointerp.parse_responses"),
             purpose=lambda wildcards: PURPOSES[wildcards.table],
-            annotators=ANNOTATORS,
-            rule_=flags(LLM, "replicates", "max_failures")
-            + flags(SETTINGS.autointerp, "gate_margin"),
+            files=named_inputs,
+            annotators=list(LLM.annotators),
+            bounds=flags(LLM, AnswerCounts) + flags(SETTINGS.autointerp, GateMargin),
         shell:
-            "logged {log:q} python -m {params.step}"
-            " --purpose {params.purpose} --requests {input.requests:q}"
-            " --responses {input.responses:q} --latents {input.latents:q}"
-            " --taxonomy {input.taxonomy:q} --annotators {params.annotators:q} {params.rule_:q}"
+            "logged {log:q} python -m {params.step} --purpose {params.purpose} {params.files:q}"
+            " --annotators {params.annotators:q} {params.bounds:q}"
             " --output {output.table:q} --summary {output.summary:q}"
 
 
 rule collect_annotations:
     """Put the annotators' tables together and compare an LLM with the lexical floor."""
     input:
-        lexical=expand(
-            f"{AUTOINTERP}/lexical/{{table}}.parquet", table=PURPOSES, allow_missing=True
-        ),
-        llm=expand(
-            f"{AUTOINTERP}/llm/{{table}}.parquet",
-            table=PURPOSES if LLM else [],
-            allow_missing=True,
-        ),
-        told=[f"{AUTOINTERP}/llm/labels.json"] if LLM else [],
-        ledgers=expand(
-            f"{AUTOINTERP}/{{purpose}}/ledger.csv",
-            purpose=PURPOSES.values() if LLM else [],
-            allow_missing=True,
-        ),
+        lexical=LEXICAL_TABLES,
+        llm=[*LLM_TABLES, f"{AUTOINTERP}/llm/labels.json"] if LLM else [],
+        ledgers=LEDGERS if LLM else [],
         taxonomy=TAXONOMY,
     output:
-        tables=expand(f"{AUTOINTERP}/{{table}}.parquet", table=PURPOSES, allow_missing=True),
+        tables=TABLES,
         summary=f"{AUTOINTERP}/summary.json",
         ledger=[f"{AUTOINTERP}/ledger.csv"] if LLM else [],
     log:
@@ -200,13 +189,14 @@ rule collect_annotations:
         "../envs/tables.yaml"
     params:
         **step("autointerp.collect_annotations"),
-        lexical=lambda wildcards, input: str(Path(input.lexical[0]).parent),
-        llm=lambda wildcards, input: [f"--llm={Path(file).parent}" for file in list(input.llm)[:1]],
+        lexical=folder_of_input("lexical"),
+        llm=lambda wildcards, input: (
+            [f"--llm={Path(input.llm[0]).parent}", "--ledgers", *input.ledgers] if LLM else []
+        ),
         folder=folder_of("summary"),
         seed=SETTINGS.seed,
     shell:
-        "logged {log:q} python -m {params.step}"
-        " --lexical {params.lexical:q} {params.llm:q} --ledgers {input.ledgers:q}"
+        "logged {log:q} python -m {params.step} --lexical {params.lexical:q} {params.llm:q}"
         " --taxonomy {input.taxonomy:q} --seed {params.seed} --output {params.folder:q}"
 
 
@@ -245,7 +235,7 @@ rule compare_truth:
         "../envs/tables.yaml"
     params:
         **step("autointerp.compare_truth"),
+        files=named_inputs,
     shell:
-        "logged {log:q} python -m {params.step}"
-        " --labels {input.labels:q} --scores {input.scores:q} --latents {input.latents:q}"
+        "logged {log:q} python -m {params.step} {params.files:q}"
         " --output {output.truth:q} --confusion {output.confusion:q}"

@@ -19,10 +19,10 @@ from workflow_scripts.autointerp import (
 )
 
 KEY_ENV = "DIFFSCOPE_TEST_KEY"
-ANNOTATORS: list[dict[str, object]] = [
-    {"name": "first", "model": "fake", "prompt": "main", "label_seed": 0},
-    {"name": "second", "model": "fake", "prompt": "paraphrase", "label_seed": 1},
-]
+ANNOTATORS: dict[str, dict[str, object]] = {
+    "first": {"model": "fake", "prompt": "main", "label_seed": 0},
+    "second": {"model": "fake", "prompt": "paraphrase", "label_seed": 1},
+}
 CONCEPTS = {
     "sea": ("anchor", "harbour"),
     "code": ("lambda", "import"),
@@ -58,13 +58,17 @@ class Run:
     out: Path
     url: str
     cache: Path
-    annotators: list[dict[str, object]] = field(default_factory=lambda: ANNOTATORS[:1])
+    annotators: dict[str, dict[str, object]] = field(
+        default_factory=lambda: {"first": ANNOTATORS["first"]}
+    )
     held_out: int = 20
     null: int = 10
     replicates: int = 1
     more: tuple[str, ...] = ()
     """Further flags of build_requests."""
     flags: tuple[str, ...] = ("--first-backoff", "0.02")
+    prices: str = "{}"
+    code: str = "0"
     seed: int = 0
 
     def build(self, purpose: str) -> int:
@@ -79,7 +83,8 @@ class Run:
                 *("--latents", str(self.data / "latents.parquet")),
                 *("--taxonomy", str(SHIPPED), "--annotators", json.dumps(self.annotators)),
                 *("--held-out", str(self.held_out), "--null", str(self.null)),
-                *("--replicates", str(self.replicates)),
+                *("--replicates", str(self.replicates), "--prices", self.prices),
+                *("--code", self.code),
                 *("--requests", str(self.file(purpose, "requests.jsonl"))),
                 *("--plan", str(self.file(purpose, "plan.json"))),
                 *self.more,
@@ -95,7 +100,7 @@ class Run:
             *("--ledger", str(self.file(purpose, "ledger.csv"))),
             *("--manifest", str(self.file(purpose, "manifest.json"))),
             *("--cache", str(self.cache), "--base-url", self.url, "--key-env", KEY_ENV),
-            *self.flags,
+            *("--prices", self.prices, *self.flags),
         ]
 
     def call(self, purpose: str, *flags: str) -> int:
@@ -111,7 +116,7 @@ class Run:
                 *("--requests", str(self.file(purpose, "requests.jsonl"))),
                 *("--responses", str(self.file(purpose, "responses.jsonl"))),
                 *("--latents", str(self.data / "latents.parquet")),
-                *("--annotators", json.dumps(self.annotators)),
+                *("--annotators", *self.annotators),
                 *("--replicates", str(self.replicates)),
                 *("--output", str(self.llm(name))),
                 *("--summary", str(self.file(purpose, "summary.json"))),
@@ -133,7 +138,7 @@ class Run:
         code = collect_annotations.main(
             [
                 *("--lexical", str(lexical), "--llm", str(self.out / "llm")),
-                *("--taxonomy", str(SHIPPED), "--output", str(self.out)),
+                *("--taxonomy", str(SHIPPED), "--output", str(self.out), "--seed=0"),
                 "--ledgers",
                 *(str(self.file(p, "ledger.csv")) for p in ("explain", "classify", "score")),
             ]
@@ -142,7 +147,7 @@ class Run:
         code = measure_agreement.main(
             [
                 *("--labels", str(self.out / "labels.parquet")),
-                *("--output", str(self.out / "agreement.json")),
+                *("--output", str(self.out / "agreement.json"), "--seed=0"),
             ]
         )
         assert code == 0

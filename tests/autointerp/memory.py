@@ -79,6 +79,7 @@ def run(folder: Path, batch: int) -> dict[str, tuple[int, int]]:
             batch,
             "build_requests",
             *(*shared, "--purpose", "score", "--annotators", json.dumps(ANNOTATORS)),
+            *("--prices={}", "--code="),
             *("--explanations", explanations(folder)),
             *("--requests", folder / "requests.jsonl", "--plan", folder / "plan.json"),
         ),
@@ -88,7 +89,7 @@ def run(folder: Path, batch: int) -> dict[str, tuple[int, int]]:
 def explanations(folder: Path) -> Path:
     """Write an explanation of each latent by each annotator."""
     latents = pd.read_parquet(folder / "latents.parquet")["latent"]
-    rows = [(a["name"], 0, latent, "words of the sea") for a in ANNOTATORS for latent in latents]
+    rows = [(name, 0, latent, "words of the sea") for name in ANNOTATORS for latent in latents]
     path = folder / "explanations"
     columns = ["annotator", "replicate", "latent", "explanation"]
     pd.DataFrame(rows, columns=columns).to_parquet(path)

@@ -17,15 +17,21 @@ from workflow_scripts.autointerp import (
     latent_tables,
     select_contexts,
 )
+from workflow_scripts.autointerp.context_schema import CONTEXT_SCHEMA, HELD_OUT, TRAIN
 from workflow_scripts.autointerp.latent_tables import LatentTable
 from workflow_scripts.autointerp.lexical import features
-from workflow_scripts.autointerp.lexical.categorise import CategoryRule
-from workflow_scripts.autointerp.llm.requests import NamedAnnotator, read_requests
+from workflow_scripts.autointerp.llm.requests import read_requests
 from workflow_scripts.autointerp.prompting import contexts
 from workflow_scripts.autointerp.prompting.contexts import ContextTable
-from workflow_scripts.autointerp.prompting.request_builder import Builder, Shape, Subject
-from workflow_scripts.autointerp.score_statistics import Gate
-from workflow_scripts.autointerp.select_contexts import CONTEXT_SCHEMA, HELD_OUT, TRAIN
+from workflow_scripts.autointerp.prompting.request_builder import Builder, Subject
+from workflow_scripts.autointerp.settings import (
+    Annotator,
+    CategoryRule,
+    ContextCounts,
+    GateMargin,
+    PromptCounts,
+    Purpose,
+)
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.taxonomy import load_taxonomy
 
@@ -95,9 +101,8 @@ def test_selection_does_not_hang_on_what_is_read_at_once(
         monkeypatch.setattr(select_contexts, "BATCH", batch)
         monkeypatch.setattr(latent_tables, "READ_LATENTS", read)
         chosen, latents = (tmp_path / f"{name}{batch}" for name in ("contexts", "latents"))
-        limits = select_contexts.Limits()
         select_contexts.select_contexts(
-            tmp_path / "examples.parquet", chosen, latents, limits, seed=0
+            tmp_path / "examples.parquet", ContextCounts(), 0, chosen, latents
         )
         tables.append([pd.read_parquet(path) for path in (chosen, latents)])
     for one, other in zip(*tables, strict=True):
@@ -106,33 +111,38 @@ def test_selection_does_not_hang_on_what_is_read_at_once(
 
 @pytest.mark.parametrize("purpose", ["explain", "classify", "score"])
 def test_requests_are_those_of_the_permuted_tasks_in_turn(
-    shuffled: Path, tmp_path: Path, purpose: str
+    shuffled: Path, tmp_path: Path, purpose: Purpose
 ) -> None:
     """The file that they pass through changes neither requests nor their order."""
     latents, output = tmp_path / "latents.parquet", tmp_path / "requests.jsonl"
     pd.DataFrame({"latent": range(0, 240, 10), "status": "ok"}).to_parquet(latents, index=False)
-    annotators = [NamedAnnotator("one", "m"), NamedAnnotator("two", "m", "paraphrase", 1)]
-    subjects = [Subject(a, 0, n, f"text {n}") for a in annotators for n in range(0, 240, 10)]
-    rows = [[s.annotator.name, s.replicate, s.latent, s.explanation] for s in subjects]
+    annotators = {
+        "one": Annotator(model="m"),
+        "two": Annotator(model="m", prompt="paraphrase", label_seed=1),
+    }
+    subjects = [Subject(a, 0, n, f"told {n}") for a in annotators for n in range(0, 240, 10)]
+    told = [[s.annotator, s.replicate, s.latent, s.explanation] for s in subjects]
     columns = ["annotator", "replicate", "latent", "explanation"]
     if purpose == "explain":
         subjects = [Subject(s.annotator, 0, s.latent) for s in subjects]
     explanations = tmp_path / "explanations.parquet"
-    pd.DataFrame(rows, columns=columns).to_parquet(explanations, index=False)
-    shape = Shape(held_out=12, null=8, fuzz=4, canaries=2)
+    pd.DataFrame(told, columns=columns).to_parquet(explanations, index=False)
+    counts = PromptCounts(held_out=12, null=8, fuzz=4, canaries=2)
     build_requests.build_requests(
         purpose,
         shuffled,
         latents,
         SHIPPED,
-        None if purpose == "explain" else explanations,
         annotators,
-        shape,
+        counts,
+        {},
         0,
+        "",
         output,
         tmp_path / "plan.json",
+        None if purpose == "explain" else explanations,
     )
-    builder = Builder(purpose, ContextTable(shuffled), TAXONOMY, annotators, shape, 0)
+    builder = Builder(purpose, ContextTable(shuffled), TAXONOMY, annotators, counts, 0)
     expected = [r for task in builder.tasks(subjects) for r in builder.requests(task)]
     shown = list(read_requests(output))
     assert shown == expected
@@ -153,10 +163,10 @@ def test_explanations_do_not_hang_on_what_is_sorted_at_once(
             contexts / "latents.parquet",
             contexts / "background.parquet",
             SHIPPED,
-            tmp_path / str(rows),
             CategoryRule(),
-            Gate(),
-            seed=0,
+            GateMargin(),
+            0,
+            tmp_path / str(rows),
         )
         tables.append({path.name: path.read_bytes() for path in (tmp_path / str(rows)).iterdir()})
     assert len(tables[0]) == 4

@@ -18,7 +18,9 @@ from tests.autointerp.oracle import Behaviour
 from tests.autointerp.test_explain_lexical import MANY, annotate, make_many
 from workflow_scripts.autointerp.detection import Item, null_passed, permuted_passes, score_items
 from workflow_scripts.autointerp.score_statistics import Gate
+from workflow_scripts.autointerp.settings import GateMargin
 
+GATE = Gate(GateMargin().gate_margin)
 WORDS = {"anchor": "encyclopedic", "lambda": "source_code", "import": "source_code"}
 
 
@@ -96,10 +98,10 @@ def test_a_latent_s_own_permuted_explanation_is_not_in_its_bar() -> None:
     null = np.full((20, 5), 0.5)
     null[:2] = 0.9
     count = np.full(20, 50)
-    passed = permuted_passes(null, count, count, Gate())
+    passed = permuted_passes(null, count, count, GATE)
     assert passed.tolist() == [True] * 10 + [False] * 90
     null[5] = np.nan
-    assert len(permuted_passes(null, count, count, Gate())) == 95
+    assert len(permuted_passes(null, count, count, GATE)) == 95
 
 
 def test_every_permuted_explanation_passes_a_gate_that_asks_nothing() -> None:
@@ -125,7 +127,7 @@ def _scored(items: Sequence[Item], latents: int) -> pd.DataFrame:
     frame = pd.DataFrame(
         {"latent": range(latents), "annotator": "a", "replicate": 0, "status": "not_run"}
     ).set_index(["latent", "annotator", "replicate"], drop=False)
-    return score_items(frame, items, Gate())
+    return score_items(frame, items, GATE)
 
 
 def test_strata_of_active_contexts_are_scored_apart() -> None:
@@ -153,20 +155,20 @@ def test_a_null_of_fewer_items_sets_the_bar_of_equally_many(spread: float) -> No
     auroc, low, equal, null = (
         scores[name].to_numpy() for name in ("auroc", "auroc_low", "null_equal", "null_auroc")
     )
-    assert Gate().null_bar(equal) == pytest.approx(Gate().null_bar(auroc), abs=0.02)
-    assert Gate().null_bar(null) > Gate().null_bar(equal) + 0.04
-    assert (scores["gate_passed"] == Gate().passes(auroc, low, equal)).all()
+    assert GATE.null_bar(equal) == pytest.approx(GATE.null_bar(auroc), abs=0.02)
+    assert GATE.null_bar(null) > GATE.null_bar(equal) + 0.04
+    assert (scores["gate_passed"] == GATE.passes(auroc, low, equal)).all()
     assert null_passed(scores, Gate(-9.0, 0.0)) == pytest.approx(1.0, abs=0.01)
-    assert null_passed(scores, Gate()) == pytest.approx(scores["gate_passed"].mean(), abs=0.02)
+    assert null_passed(scores, GATE) == pytest.approx(scores["gate_passed"].mean(), abs=0.02)
 
 
 def test_a_null_of_more_items_is_widened() -> None:
     latents, rng = 1000, np.random.default_rng(3)
     lead = [0.0] * latents
     scores = _scored([*_judged(rng, "null", 100, lead), *_judged(rng, "score", 6, lead)], latents)
-    bar, null = (Gate().null_bar(scores[name].to_numpy()) for name in ("null_equal", "null_auroc"))
+    bar, null = (GATE.null_bar(scores[name].to_numpy()) for name in ("null_equal", "null_auroc"))
     # Of three pairs of contexts the AUROC comes in steps of 1 / 9.
-    assert bar == pytest.approx(Gate().null_bar(scores["auroc"].to_numpy()), abs=1 / 9)
+    assert bar == pytest.approx(GATE.null_bar(scores["auroc"].to_numpy()), abs=1 / 9)
     assert bar > null + 0.2
     assert scores["null_equal"].between(0.0, 1.0).all()
 

@@ -69,7 +69,7 @@ def answered(folder: Path, times: int) -> list[object]:
     return [
         *("--requests", requests, "--responses", responses, "--replicates", times),
         *("--latents", folder / "latents.parquet", "--taxonomy", SHIPPED),
-        *("--annotators", json.dumps(ANNOTATORS), "--purpose", "score"),
+        *("--annotators", *ANNOTATORS, "--purpose", "score"),
         *("--output", folder / "scores.parquet", "--summary", folder / "summary.json"),
     ]
 

@@ -93,7 +93,7 @@ def test_percentile_of_others_is_numpys_without_a_row(percentile: float) -> None
         for values in (rng.random((rows, columns)), rng.integers(0, 6, (rows, columns)) / 7):
             for missing in (0.0, 0.3, 0.9):
                 values[rng.random(values.shape) < missing] = np.nan
-                gate = Gate(null_percentile=percentile)
+                gate = Gate(0.05, percentile)
                 expected = [gate.null_bar(np.delete(values, row, 0)) for row in range(rows)]
                 assert percentile_of_others(values, percentile).tolist() == expected
 

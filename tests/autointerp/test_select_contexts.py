@@ -12,7 +12,7 @@ import pytest
 from tests.autointerp import fixtures
 from tests.autointerp.llm_run import CONCEPTS
 from workflow_scripts.autointerp import select_contexts
-from workflow_scripts.autointerp.select_contexts import HELD_OUT, TRAIN
+from workflow_scripts.autointerp.context_schema import HELD_OUT, TRAIN
 
 LATENTS = list(range(len(CONCEPTS)))
 NEW = 100_000

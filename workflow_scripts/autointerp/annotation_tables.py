@@ -1,4 +1,4 @@
-"""The three tables that every annotator leaves, and how they are put together.
+"""The three tables that every annotator leaves: their columns, the gate, and how they are written.
 
 `explanations`, `labels`, `scores`: a row per latent, annotator and replicate, whatever happened;
 `status` says what. A failed row holds an empty explanation and an empty category.
@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from workflow_scripts.common import files
-from workflow_scripts.common.taxonomy import UNASSIGNED, Taxonomy
+from workflow_scripts.common.taxonomy import UNASSIGNED, UNINTERPRETABLE, Taxonomy
 
 Status = Literal[
     "ok",
@@ -29,8 +29,10 @@ Status = Literal[
     "not_run",
 ]
 GOOD: tuple[Status, ...] = ("ok", "repaired", "reasked")
-STRATA = ("top", "quantile")
-"""Where a latent fires most strongly, and evenly over the quantiles of where else it does."""
+OK, INSUFFICIENT, NOT_RUN = "ok", "insufficient_examples", "not_run"
+"""Statuses: there are enough contexts; there are too few; nobody was asked."""
+ROW = ["latent", "annotator", "replicate"]
+"""Columns that name a row."""
 KEY = {
     "latent": "int64",
     "annotator": "str",
@@ -71,33 +73,31 @@ SCORES = {
     "negatives": "int64",
     "gate_passed": "bool",
 }
-
-
 TABLES = {"explanations": EXPLANATIONS, "labels": LABELS, "scores": SCORES}
 
 
-def write_table(path: Path, table: pd.DataFrame, name: str) -> None:
-    """Write ``table`` with exactly the columns of ``name``, sorted by its key."""
-    columns = TABLES[name]
-    shaped = table.reset_index(drop=True).reindex(columns=list(columns)).astype(columns)
-    ordered = shaped.sort_values(["latent", "annotator", "replicate"], kind="stable")
-    files.write_parquet(path, ordered.reset_index(drop=True))
+def gate_labels(
+    labels: pd.DataFrame, passed: NDArray[np.bool_], taxonomy: Taxonomy
+) -> pd.DataFrame:
+    """Return labels with the gate applied: where it is not ``passed``, `unassigned`.
 
-
-def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Write all three tables into a folder."""
-    for name in TABLES:
-        write_table(folder / f"{name}.parquet", tables[name], name)
-
-
-def gated(labels: pd.DataFrame, passed: NDArray[np.bool_], taxonomy: Taxonomy) -> pd.DataFrame:
-    """Return labels with the gate applied: where it is not passed, a category is `unassigned`.
-
-    The answer itself stays in `category_ungated`; a failed answer stays empty, and
+    The answer itself stays in `category_ungated`. A failed answer stays empty, and
     `uninterpretable` is an answer about the latent, which no gate can spoil.
     """
     answer = labels["category_ungated"].astype(str)
-    stays = passed | answer.isin(["", "uninterpretable"])
-    category = answer.where(stays, UNASSIGNED)
+    category = answer.mask(~answer.isin(["", UNINTERPRETABLE]) & ~passed, UNASSIGNED)
     classes = [taxonomy.class_of(name) if name else "" for name in category]
-    return labels.assign(category=category, gate_passed=passed, **{"class": classes})
+    return labels.assign(gate_passed=passed, category=category, **{"class": classes})
+
+
+def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Write tables, by name, into a folder."""
+    for name, table in tables.items():
+        write_table(folder / f"{name}.parquet", table, name)
+
+
+def write_table(path: Path, table: pd.DataFrame, name: str) -> None:
+    """Write a table with exactly the columns of ``name``, ordered by what names a row."""
+    columns = TABLES[name]
+    shaped = table.reset_index(drop=True).reindex(columns=list(columns)).astype(columns)
+    files.write_parquet(path, shaped.sort_values(ROW, kind="stable").reset_index(drop=True))

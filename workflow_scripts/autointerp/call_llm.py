@@ -8,38 +8,35 @@ With `--mode replay` no socket is opened at all. The key comes from the environm
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import signal
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
 from workflow_scripts.autointerp.llm.api_key import is_loopback, read_key
-from workflow_scripts.autointerp.llm.budget import Amount, Caps, SpendLog
+from workflow_scripts.autointerp.llm.budget import SpendLog
 from workflow_scripts.autointerp.llm.cache import ResponseCache, normalise_url
 from workflow_scripts.autointerp.llm.caller import Caller, CallTally, Policy, StopRunError
 from workflow_scripts.autointerp.llm.conversation import Conversation
-from workflow_scripts.autointerp.llm.cost import Price, plan_requests
+from workflow_scripts.autointerp.llm.cost import plan_requests
 from workflow_scripts.autointerp.llm.endpoint import Endpoint
 from workflow_scripts.autointerp.llm.outputs import CallOutputs, Writer, writing
+from workflow_scripts.autointerp.llm.progress import Progress
 from workflow_scripts.autointerp.llm.replay import StoredAnswers
 from workflow_scripts.autointerp.llm.requests import Request, read_header, read_requests
+from workflow_scripts.autointerp.settings import Calls, Connection, Price, Retries, SpendingCaps
 from workflow_scripts.common import cli
 
 INTERRUPTED = 130
 GRACE = 20.0
 """Seconds that calls in flight may still take after an interrupt."""
 AFTER = 0.2
-"""Seconds for what follows a call; calls that wait for their turn are dropped."""
-LINE_SECONDS = 15.0
+"""Seconds for what follows a call; who waits for a turn to call is not waited for."""
 
 
 class InterruptedRunError(Exception):
@@ -47,52 +44,118 @@ class InterruptedRunError(Exception):
 
 
 @dataclass(frozen=True)
-class CallPaths:
-    """Files that the step reads and writes."""
+class Setup:
+    """Where the requests lie, where they go, and how."""
 
     requests: Path
-    cache: Path
-    outputs: CallOutputs
-    spend: Path | None = None
-    """What the run's steps have spent together; none: caps hold for this step alone."""
+    connection: Connection
+    policy: Policy
+    spend: Path | None
+
+    @property
+    def url(self) -> str:
+        """The endpoint's address in its usual form."""
+        return normalise_url(self.connection.base_url)
+
+    @property
+    def host(self) -> str:
+        """The endpoint's host and port."""
+        return urlsplit(self.url).netloc
+
+    @property
+    def cache(self) -> ResponseCache:
+        """The response cache."""
+        return ResponseCache(Path(self.connection.cache))
 
 
-def call_llm(paths: CallPaths, base_url: str, key_env: str, mode: str, policy: Policy) -> None:
-    """Answer all requests and write responses, ledger and manifest.
+def call_llm(
+    requests: Path,
+    connection: Connection,
+    calls: Calls,
+    retries: Retries,
+    caps: SpendingCaps,
+    prices: dict[str, Price],
+    responses: Path,
+    ledger: Path,
+    manifest: Path,
+    spend: Path | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Write the answers to all requests, a ledger of the calls, and a manifest.
+
+    Parameters
+    ----------
+    requests
+        requests of one purpose (JSON lines)
+    prices
+        model to money per million input and output tokens (JSON)
+    responses
+        answers to write (JSON lines)
+    ledger
+        table to write, a row per stored answer (CSV)
+    manifest
+        facts about the run to write (JSON)
+    spend
+        file by which the steps of a run share the caps; none: they hold for this step alone
+    dry_run
+        print what would be sent and what it would cost, and stop
+
+    Raises
+    ------
+    UserError
+        If the endpoint refuses, a cap is reached, a key is missing, or a replay lacks answers.
+    SystemExit
+        If the user stopped the run.
+    """
+    policy = Policy(connection.response_format, calls, retries, caps, prices)
+    setup = Setup(requests, connection, policy, spend)
+    if dry_run:
+        print_plan(setup)
+        return
+    try:
+        answer(setup, CallOutputs(responses, ledger, manifest))
+    except (InterruptedRunError, KeyboardInterrupt) as stop:
+        command = json.dumps(["python", "-m", __spec__.name if __spec__ else "", *sys.argv[1:]])
+        where = str(stop) or "while the cache was read"
+        cli.log(f"interrupted: {where}; nothing is lost, resume with the same command: {command}")
+        raise SystemExit(INTERRUPTED) from None
+
+
+def answer(setup: Setup, outputs: CallOutputs) -> None:
+    """Answer all requests and write the outputs.
 
     The cache is read until it lacks an answer; only then is the endpoint called.
 
     Raises
     ------
     UserError
-        If the endpoint refuses, a cap is reached, a key is missing, or a replay lacks answers.
+        As :func:`call_llm`.
     InterruptedRunError
         If the user stopped the run.
     """
-    url = normalise_url(base_url)
-    header = read_header(paths.requests)
-    cache, replay = ResponseCache(paths.cache), mode == "replay"
-    answers = StoredAnswers(cache, url, header, policy.form, failures=replay)
-    requests = enumerate(read_requests(paths.requests))
+    header = read_header(setup.requests)
+    replay = setup.connection.mode == "replay"
+    answers = StoredAnswers(setup.cache, setup.url, header, setup.policy.form, failures=replay)
+    requests = enumerate(read_requests(setup.requests))
     tally = CallTally()
     missing: list[str] = []
-    with writing(paths.outputs, header, urlsplit(url).netloc) as writer:
+    with writing(outputs, header, setup.host) as writer:
         for place, request in requests:
-            result = answers.find(request)
-            if isinstance(result, Conversation):
-                writer.add(place, result)
+            stored = answers.find(request)
+            if isinstance(stored, Conversation):
+                writer.add(place, stored)
                 tally.done += 1
-                tally.cached += len(result.turns)
+                tally.cached += len(stored.turns)
             elif not replay:
                 left = chain([(place, request)], requests)
-                rest = Rest(left, count_requests(paths.requests), tally, writer)
-                _send(paths, url, key_env, policy, rest)
+                _send(setup, Rest(left, count_requests(setup.requests), tally, writer))
             else:
-                missing.append(f"{request.id} ({result})")
+                missing.append(f"{request.id} ({stored})")
         if missing:
             raise cli.UserError(
-                f"the response cache {paths.cache} lacks {len(missing)} answers, such as "
-                f"{'; '.join(missing[:5])}: run in live mode, or unpack the archive that holds them"
+                f"the response cache {setup.connection.cache} lacks {len(missing)} answers, such "
+                f"as {'; '.join(missing[:5])}: run in live mode, or unpack the archive that holds "
+                "them"
             )
 
 
@@ -107,15 +170,14 @@ class Rest:
     writer: Writer
 
 
-def _send(paths: CallPaths, url: str, key_env: str, policy: Policy, rest: Rest) -> None:
+def _send(setup: Setup, rest: Rest) -> None:
     """Have the endpoint answer the rest."""
-    key = read_key(key_env)
-    host = urlsplit(url).netloc
+    key, host = read_key(setup.connection.key_env), setup.host
     cli.log(f"sending text of the study to {host}: up to {rest.total - rest.tally.done} requests")
-    if url.startswith("http://") and not is_loopback(url):
+    if setup.url.startswith("http://") and not is_loopback(setup.url):
         cli.log(f"warning: {host} is reached over plain http, so others can read key and texts")
     try:
-        asyncio.run(_run(paths, url, key, key_env, policy, rest))
+        asyncio.run(_run(setup, key, rest))
     except StopRunError as stop:
         raise cli.UserError(str(stop)) from None
     if rest.tally.usage_missing:
@@ -130,15 +192,14 @@ def _send(paths: CallPaths, url: str, key_env: str, policy: Policy, rest: Rest) 
         )
 
 
-async def _run(
-    paths: CallPaths, url: str, key: str, key_env: str, policy: Policy, rest: Rest
-) -> None:
-    header = read_header(paths.requests)
+async def _run(setup: Setup, key: str, rest: Rest) -> None:
+    policy, key_env = setup.policy, setup.connection.key_env
+    header = read_header(setup.requests)
     interrupted = asyncio.Event()
-    async with Endpoint(url, key, policy.deadline, policy.concurrency) as endpoint:
-        spend = SpendLog(paths.spend) if paths.spend else None
-        cache = ResponseCache(paths.cache)
-        caller = Caller(endpoint, cache, header, policy, key_env, spend, rest.tally)
+    limits = policy.calls.deadline, policy.calls.concurrency
+    async with Endpoint(setup.url, key, *limits) as endpoint:
+        spend = SpendLog(setup.spend) if setup.spend else None
+        caller = Caller(endpoint, setup.cache, header, policy, key_env, spend, rest.tally)
 
         def interrupt() -> None:
             caller.stop("interrupted")
@@ -148,18 +209,19 @@ async def _run(
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, interrupt)
         with Progress(rest.total) as progress:
-            calls = caller.run(rest.requests, rest.total, rest.writer.add, progress.show)
-            task = asyncio.create_task(calls)
+            calls = asyncio.create_task(
+                caller.run(rest.requests, rest.total, rest.writer.add, progress.show)
+            )
             stopping = asyncio.create_task(interrupted.wait())
-            await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({calls, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if interrupted.is_set():
                 await caller.finish_calls(GRACE)
-                await asyncio.wait({task}, timeout=AFTER)
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+                await asyncio.wait({calls}, timeout=AFTER)
+                calls.cancel()
+                await asyncio.gather(calls, return_exceptions=True)
                 raise InterruptedRunError(f"{rest.tally.done} of {rest.total} are answered")
             stopping.cancel()
-            await task
+            await calls
             progress.close(rest.tally, caller.budget.spent)
 
 
@@ -169,55 +231,12 @@ def count_requests(path: Path) -> int:
         return sum(1 for _ in lines) - 1
 
 
-class Progress:
-    """A bar on a terminal, a plain line every quarter of a minute elsewhere."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self._started = time.monotonic()
-        self._said = self._started
-        self._bar = tqdm(total=total, disable=not sys.stderr.isatty(), desc="requests")
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def show(self, tally: CallTally, spent: Amount) -> None:
-        """Show how far the run is."""
-        now = time.monotonic()
-        if not self._bar.disable:
-            self._bar.update(tally.done - self._bar.n)
-            self._bar.set_postfix_str(self._text(tally, spent), refresh=False)
-        elif now - self._said >= LINE_SECONDS:
-            self._said = now
-            rate = tally.done / max(now - self._started, 1e-9)
-            left = (self.total - tally.done) / max(rate, 1e-9)
-            cli.log(
-                f"{tally.done}/{self.total} requests, {rate:.1f}/s, {left:.0f} s left, "
-                + self._text(tally, spent)
-            )
-
-    def close(self, tally: CallTally, spent: Amount) -> None:
-        """Show what the run did."""
-        cli.log(f"{tally.done}/{self.total} requests, {self._text(tally, spent)}")
-
-    def _text(self, tally: CallTally, spent: Amount) -> str:
-        money = f", cost {spent.cost:.4f}" if spent.cost else ""
-        return (
-            f"{tally.cached} from the cache, {tally.sent} sent, {tally.retries} retried, "
-            f"{tally.failed} failed, {spent.input} + {spent.output} tokens{money}"
-        )
-
-
-def dry_run(paths: CallPaths, base_url: str, policy: Policy) -> None:
+def print_plan(setup: Setup) -> None:
     """Print what a run would send and cost; opens no socket."""
-    header = read_header(paths.requests)
-    plan = plan_requests(header, read_requests(paths.requests), policy.prices)
-    url = normalise_url(base_url)
-    answers = StoredAnswers(ResponseCache(paths.cache), url, header, policy.form)
-    stored = answers.count(read_requests(paths.requests))
+    header = read_header(setup.requests)
+    plan = plan_requests(header, read_requests(setup.requests), setup.policy.prices)
+    answers = StoredAnswers(setup.cache, setup.url, header, setup.policy.form)
+    stored = answers.count(read_requests(setup.requests))
     names = ["calls", "input_tokens", "output_tokens", "input_bound", "output_bound"]
     names += ["cost", "cost_bound"]
     print(f"{header.purpose}: nothing is sent")
@@ -230,67 +249,10 @@ def dry_run(paths: CallPaths, base_url: str, policy: Policy) -> None:
         print(annotator.ljust(16) + cells)
     print(f"in the cache: {stored}; new: {int(plan['total']['calls']) - stored}")
     for model in plan["unpriced"]:
-        print(f"no price is configured for {model}, so its cost is missing")
+        print(f"no price is configured for {model}, so its cost is not known")
 
 
-def _parser() -> argparse.ArgumentParser:
-    default = Policy()
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=Path, required=True)
-    parser.add_argument("--cache", type=Path, required=True, help="folder of the response cache")
-    parser.add_argument("--base-url", required=True)
-    parser.add_argument("--key-env", default="", help="name of the variable that holds the key")
-    parser.add_argument("--mode", choices=("live", "replay"), default="live")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    parser.add_argument("--response-format", default=default.form)
-    parser.add_argument("--concurrency", type=int, default=default.concurrency)
-    parser.add_argument("--requests-per-minute", type=float)
-    parser.add_argument("--attempts", type=int, default=default.attempts)
-    parser.add_argument("--deadline", type=float, default=default.deadline, help="seconds")
-    parser.add_argument("--retry-share", type=float, default=default.retry_share)
-    parser.add_argument("--longest-wait", type=float, default=default.longest_wait)
-    parser.add_argument("--first-backoff", type=float, default=default.first_backoff)
-    parser.add_argument("--max-requests", type=int)
-    parser.add_argument("--max-tokens", type=int)
-    parser.add_argument("--max-cost", type=float)
-    parser.add_argument("--spend", type=Path, help="file by which steps share the caps")
-    parser.add_argument("--prices", default="{}", help="JSON: model to [input, output] per million")
-    parser.add_argument("--responses", type=Path, required=True)
-    parser.add_argument("--ledger", type=Path, required=True)
-    parser.add_argument("--manifest", type=Path, required=True)
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and call."""
-    a = _parser().parse_args(argv)
-    paths = CallPaths(a.requests, a.cache, CallOutputs(a.responses, a.ledger, a.manifest), a.spend)
-
-    def run() -> None:
-        policy = Policy(
-            concurrency=a.concurrency,
-            requests_per_minute=a.requests_per_minute,
-            attempts=a.attempts,
-            deadline=a.deadline,
-            retry_share=a.retry_share,
-            longest_wait=a.longest_wait,
-            first_backoff=a.first_backoff,
-            caps=Caps(a.max_requests, a.max_tokens, a.max_cost),
-            prices=Price.parse(a.prices),
-            form=a.response_format,
-        )
-        if a.dry_run:
-            dry_run(paths, a.base_url, policy)
-        else:
-            call_llm(paths, a.base_url, a.key_env, a.mode, policy)
-
-    try:
-        return cli.guarded(run)
-    except (InterruptedRunError, KeyboardInterrupt) as stop:
-        command = json.dumps(["python", "-m", __spec__.name if __spec__ else "", *sys.argv[1:]])
-        where = str(stop) or "while the cache was read"
-        cli.log(f"interrupted: {where}; nothing is lost, resume with the same command: {command}")
-        return INTERRUPTED
+main = cli.command(call_llm)
 
 
 if __name__ == "__main__":

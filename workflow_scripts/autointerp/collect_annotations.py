@@ -1,65 +1,73 @@
 """Put the annotators' tables together, apply the gate, and compare the LLM with the lexical floor.
 
-Writes `explanations.parquet`, `labels.parquet`, `scores.parquet` and `summary.json`. Without an LLM
-they hold the lexical annotator's rows alone.
+Without an LLM the tables hold the lexical annotator's rows alone.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from workflow_scripts.autointerp import annotation_tables
-from workflow_scripts.autointerp.annotation_tables import GOOD
+from workflow_scripts.autointerp.annotation_tables import (
+    GOOD,
+    ROW,
+    TABLES,
+    gate_labels,
+    write_tables,
+)
+from workflow_scripts.autointerp.context_schema import STRATA
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.taxonomy import UNASSIGNED, load_taxonomy
 
 DRAWS = 2000
 
 
-@dataclass(frozen=True)
-class Sources:
-    """Folders that each hold the three tables, and the ledgers of the LLM's calls."""
+def collect_annotations(
+    lexical: Path,
+    taxonomy: Path,
+    seed: int,
+    output: Path,
+    llm: Path | None = None,
+    ledgers: tuple[Path, ...] = (),
+) -> None:
+    """Write the tables of all annotators, a summary and the ledger of all calls.
 
-    lexical: Path
-    llm: Path | None
-    ledgers: Sequence[Path] = ()
-
-
-def collect_annotations(sources: Sources, taxonomy: Path, output: Path, seed: int) -> None:
-    """Write the tables of all annotators and a summary into the folder ``output``."""
-    folders = [sources.lexical, *([sources.llm] if sources.llm else [])]
-    frames = {
-        name: pd.concat([files.read_parquet(f / f"{name}.parquet") for f in folders])
-        for name in annotation_tables.TABLES
+    Parameters
+    ----------
+    lexical
+        folder of the lexical annotator's tables
+    taxonomy
+        categories with their classes (YAML)
+    seed
+        seed of the bootstrap
+    output
+        folder of the joint tables to write
+    llm
+        folder of the LLM's tables
+    ledgers
+        ledgers of the LLM's calls, by purpose (CSV)
+    """
+    folders = [lexical, *([llm] if llm else [])]
+    tables = {
+        name: pd.concat([files.read_parquet(folder / f"{name}.parquet") for folder in folders])
+        for name in TABLES
     }
-    passed = _gate_of(frames["labels"], frames["scores"])
-    frames["labels"] = annotation_tables.gated(frames["labels"], passed, load_taxonomy(taxonomy))
-    annotation_tables.write_tables(output, frames)
-    if sources.llm:
-        _join_ledgers(sources.ledgers, output / "ledger.csv")
-    summary = _summary(frames["labels"], frames["scores"], seed)
-    if sources.llm:
-        statuses = sources.llm / "labels.json"
-        summary["canaries"] = (
-            files.read_json(statuses).get("canaries") if statuses.exists() else None
-        )
+    labels, scores = tables["labels"], tables["scores"]
+    passed = scores.set_index(ROW)["gate_passed"]
+    known = passed.reindex(pd.MultiIndex.from_frame(labels[ROW])).fillna(False).to_numpy(bool)
+    tables["labels"] = labels = gate_labels(labels, known, load_taxonomy(taxonomy))
+    write_tables(output, tables)
+    summary = _summary(labels, scores, seed)
+    if llm:
+        _join_ledgers(ledgers, output / "ledger.csv")
+        answers = llm / "labels.json"
+        summary["canaries"] = files.read_json(answers).get("canaries") if answers.exists() else None
     files.write_json(output / "summary.json", summary)
-
-
-def _gate_of(labels: pd.DataFrame, scores: pd.DataFrame) -> NDArray[np.bool_]:
-    """Return, per label, whether the explanation behind it passes the gate."""
-    key = ["latent", "annotator", "replicate"]
-    passed = scores.set_index(key)["gate_passed"]
-    return passed.reindex(pd.MultiIndex.from_frame(labels[key])).fillna(False).to_numpy(bool)
 
 
 def _join_ledgers(ledgers: Sequence[Path], output: Path) -> None:
@@ -87,7 +95,7 @@ def _summary(labels: pd.DataFrame, scores: pd.DataFrame, seed: int) -> dict[str,
             "auroc_median": _known(float(score["auroc"].median())),
             **{
                 f"auroc_{part}_median": _known(float(score[f"auroc_{part}"].median()))
-                for part in ("hard", *annotation_tables.STRATA)
+                for part in ("hard", *STRATA)
             },
             "null_auroc_mean": _known(float(score["null_auroc"].mean())),
             "token_f1_median": _known(float(score["token_f1"].median())),
@@ -130,18 +138,7 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and collect."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lexical", type=Path, required=True, help="folder of the lexical tables")
-    parser.add_argument("--llm", type=Path, help="folder of the LLM's tables")
-    parser.add_argument("--ledgers", type=Path, nargs="*", default=[])
-    parser.add_argument("--taxonomy", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, required=True, help="folder of the joint tables")
-    a = parser.parse_args(argv)
-    sources = Sources(a.lexical, a.llm, a.ledgers)
-    return cli.guarded(lambda: collect_annotations(sources, a.taxonomy, a.output, a.seed))
+main = cli.command(collect_annotations)
 
 
 if __name__ == "__main__":

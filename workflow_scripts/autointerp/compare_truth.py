@@ -7,8 +7,6 @@ A latent without a true category (`none`) counts towards false assignments only.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +19,20 @@ NONE = "none"
 
 
 def compare_truth(labels: Path, scores: Path, latents: Path, output: Path, confusion: Path) -> None:
-    """Write agreement of every annotator with the true categories.
+    """Write how far every annotator agrees with the true categories.
+
+    Parameters
+    ----------
+    labels
+        labels of all annotators (Parquet)
+    scores
+        detection scores of all annotators (Parquet)
+    latents
+        latents of the fit, with their true categories (Parquet)
+    output
+        coverage, accuracy, recall and precision to write (JSON)
+    confusion
+        table to write, latents by true and given category (CSV)
 
     Raises
     ------
@@ -89,16 +100,7 @@ def _ratio(count: int, total: int) -> dict[str, float | int | None]:
     return {"count": count, "of": total, "share": share, "low": float(low), "high": float(high)}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and compare."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--labels", type=Path, required=True)
-    parser.add_argument("--scores", type=Path, required=True)
-    parser.add_argument("--latents", type=Path, required=True, help="latents.parquet of the fit")
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--confusion", type=Path, required=True)
-    a = parser.parse_args(argv)
-    return cli.guarded(lambda: compare_truth(a.labels, a.scores, a.latents, a.output, a.confusion))
+main = cli.command(compare_truth)
 
 
 if __name__ == "__main__":

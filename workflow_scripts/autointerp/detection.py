@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workflow_scripts.autointerp.annotation_tables import GOOD, STRATA
+from workflow_scripts.autointerp.annotation_tables import GOOD
+from workflow_scripts.autointerp.context_schema import STRATA
 from workflow_scripts.autointerp.score_statistics import (
     Gate,
     GroupedAuroc,

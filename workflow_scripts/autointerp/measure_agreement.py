@@ -6,7 +6,6 @@ missing, while `unassigned` and `uninterpretable` are answers.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Sequence
 from itertools import combinations
@@ -27,8 +26,18 @@ from workflow_scripts.autointerp.annotation_tables import GOOD
 from workflow_scripts.common import cli, files
 
 
-def measure_agreement(labels: Path, output: Path, seed: int) -> None:
-    """Write agreement of the annotators in ``labels`` as JSON; null where undefined."""
+def measure_agreement(labels: Path, seed: int, output: Path) -> None:
+    """Write how far the annotators agree; null where that is undefined.
+
+    Parameters
+    ----------
+    labels
+        labels of all annotators (Parquet)
+    seed
+        seed of the bootstrap
+    output
+        file to write (JSON)
+    """
     table = files.read_parquet(labels)
     llm = table[table["annotator_kind"] == "llm"]
     annotators = sorted(table["annotator"].unique())
@@ -123,14 +132,7 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and measure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--labels", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, required=True)
-    a = parser.parse_args(argv)
-    return cli.guarded(lambda: measure_agreement(a.labels, a.output, a.seed))
+main = cli.command(measure_agreement)
 
 
 if __name__ == "__main__":

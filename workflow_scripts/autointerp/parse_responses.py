@@ -6,7 +6,6 @@ row with its status and nothing else. Too many failures stop the run; the answer
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,8 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow_scripts.autointerp import annotation_tables
-from workflow_scripts.autointerp.annotation_tables import GOOD
+from workflow_scripts.autointerp.annotation_tables import GOOD, NOT_RUN, OK, write_table
 from workflow_scripts.autointerp.detection import Item, null_passed, score_items
 from workflow_scripts.autointerp.llm.replies import (
     CategoryChoice,
@@ -28,18 +26,14 @@ from workflow_scripts.autointerp.llm.replies import (
 )
 from workflow_scripts.autointerp.llm.requests import (
     Header,
-    NamedAnnotator,
     Request,
-    parse_annotators,
     read_header,
     read_requests,
 )
 from workflow_scripts.autointerp.score_statistics import Gate
-from workflow_scripts.autointerp.select_contexts import OK
+from workflow_scripts.autointerp.settings import TABLE_OF, AnswerCounts, GateMargin, Purpose
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.taxonomy import load_taxonomy
-
-NOT_RUN = "not_run"
 
 
 @dataclass(frozen=True)
@@ -51,40 +45,58 @@ class Parsed:
 
 
 def parse_responses(
-    purpose: str,
+    purpose: Purpose,
     requests: Path,
     responses: Path,
     latents: Path,
     taxonomy: Path,
-    annotators: Sequence[NamedAnnotator],
-    replicates: int,
-    gate: Gate,
-    max_failures: float,
+    annotators: list[str],
+    counts: AnswerCounts,
+    margin: GateMargin,
     output: Path,
     summary: Path,
 ) -> None:
     """Write the table of one purpose and a summary of statuses.
 
+    Parameters
+    ----------
+    purpose
+        what was asked for
+    requests
+        requests of this purpose (JSON lines)
+    responses
+        how they were answered (JSON lines)
+    latents
+        status of each latent (Parquet)
+    taxonomy
+        categories with their classes (YAML)
+    annotators
+        names of those who were asked
+    output
+        table to write: explanations, labels or scores (Parquet)
+    summary
+        statuses to write (JSON)
+
     Raises
     ------
     UserError
-        If more answers failed than ``max_failures`` (a share below 1, else a count), or the two
-        files do not belong together.
+        If more answers failed than ``max_failures`` allows, or the two files do not belong
+        together.
     """
     header = read_header(requests)
     if header.purpose != purpose:
         raise cli.UserError(f"{requests} holds requests to {header.purpose}, not to {purpose}")
-    status = files.read_parquet(latents)
-    frame = _everyone(status, annotators, replicates)
+    gate = Gate(margin.gate_margin)
+    frame = _everyone(files.read_parquet(latents), annotators, counts.replicates)
     statuses: Counter[str] = Counter()
     canaries = Canaries()
     parsed = canaries.watch(_count(_outcomes(header, requests, responses), statuses))
     if purpose == "explain":
-        table, name = _explanations(frame, parsed), "explanations"
+        table = _explanations(frame, parsed)
     elif purpose == "classify":
-        table, name = _labels(frame, parsed, taxonomy), "labels"
+        table = _labels(frame, parsed, taxonomy)
     else:
-        table, name = score_items(frame, _items(parsed), gate), "scores"
+        table = score_items(frame, _items(parsed), gate)
     facts: dict[str, object] = {
         "purpose": purpose,
         "requests": statuses.total(),
@@ -96,8 +108,8 @@ def parse_responses(
     if purpose == "classify":
         facts["canaries"] = canaries.report(table)
     files.write_json(summary, facts)
-    check_failures(purpose, statuses, max_failures)
-    annotation_tables.write_table(output, table, name)
+    check_failures(purpose, statuses, counts.max_failures)
+    write_table(output, table, TABLE_OF[purpose])
     cli.log(f"{purpose}: {dict(sorted(statuses.items()))}")
 
 
@@ -187,14 +199,12 @@ def _count(parsed: Iterator[Parsed], statuses: Counter[str]) -> Iterator[Parsed]
         yield one
 
 
-def _everyone(
-    status: pd.DataFrame, annotators: Sequence[NamedAnnotator], replicates: int
-) -> pd.DataFrame:
-    """Return the rows that must come out, with the status of those without a request."""
+def _everyone(status: pd.DataFrame, annotators: Sequence[str], replicates: int) -> pd.DataFrame:
+    """Return the rows that must come out, with the status of those that were never asked."""
     rows = [
         {
             "latent": int(latent),
-            "annotator": annotator.name,
+            "annotator": annotator,
             "annotator_kind": "llm",
             "llm_used": True,
             "replicate": replicate,
@@ -276,38 +286,7 @@ def _key(request: Request) -> tuple[int, str, int]:
     return request.latent, request.annotator, request.replicate
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and parse the responses."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--purpose", choices=("explain", "classify", "score"), required=True)
-    parser.add_argument("--requests", type=Path, required=True)
-    parser.add_argument("--responses", type=Path, required=True)
-    parser.add_argument("--latents", type=Path, required=True)
-    parser.add_argument("--taxonomy", type=Path, required=True)
-    parser.add_argument("--annotators", required=True, help="JSON list of objects")
-    parser.add_argument("--replicates", type=int, default=1)
-    parser.add_argument("--gate-margin", type=float, default=Gate.margin)
-    parser.add_argument(
-        "--max-failures", type=float, default=0.02, help="a share below 1, else a count"
-    )
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--summary", type=Path, required=True)
-    a = parser.parse_args(argv)
-    return cli.guarded(
-        lambda: parse_responses(
-            a.purpose,
-            a.requests,
-            a.responses,
-            a.latents,
-            a.taxonomy,
-            parse_annotators(a.annotators),
-            a.replicates,
-            Gate(a.gate_margin),
-            a.max_failures,
-            a.output,
-            a.summary,
-        )
-    )
+main = cli.command(parse_responses)
 
 
 if __name__ == "__main__":

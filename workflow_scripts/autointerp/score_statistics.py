@@ -170,7 +170,7 @@ def _varies(
 class Gate:
     """When an explanation counts as good: better than chance by a margin, and than the null."""
 
-    margin: float = 0.05
+    margin: float
     null_percentile: float = 95.0
 
     def passes(

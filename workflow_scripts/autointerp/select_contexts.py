@@ -1,16 +1,13 @@
 """Choose the contexts that explain a latent and, apart from them, those that score it.
 
-Reads the examples of a fit; writes `contexts.parquet` (a row per latent and context, without any
-model's name) and `latents.parquet` (a row per latent: `latent`, `status`, counts). Training
-contexts come from the explain split, held-out ones from the verify split; a held-out context that
-nearly repeats a training one, or a document that stands on both sides, is dropped.
+`contexts.parquet` has a row per latent and context, without any model's name, `latents.parquet` a
+row per latent: `latent`, `status`, counts. Training contexts come from the explain split, held-out
+ones from the verify split; a held-out context that nearly repeats a training one, or a document
+that stands on both sides, is dropped.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +16,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from workflow_scripts.autointerp.annotation_tables import INSUFFICIENT, OK
+from workflow_scripts.autointerp.context_schema import (
+    CONTEXT_SCHEMA,
+    HARD,
+    HELD_OUT,
+    POSITIVE,
+    RANDOM,
+    TRAIN,
+)
 from workflow_scripts.autointerp.latent_tables import LatentTable
-from workflow_scripts.autointerp.prompting import near_duplicates
+from workflow_scripts.autointerp.prompting.near_duplicates import drop_near_duplicates
+from workflow_scripts.autointerp.settings import ContextCounts
 from workflow_scripts.autointerp.windows import largest_by_window, read_windows
 from workflow_scripts.common import cli, files
-
-TRAIN, HELD_OUT = "train", "held_out"
-POSITIVE, RANDOM, HARD = "positive", "random_negative", "hard_negative"
-OK, INSUFFICIENT = "ok", "insufficient_examples"
 
 ROUNDING = 0.01
 """How far above the weakest positive rounding may lift a negative, as a share of the strongest."""
@@ -35,40 +38,22 @@ BATCH = 100
 """Latents at once, which bounds memory; it changes no result."""
 NEEDED = ("latent", "split", "kind", "document", "pieces", "activations")
 
-CONTEXT_SCHEMA = pa.schema(
-    [
-        ("latent", pa.int64()),
-        ("context", pa.int64()),
-        ("part", pa.string()),
-        ("kind", pa.string()),
-        ("stratum", pa.string()),
-        ("document", pa.int64()),
-        ("pieces", pa.list_(pa.string())),
-        ("activations", pa.list_(pa.float32())),
-        ("template", pa.list_(pa.bool_())),
-        ("role", pa.list_(pa.uint8())),
-    ]
-)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How many contexts a latent gets, and how few are too few."""
-
-    train_positive: int = 20
-    train_negative: int = 20
-    held_out_positive: int = 50
-    held_out_negative: int = 50
-    least_positive: int = 5
-    """Fewer positives, or fewer negatives, in either part: `insufficient_examples`."""
-    similarity: float = 0.8
-    """Jaccard similarity of word 5-grams from which two contexts count as one."""
-
 
 def select_contexts(
-    examples: Path, contexts: Path, latents: Path, limits: Limits, seed: int
+    examples: Path, counts: ContextCounts, seed: int, contexts: Path, latents: Path
 ) -> None:
-    """Write the contexts and the status of every latent in ``examples``.
+    """Write the contexts that explain a latent, those that score it, and each latent's status.
+
+    Parameters
+    ----------
+    examples
+        examples of the latents of a fit (Parquet)
+    seed
+        seed of the contexts' choice
+    contexts
+        table to write, a row per latent and context (Parquet)
+    latents
+        table to write, a row per latent (Parquet)
 
     Raises
     ------
@@ -84,10 +69,10 @@ def select_contexts(
         for part in table.batches(table.latents(), BATCH):
             rows = _describe(part)
             _check_negatives(rows, examples)
-            chosen = _order(rows.loc[_choose(rows, part, limits, seed)])
+            chosen = _order(rows.loc[_choose(rows, part, counts, seed)])
             chosen["context"] = chosen.groupby("latent").cumcount()
             out.write_table(_contexts(part, chosen))
-            statuses.append(_status(rows, chosen, limits))
+            statuses.append(_status(rows, chosen, counts))
     status = pd.concat(statuses, ignore_index=True)
     files.write_parquet(latents, status)
     total = int(status.filter(regex="^(train|held_out)_").to_numpy().sum())
@@ -126,7 +111,9 @@ def _check_negatives(rows: pd.DataFrame, path: Path) -> None:
         )
 
 
-def _choose(rows: pd.DataFrame, table: pa.Table, limits: Limits, seed: int) -> NDArray[np.int64]:
+def _choose(
+    rows: pd.DataFrame, table: pa.Table, counts: ContextCounts, seed: int
+) -> NDArray[np.int64]:
     """Return the indices of the rows to keep."""
     as_told = (rows["kind"] == POSITIVE) == (rows["peak_value"] > 0)
     usable = rows[(rows["length"] > 0) & as_told]
@@ -135,13 +122,13 @@ def _choose(rows: pd.DataFrame, table: pa.Table, limits: Limits, seed: int) -> N
     usable = usable[(usable["part"] == TRAIN) | ~pair.isin(seen)]
     # Training contexts first, so that of two near-duplicates across the parts the held-out goes.
     order = _order(usable)
-    unique = near_duplicates.drop_near_duplicates(
-        read_windows(table), order.index.to_numpy(), order["latent"].to_numpy(), limits.similarity
+    unique = drop_near_duplicates(
+        read_windows(table), order.index.to_numpy(), order["latent"].to_numpy(), counts.similarity
     )
     left = usable.loc[unique, ["latent", "part", "kind"]]
     opens = np.flatnonzero((left != left.shift()).any(axis=1))
     kept = [
-        _sample(rows, _limit(part, kind, limits), [seed, int(latent)])
+        _sample(rows, _limit(part, kind, counts), [seed, int(latent)])
         for rows, latent, part, kind in zip(
             np.split(unique, opens[1:]), *(left[name].iloc[opens] for name in left), strict=True
         )
@@ -158,10 +145,10 @@ def _order(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _limit(part: str, kind: str, limits: Limits) -> int:
+def _limit(part: str, kind: str, counts: ContextCounts) -> int:
     if part == TRAIN:
-        return limits.train_positive if kind == POSITIVE else limits.train_negative // 2
-    return limits.held_out_positive if kind == POSITIVE else limits.held_out_negative // 2
+        return counts.train_positive if kind == POSITIVE else counts.train_negative // 2
+    return counts.held_out_positive if kind == POSITIVE else counts.held_out_negative // 2
 
 
 def _sample(ordered: NDArray[np.int64], count: int, seed: list[int]) -> NDArray[np.int64]:
@@ -196,7 +183,7 @@ def _contexts(table: pa.Table, chosen: pd.DataFrame) -> pa.Table:
     return pa.table(columns).cast(CONTEXT_SCHEMA)
 
 
-def _status(rows: pd.DataFrame, chosen: pd.DataFrame, limits: Limits) -> pd.DataFrame:
+def _status(rows: pd.DataFrame, chosen: pd.DataFrame, counts: ContextCounts) -> pd.DataFrame:
     status = pd.DataFrame({"latent": np.sort(rows["latent"].unique())})
     for part in (TRAIN, HELD_OUT):
         for kind in (POSITIVE, RANDOM, HARD):
@@ -206,36 +193,13 @@ def _status(rows: pd.DataFrame, chosen: pd.DataFrame, limits: Limits) -> pd.Data
     few = pd.Series(False, index=status.index)
     for part in (TRAIN, HELD_OUT):
         negatives = status[f"{part}_{RANDOM}"] + status[f"{part}_{HARD}"]
-        few |= status[f"{part}_{POSITIVE}"] < limits.least_positive
-        few |= negatives < limits.least_positive
+        few |= status[f"{part}_{POSITIVE}"] < counts.least_positive
+        few |= negatives < counts.least_positive
     status.insert(1, "status", np.where(few, INSUFFICIENT, OK))
     return status
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and select."""
-    default = Limits()
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--examples", type=Path, required=True)
-    parser.add_argument("--train-positive", type=int, default=default.train_positive)
-    parser.add_argument("--train-negative", type=int, default=default.train_negative)
-    parser.add_argument("--held-out-positive", type=int, default=default.held_out_positive)
-    parser.add_argument("--held-out-negative", type=int, default=default.held_out_negative)
-    parser.add_argument("--least-positive", type=int, default=default.least_positive)
-    parser.add_argument("--similarity", type=float, default=default.similarity)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--contexts", type=Path, required=True)
-    parser.add_argument("--latents", type=Path, required=True)
-    a = parser.parse_args(argv)
-    limits = Limits(
-        a.train_positive,
-        a.train_negative,
-        a.held_out_positive,
-        a.held_out_negative,
-        a.least_positive,
-        a.similarity,
-    )
-    return cli.guarded(lambda: select_contexts(a.examples, a.contexts, a.latents, limits, a.seed))
+main = cli.command(select_contexts)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, StringConstraints
 
@@ -16,13 +16,22 @@ from workflow_scripts.common.settings import (
     Share,
 )
 
+Purpose = Literal["explain", "classify", "score"]
+"""What an LLM is asked for: an explanation, a category, or in which contexts a latent fires."""
+TABLE_OF: dict[Purpose, str] = {"explain": "explanations", "classify": "labels", "score": "scores"}
+"""The table that the answers of a purpose become."""
+
+
+Variant = Literal["main", "paraphrase"]
+"""Which wording of the prompts."""
+
 
 class Annotator(Settings):
     """One way to annotate: a model with a prompt variant and an order of labels."""
 
     model: str
     """the endpoint's name of the model"""
-    prompt: Literal["main", "paraphrase"] = "main"
+    prompt: Variant = "main"
     """prompt variant"""
     label_seed: Natural = 0
     """seed of the order of labels"""
@@ -30,17 +39,26 @@ class Annotator(Settings):
     """sampling temperature; none: the endpoint's own"""
 
 
-class Annotators(Settings):
-    """Who answers, and how often."""
+class Price(NamedTuple):
+    """Money per million tokens."""
 
-    annotators: dict[Name, Annotator] = Field(min_length=1)
-    """name: annotator"""
+    input: NonNegative
+    output: NonNegative
+
+    def cost(self, tokens_in: int, tokens_out: int) -> float:
+        """Return the price of so many tokens."""
+        return (tokens_in * self.input + tokens_out * self.output) / 1e6
+
+
+class Replicates(Settings):
+    """How often each annotator answers."""
+
     replicates: Count = 1
     """answers per request"""
 
 
-class PromptCounts(Settings):
-    """What goes into the requests."""
+class PromptCounts(Replicates):
+    """How much is asked about each latent."""
 
     items_per_prompt: Count = 5
     """contexts per scoring request"""
@@ -55,11 +73,11 @@ class PromptCounts(Settings):
     many obey is reported"""
 
 
-class Prices(Settings):
-    """What models cost."""
+class AnswerCounts(Replicates):
+    """How many answers there must be."""
 
-    prices: dict[str, tuple[NonNegative, NonNegative]] = Field(default_factory=dict)
-    """model: money per million input and output tokens"""
+    max_failures: NonNegative = 0.02
+    """requests that may end without an answer: a share below 1, else a count"""
 
 
 class Connection(Settings):
@@ -90,6 +108,19 @@ class Calls(Settings):
     """seconds per attempt"""
 
 
+class Retries(Settings):
+    """How a run bears with an endpoint; no part of the config."""
+
+    retry_share: NonNegative = 0.2
+    """retries of the whole run, as a share of its requests (at least 20)"""
+    longest_wait: Positive = 120.0
+    """seconds: where the endpoint asks for a longer pause, the run stops"""
+    first_backoff: Positive = 0.5
+    """seconds before the second attempt, at most; twice as many before each further one"""
+    longest_backoff: Positive = 30.0
+    """seconds before any attempt, at most"""
+
+
 class SpendingCaps(Settings):
     """The most that a run may spend."""
 
@@ -101,15 +132,13 @@ class SpendingCaps(Settings):
     """cap on money of the run; none: no cap"""
 
 
-class FailureLimit(Settings):
-    """How many requests may fail."""
-
-    max_failures: NonNegative = 0.02
-    """requests that may end without an answer: a share below 1, else a count"""
-
-
-class Llm(Prices, SpendingCaps, Calls, PromptCounts, FailureLimit, Annotators, Connection):
+class Llm(SpendingCaps, Calls, PromptCounts, AnswerCounts, Connection):
     """Annotators behind an OpenAI-compatible endpoint; the key stays in the environment."""
+
+    annotators: dict[Name, Annotator] = Field(min_length=1)
+    """name: annotator"""
+    prices: dict[str, Price] = Field(default_factory=dict)
+    """model: money per million input and output tokens"""
 
 
 class ContextCounts(Settings):

@@ -13,13 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+from workflow_scripts.autointerp.settings import TABLE_OF
 from workflow_scripts.dataset.local_files import source_files
 from workflow_scripts.run import comparisons, store_keys
 from workflow_scripts.run.settings import Config
 
 STORE = "results/store"
 
-PURPOSES = {"explanations": "explain", "labels": "classify", "scores": "score"}
+PURPOSES = {table: purpose for purpose, table in TABLE_OF.items()}
 """Table of annotations to the purpose for which an LLM is asked."""
 SeedFiles = dict[str, str | list[str]]
 """The artifacts of one crosscoder that a later step reads, by name."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.autointerp.llm.cost import OUTPUT_TOKENS, Price
+from workflow_scripts.autointerp.llm.cost import OUTPUT_TOKENS
 from workflow_scripts.common import cli
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.run import resources, store_keys
@@ -191,7 +191,7 @@ def llm_calls(config: Config, unique: float = UNIQUE) -> dict[str, Calls]:
     latents = annotated(config, unique)
     subjects = sum(latents) * llm.replicates  # of each annotator
     models = [annotator.model for annotator in llm.annotators.values()]
-    prices = [Price(*llm.prices[model]) for model in models if model in llm.prices]
+    prices = [llm.prices[model] for model in models if model in llm.prices]
     batches = math.ceil(llm.held_out / llm.items_per_prompt)
     batches += math.ceil(llm.null / llm.items_per_prompt)
     batches += math.ceil(llm.fuzz / llm.items_per_prompt)

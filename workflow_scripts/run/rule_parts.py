@@ -79,7 +79,8 @@ def folder_of_input(file: str) -> Callable[..., str]:
 
 
 def _file(files: Any, name: str | int) -> str:
-    return str(files[name] if isinstance(name, int) else getattr(files, name))
+    file = files[name] if isinstance(name, int) else getattr(files, name)
+    return str(file if isinstance(file, str) else file[0])
 
 
 def paper_of(config: Config) -> Paper:

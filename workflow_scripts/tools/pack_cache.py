@@ -10,12 +10,12 @@ entries give the same bytes.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import io
 import json
 import re
+import sys
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -36,8 +36,17 @@ FORMAT, VERSION = "diffscope-llm-archive", 1
 _NAME = re.compile(rf"([0-9a-f]{{2}}|dialects|{FAILURES})/[0-9a-f]{{64}}\.json")
 
 
-def pack(cache: Path, ledgers: Sequence[Path], archive: Path) -> int:
-    """Write the archive of what the ledgers name; return the number of entries.
+def pack(cache: Path, ledgers: list[Path], archive: Path) -> None:
+    """Write the archive of what the ledgers name.
+
+    Parameters
+    ----------
+    cache
+        folder of the response cache
+    ledgers
+        ledgers of the run (CSV)
+    archive
+        archive to write (tar)
 
     Raises
     ------
@@ -58,19 +67,26 @@ def pack(cache: Path, ledgers: Sequence[Path], archive: Path) -> int:
     names += [f"{FAILURES}/{key}.json" for key in given_up]
     names += _dialects(cache)
     sums = {name: hashlib.sha256((cache / name).read_bytes()).hexdigest() for name in names}
-    head = {"format": FORMAT, "version": VERSION, "files": sums}
+    manifest = {"format": FORMAT, "version": VERSION, "files": sums}
     with files.atomic_path(archive) as temporary, tarfile.open(temporary, "w") as tar:
-        _add(tar, MANIFEST, json.dumps(head, indent=1, sort_keys=True).encode())
+        _add(tar, MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
         for name in names:
             _add(tar, name, (cache / name).read_bytes())
-    return len(keys)
+    cli.log(f"{len(keys)} answers packed into {archive}")
 
 
-def unpack(archive: Path, cache: Path) -> int:
-    """Put an archive's entries into a cache; return how many are new.
+def unpack(archive: Path, cache: Path) -> None:
+    """Put an archive's entries into a cache.
 
     What the cache holds already stays. Nothing is written unless every file agrees with the
     manifest and has a permitted name.
+
+    Parameters
+    ----------
+    archive
+        archive to read (tar)
+    cache
+        folder of the response cache
 
     Raises
     ------
@@ -85,12 +101,12 @@ def unpack(archive: Path, cache: Path) -> int:
         raise cli.UserError(f"{archive} does not exist: check the path") from None
     except (tarfile.TarError, json.JSONDecodeError, KeyError, TypeError, AttributeError):
         raise cli.UserError(f"{archive} is no archive of answers of this version") from None
-    return new
+    cli.log(f"{new} new files unpacked into {cache}")
 
 
 def _dialects(cache: Path) -> list[str]:
-    found = sorted((cache / "dialects").glob("*.json"))
-    return [f"dialects/{path.name}" for path in found if decode_dialect(path.read_bytes())]
+    paths = sorted((cache / "dialects").glob("*.json"))
+    return [f"dialects/{path.name}" for path in paths if decode_dialect(path.read_bytes())]
 
 
 def _questions(ledger: Path) -> Iterator[tuple[str, bool]]:
@@ -112,10 +128,10 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 def _read(archive: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the files of an archive, checked against its manifest."""
     with tarfile.open(archive) as tar:
-        head = json.loads(_content(tar, tar.next()))
-        if (head["format"], head["version"]) != (FORMAT, VERSION):
+        manifest = json.loads(_content(tar, tar.next()))
+        if (manifest["format"], manifest["version"]) != (FORMAT, VERSION):
             raise tarfile.ReadError("another format")
-        left = dict(head["files"])
+        left = dict(manifest["files"])
         for member in _members(tar):
             content = _content(tar, member)
             if left.pop(member.name, None) != hashlib.sha256(content).hexdigest():
@@ -151,22 +167,19 @@ def _check(name: str, content: bytes, archive: Path) -> None:
         raise cli.UserError(f"{archive} holds a damaged file: {name}")
 
 
+ACTIONS = {"pack": cli.command(pack), "unpack": cli.command(unpack)}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and pack or unpack."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("action", choices=("pack", "unpack"))
-    parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--archive", type=Path, required=True)
-    parser.add_argument("--ledgers", type=Path, nargs="*", default=[])
-    a = parser.parse_args(argv)
-
-    def run() -> None:
-        if a.action == "pack":
-            cli.log(f"{pack(a.cache, a.ledgers, a.archive)} answers packed into {a.archive}")
-        else:
-            cli.log(f"{unpack(a.archive, a.cache)} new files unpacked into {a.cache}")
-
-    return cli.guarded(run)
+    """Pack or unpack, as the first word says; return the exit code."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["--help"]:
+        print(__doc__)
+        return 0
+    if not words or words[0] not in ACTIONS:
+        print("error: the first word must be pack or unpack", file=sys.stderr)
+        return 2
+    return ACTIONS[words[0]](words[1:])
 
 
 if __name__ == "__main__":

@@ -14,13 +14,14 @@ from tests.autointerp.conftest import SENTINEL
 from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import KEY_ENV
 from tests.autointerp.oracle import Behaviour
-from workflow_scripts.autointerp.llm.budget import Amount, Caps, SpendingBudget, SpendLog
+from workflow_scripts.autointerp.llm.budget import Amount, SpendingBudget, SpendLog
 from workflow_scripts.autointerp.llm.cache import ResponseCache
 from workflow_scripts.autointerp.llm.caller import Caller, Policy
 from workflow_scripts.autointerp.llm.conversation import Question
 from workflow_scripts.autointerp.llm.dialect import Dialect, probe_body
 from workflow_scripts.autointerp.llm.endpoint import Endpoint
 from workflow_scripts.autointerp.llm.requests import Header, Request
+from workflow_scripts.autointerp.settings import Calls, Retries, SpendingCaps
 from workflow_scripts.common.cli import UserError
 
 
@@ -121,7 +122,8 @@ _REQUEST = Request(
 
 def _caller(endpoint: Endpoint) -> Caller:
     header = Header("explain", {"main": "You explain."}, (), {})
-    return Caller(endpoint, ResponseCache(Path("unused")), header, Policy(), KEY_ENV)
+    policy = Policy("auto", Calls(), Retries(), SpendingCaps(), {})
+    return Caller(endpoint, ResponseCache(Path("unused")), header, policy, KEY_ENV)
 
 
 def test_steps_of_a_run_share_its_caps(
@@ -143,7 +145,7 @@ def test_steps_of_a_run_share_its_caps(
 
 def test_a_call_in_flight_of_a_killed_step_stays_booked(tmp_path: Path) -> None:
     async def reserve(log: SpendLog, tokens: int) -> bool:
-        return await SpendingBudget(Caps(tokens=100), log).reserve(Amount(1, tokens, 0))
+        return await SpendingBudget(SpendingCaps(max_tokens=100), log).reserve(Amount(1, tokens, 0))
 
     path = tmp_path / "spend.jsonl"
     assert asyncio.run(reserve(SpendLog(path), 60))  # and then it is killed
@@ -167,7 +169,7 @@ def test_a_paid_answer_outlives_a_file_of_spending_that_fails(
             await budget.reserve(bound)
 
     log = SpendLog(tmp_path / "spend.jsonl")
-    asyncio.run(pay(SpendingBudget(Caps(tokens=100), log)))
+    asyncio.run(pay(SpendingBudget(SpendingCaps(max_tokens=100), log)))
     assert log.total() == Amount(1, 60, 0, 0.0)
 
 
@@ -205,8 +207,8 @@ def test_a_price_makes_a_cap_on_cost(contexts: Path, tmp_path: Path) -> None:
     with FakeServer() as server:
         run = quick_run(contexts, tmp_path / "a", server.url)
         assert run.build("explain") == 0
-        prices = ("--prices", '{"fake": [1000, 1000]}')
-        assert run.call("explain", *prices, "--max-cost", "0.5") == 2
+        run.prices = '{"fake": [1000, 1000]}'
+        assert run.call("explain", "--max-cost", "0.5") == 2
         assert server.counters.calls + server.counters.probes == 1  # the preflight alone fits
 
 
@@ -216,9 +218,9 @@ def test_a_cap_on_cost_needs_a_price(
     with FakeServer() as server:
         run = quick_run(contexts, tmp_path / "a", server.url)
         assert run.build("explain") == 0
-        prices = ("--prices", '{"another": [1, 1]}')
-        assert run.call("explain", *prices, "--max-cost", "5") == 2
+        run.prices = '{"another": [1, 1]}'
+        assert run.call("explain", "--max-cost", "5") == 2
         assert "max_cost cannot hold without the price of fake" in capsys.readouterr().err
         assert server.counters.calls + server.counters.probes == 0
-        assert run.call("explain", *prices, "--dry-run") == 0
+        assert run.call("explain", "--dry-run") == 0
         assert "no price is configured for fake" in capsys.readouterr().out

@@ -25,7 +25,7 @@ def test_a_second_run_sends_nothing_and_writes_the_same_bytes(
         calls, probes = server.counters.calls, server.counters.probes
         second = quick_run(contexts, tmp_path / "b", server.url)
         second.flags = ("--concurrency", "1", "--deadline", "3", "--attempts", "2")
-        second.flags += ("--prices", '{"fake": [1, 2]}')
+        second.prices = '{"fake": [1, 2]}'
         second.everything()
         assert (server.counters.calls, server.counters.probes) == (calls, probes)
         assert server.counters.unauthorised == 0

@@ -203,7 +203,9 @@ def test_an_interrupt_while_the_cache_is_read_is_told(
         before = run.file("explain", "responses.jsonl").read_bytes()
         with monkeypatch.context() as patch:
             patch.setattr(StoredAnswers, "find", interrupted)
-            assert run.call("explain") == INTERRUPTED
+            with pytest.raises(SystemExit) as stopped:
+                run.call("explain")
+            assert stopped.value.code == INTERRUPTED
         err = capsys.readouterr().err
         assert "interrupted: while the cache was read; nothing is lost" in err
         assert "Traceback" not in err

@@ -109,14 +109,15 @@ def test_nothing_appears_where_the_step_fails(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-THREE = [*ANNOTATORS, {**ANNOTATORS[0], "name": "third", "label_seed": 7}]
+THREE = ANNOTATORS | {"third": ANNOTATORS["first"] | {"label_seed": 7}}
 VARIANT = {"first": "main", "second": "paraphrase", "third": "main"}
 
 
 def test_each_row_names_its_own_prompt_and_taxonomy(contexts: Path, tmp_path: Path) -> None:
     with FakeServer() as server:
         run = Run(contexts, tmp_path, server.url, tmp_path / "cache", THREE, held_out=4, null=0)
-        run.more = ("--fuzz", "4", "--code", "c0de")
+        run.more = ("--fuzz", "4")
+        run.code = "c0de"
         run.everything()
     for purpose in ("explain", "classify", "score"):
         header = read_header(run.file(purpose, "requests.jsonl"))

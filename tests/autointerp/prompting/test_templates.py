@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pyarrow as pa
@@ -19,12 +20,11 @@ from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import ANNOTATORS, Run, make_contexts
 from tests.autointerp.oracle import Behaviour
 from tests.common.test_taxonomy import SHIPPED
+from workflow_scripts.autointerp.context_schema import CONTEXT_SCHEMA
 from workflow_scripts.autointerp.llm.cache import canonical
 from workflow_scripts.autointerp.llm.dialect import Dialect, compose
 from workflow_scripts.autointerp.llm.requests import read_header, read_requests
 from workflow_scripts.autointerp.prompting.templates import (
-    PURPOSES,
-    VARIANTS,
     Marked,
     data_block,
     describe_taxonomy,
@@ -32,7 +32,7 @@ from workflow_scripts.autointerp.prompting.templates import (
     fill,
     load_prompt,
 )
-from workflow_scripts.autointerp.select_contexts import CONTEXT_SCHEMA
+from workflow_scripts.autointerp.settings import Purpose, Variant
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.taxonomy import load_taxonomy
 
@@ -71,8 +71,8 @@ def test_values_are_not_expanded_twice() -> None:
     assert fill("a {{x}} {{y}}", x="{{y}}", y="z") == "a {{y}} z"
 
 
-@pytest.mark.parametrize("purpose", PURPOSES)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("purpose", get_args(Purpose))
+@pytest.mark.parametrize("variant", get_args(Variant))
 def test_prompts_say_before_and_after_that_the_block_is_data(purpose: str, variant: str) -> None:
     prompt = load_prompt(purpose, variant)
     before, after = prompt.user.split("{{data}}")
@@ -116,7 +116,7 @@ def test_whose_a_latent_is_changes_no_request(tmp_path: Path) -> None:
             run = Run(data, data / "out", server.url, data / "cache", ANNOTATORS)
             run.everything()
             bodies = sorted(json.dumps(b, sort_keys=True) for b in server.counters.bodies)
-        files = [run.file(p, "requests.jsonl").read_bytes() for p in PURPOSES]
+        files = [run.file(p, "requests.jsonl").read_bytes() for p in get_args(Purpose)]
         sent.append((bodies, files))
         assert set(pd.read_parquet(data / "examples.parquet")["unique_to"]) == set(owners)
     assert len(sent[0][0]) > 20
@@ -134,12 +134,12 @@ def _outside(data: Path, out: Path, attack: str) -> list[bytes]:
     run = Run(out, out, "http://127.0.0.1:1/v1", out / "cache", ANNOTATORS)
     run.more = ("--fuzz", "6", "--canaries", "2")
     explained = pd.read_parquet(data / "latents.parquet")[["latent"]].merge(
-        pd.DataFrame({"annotator": [a["name"] for a in ANNOTATORS]}), how="cross"
+        pd.DataFrame({"annotator": list(ANNOTATORS)}), how="cross"
     )
     run.llm("explanations").parent.mkdir()
     explained.assign(replicate=0, explanation=attack).to_parquet(run.llm("explanations"))
     bodies = []
-    for purpose in PURPOSES:
+    for purpose in get_args(Purpose):
         assert run.build(purpose) == 0
         path = run.file(purpose, "requests.jsonl")
         header = read_header(path)

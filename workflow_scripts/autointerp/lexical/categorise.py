@@ -12,17 +12,10 @@ from numpy.typing import NDArray
 
 from workflow_scripts.autointerp.lexical.features import word_forms
 from workflow_scripts.autointerp.lexical.terms import Design, LexicalResult
+from workflow_scripts.autointerp.settings import CategoryRule
 from workflow_scripts.autointerp.windows import Words
 from workflow_scripts.common.detectors import LATENT_DETECTORS
 from workflow_scripts.common.taxonomy import Taxonomy
-
-
-@dataclass(frozen=True)
-class CategoryRule:
-    """When the lexical annotator names a category; below, the latent stays `unassigned`."""
-
-    least_score: float = 0.15
-    least_margin: float = 0.05
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow_scripts.autointerp.annotation_tables import STRATA
+from workflow_scripts.autointerp.context_schema import STRATA
 from workflow_scripts.autointerp.lexical.terms import (
     Design,
     LexicalResult,
@@ -36,7 +36,7 @@ class HeldOutScores:
     auroc_random: NDArray[np.float64]
     """Against random negatives only."""
     auroc_hard: NDArray[np.float64]
-    auroc_of: dict[str, NDArray[np.float64]]
+    auroc_by_stratum: dict[str, NDArray[np.float64]]
     """Positives of one stratum against all negatives."""
     balanced_accuracy: NDArray[np.float64]
     """At the threshold that is best on the training contexts."""
@@ -70,7 +70,7 @@ def score_held_out(design: Design, result: LexicalResult, seed: Sequence[int]) -
         auroc=whole.auroc,
         auroc_random=_auroc(score, design, easy),
         auroc_hard=_auroc(score, design, tough),
-        auroc_of={
+        auroc_by_stratum={
             name: _auroc(score, design, test & (~design.positive | (design.stratum == name)))
             for name in STRATA
         },

@@ -9,25 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from workflow_scripts.autointerp.llm.cost import Price
+from workflow_scripts.autointerp.settings import Price, SpendingCaps
 from workflow_scripts.common.cli import UserError
-
-
-@dataclass(frozen=True)
-class Caps:
-    """The most that may be spent; None is no cap."""
-
-    requests: int | None = None
-    tokens: int | None = None
-    cost: float | None = None
-
-    def allow(self, total: Amount) -> bool:
-        """Return whether so much may be spent."""
-        return (
-            (self.requests is None or total.requests <= self.requests)
-            and (self.tokens is None or total.input + total.output <= self.tokens)
-            and (self.cost is None or total.cost <= self.cost + 1e-9)
-        )
 
 
 @dataclass
@@ -45,6 +28,15 @@ class Amount:
         self.input += sign * other.input
         self.output += sign * other.output
         self.cost += sign * other.cost
+
+
+def within(total: Amount, caps: SpendingCaps) -> bool:
+    """Return whether so much may be spent."""
+    return (
+        (caps.max_requests is None or total.requests <= caps.max_requests)
+        and (caps.max_tokens is None or total.input + total.output <= caps.max_tokens)
+        and (caps.max_cost is None or total.cost <= caps.max_cost + 1e-9)
+    )
 
 
 class SpendLog:
@@ -119,7 +111,7 @@ class SpendingBudget:
     With a ``log`` the caps hold for all steps that share it, else for this one.
     """
 
-    def __init__(self, caps: Caps, log: SpendLog | None = None) -> None:
+    def __init__(self, caps: SpendingCaps, log: SpendLog | None = None) -> None:
         self.caps = caps
         self.log = log
         self.spent = Amount()
@@ -156,10 +148,10 @@ class SpendingBudget:
             total = Amount()
             for part in (self.spent, self._reserved, bound):
                 total.add(part)
-            return self.caps.allow(total)
-        # Recorded first: of two steps at the edge of a cap neither passes, rather than both.
+            return within(total, self.caps)
+        # Booked first: of two steps at the edge of a cap neither passes, rather than both.
         self.log.add(bound)
-        allowed = self.caps == Caps() or self.caps.allow(self.log.total())
+        allowed = self.caps == SpendingCaps() or within(self.log.total(), self.caps)
         if not allowed:
             self.log.add(bound, -1)
         return allowed

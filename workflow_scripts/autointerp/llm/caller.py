@@ -7,22 +7,22 @@ import datetime
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import openai
 import tenacity
 
 from workflow_scripts.autointerp.llm import dialect as dialects
-from workflow_scripts.autointerp.llm.budget import Amount, Caps, SpendingBudget, SpendLog, amount
+from workflow_scripts.autointerp.llm.budget import Amount, SpendingBudget, SpendLog, amount
 from workflow_scripts.autointerp.llm.cache import Entry, ResponseCache
 from workflow_scripts.autointerp.llm.completion import Completion, read_completion
 from workflow_scripts.autointerp.llm.conversation import Conversation, Question
-from workflow_scripts.autointerp.llm.cost import Price
 from workflow_scripts.autointerp.llm.dialect import Dialect
 from workflow_scripts.autointerp.llm.endpoint import Endpoint, Reply
 from workflow_scripts.autointerp.llm.rate_limit import RateLimit
 from workflow_scripts.autointerp.llm.requests import Header, Request
 from workflow_scripts.autointerp.llm.write_once import Syncer
+from workflow_scripts.autointerp.settings import Calls, Price, Retries, SpendingCaps
 from workflow_scripts.common.cli import log
 
 TOO_MANY = 429
@@ -37,22 +37,12 @@ JITTER = 0.1
 class Policy:
     """How calls are made; nothing here changes their content, so nothing is in the cache key."""
 
-    concurrency: int = 8
-    requests_per_minute: float | None = None
-    """The rate that the endpoint allows; None: as fast as it answers."""
-    attempts: int = 5
-    deadline: float = 120.0
-    """Seconds for one call in all, from the first byte sent to the last received."""
-    retry_share: float = 0.2
-    """Retries of the whole run, as a share of its requests (at least 20)."""
-    longest_wait: float = 120.0
-    """If the endpoint asks for a longer pause than this, the run stops."""
-    first_backoff: float = 0.5
-    longest_backoff: float = 30.0
-    caps: Caps = field(default_factory=Caps)
-    prices: Mapping[str, Price] = field(default_factory=dict)
-    form: str = "auto"
-    """Force a step of the ladder of answer forms: json_schema, json_object or none."""
+    form: str
+    """A step of the ladder of answer forms (json_schema, json_object, none); auto: the highest."""
+    calls: Calls
+    retries: Retries
+    caps: SpendingCaps
+    prices: Mapping[str, Price]
 
 
 @dataclass
@@ -104,7 +94,7 @@ class Caller:
         self.policy = policy
         self.key_env = key_env
         self.budget = SpendingBudget(policy.caps, spend)
-        self.rate = RateLimit(policy.requests_per_minute)
+        self.rate = RateLimit(policy.calls.requests_per_minute)
         self.tally = tally or CallTally()
         self.stopped: str | None = None
         self._dialects: dict[str, Dialect] = {}
@@ -113,7 +103,7 @@ class Caller:
         self._waiting: set[asyncio.Task[object]] = set()
         self._calling = 0
         self._retries_left = 20
-        self._rate_named = policy.requests_per_minute is not None
+        self._rate_named = policy.calls.requests_per_minute is not None
 
     async def run(
         self,
@@ -132,11 +122,11 @@ class Caller:
         UserError
             If the cache cannot be written.
         """
-        self._retries_left = max(20, round(self.policy.retry_share * total))
+        self._retries_left = max(20, round(self.policy.retries.retry_share * total))
         async with Syncer() as self._syncer:
             workers = [
                 asyncio.create_task(self._work(requests, keep, report))
-                for _ in range(max(1, min(self.policy.concurrency, total)))
+                for _ in range(max(1, min(self.policy.calls.concurrency, total)))
             ]
             results = await asyncio.gather(*workers, return_exceptions=True)
         for result in results:
@@ -255,7 +245,7 @@ class Caller:
         """
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_result(lambda reply: reply.kind == "retry"),
-            stop=tenacity.stop_after_attempt(self.policy.attempts),
+            stop=tenacity.stop_after_attempt(self.policy.calls.attempts),
             wait=self._time_to_wait,
             before_sleep=self._before_retry,
             sleep=lambda seconds: self._wait(asyncio.sleep(seconds)),
@@ -269,12 +259,12 @@ class Caller:
         wait = _reply_of(state).retry_after
         if wait is not None:
             return wait + random.uniform(0, JITTER)
-        first, longest = self.policy.first_backoff, self.policy.longest_backoff
+        first, longest = self.policy.retries.first_backoff, self.policy.retries.longest_backoff
         return tenacity.wait_random_exponential(first, longest)(state)
 
     def _before_retry(self, state: tenacity.RetryCallState) -> None:
         reply = _reply_of(state)
-        if reply.retry_after is not None and reply.retry_after > self.policy.longest_wait:
+        if reply.retry_after is not None and reply.retry_after > self.policy.retries.longest_wait:
             raise StopRunError(
                 f"the endpoint asks to wait {reply.retry_after:.0f} s: run the same command later"
             )
@@ -291,7 +281,7 @@ class Caller:
         """Make one call under the caps and the rate limit."""
         await self._wait(self.rate.wait())
         price = self.policy.prices.get(request.model)
-        if price is None and self.policy.caps.cost is not None:
+        if price is None and self.policy.caps.max_cost is not None:
             raise StopRunError(
                 f"max_cost cannot hold without the price of {request.model}: add it to "
                 "autointerp.llm.prices"
@@ -321,7 +311,7 @@ class Caller:
     def _heed(self, reply: Reply) -> None:
         """Pause all calls where the endpoint asks for it; name the setting that avoids refusals."""
         if reply.retry_after is not None:
-            added = self.rate.pause(min(reply.retry_after, self.policy.longest_wait))
+            added = self.rate.pause(min(reply.retry_after, self.policy.retries.longest_wait))
             if added >= LONG_PAUSE:
                 log(f"the endpoint takes no calls for {reply.retry_after:.0f} s: all wait")
         if reply.status == TOO_MANY and reply.kind == "retry" and not self._rate_named:

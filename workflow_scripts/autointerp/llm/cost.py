@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TypedDict
 
 from workflow_scripts.autointerp.llm.requests import Header, Request
-from workflow_scripts.common.cli import UserError
+from workflow_scripts.autointerp.settings import Price
 
 _PIECE = re.compile(r"[^\W\d_]{1,6}|\d{1,3}|\\u[0-9a-f]{4}|[^\w\s]{1,2}|_|\n")
 MESSAGE_TOKENS = 4
 """Tokens that a chat template adds around each message, about."""
 OUTPUT_TOKENS = {"explain": 40, "classify": 18, "score": 14}
 """Typical output: per request, for score per item."""
-
-
-@dataclass(frozen=True)
-class Price:
-    """Money per million tokens."""
-
-    input: float
-    output: float
-
-    def cost(self, tokens_in: int, tokens_out: int) -> float:
-        """Return the price of so many tokens."""
-        return (tokens_in * self.input + tokens_out * self.output) / 1e6
-
-    @staticmethod
-    def parse(text: str) -> dict[str, Price]:
-        """Read prices from JSON, model name to [input, output] per million tokens.
-
-        Raises
-        ------
-        UserError
-            If the JSON has another shape.
-        """
-        try:
-            return {name: Price(float(p[0]), float(p[1])) for name, p in json.loads(text).items()}
-        except (ValueError, TypeError, AttributeError, IndexError, KeyError):
-            raise UserError(
-                "autointerp.llm.prices must map a model to [input, output] per million tokens"
-            ) from None
 
 
 def estimate_tokens(text: str) -> int:

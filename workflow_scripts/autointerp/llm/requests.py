@@ -19,17 +19,6 @@ FORMAT, VERSION = "diffscope-requests", 1
 
 
 @dataclass(frozen=True)
-class NamedAnnotator:
-    """One way to annotate: a model with a prompt variant and an order of labels."""
-
-    name: str
-    model: str
-    prompt: str = "main"
-    label_seed: int = 0
-    temperature: float | None = 0.0
-
-
-@dataclass(frozen=True)
 class Request:
     """One question to one annotator about one latent."""
 
@@ -153,21 +142,3 @@ def read_requests(path: Path) -> Iterator[Request]:
             except (ValueError, TypeError, KeyError):
                 raise UserError(f"{path} has a damaged line: build the requests again") from None
             yield request
-
-
-def parse_annotators(text: str) -> list[NamedAnnotator]:
-    """Read annotators from a JSON list of objects (the flag ``--annotators``).
-
-    Raises
-    ------
-    UserError
-        If a field is unknown, or two annotators share a name.
-    """
-    try:
-        annotators = [NamedAnnotator(**entry) for entry in json.loads(text)]
-    except (json.JSONDecodeError, TypeError) as error:
-        raise UserError(f"the annotators cannot be read ({error}): see config/README.md") from None
-    names = [annotator.name for annotator in annotators]
-    if not names or len(set(names)) != len(names):
-        raise UserError("autointerp.llm.annotators must have an entry, and each its own name")
-    return annotators

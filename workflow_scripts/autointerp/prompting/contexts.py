@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from workflow_scripts.autointerp.context_schema import CONTEXT_SCHEMA
 from workflow_scripts.autointerp.latent_tables import LatentTable
 from workflow_scripts.autointerp.prompting.templates import Marked
-from workflow_scripts.autointerp.select_contexts import CONTEXT_SCHEMA
 from workflow_scripts.autointerp.windows import read_windows
 
 ACTIVE_SHARE = 0.3

@@ -12,13 +12,13 @@ import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
+from workflow_scripts.autointerp.settings import Variant
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.taxonomy import Taxonomy
 
 FOLDER = Path(__file__).parent / "prompts"
-VARIANTS = ("main", "paraphrase")
-PURPOSES = ("explain", "classify", "score")
 OPEN, CLOSE = "<<", ">>"
 """Marks of active tokens; dataset text never holds them unescaped."""
 
@@ -51,7 +51,7 @@ def load_prompt(purpose: str, variant: str, folder: Path = FOLDER) -> Prompt:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(
-            f"there is no prompt {path.name}: choose a variant from {', '.join(VARIANTS)}"
+            f"there is no prompt {path.name}: choose a variant from {', '.join(get_args(Variant))}"
         ) from None
     system, separator, user = text.partition(_SPLIT)
     if not separator or "{{data}}" not in user:
