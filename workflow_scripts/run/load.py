@@ -96,9 +96,9 @@ def sentence(error: ValidationError, raw: Mapping[str, object]) -> str:
         return f"config: {where} has no known kind: give `kind`, one of {kinds}"
     if first["type"] == "value_error":  # of a group's own validator
         return f"config: {where} {first['ctx']['error']}"
-    told = EXPECTED.get(first["type"].split("_")[0])
-    told = f"give {told}" if told else first["msg"][0].lower() + first["msg"][1:]
-    return f"config: {where} is {_short(first['input'])}: {told}"
+    expected = EXPECTED.get(first["type"].split("_")[0])
+    expected = f"give {expected}" if expected else first["msg"][0].lower() + first["msg"][1:]
+    return f"config: {where} is {_short(first['input'])}: {expected}"
 
 
 def _place(loc: Iterable[int | str], raw: Mapping[str, object]) -> list[str]:

@@ -40,7 +40,7 @@ class Part:
     files: int
     bytes: float
     missing: float
-    told: str
+    note: str
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ def parts(config: Config, needed: Collection[Path] | None = None) -> list[Part]:
     return [_text(config), *_models(config), _dumps(config, needed), _fits(config)]
 
 
-def _part(stage: str, files: dict[Path, float], told: str, needed: Collection[Path] | None) -> Part:
+def _part(stage: str, files: dict[Path, float], note: str, needed: Collection[Path] | None) -> Part:
     missing = (
         [p for p in files if not p.exists()] if needed is None else [*set(needed) & files.keys()]
     )
     to_make = sum(files[path] for path in missing)
-    return Part(stage, len(files), sum(files.values()), to_make, told)
+    return Part(stage, len(files), sum(files.values()), to_make, note)
 
 
 def _text(config: Config) -> Part:
@@ -75,8 +75,8 @@ def _text(config: Config) -> Part:
         files[Path(shard)] = TOKEN_BYTES * tokens
     least = math.ceil(DRAWN * text.tokens / text.context_length)
     shards = store_keys.shards(config)
-    told = f"{text.tokens:,} tokens of {least:,} documents or more; shards: {shards}"
-    return _part("dataset", files, told, None)
+    note = f"{text.tokens:,} tokens of {least:,} documents or more; shards: {shards}"
+    return _part("dataset", files, note, None)
 
 
 def _models(config: Config) -> list[Part]:
@@ -121,7 +121,7 @@ def _fits(config: Config) -> Part:
             files[Path(Paths(config).crosscoder(name, seed), "crosscoder.safetensors")] = size
     part = _part("crosscoder", files, "and a checkpoint while one is fitted", None)
     checkpoint = 3 * largest if part.missing else 0
-    return Part(part.stage, part.files, part.bytes, part.missing + checkpoint, part.told)
+    return Part(part.stage, part.files, part.bytes, part.missing + checkpoint, part.note)
 
 
 def _parameters(config: Config, name: str) -> float:
@@ -234,7 +234,7 @@ def check_disk(config: Config, needed: Collection[Path] | None = None) -> None:
         raise UserError(
             f"the run {config.run} needs about {human(missing)} on the disk of results, which has "
             f"{human(free)} free: lower text.tokens, dump fewer layers, or make room "
-            "(snakemake plan tells what takes it)"
+            "(snakemake plan says what takes it)"
         )
 
 
@@ -259,11 +259,11 @@ def hours(seconds: float) -> str:
 def duration(config: Config, flop: float) -> str:
     """Return how long so many operations take on a GPU, and on a CPU where there is no GPU here."""
     device = config.activations.device
-    told = hours(flop / resources.flop_rate(config))
+    time = hours(flop / resources.flop_rate(config))
     if device == "cpu":
-        return told
+        return time
     here = device == "cuda" or shutil.which("nvidia-smi")
-    return f"{told} of a GPU" + ("" if here else f" or {hours(flop / resources.CPU_RATE)} of a CPU")
+    return f"{time} of a GPU" + ("" if here else f" or {hours(flop / resources.CPU_RATE)} of a CPU")
 
 
 def describe(config: Config) -> str:
@@ -273,7 +273,7 @@ def describe(config: Config) -> str:
     for part in made:
         lines.append(
             f"  {part.stage:<12} {part.files:>5} files {human(part.bytes):>9}, "
-            f"{human(part.missing)} to make: {part.told}"
+            f"{human(part.missing)} to make: {part.note}"
         )
     rate = f"{resources.flop_rate(config):.2g} FLOP/s"
     for name, flop in (("forward", forward_flop(config)), ("fits", fit_flop(config))):
@@ -331,8 +331,8 @@ def saving(config: Config, less: Config) -> str:
     """Return the room and the time that ``less`` does not take."""
     room = [sum(part.missing for part in parts(each)) for each in (config, less)]
     work = [forward_flop(each) + fit_flop(each) for each in (config, less)]
-    told = duration(config, work[0] - work[1])
-    return f"{human(room[0] - room[1])} and {told}" if room[0] > room[1] else told
+    time = duration(config, work[0] - work[1])
+    return f"{human(room[0] - room[1])} and {time}" if room[0] > room[1] else time
 
 
 def plan_run(settings: dict[str, Any]) -> None:
