@@ -4,6 +4,10 @@ Reads scored and labelled latents, and the models' likelihoods; leaves behaviour
 categories.csv, sensitivity.csv, weighted.csv, gaps.csv, recovery.csv and answer.json.
 """
 
+from workflow_scripts.activations.settings import Batches, Precision
+from workflow_scripts.common.device import Device
+from workflow_scripts.comparison.settings import BehaviourSample, Intervals
+
 COMPARED_MODELS = comparisons.compared_models(SETTINGS)
 
 
@@ -25,14 +29,16 @@ rule evaluate_behaviour:
         **ON_GPU,
     params:
         **step("comparison.evaluate_behaviour"),
-        models=FLAGS.manifests(COMPARED_MODELS),
-        settings=flags(SETTINGS.activations, "compute_dtype"),
-        speed=speed("batch_tokens", "device"),
-        documents=SETTINGS.comparison.behaviour_documents,
+        models=as_json({name: PATHS.manifest(name) for name in COMPARED_MODELS}),
+        settings=[
+            *flags(SETTINGS.activations, Precision),
+            *flags(SETTINGS.comparison, BehaviourSample),
+        ],
+        speed=speed(Batches, Device),
     shell:
         "HF_HUB_OFFLINE=1 logged {log:q} python -m {params.step}"
-        " {params.models:q} --tokens {input.tokens:q} {params.settings:q} {params.speed:q}"
-        " --documents {params.documents} --threads {threads} --output {output:q}"
+        " --models {params.models:q} --tokens {input.tokens:q} {params.settings:q}"
+        " {params.speed:q} --threads {threads} --output {output:q}"
 
 
 rule compare_categories:
@@ -94,7 +100,7 @@ rule explain_gaps:
         "../envs/tables.yaml"
     params:
         **step("comparison.explain_gaps"),
-        rule_=flags(SETTINGS.comparison, "leaderboard", "confidence"),
+        rule_=flags(SETTINGS.comparison, Intervals, "leaderboard"),
     shell:
         "logged {log:q} python -m {params.step}"
         " --categories {input.categories:q} {params.rule_:q} --output {output:q}"

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from workflow_scripts.common.labels import usual
-from workflow_scripts.comparison.answer import choose
+from workflow_scripts.comparison.what_changed import choose
 
 
 @pytest.mark.parametrize(

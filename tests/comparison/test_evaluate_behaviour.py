@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -96,14 +97,14 @@ def evaluate(
     folder: Path, models: list[Path], shards: list[TokenShard], *more: str
 ) -> pd.DataFrame:
     """Run the step and return its table."""
-    flags = [f"--model={path.parent.name}={path}" for path in models]
+    manifests = json.dumps({path.parent.name: str(path) for path in models})
     paths = [folder / f"shard{index:03d}.h5" for index in range(len(shards))]
     for path, shard in zip(paths, shards, strict=True):
         write_shard(path, shard, {})
     output = folder / "behaviour.csv"
-    told = [*flags, "--tokens", *map(str, paths), "--output", str(output), "--threads=1"]
-    assert main([*told, "--device=cpu", "--batch-tokens=20", *more]) == 0
-    return read_behaviour([output])
+    flags = ["--models", manifests, "--tokens", *map(str, paths), "--output", str(output)]
+    assert main([*flags, "--threads=1", "--device=cpu", "--batch-tokens=20", *more]) == 0
+    return read_behaviour(output)
 
 
 def test_the_table_equals_a_direct_computation(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_the_table_equals_a_direct_computation(tmp_path: Path) -> None:
 def test_the_limit_takes_the_first_documents_of_each_category(tmp_path: Path) -> None:
     shard = shard_of(DOCUMENTS, 0)
     models = [save_model(tmp_path / "it", 0)]
-    table = evaluate(tmp_path, models, [shard], "--documents=2").set_index("category")
+    table = evaluate(tmp_path, models, [shard], "--behaviour-documents=2").set_index("category")
     wanted = direct(tmp_path / "it", [shard])
     assert table["documents"].to_dict() == {"advice": 2, "arithmetic": 1, "news": 2}
     for category, documents in wanted.items():
@@ -149,7 +150,8 @@ def test_text_of_unknown_category_gives_an_empty_table(tmp_path: Path) -> None:
 
 
 def test_a_missing_shard_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = ["--model", f"it={tmp_path / 'model.json'}", "--tokens", str(tmp_path / "none.h5")]
-    assert main([*told, "--threads=1", "--output", str(tmp_path / "behaviour.csv")]) == 2
+    manifests = json.dumps({"it": str(tmp_path / "model.json")})
+    flags = ["--models", manifests, "--tokens", str(tmp_path / "none.h5")]
+    assert main([*flags, "--threads=1", "--output", str(tmp_path / "behaviour.csv")]) == 2
     assert "none.h5 does not exist: run the step" in capsys.readouterr().err
     assert not (tmp_path / "behaviour.csv").exists()

@@ -12,7 +12,7 @@ from tests.comparison.run_folder import GAINED, LOST, Run, make_run
 from workflow_scripts.common import statistics
 from workflow_scripts.common.tables import read_csv
 from workflow_scripts.comparison import vary_decisions, weight_shares
-from workflow_scripts.comparison.weight_shares import Side, bootstrap_changes
+from workflow_scripts.comparison.weight_shares import WeightedLatents, bootstrap_changes
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +57,10 @@ def test_a_flipped_sign_is_not_robust() -> None:
     assert list(vary_decisions.robust(table)) == ["no", "no", "yes", "yes", "no"]
 
 
-def test_weighted_shares(run: Run, tmp_path: Path) -> None:
+def test_weighted_shares(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "weighted.csv"
-    assert weight_shares.main([*run.compare_flags(output), "--draws", "200"]) == 0
+    monkeypatch.setattr(weight_shares, "DRAWS", 200)
+    assert weight_shares.main(run.compare_flags(output)) == 0
     table = read_csv(output)
     labellers = table.groupby("weighting")["labeller"].unique()
     assert set(labellers["latent"]) == {"true", "lexical"}
@@ -70,8 +71,8 @@ def test_weighted_shares(run: Run, tmp_path: Path) -> None:
 
 def test_bootstrap_with_equal_weights_is_the_plain_change() -> None:
     rng = np.random.default_rng(0)
-    before = Side((np.arange(100) < 20)[:, None], np.ones(100))
-    after = Side((np.arange(200) < 80)[:, None], np.ones(200))
+    before = WeightedLatents((np.arange(100) < 20)[:, None], np.ones(100))
+    after = WeightedLatents((np.arange(200) < 80)[:, None], np.ones(200))
     counts = (statistics.resample(100, 4000, rng), statistics.resample(200, 4000, rng))
     ((*shares, change),) = bootstrap_changes((before, after), counts, 0.95)
     assert (*shares, change.estimate) == pytest.approx((0.2, 0.4, 100.0))
@@ -85,7 +86,7 @@ def test_no_category_before_has_no_percentage() -> None:
     rng = np.random.default_rng(0)
     none, all_ = np.zeros((10, 1), bool), np.ones((10, 1), bool)
     counts = (statistics.resample(10, 50, rng), statistics.resample(10, 50, rng))
-    sides = Side(none, np.ones(10)), Side(all_, np.ones(10))
+    sides = WeightedLatents(none, np.ones(10)), WeightedLatents(all_, np.ones(10))
     ((_, _, change),) = bootstrap_changes(sides, counts, 0.95)
     assert np.isnan(change.estimate)
     assert change.low == np.inf

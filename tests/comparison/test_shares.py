@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from workflow_scripts.comparison.settings import CategoryTest
 from workflow_scripts.comparison.shares import (
-    ShareTest,
-    Tally,
+    LatentTally,
     called_names,
     detection_p,
     reference_names,
@@ -19,8 +19,8 @@ from workflow_scripts.comparison.shares import (
 )
 
 
-def tally(unique: int, size: int, weight: float = 1.0) -> Tally:
-    return Tally(unique, size - unique, unique + weight * (size - unique))
+def tally(unique: int, size: int, weight: float = 1.0) -> LatentTally:
+    return LatentTally(unique, size - unique, unique + weight * (size - unique))
 
 
 def test_without_margin_it_is_fishers_test() -> None:
@@ -50,8 +50,8 @@ def test_a_name_without_a_labelled_shared_latent_keeps_the_sampling_weight() -> 
     )
     frame = pd.DataFrame(rows, columns=["category", "unique", "weight"])
     unique = frame.pop("unique")
-    found = shares(frame, unique, "category", ShareTest(margin=0.15))["rare"]
-    blind = shares(frame.assign(weight=1.0), unique, "category", ShareTest(margin=0.15))["rare"]
+    found = shares(frame, unique, "category", CategoryTest(margin=0.15))["rare"]
+    blind = shares(frame.assign(weight=1.0), unique, "category", CategoryTest(margin=0.15))["rare"]
     assert found.weight == 10.0
     assert found.share.estimate == 1.0
     assert found.share.low < 0.6 < blind.share.low
@@ -67,25 +67,25 @@ def _chance_of_all(count: int, share: float, weight: float) -> float:
 def test_called_categories_leave_the_reference() -> None:
     tallies = {f"same{i}": tally(2, 50) for i in range(8)} | {"none": tally(5, 100)}
     tallies |= {f"changed{i}": tally(20, 50) for i in range(4)}
-    kept = reference_names(tallies, ShareTest(margin=0.05))
+    kept = reference_names(tallies, CategoryTest(margin=0.05))
     assert kept == {f"same{i}" for i in range(8)}
-    assert reference_names(tallies, ShareTest("others")) == set(tallies)
-    assert len(reference_names(tallies, ShareTest("lower_half"))) == 6
-    assert sorted(called_names(tallies, kept, ShareTest(margin=0.05))) == [
+    assert reference_names(tallies, CategoryTest(reference="others")) == set(tallies)
+    assert len(reference_names(tallies, CategoryTest(reference="lower_half"))) == 6
+    assert sorted(called_names(tallies, kept, CategoryTest(margin=0.05))) == [
         f"changed{i}" for i in range(4)
     ]
 
 
 def test_at_most_half_of_the_categories_leave() -> None:
     tallies = {f"changed{i}": tally(20 + i, 50) for i in range(6)} | {"same": tally(0, 500)}
-    kept = reference_names(tallies, ShareTest(margin=0.05))
+    kept = reference_names(tallies, CategoryTest(margin=0.05))
     assert kept == {"same", "changed0", "changed1", "changed2"}
 
 
 def test_detectable_share_is_the_least_that_is_called() -> None:
     frame = pd.DataFrame({"category": ["a"] * 40 + ["b"] * 400, "weight": 1.0})
     unique = pd.Series([i % 40 < 2 for i in range(440)])
-    found = shares(frame, unique, "category", ShareTest(margin=0.05))["a"]
+    found = shares(frame, unique, "category", CategoryTest(margin=0.05))["a"]
     other = tally(20, 400)
     count = round(found.detectable * 40)
     assert detection_p(tally(count, 40), other, 0.05) <= 0.05
@@ -94,7 +94,7 @@ def test_detectable_share_is_the_least_that_is_called() -> None:
 
 def tables(
     rng: np.random.Generator, changed: tuple[float, ...], spread: tuple[float, float]
-) -> dict[str, Tally]:
+) -> dict[str, LatentTally]:
     """Draw a table: changed categories, eight that differ among themselves, six of plain text."""
     rates = [*changed, *rng.beta(*spread, 8), *[0.004] * 6]
     sizes = rng.integers(25, 70, len(rates))
@@ -105,7 +105,9 @@ def tables(
     return drawn | {"none": tally(int(rng.binomial(150, 0.05)), 150)}
 
 
-def rates_of(test: ShareTest, changed: tuple[float, ...], draws: int = 60) -> tuple[float, float]:
+def rates_of(
+    test: CategoryTest, changed: tuple[float, ...], draws: int = 60
+) -> tuple[float, float]:
     """Return power per changed category, and the share of tables with a false call."""
     rng = np.random.default_rng(0)
     power, false = [], []
@@ -120,9 +122,9 @@ def rates_of(test: ShareTest, changed: tuple[float, ...], draws: int = 60) -> tu
 def test_the_default_keeps_power_and_calls_little_that_is_unchanged() -> None:
     """Unchanged shares here spread as 5 % ± 3.4 %, wider than chance; Fisher's test then errs."""
     doses = (0.45, 0.25, 0.45, 0.25)
-    power, false = rates_of(ShareTest(margin=0.05), doses)
+    power, false = rates_of(CategoryTest(margin=0.05), doses)
     assert power >= 0.8
     assert false <= 0.25
-    assert rates_of(ShareTest("lower_half", 0.0), doses)[1] > 0.6
-    assert rates_of(ShareTest(margin=0.05), ())[1] <= 0.15
-    assert rates_of(ShareTest("others", 0.0), ())[1] > 0.3
+    assert rates_of(CategoryTest(reference="lower_half", margin=0.0), doses)[1] > 0.6
+    assert rates_of(CategoryTest(margin=0.05), ())[1] <= 0.15
+    assert rates_of(CategoryTest(reference="others", margin=0.0), ())[1] > 0.3

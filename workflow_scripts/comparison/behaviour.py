@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +17,15 @@ from workflow_scripts.comparison.counts import Level
 COLUMNS = ("model", "category", "documents", "tokens", "nll", "nll_se")
 
 
-def read_behaviour(paths: Sequence[Path]) -> pd.DataFrame:
-    """Return the behaviour tables as one; without paths, an empty one.
+def read_behaviour(path: Path) -> pd.DataFrame:
+    """Return the table of likelihoods.
 
     Raises
     ------
     UserError
         If a table is missing or lacks a column.
     """
-    tables = [read_csv(path, COLUMNS, missing=("", MISSING)) for path in paths]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
+    return read_csv(path, COLUMNS, missing=("", MISSING))
 
 
 def likelihood_gaps(

@@ -7,22 +7,24 @@ mean over documents with its standard error.
 
 from __future__ import annotations
 
-import argparse
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from workflow_scripts.activations.settings import Batches, Precision
 from workflow_scripts.common import cli
-from workflow_scripts.common.device import choose_device, set_threads
+from workflow_scripts.common.device import Compute
 from workflow_scripts.common.tables import write_csv
 from workflow_scripts.comparison.behaviour import COLUMNS
-from workflow_scripts.dataset.answer_tokens import Document, batches, pad, read_documents
+from workflow_scripts.comparison.settings import BehaviourSample
+from workflow_scripts.dataset.answer_tokens import Document, pad, read_documents
+from workflow_scripts.dataset.answer_tokens import batches as batched
 from workflow_scripts.models.likelihood import token_losses
-from workflow_scripts.models.loading import add_running_flags, load_model
+from workflow_scripts.models.loading import load_model
 
 SPLIT = "score"
 
@@ -33,7 +35,7 @@ def document_losses(
 ) -> NDArray[np.float64]:
     """Return each document's mean negative log-likelihood per answer token, in nats."""
     losses = []
-    for batch in cli.progress(list(batches(documents, tokens)), desc="behaviour"):
+    for batch in cli.progress(list(batched(documents, tokens)), desc="behaviour"):
         ids, mask, answer = (x.to(device) for x in pad(batch))
         kept = answer[:, 1:]
         loss = token_losses(model, ids, mask, answer)
@@ -64,53 +66,38 @@ def summarise(
 
 
 def evaluate_behaviour(
-    models: Mapping[str, Path],
-    tokens: Sequence[Path],
-    limit: int,
-    dtype: str,
-    batch_tokens: int,
-    device: str,
+    models: dict[str, Path],
+    tokens: list[Path],
+    sample: BehaviourSample,
+    precision: Precision,
+    batches: Batches,
+    compute: Compute,
     output: Path,
 ) -> None:
-    """Write the table; text of unknown category gives no row."""
+    """Write how well each model predicts each category's text; unknown text gives no row.
+
+    Parameters
+    ----------
+    models
+        manifest of each model
+    tokens
+        token shards, in order
+    output
+        table to write, a row per model and category (CSV)
+    """
+    device = compute.start()
+    limit = sample.behaviour_documents
     documents = [d for d in read_documents(tokens, SPLIT, limit) if d.category is not None]
     rows: list[dict[str, object]] = []
-    if documents:
-        where = choose_device(device)
-        for name, manifest in models.items():
-            model = load_model(manifest, getattr(torch, dtype), where)
-            rows += summarise(
-                name, documents, document_losses(model, documents, batch_tokens, where)
-            )
-            del model
+    for name, manifest in models.items() if documents else ():
+        model = load_model(manifest, getattr(torch, precision.compute_dtype), device)
+        losses = document_losses(model, documents, batches.batch_tokens, device)
+        rows += summarise(name, documents, losses)
+        del model
     write_csv(output, rows, COLUMNS)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and evaluate."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--model", type=cli.named_path, action="append", required=True, metavar="NAME=MODEL.JSON"
-    )
-    parser.add_argument("--tokens", type=Path, nargs="+", required=True)
-    parser.add_argument("--documents", type=int, default=200, help="per category, at most")
-    add_running_flags(parser)
-    parser.add_argument("--output", type=Path, required=True)
-    a = parser.parse_args(argv)
-
-    def run() -> None:
-        set_threads(a.threads)
-        evaluate_behaviour(
-            dict(a.model),
-            a.tokens,
-            a.documents,
-            a.compute_dtype,
-            a.batch_tokens,
-            a.device,
-            a.output,
-        )
-
-    return cli.guarded(run)
+main = cli.command(evaluate_behaviour)
 
 
 if __name__ == "__main__":

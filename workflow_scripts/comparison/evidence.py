@@ -6,55 +6,20 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
-from workflow_scripts.common import cli, statistics
-from workflow_scripts.common.artifacts import FitFiles, LabelledLatents, read_labelled_latents
+from workflow_scripts.common import statistics
 from workflow_scripts.common.statistics import UNDEFINED, Interval
 from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY
 from workflow_scripts.comparison import counts
 from workflow_scripts.comparison.behaviour import likelihood_gaps
 from workflow_scripts.comparison.counts import Counts, Level
-from workflow_scripts.comparison.inputs import Comparison
-from workflow_scripts.comparison.shares import Reference, Share, ShareTest, shares
-from workflow_scripts.latents.ownership import is_unique
+from workflow_scripts.comparison.pairs import ComparedPair
+from workflow_scripts.comparison.settings import CategoryTest
+from workflow_scripts.comparison.shares import DirectShare, shares
+from workflow_scripts.latents.ownership import is_unique, own_norm_share
 
 LEVELS: tuple[Level, ...] = ("category", "class")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How comparisons are tested."""
-
-    confidence: float = 0.95
-    fdr: float = 0.1
-    reference: Reference = ShareTest.reference
-    margin: float = ShareTest.margin
-    least_latents: int = ShareTest.least_latents
-
-    @property
-    def share_test(self) -> ShareTest:
-        """Return the test of direct shares."""
-        return ShareTest(self.reference, self.margin, self.fdr, self.least_latents, self.confidence)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One comparison at one seed: the labelled latents of both sides, by labeller."""
-
-    name: str
-    comparison: Comparison
-    seed: int
-    place: int
-    """Of the seed among the fit's: companions are those in the same place."""
-    baseline: Mapping[str, LabelledLatents]
-    candidate: Mapping[str, LabelledLatents]
-
-    @property
-    def labellers(self) -> list[str]:
-        """Labellers that named the latents of both sides."""
-        return [name for name in self.baseline if name in self.candidate]
 
 
 @dataclass(frozen=True)
@@ -62,110 +27,53 @@ class Evidence:
     """All that is known about one category; the statistics of a direct share only where direct."""
 
     counts: Counts
-    share: Share | None
+    share: DirectShare | None
     norm: Interval
 
 
-def read_pairs(
-    fits: Mapping[str, FitFiles],
-    comparisons: Mapping[str, Comparison],
-    class_of: Callable[[str], str],
-) -> list[Pair]:
-    """Return every comparison at every seed: the first seeds of both fits together, and so on.
-
-    Raises
-    ------
-    UserError
-        If a comparison names an unknown fit, model or comparison.
-    """
-    cache: dict[tuple[str, int], dict[str, LabelledLatents]] = {}
-
-    def labelled(fit: str, seed: int) -> dict[str, LabelledLatents]:
-        if (fit, seed) not in cache:
-            cache[fit, seed] = read_labelled_latents(
-                fits[fit].models, fits[fit].seeds[seed], class_of
-            )
-        return cache[fit, seed]
-
-    pairs = []
-    for name, comparison in comparisons.items():
-        _check(name, comparison, fits, comparisons)
-        base, cand = comparison.baseline.fit, comparison.candidate.fit
-        seeds = zip(fits[base].seeds, fits[cand].seeds, strict=False)
-        for place, (one, other) in enumerate(seeds):
-            sides = (labelled(base, one), labelled(cand, other))
-            pairs.append(Pair(name, comparison, one, place, *sides))
-    return pairs
-
-
-def _check(
-    name: str,
-    comparison: Comparison,
-    fits: Mapping[str, FitFiles],
-    comparisons: Mapping[str, Comparison],
-) -> None:
-    for side in (comparison.baseline, comparison.candidate):
-        if side.fit not in fits:
-            raise cli.UserError(f"comparisons.{name} names the unknown fit {side.fit}")
-        for model in (side.model, comparison.against or side.model):
-            if model not in fits[side.fit].models:
-                raise cli.UserError(
-                    f"comparisons.{name} names the model {model}, which {side.fit} does not hold"
-                )
-    for key, companion in (("anchored", comparison.anchored), ("placebo", comparison.placebo)):
-        if companion is not None and companion not in comparisons:
-            raise cli.UserError(
-                f"comparisons.{name}.{key} names the unknown comparison {companion}"
-            )
-
-
-def weigh(pair: Pair, labeller: str, level: Level, settings: Settings) -> dict[str, Evidence]:
+def gather(
+    pair: ComparedPair, labeller: str, level: Level, test: CategoryTest
+) -> dict[str, Evidence]:
     """Return the evidence on every name that a latent of the pair carries."""
     before, after = pair.baseline[labeller], pair.candidate[labeller]
     base, cand = pair.comparison.baseline.model, pair.comparison.candidate.model
-    direct = pair.comparison.direct
+    direct = pair.comparison.is_direct
     lost, gained = (
         is_unique(side.frame, model, other)
         for side, model, other in zip(
             (before, after), (base, cand), pair.comparison.others, strict=True
         )
     )
-    found: dict[str, Share] = {}
+    direct_shares: dict[str, DirectShare] = {}
     norms: dict[str, Interval] = {}
     if direct:
-        frame, toward = before.frame, candidate_norm(before, base, cand)
-        found = shares(frame, lost | gained, level, settings.share_test)
-        norms = counts.norm_shift(frame, level, toward, settings.confidence)
+        frame = before.frame
+        toward = own_norm_share(frame, cand, base, before.models)
+        direct_shares = shares(frame, lost | gained, level, test)
+        norms = counts.norm_shift(frame, level, toward, test.confidence)
     old, new = before.frame.loc[lost, level], after.frame.loc[gained, level]
     names = sorted(set(before.frame[level]) | set(after.frame[level]))
     return {
         name: Evidence(
-            counts.count(old, new, name, settings.confidence),
-            found.get(name),
+            counts.count(old, new, name, test.confidence),
+            direct_shares.get(name),
             norms.get(name, UNDEFINED),
         )
         for name in names
     }
 
 
-def candidate_norm(side: LabelledLatents, baseline: str, candidate: str) -> np.ndarray:
-    """Return Δnorm turned so that 1 = only the candidate."""
-    first, second = sorted((baseline, candidate), key=side.models.index)
-    delta = side.frame[f"delta_norm_{first}_{second}"].to_numpy(dtype=np.float64)
-    return delta if second == candidate else 1 - delta
-
-
 Cells = Mapping[tuple[str, int, str, Level], Mapping[str, Evidence]]
 
 
 def evidence_rows(
-    pair: Pair,
+    pair: ComparedPair,
     labeller: str,
     level: Level,
     cells: Cells,
     behaviour: pd.DataFrame,
     class_of: Callable[[str], str],
-    settings: Settings,
+    test: CategoryTest,
 ) -> Iterator[dict[str, object]]:
     """Yield a row per name, without q, direction and verdict."""
     comparison = pair.comparison
@@ -175,7 +83,7 @@ def evidence_rows(
         comparison.candidate.model,
         level,
         class_of,
-        settings.confidence,
+        test.confidence,
     )
     anchored = cells.get((comparison.anchored or "", pair.place, labeller, level), {})
     placebo = cells.get((comparison.placebo or "", pair.place, labeller, level), {})
@@ -220,7 +128,7 @@ def _count_columns(c: Counts) -> dict[str, object]:
     }
 
 
-def _share_columns(share: Share | None) -> dict[str, object]:
+def _share_columns(share: DirectShare | None) -> dict[str, object]:
     return {
         "labelled": share.labelled if share else math.nan,
         "live": share.live if share else math.nan,

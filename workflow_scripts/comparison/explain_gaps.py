@@ -6,7 +6,6 @@ are the models' likelihoods, already in the categories, and those of a leaderboa
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import pandas as pd
 from workflow_scripts.common import cli, statistics
 from workflow_scripts.common.statistics import Interval
 from workflow_scripts.common.tables import read_csv, write_csv
+from workflow_scripts.comparison.settings import Intervals
 from workflow_scripts.comparison.verdicts import GAINED, LOST, TOO_FEW, UNCHANGED
 
 LIKELIHOOD = "likelihood"
@@ -111,12 +111,12 @@ def score_gaps(
     return {n: statistics.normal_interval(gaps[n], errors[n], confidence) for n in names}
 
 
-def gaps_of(
+def gaps_by_source(
     rows: pd.DataFrame, board: pd.DataFrame | None, confidence: float
 ) -> dict[str, Mapping[str, Interval]]:
     """Return the gaps of one comparison, by source of the score."""
     first = rows.iloc[0]
-    found: dict[str, Mapping[str, Interval]] = {
+    gaps: dict[str, Mapping[str, Interval]] = {
         LIKELIHOOD: {
             str(row["name"]): Interval(
                 *(float(row[f"likelihood_gap{end}"]) for end in ("", "_low", "_high"))
@@ -128,8 +128,8 @@ def gaps_of(
         unchanged = list(rows.loc[rows["verdict"] == UNCHANGED, "name"])
         pair = (str(first["baseline"]), str(first["candidate"]))
         for column in SCORES:
-            found[column] = score_gaps(board, *pair, column, unchanged, confidence)
-    return found
+            gaps[column] = score_gaps(board, *pair, column, unchanged, confidence)
+    return gaps
 
 
 def join(categories: pd.DataFrame, board: pd.DataFrame | None, confidence: float) -> pd.DataFrame:
@@ -139,7 +139,7 @@ def join(categories: pd.DataFrame, board: pd.DataFrame | None, confidence: float
     joined = []
     for _, block in rows.groupby(["comparison", "labeller"], sort=False):
         mine = block[block["seed"] == block["seed"].iloc[0]]
-        for source, gaps in gaps_of(mine, board, confidence).items():
+        for source, gaps in gaps_by_source(mine, board, confidence).items():
             for row in mine.to_dict("records"):
                 gap = gaps.get(str(row["name"]))
                 if gap is None or math.isnan(gap.estimate):
@@ -151,24 +151,24 @@ def join(categories: pd.DataFrame, board: pd.DataFrame | None, confidence: float
 
 
 def explain_gaps(
-    categories: Path, leaderboard: Path | None, confidence: float, output: Path
+    categories: Path, intervals: Intervals, output: Path, leaderboard: Path | None = None
 ) -> None:
-    """Write ``gaps.csv``."""
+    """Write each category's gaps in score beside the change of its latents.
+
+    Parameters
+    ----------
+    categories
+        what each model gained and lost (CSV)
+    output
+        table to write, a row per direct comparison, labeller, category and score (CSV)
+    leaderboard
+        scores of your own (CSV: category, model, score)
+    """
     board = read_leaderboard(leaderboard) if leaderboard else None
-    write_csv(output, join(read_csv(categories), board, confidence))
+    write_csv(output, join(read_csv(categories), board, intervals.confidence))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and join."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--categories", type=Path, required=True)
-    parser.add_argument(
-        "--leaderboard", type=Path, default=None, help="CSV: category, model, score"
-    )
-    parser.add_argument("--confidence", type=float, default=0.95)
-    parser.add_argument("--output", type=Path, required=True)
-    a = parser.parse_args(argv)
-    return cli.guarded(lambda: explain_gaps(a.categories, a.leaderboard, a.confidence, a.output))
+main = cli.command(explain_gaps)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@ nothing was planted), and ``answer.json``, whose ``sentence`` is computed from t
 
 from __future__ import annotations
 
-import argparse
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,15 +15,16 @@ import pandas as pd
 
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.tables import read_csv, write_csv
-from workflow_scripts.comparison.answer import (
+from workflow_scripts.comparison.settings import Answering
+from workflow_scripts.comparison.verdicts import GAINED, LOST, UNCLEAR
+from workflow_scripts.comparison.what_changed import (
     SIGNS,
     Fact,
     Truth,
-    answer,
     choose,
     planted_fact,
+    what_changed,
 )
-from workflow_scripts.comparison.verdicts import GAINED, LOST, UNCLEAR
 
 PLANTED_COLUMNS = (
     "baseline",
@@ -116,14 +116,14 @@ def recover(
 ) -> pd.DataFrame:
     """Return the recovery table: every statistic of every comparison of a planted pair."""
     rows = categories[(categories["level"] == "category") & categories["tested"].astype(bool)]
-    found = [
+    records = [
         record
         for row in rows.to_dict("records")
         if (truth := known.get((row["baseline"], row["candidate"]))) is not None
         and (fact := planted_fact(row, truth)) is not None
         for record in _recovered(row, fact, fdr)
     ]
-    return pd.DataFrame(found, columns=list(COLUMNS))
+    return pd.DataFrame(records, columns=list(COLUMNS))
 
 
 def _recovered(row: Mapping[object, object], fact: Fact, fdr: float) -> Iterator[dict[str, object]]:
@@ -175,46 +175,40 @@ def _number(value: object) -> float:
 
 def score_recovery(
     categories: Path,
-    planted: Path | None,
-    primary: str | None,
-    labeller: str | None,
-    fdr: float,
+    answering: Answering,
     recovery: Path,
-    output: Path,
+    answer: Path,
+    planted: Path | None = None,
 ) -> None:
-    """Write the recovery table and the answer."""
+    """Write what was found beside what was planted, and the sentence that says what changed.
+
+    Parameters
+    ----------
+    categories
+        what each model gained and lost (CSV)
+    recovery
+        table to write, a row per comparison, seed, labeller, statistic and category (CSV)
+    answer
+        what each comparison says, the one that answers first (JSON)
+    planted
+        what was planted (CSV)
+    """
     table = read_csv(categories)
-    chosen, by = choose(table, primary, labeller)
+    chosen, by = choose(table, answering.primary, answering.labeller)
     known = truths(read_planted(planted) if planted else None)
     level = table[table["level"] == "category"]
     answers = []
     for key, rows in level.groupby(["comparison", "seed", "labeller"], sort=False):
         sides = (str(rows.iloc[0]["baseline"]), str(rows.iloc[0]["candidate"]))
-        answers.append((key, answer(rows, known.get(sides))))
+        answers.append((key, what_changed(rows, known.get(sides))))
     first = next(a for key, a in answers if (key[0], key[2]) == (chosen, by))
-    write_csv(recovery, recover(table, known, fdr))
-    files.write_json(
-        output, {**asdict(first), "fdr": fdr, "all": [asdict(found) for _, found in answers]}
-    )
+    write_csv(recovery, recover(table, known, answering.fdr))
+    all_answers = [asdict(each) for _, each in answers]
+    files.write_json(answer, {**asdict(first), "fdr": answering.fdr, "all": all_answers})
     cli.log(first.sentence)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and score."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--categories", type=Path, required=True)
-    parser.add_argument("--planted", type=Path, default=None, help="planted.csv of organisms")
-    parser.add_argument("--primary", default=None, help="comparison that answers")
-    parser.add_argument("--labeller", default=None, help="labeller that answers")
-    parser.add_argument("--fdr", type=float, default=0.1)
-    parser.add_argument("--recovery", type=Path, required=True)
-    parser.add_argument("--answer", type=Path, required=True)
-    a = parser.parse_args(argv)
-    return cli.guarded(
-        lambda: score_recovery(
-            a.categories, a.planted, a.primary, a.labeller, a.fdr, a.recovery, a.answer
-        )
-    )
+main = cli.command(score_recovery)
 
 
 if __name__ == "__main__":

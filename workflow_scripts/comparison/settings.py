@@ -30,6 +30,52 @@ class Comparison(Settings):
     against: Name | None = None
     """base against which both sides are unique; for a crosscoder of three models"""
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether two models are set against each other in one crosscoder."""
+        one_fit = self.baseline.fit == self.candidate.fit
+        return one_fit and self.baseline.model != self.candidate.model and self.against is None
+
+    @property
+    def others(self) -> tuple[str | None, str | None]:
+        """Against which model the latents of each side are unique; None: all others of the fit."""
+        if self.is_direct:
+            return self.candidate.model, self.baseline.model
+        return self.against, self.against
+
+
+class Intervals(Settings):
+    """How sure intervals are."""
+
+    confidence: Confidence = 0.95
+    """coverage of the intervals"""
+
+
+class Discoveries(Settings):
+    """How many calls may be false."""
+
+    fdr: Share = 0.1
+    """false discovery rate over categories"""
+
+
+class CategoryTest(Intervals, Discoveries):
+    """How a change of a category is tested.
+
+    The reference of a direct share is ``others``, all other live latents, those without category
+    among them; ``unchanged``, the latents of the other categories without those that are
+    themselves called, so that many changes do not hide each other (at most half of the categories
+    are left out; latents without a category fire on changed and unchanged text alike, so they are
+    no reference); ``lower_half``, the half of the categories with the lowest shares.
+    """
+
+    reference: Literal["unchanged", "others", "lower_half"] = "unchanged"
+    """latents against which a direct share is tested"""
+    margin: Share = 0.15
+    """by how much a direct share must exceed the reference's: categories that both models were
+    taught alike differ too (docs/validation.md)"""
+    least_latents: Count = 5
+    """labelled latents that a test needs"""
+
 
 class Labelling(Settings):
     """Whose labels count."""
@@ -38,25 +84,24 @@ class Labelling(Settings):
     """labels that answer; none: true ones where known, else an LLM's, else lexical"""
 
 
-class ComparisonSettings(Labelling):
-    """How comparisons are tested, and which one answers."""
+class Answering(Labelling, Discoveries):
+    """Which comparison answers, by whose labels."""
 
     primary: Name | None = None
     """comparison that answers; none: the first direct one that is no control or placebo, else
     any"""
-    fdr: Share = 0.1
-    """false discovery rate over categories"""
-    confidence: Confidence = 0.95
-    """coverage of the intervals"""
-    reference: Literal["unchanged", "others", "lower_half"] = "unchanged"
-    """latents against which a direct share is tested"""
-    margin: Share = 0.15
-    """by how much a direct share must exceed the reference's: categories that both models were
-    taught alike differ too (docs/validation.md)"""
-    least_latents: Count = 5
-    """labelled latents that a test needs"""
+
+
+class BehaviourSample(Settings):
+    """Text on which the models' likelihoods are measured."""
+
     behaviour_documents: Count = 200
     """documents per category whose likelihood is measured"""
+
+
+class ComparisonSettings(BehaviourSample, CategoryTest, Answering):
+    """How comparisons are tested, and which one answers."""
+
     cause_documents: Natural = 6
     """documents per category on which latents are patched and ablated; 0: none"""
     difference_tokens: Natural | None = None

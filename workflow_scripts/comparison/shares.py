@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import pandas as pd
 from scipy import stats
@@ -14,33 +13,11 @@ from workflow_scripts.common import statistics
 from workflow_scripts.common.statistics import Interval
 from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY
 from workflow_scripts.comparison.counts import Level
-
-Reference = Literal["unchanged", "others", "lower_half"]
-REFERENCES: tuple[Reference, ...] = ("unchanged", "others", "lower_half")
+from workflow_scripts.comparison.settings import CategoryTest
 
 
 @dataclass(frozen=True)
-class ShareTest:
-    """Against what a direct share is tested.
-
-    ``reference``: ``others``, all other live latents, those without category among them;
-    ``unchanged``, the latents of the other categories without those that are themselves called, so
-    that many changes do not hide each other (at most half of the categories are left out; latents
-    without a category fire on changed and unchanged text alike, so they are no reference);
-    ``lower_half``, the half of the categories with the lowest shares. ``margin``: by how much a
-    share must exceed the reference's, because unchanged categories differ among themselves by more
-    than chance.
-    """
-
-    reference: Reference = "unchanged"
-    margin: float = 0.15
-    fdr: float = 0.1
-    least_latents: int = 5
-    confidence: float = 0.95
-
-
-@dataclass(frozen=True)
-class Tally:
+class LatentTally:
     """Latents of a category as labelled, and the live latents for which they stand."""
 
     unique: int
@@ -66,7 +43,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Share:
+class DirectShare:
     """A category's direct share with its reference and its test."""
 
     labelled: int
@@ -82,8 +59,8 @@ class Share:
 
 
 def shares(
-    frame: pd.DataFrame, unique: pd.Series[bool], level: Level, test: ShareTest
-) -> dict[str, Share]:
+    frame: pd.DataFrame, unique: pd.Series[bool], level: Level, test: CategoryTest
+) -> dict[str, DirectShare]:
     """Return the share unique to either model for each name of ``level``."""
     table = pd.DataFrame(
         {"name": frame[level], "unique": unique.to_numpy(), "weight": frame["weight"].to_numpy()}
@@ -95,7 +72,7 @@ def shares(
     return {name: _share(name, tallies, kept, test) for name in tallies}
 
 
-def reference_names(tallies: Mapping[str, Tally], test: ShareTest) -> set[str]:
+def reference_names(tallies: Mapping[str, LatentTally], test: CategoryTest) -> set[str]:
     """Return the names whose latents form the reference; a name is never its own reference."""
     categories = [name for name in tallies if name not in WITHOUT_CATEGORY]
     if test.reference == "lower_half":
@@ -106,15 +83,17 @@ def reference_names(tallies: Mapping[str, Tally], test: ShareTest) -> set[str]:
     kept = set(categories)
     out: list[str] = []
     for _ in categories:
-        found = [name for name in called_names(tallies, kept, test) if name not in out]
-        if not found:
+        more = [name for name in called_names(tallies, kept, test) if name not in out]
+        if not more:
             break
-        out = [*out, *found][: len(categories) // 2]
+        out = [*out, *more][: len(categories) // 2]
         kept = set(categories) - set(out)
     return kept
 
 
-def called_names(tallies: Mapping[str, Tally], kept: Collection[str], test: ShareTest) -> list[str]:
+def called_names(
+    tallies: Mapping[str, LatentTally], kept: Collection[str], test: CategoryTest
+) -> list[str]:
     """Return the categories that the test calls, the clearest first."""
     tested = [
         name
@@ -129,7 +108,7 @@ def called_names(tallies: Mapping[str, Tally], kept: Collection[str], test: Shar
     return [name for _, name in sorted(called)]
 
 
-def detection_p(own: Tally, reference: Tally, margin: float) -> float:
+def detection_p(own: LatentTally, reference: LatentTally, margin: float) -> float:
     """Return the one-sided p of «the share is no more than the reference's plus the margin».
 
     The larger of two exact tests (intersection-union, Berger 1982): Fisher's against the reference,
@@ -149,24 +128,24 @@ def detection_p(own: Tally, reference: Tally, margin: float) -> float:
     return max(fisher, float(stats.binom.sf(own.unique - 1, own.size, labelled)))
 
 
-def detectable_share(own: Tally, call: Callable[[Tally], bool]) -> float:
+def detectable_share(own: LatentTally, call: Callable[[LatentTally], bool]) -> float:
     """Return the least share at which ``call`` holds, given the labelled latents; NaN if none."""
 
-    def at(unique: int) -> Tally:
+    def at(unique: int) -> LatentTally:
         live = unique + own.weight * (own.size - unique)
-        return Tally(unique, own.size - unique, live, own.weight)
+        return LatentTally(unique, own.size - unique, live, own.weight)
 
-    found = statistics.first(lambda unique: call(at(unique)), own.size + 1)
-    return math.nan if found is None else at(found).share
+    least = statistics.first(lambda unique: call(at(unique)), own.size + 1)
+    return math.nan if least is None else at(least).share
 
 
 def _share(
-    name: str, tallies: Mapping[str, Tally], kept: Collection[str], test: ShareTest
-) -> Share:
+    name: str, tallies: Mapping[str, LatentTally], kept: Collection[str], test: CategoryTest
+) -> DirectShare:
     own, reference = tallies[name], _reference(name, tallies, kept)
     everything = _reference(name, tallies, set(tallies))
     alpha = 1 - test.confidence
-    return Share(
+    return DirectShare(
         own.size,
         own.live,
         own.unique,
@@ -180,18 +159,18 @@ def _share(
     )
 
 
-def _reference(name: str, tallies: Mapping[str, Tally], kept: Collection[str]) -> Tally:
+def _reference(name: str, tallies: Mapping[str, LatentTally], kept: Collection[str]) -> LatentTally:
     return _total(tally for other, tally in tallies.items() if other in kept and other != name)
 
 
-def _tally(rows: pd.DataFrame, sampling: float) -> Tally:
+def _tally(rows: pd.DataFrame, sampling: float) -> LatentTally:
     unique = rows["unique"].to_numpy(dtype=bool)
     live = float(rows["weight"].sum())
-    return Tally(int(unique.sum()), int((~unique).sum()), live, sampling)
+    return LatentTally(int(unique.sum()), int((~unique).sum()), live, sampling)
 
 
-def _total(tallies: Iterable[Tally]) -> Tally:
+def _total(tallies: Iterable[LatentTally]) -> LatentTally:
     parts = list(tallies)
-    return Tally(
+    return LatentTally(
         sum(t.unique for t in parts), sum(t.others for t in parts), sum(t.live for t in parts)
     )

@@ -8,7 +8,6 @@ A change is ``robust`` when its sign is the same in every variant and by every l
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -21,9 +20,10 @@ from workflow_scripts.common import cli
 from workflow_scripts.common.artifacts import LabelledLatents
 from workflow_scripts.common.labels import TRUE
 from workflow_scripts.common.tables import write_csv
-from workflow_scripts.comparison.evidence import Pair
-from workflow_scripts.comparison.job import Job, add_flags, read_job
-from workflow_scripts.comparison.judgement import compare
+from workflow_scripts.comparison.behaviour import read_behaviour
+from workflow_scripts.comparison.category_table import category_table
+from workflow_scripts.comparison.pairs import ComparedPair, ComparisonInputs
+from workflow_scripts.comparison.settings import CategoryTest
 from workflow_scripts.latents.ownership import owners
 
 TEMPLATE_SHARE = 0.5
@@ -83,7 +83,7 @@ def without_template(labelled: LabelledLatents) -> LabelledLatents:
     return replace(labelled, frame=labelled.frame[kept].reset_index(drop=True))
 
 
-def vary(pair: Pair, change: Callable[[LabelledLatents], LabelledLatents]) -> Pair:
+def vary(pair: ComparedPair, change: Callable[[LabelledLatents], LabelledLatents]) -> ComparedPair:
     """Return a pair with both sides changed."""
     return replace(
         pair,
@@ -92,7 +92,7 @@ def vary(pair: Pair, change: Callable[[LabelledLatents], LabelledLatents]) -> Pa
     )
 
 
-def only(pair: Pair, labellers: Sequence[str]) -> Pair:
+def only(pair: ComparedPair, labellers: Sequence[str]) -> ComparedPair:
     """Return a pair with some labellers only."""
     return replace(
         pair,
@@ -101,13 +101,13 @@ def only(pair: Pair, labellers: Sequence[str]) -> Pair:
     )
 
 
-def variants(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+def variants(pairs: Sequence[ComparedPair]) -> dict[str, list[ComparedPair]]:
     """Return every variant of the comparisons.
 
     Looser thresholds only where every live latent is labelled: elsewhere the latents that become
     unique are a sample, and their counts would not be comparable.
     """
-    found = {
+    varied = {
         BASE: list(pairs),
         f"ν^r < {TIGHT.nu_r}, ν^ε < {TIGHT.nu_e}": [
             vary(pair, lambda side: rethreshold(side, TIGHT)) for pair in pairs
@@ -115,29 +115,34 @@ def variants(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
         "without template latents": [vary(pair, without_template) for pair in pairs],
     }
     if all(TRUE in pair.labellers for pair in pairs):
-        found[f"ν^r < {LOOSE.nu_r}, ν^ε < {LOOSE.nu_e}"] = [
+        varied[f"ν^r < {LOOSE.nu_r}, ν^ε < {LOOSE.nu_e}"] = [
             vary(only(pair, [TRUE]), lambda side: rethreshold(side, LOOSE)) for pair in pairs
         ]
-    return found
+    return varied
 
 
-def sensitivity(job: Job) -> pd.DataFrame:
-    """Return the table of all variants."""
-    firsts = list({pair.name: pair for pair in reversed(job.pairs)}.values())[::-1]
+def sensitivity(
+    pairs: Sequence[ComparedPair],
+    behaviour: pd.DataFrame,
+    class_of: Callable[[str], str],
+    test: CategoryTest,
+) -> pd.DataFrame:
+    """Return the table of all variants, for the first seed of each comparison."""
+    firsts = list({pair.name: pair for pair in reversed(pairs)}.values())[::-1]
     parts = []
-    for name, pairs in variants(firsts).items():
-        table = compare(pairs, job.behaviour, job.class_of, job.settings)
+    for name, varied in variants(firsts).items():
+        table = category_table(varied, behaviour, class_of, test)
         table = table[table["tested"].astype(bool)]
         direct = table["kind"] == "direct"
-        told = table.assign(
+        tested = table.assign(
             variant=name,
             q=table["detection_q"].where(direct, table["q"]),
             sign=table["direction"],
         )
-        categories = told[told["level"] == "category"]
+        categories = tested[tested["level"] == "category"]
         parts.append(categories)
         if name == BASE:
-            parts.append(as_classes(categories, told[told["level"] == "class"]))
+            parts.append(as_classes(categories, tested[tested["level"] == "class"]))
     table = pd.concat(parts, ignore_index=True)
     base = table[table["variant"] == BASE].set_index(["comparison", "labeller", "name"])["verdict"]
     keys = list(zip(table["comparison"], table["labeller"], table["name"], strict=True))
@@ -165,18 +170,19 @@ def robust(table: pd.DataFrame) -> pd.Series[str]:
     return agree.map({True: "yes", False: "no"})
 
 
-def vary_decisions(job: Job, output: Path) -> None:
-    """Write ``sensitivity.csv``."""
-    write_csv(output, sensitivity(job))
+def vary_decisions(inputs: ComparisonInputs, test: CategoryTest, output: Path) -> None:
+    """Write whether a verdict depends on decisions that could have been made otherwise.
+
+    Parameters
+    ----------
+    output
+        table to write, a row per comparison, labeller, name and variant (CSV)
+    """
+    behaviour = read_behaviour(inputs.behaviour)
+    write_csv(output, sensitivity(inputs.read_pairs(), behaviour, inputs.class_of, test))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and compare again under each variant."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_flags(parser)
-    parser.add_argument("--output", type=Path, required=True)
-    a = parser.parse_args(argv)
-    return cli.guarded(lambda: vary_decisions(read_job(a), a.output))
+main = cli.command(vary_decisions)
 
 
 if __name__ == "__main__":

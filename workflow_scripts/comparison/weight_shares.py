@@ -6,7 +6,6 @@ share is no proportion of counts, so its interval is a bootstrap over latents.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +20,12 @@ from workflow_scripts.common.artifacts import LabelledLatents
 from workflow_scripts.common.statistics import Interval
 from workflow_scripts.common.tables import write_csv
 from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY
-from workflow_scripts.comparison.evidence import Pair
-from workflow_scripts.comparison.job import Job, add_flags, read_job
+from workflow_scripts.comparison.pairs import ComparedPair, ComparisonInputs
+from workflow_scripts.comparison.settings import CategoryTest
 from workflow_scripts.latents.ownership import is_unique
 
+DRAWS = 2000
+"""Bootstrap samples."""
 WEIGHTINGS = ("latent", "firing_rate", "activation_mass", "label_score")
 COLUMNS = (
     "comparison",
@@ -59,7 +60,7 @@ def weights(frame: pd.DataFrame, weighting: str) -> NDArray[np.float64] | None:
 
 
 @dataclass(frozen=True)
-class Side:
+class WeightedLatents:
     """The unique latents of one model: ``has`` [n, C] per category, ``weight`` [n]."""
 
     has: NDArray[np.bool_]
@@ -68,14 +69,14 @@ class Side:
     def shares(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the weighted share of each category, [draws, C], for latents drawn so often."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            found: NDArray[np.float64] = (counts @ (self.weight[:, None] * self.has)) / (
+            shares: NDArray[np.float64] = (counts @ (self.weight[:, None] * self.has)) / (
                 counts @ self.weight
             )[:, None]
-        return found
+        return shares
 
 
 def bootstrap_changes(
-    sides: tuple[Side, Side],
+    sides: tuple[WeightedLatents, WeightedLatents],
     counts: tuple[NDArray[np.int64], NDArray[np.int64]],
     confidence: float,
 ) -> list[tuple[float, float, Interval]]:
@@ -97,7 +98,7 @@ def bootstrap_changes(
 
 
 def weighted_rows(
-    pair: Pair, labeller: str, draws: int, confidence: float
+    pair: ComparedPair, labeller: str, draws: int, confidence: float
 ) -> list[dict[str, object]]:
     """Return the rows of one pair and labeller; none where a side has no unique latent."""
     before, after = pair.baseline[labeller], pair.candidate[labeller]
@@ -111,7 +112,7 @@ def weighted_rows(
     counts = (statistics.resample(len(old), draws, rng), statistics.resample(len(new), draws, rng))
     rows = []
     for weighting in WEIGHTINGS:
-        one, other = (_side(frame, names, weighting) for frame in (old, new))
+        one, other = (_weighted(frame, names, weighting) for frame in (old, new))
         if one is None or other is None:
             continue
         changes = bootstrap_changes((one, other), counts, confidence)
@@ -122,35 +123,34 @@ def weighted_rows(
     return rows
 
 
-def _side(frame: pd.DataFrame, names: Sequence[str], weighting: str) -> Side | None:
+def _weighted(frame: pd.DataFrame, names: Sequence[str], weighting: str) -> WeightedLatents | None:
     weight = weights(frame, weighting)
     has = frame["category"].to_numpy()[:, None] == np.array(names, dtype=object)
-    return None if weight is None else Side(has, weight)
+    return None if weight is None else WeightedLatents(has, weight)
 
 
 def _unique(side: LabelledLatents, model: str, other: str | None) -> pd.DataFrame:
     return side.frame[is_unique(side.frame, model, other)]
 
 
-def weight_shares(job: Job, draws: int, output: Path) -> None:
-    """Write ``weighted.csv``."""
+def weight_shares(inputs: ComparisonInputs, test: CategoryTest, output: Path) -> None:
+    """Write each category's share of the unique latents, counted and weighted.
+
+    Parameters
+    ----------
+    output
+        table to write, a row per comparison, seed, labeller, category and weighting (CSV)
+    """
     rows = [
         row
-        for pair in job.pairs
+        for pair in inputs.read_pairs()
         for labeller in pair.labellers
-        for row in weighted_rows(pair, labeller, draws, job.settings.confidence)
+        for row in weighted_rows(pair, labeller, DRAWS, test.confidence)
     ]
-    write_csv(output, pd.DataFrame(rows, columns=list(COLUMNS)))
+    write_csv(output, rows, COLUMNS)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and weight."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_flags(parser)
-    parser.add_argument("--draws", type=int, default=2000, help="bootstrap samples")
-    parser.add_argument("--output", type=Path, required=True)
-    a = parser.parse_args(argv)
-    return cli.guarded(lambda: weight_shares(read_job(a), a.draws, a.output))
+main = cli.command(weight_shares)
 
 
 if __name__ == "__main__":

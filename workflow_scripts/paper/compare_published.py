@@ -7,7 +7,6 @@ hardware and with which seeds the crosscoders were fitted.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -74,17 +73,8 @@ class Result:
     missing: str
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """Files that the step writes."""
-
-    table: Path
-    text: Path
-    facts: Path
-
-
 @dataclass
-class Run:
+class MeasuredRun:
     """The run's artifacts, read once."""
 
     categories: pd.DataFrame
@@ -103,7 +93,7 @@ class Run:
         return self.fits[fit].first if fit in self.fits else None
 
 
-def measure(wanted: Published, run: Run) -> Measurement:
+def measure(wanted: Published, run: MeasuredRun) -> Measurement:
     """Return the run's value of a published quantity."""
     what = wanted.measured
     if isinstance(what, PercentChange):
@@ -125,7 +115,7 @@ def measure(wanted: Published, run: Run) -> Measurement:
     return _explained_variance(what, source)
 
 
-def _category_change(what: PercentChange, run: Run) -> Measurement:
+def _category_change(what: PercentChange, run: MeasuredRun) -> Measurement:
     rows = run.categories
     rows = rows[(rows["comparison"] == what.comparison) & (rows["level"] == what.level)]
     if rows.empty:
@@ -154,7 +144,7 @@ def _norm_bin(what: NormBin, models: Sequence[str], latents: pd.DataFrame) -> Me
     return Measurement(float(live.between(what.low, what.high).sum()))
 
 
-def _template_share(what: TemplateShare, run: Run, source: SeedFiles) -> Measurement:
+def _template_share(what: TemplateShare, run: MeasuredRun, source: SeedFiles) -> Measurement:
     selection = run.table(source.selection)
     own = selection.loc[owned_by(selection["unique_to"], what.model), "latent"]
     shares = run.table(source.latents).set_index("latent").loc[own, "template_share"]
@@ -188,43 +178,43 @@ def header(run: str, fits: Mapping[str, FitFiles]) -> list[str]:
             f"{first['latents']} latents, k = {first['k']}, "
             f"{'seeds' if len(fit.seeds) > 1 else 'seed'} {seeds}"
             f"{' (the first is measured)' if len(fit.seeds) > 1 else ''}, "
-            f"fitted on {told_hardware(first['provenance'].get('hardware', {}))}"
+            f"fitted on {hardware_text(first['provenance'].get('hardware', {}))}"
         )
     return lines
 
 
-def told_hardware(hardware: Mapping[str, object]) -> str:
+def hardware_text(hardware: Mapping[str, object]) -> str:
     """Return hardware, as provenance records it, in words."""
     gpus = hardware.get("gpus")
-    found = [str(gpu) for gpu in gpus] if isinstance(gpus, list) else []
+    parts = [str(gpu) for gpu in gpus] if isinstance(gpus, list) else []
     if "cpu" in hardware:
-        found.append(f"{hardware['cpu']} ({hardware['cores']} cores)")
-    return ", ".join(found) or "unknown hardware"
+        parts.append(f"{hardware['cpu']} ({hardware['cores']} cores)")
+    return ", ".join(parts) or "unknown hardware"
 
 
-def judge(published: Published, found: Measurement) -> str:
+def judge(published: Published, measured: Measurement) -> str:
     """Return the verdict on one row.
 
     A change from zero has no value but an interval: it is ``close`` when that holds the published
     value, else it ``differs``.
     """
-    if math.isnan(found.value):
-        if math.isnan(found.low):
+    if math.isnan(measured.value):
+        if math.isnan(measured.low):
             return NOT_RUN
-        return CLOSE if found.low <= published.value <= found.high else DIFFERS
-    distance = abs(found.value - published.value)
+        return CLOSE if measured.low <= published.value <= measured.high else DIFFERS
+    distance = abs(measured.value - published.value)
     if distance <= published.tolerance.ok:
         return OK
     return CLOSE if distance <= published.tolerance.close else DIFFERS
 
 
-def compare(studies: Sequence[Study], run: Run) -> list[Result]:
+def compare(studies: Sequence[Study], run: MeasuredRun) -> list[Result]:
     """Return a row for each published quantity, in order."""
     return [_result(study, row, measure(row, run)) for study in studies for row in study.rows]
 
 
-def _result(study: Study, row: Published, found: Measurement) -> Result:
-    known = not math.isnan(found.low)
+def _result(study: Study, row: Published, measured: Measurement) -> Result:
+    known = not math.isnan(measured.low)
     return Result(
         study=study.study,
         id=row.id,
@@ -233,17 +223,17 @@ def _result(study: Study, row: Published, found: Measurement) -> Result:
         source=row.source,
         unit=row.unit,
         published=row.value,
-        measured=found.value,
-        low=found.low,
-        high=found.high,
-        verdict=judge(row, found),
-        published_in_interval=_yes(found.low <= row.value <= found.high) if known else "n/a",
-        differs_from_no_change=_yes(found.low > 0 or found.high < 0) if known else "n/a",
-        labeller=found.by,
+        measured=measured.value,
+        low=measured.low,
+        high=measured.high,
+        verdict=judge(row, measured),
+        published_in_interval=_yes(measured.low <= row.value <= measured.high) if known else "n/a",
+        differs_from_no_change=_yes(measured.low > 0 or measured.high < 0) if known else "n/a",
+        labeller=measured.by,
         tolerance_ok=row.tolerance.ok,
         tolerance_close=row.tolerance.close,
         why=row.why,
-        missing=found.missing,
+        missing=measured.missing,
     )
 
 
@@ -251,7 +241,9 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def markdown(studies: Sequence[Study], results: Sequence[Result], facts: Sequence[str]) -> str:
+def render_markdown(
+    studies: Sequence[Study], results: Sequence[Result], facts: Sequence[str]
+) -> str:
     """Return the table for people, with the run's facts above it."""
     counts = {v: sum(r.verdict == v for r in results) for v in (OK, CLOSE, DIFFERS, NOT_RUN)}
     lines = ["# Published and measured", ""]
@@ -279,8 +271,8 @@ def _cells(row: Result) -> Iterator[str]:
     notes = [row.missing] if row.missing else []
     if row.published_in_interval != "n/a":
         inside = "lies in" if row.published_in_interval == "yes" else "lies outside"
-        told = "differs" if row.differs_from_no_change == "yes" else "cannot be told"
-        notes.append(f"the published value {inside} our interval; ours {told} from no change")
+        ours = "differs" if row.differs_from_no_change == "yes" else "cannot be told"
+        notes.append(f"the published value {inside} our interval; ours {ours} from no change")
     if row.labeller:
         notes.append(f"labels by {row.labeller}")
     yield "; ".join(notes)
@@ -301,44 +293,47 @@ def _cell(text: str) -> str:
 
 
 def compare_published(
-    published: Sequence[Path],
+    run: str,
+    published: list[Path],
     categories: Path,
-    fits: Mapping[str, FitFiles],
-    name: str,
-    labeller: str | None,
-    outputs: Outputs,
+    fits: dict[str, FitFiles],
+    table: Path,
+    markdown: Path,
+    facts: Path,
+    labeller: str | None = None,
 ) -> None:
-    """Write the comparison as CSV and as Markdown, and its header as JSON."""
+    """Write published quantities beside measured ones: OK, close, differs or NOT RUN.
+
+    Parameters
+    ----------
+    run
+        name of the run
+    published
+        published quantities, a file per study (YAML)
+    categories
+        what each model gained and lost (CSV)
+    fits
+        models and artifacts of each fit; the first seed is measured
+    table
+        table to write, a row per published quantity (CSV)
+    markdown
+        the same for people (Markdown)
+    facts
+        what was measured with, a line per crosscoder (JSON)
+    labeller
+        whose labels are counted; none: an LLM's, else lexical ones, else true ones
+    """
     studies = [read_study(path) for path in published]
-    facts = header(name, fits)
-    results = compare(studies, Run(read_csv(categories), fits, labeller))
-    frame = pd.DataFrame([asdict(r) for r in results], columns=[f.name for f in fields(Result)])
-    write_csv(outputs.table, frame)
-    files.write_text(outputs.text, markdown(studies, results, facts))
-    files.write_json(outputs.facts, facts)
+    lines = header(run, fits)
+    results = compare(studies, MeasuredRun(read_csv(categories), fits, labeller))
+    write_csv(table, map(asdict, results), [f.name for f in fields(Result)])
+    files.write_text(markdown, render_markdown(studies, results, lines))
+    files.write_json(facts, lines)
     for row in results:
         cli.log(f"{row.verdict:8} {row.id}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and compare."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--published", type=Path, nargs="+", required=True, help="YAML per study")
-    parser.add_argument("--categories", type=Path, required=True)
-    parser.add_argument("--fits", required=True, help="JSON: fit: {models, seeds: {S: files}}")
-    parser.add_argument("--run", required=True, help="name of the run")
-    parser.add_argument("--labeller", default=None, help="default: an LLM, else lexical, else true")
-    parser.add_argument("--table", type=Path, required=True, help="CSV")
-    parser.add_argument("--markdown", type=Path, required=True)
-    parser.add_argument("--facts", type=Path, required=True, help="JSON: lines of the header")
-    a = parser.parse_args(argv)
-    outputs = Outputs(a.table, a.markdown, a.facts)
-
-    def run() -> None:
-        fits = cli.parse(a.fits, dict[str, FitFiles], "--fits")
-        compare_published(a.published, a.categories, fits, a.run, a.labeller, outputs)
-
-    return cli.guarded(run)
+main = cli.command(compare_published)
 
 
 if __name__ == "__main__":

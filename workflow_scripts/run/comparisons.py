@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from workflow_scripts.comparison.direct import is_direct
 from workflow_scripts.comparison.settings import Comparison
 from workflow_scripts.run.settings import Config
 
 
 def direct_comparisons(config: Config) -> dict[str, Comparison]:
     """Return the comparisons of two models in one crosscoder, by name."""
-    return {name: c for name, c in config.comparisons.items() if is_direct(c)}
+    return {name: c for name, c in config.comparisons.items() if c.is_direct}
 
 
 def is_control(config: Config, comparison: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from workflow_scripts.comparison.settings import CategoryTest
 from workflow_scripts.crosscoder.settings import Fit
 from workflow_scripts.models.settings import ModelFiles, Preference
 from workflow_scripts.run import comparisons, store_keys
@@ -166,9 +167,7 @@ class Flags:
         return [
             f"--fits={in_order(self.paths.labelled_fits())}",
             f"--comparisons={in_order(pairs)}",
-            *flags(
-                self.config.comparison, "confidence", "fdr", "reference", "margin", "least_latents"
-            ),
+            *flags(self.config.comparison, CategoryTest),
         ]
 
     def primary(self) -> list[str]:

@@ -19,7 +19,7 @@ Truth = Mapping[object, Fact]
 
 
 @dataclass(frozen=True)
-class Answer:
+class WhatChanged:
     """What one comparison says, by one labeller at one seed."""
 
     comparison: str
@@ -60,7 +60,7 @@ def planted_fact(
     return None
 
 
-def answer(rows: pd.DataFrame, truth: Truth | None) -> Answer:
+def what_changed(rows: pd.DataFrame, truth: Truth | None) -> WhatChanged:
     """Return the answer of one comparison, seed and labeller, from its category rows."""
     first = rows.iloc[0]
     tested = rows[rows["tested"].astype(bool)]
@@ -70,7 +70,7 @@ def answer(rows: pd.DataFrame, truth: Truth | None) -> Answer:
     }
     labeller = str(first["labeller"])
     score = _score(tested, truth) if truth is not None else _Score()
-    return Answer(
+    return WhatChanged(
         comparison=str(first["comparison"]),
         kind=str(first["kind"]),
         seed=int(first["seed"]),
@@ -143,8 +143,8 @@ def sentence(
     for verb, word in (("gained", GAINED), ("lost", LOST)):
         if groups[word]:
             parts.append(f"{verb} {_listed(groups[word])}")
-    told = " and ".join(parts) or "neither gained nor lost any category beyond chance"
-    text = f"Against {baseline}, {candidate} {told}"
+    change = " and ".join(parts) or "neither gained nor lost any category beyond chance"
+    text = f"Against {baseline}, {candidate} {change}"
     if groups[UNCLEAR]:
         text += (
             f"; {_listed(groups[UNCLEAR])} changed in a direction that the statistics leave open"
