@@ -25,8 +25,7 @@ def _categories(
 ) -> pd.Series[str]:
     """Return the category by latent, of answers (status, category) per latent's place."""
     place = run.root / "latents/it_simpo/seed0"
-    examples = place / "examples.parquet"
-    latents = pd.read_parquet(examples, columns=["latent"])["latent"].drop_duplicates().tolist()
+    latents = pd.read_parquet(place / "sampled.parquet")["latent"].tolist()
     rows = [
         {"latent": latents[number], "annotator": "one", "status": status, "category": category}
         for number, given in answers.items()
@@ -36,7 +35,7 @@ def _categories(
     source = SeedFiles(
         latents=place / "latents.parquet",
         selection=place / "selection.parquet",
-        examples=examples,
+        sampled=place / "sampled.parquet",
         labels=(folder / "labels.parquet",),
     )
     frame = read_labelled_latents(("it", "simpo"), source, str)["one"].frame.set_index("latent")

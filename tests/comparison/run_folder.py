@@ -91,6 +91,7 @@ class Run:
         return {
             "latents": str(latents / "latents.parquet"),
             "selection": str(latents / "selection.parquet"),
+            "sampled": str(latents / "sampled.parquet"),
             "examples": str(latents / "examples.parquet"),
             "labels": [str(named / "labels.parquet")],
         }
@@ -288,7 +289,10 @@ def write_examples(
                     "latent_max": maximum,
                 }
             )
-    files.write_parquet(path, pd.DataFrame(rows))
+    contexts = pd.DataFrame(rows)
+    files.write_parquet(path, contexts)
+    sample = contexts.rename(columns={"sample_weight": "weight"})[["latent", "weight"]]
+    files.write_parquet(path.with_name("sampled.parquet"), sample.drop_duplicates())
     return np.array(sorted({row["latent"] for row in rows}))
 
 

@@ -46,7 +46,7 @@ def test_without_annotator_nothing_of_its_is_read(annotator: str, named: bool) -
     found = paths("autointerp.annotator", annotator)
     files = files_of(found.labelled_fits())
     assert any("/autointerp/" in file for file in files) is named
-    assert any(file.endswith("examples.parquet") for file in files) is named
+    assert any(file.endswith("sampled.parquet") for file in files) is named
     assert sorted(files) == sorted(
         [*found.comparison_inputs()["latents"], *found.comparison_inputs()["labels"]]
     )

@@ -73,7 +73,7 @@ def compare(results: Path) -> None:
     fits = {}
     for fit in ("pt_it", "pt_simpo", "it_simpo"):
         folder = results / "latents" / fit / "seed0"
-        names = ("latents", "selection", "examples")
+        names = ("latents", "selection", "sampled")
         files = {name: str(folder / f"{name}.parquet") for name in names}
         labels = [str(folder / "labels.parquet")]
         fits[fit] = {"models": fit.split("_"), "seeds": {"0": {**files, "labels": labels}}}
@@ -121,8 +121,8 @@ def good(tmp_path: Path) -> Path:
         latents, selection = latent_tables(models, rng)
         latents.to_parquet(folder / "latents.parquet")
         selection.to_parquet(folder / "selection.parquet")
-        pd.DataFrame({"latent": latents["latent"], "sample_weight": 1.0}).to_parquet(
-            folder / "examples.parquet"
+        pd.DataFrame({"latent": latents["latent"], "weight": 1.0}).to_parquet(
+            folder / "sampled.parquet"
         )
         pd.DataFrame(
             {

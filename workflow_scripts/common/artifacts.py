@@ -25,8 +25,10 @@ class SeedFiles(Settings):
     """which latents are unique"""
     clauses: Path | None = None
     """how many latents each clause of the rule leaves"""
+    sampled: Path | None = None
+    """latents that are shown to annotators, and how many each stands for"""
     examples: Path | None = None
-    """contexts of latents"""
+    """contexts of these latents"""
     mirrors: Path | None = None
     """pairs of latents that fire for the same text"""
     crosscoder: Path | None = None
@@ -91,8 +93,8 @@ def read_labelled_latents(
     if "true_category" in live.columns:
         known = live.assign(weight=1.0, category=live["true_category"].replace("", None))
         labelled[TRUE] = LabelledLatents(models, _classify(known, UNASSIGNED, class_of))
-    if seed.labels and seed.examples is not None:
-        weights = _sample_weights(seed.examples)
+    if seed.labels and seed.sampled is not None:
+        weights = files.read_parquet(seed.sampled)
         for annotator, labels in _read_labels(seed.labels):
             frame = live.merge(weights, on="latent").merge(labels, on="latent", how="left")
             labelled[annotator] = LabelledLatents(models, _classify(frame, NOT_JUDGED, class_of))
@@ -103,11 +105,6 @@ def _classify(frame: pd.DataFrame, missing: str, class_of: Callable[[str], str])
     """Return ``frame`` with ``category``, which is ``missing`` where there is none, and `class`."""
     category = frame["category"].fillna(missing).astype(str)
     return frame.assign(category=category, **{"class": category.map(class_of)})
-
-
-def _sample_weights(examples: Path) -> pd.DataFrame:
-    weights = files.read_parquet(examples, ["latent", "sample_weight"])
-    return weights.drop_duplicates("latent").rename(columns={"sample_weight": "weight"})
 
 
 def _read_labels(paths: Sequence[Path]) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -17,14 +17,16 @@ from workflow_scripts.comparison.counts import Level
 COLUMNS = ("model", "category", "documents", "tokens", "nll", "nll_se")
 
 
-def read_behaviour(path: Path) -> pd.DataFrame:
-    """Return the table of likelihoods.
+def read_behaviour(path: Path | None) -> pd.DataFrame:
+    """Return the table of likelihoods; without a file, an empty one.
 
     Raises
     ------
     UserError
         If a table is missing or lacks a column.
     """
+    if path is None:
+        return pd.DataFrame(columns=list(COLUMNS))
     return read_csv(path, COLUMNS, missing=("", MISSING))
 
 

@@ -38,10 +38,10 @@ class ComparisonInputs(Settings):
     """models and artifacts of each fit"""
     comparisons: dict[str, Comparison]
     """sides and companions of each comparison"""
-    behaviour: Path
-    """likelihood of each category's text by each model (CSV)"""
     taxonomy: Path
     """classes and categories (YAML)"""
+    behaviour: Path | None = None
+    """likelihood of each category's text by each model (CSV); none: it has no vote"""
 
     @cached_property
     def _taxonomy(self) -> Taxonomy:

@@ -211,7 +211,7 @@ class Paths:
     @property
     def latent_tables(self) -> list[str]:
         """The tables of the latents stage that comparisons read, without ending."""
-        return ["latents", "selection", *(["examples"] if self.annotated else [])]
+        return ["latents", "selection", *(["sampled"] if self.annotated else [])]
 
     def labelled_latents(self, fit: str, seed: int) -> SeedFiles:
         """Return the tables of one crosscoder that comparisons read."""

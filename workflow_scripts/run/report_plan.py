@@ -112,6 +112,7 @@ def report_fits(paths: Paths) -> dict[str, FitFiles]:
             found[table] = [f"{annotations}/{table}.parquet"]
         found["clauses"] = f"{latents}/selection.json"
         if paths.annotated:
+            found["examples"] = f"{latents}/examples.parquet"
             for part, file in naming(config).items():
                 found[part] = f"{annotations}/{file}.json"
         found["evaluation"] = f"{crosscoder}/evaluation.json"
