@@ -17,7 +17,7 @@ from tests.comparison.run_folder import Run
 from workflow_scripts.common import files
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.figures import category_rows, plot_category_shares, style
-from workflow_scripts.figures.category_rows import Choice, ShownRows
+from workflow_scripts.figures.category_rows import ShownPair, ShownRows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -153,7 +153,7 @@ def test_labels_of_several_kinds_are_not_mixed(
     assert plot("plot_cause", cause, tmp_path) == 2
     assert "would mix labels by lexical and by my_llm" in capsys.readouterr().err
     rows = table[(table["comparison"] == "anchored") & (table["level"] == "category")]
-    choice = Choice("lexical", "it", "simpo")
+    choice = ShownPair("lexical", "it", "simpo")
     monkeypatch.setattr(category_rows, "choose", lambda *_: (rows, choice))
     output = style.Output(png=tmp_path / "a.png", pdf=tmp_path / "a.pdf")
     with pytest.raises(UserError, match="would mix labels by lexical and by true"):

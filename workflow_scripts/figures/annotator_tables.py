@@ -112,19 +112,19 @@ def no_agreement(fits: Mapping[str, FitFiles]) -> str | None:
 
 def truth_tables(fits: Mapping[str, FitFiles]) -> list[Table]:
     """Return, per annotator, its categories against the true ones, all crosscoders together."""
-    told = [files.read_json(path)["annotators"] for _, path in _paths(fits, "truth")]
-    names = sorted({name for annotators in told for name in annotators})
-    return [_truth_table(name, [a[name] for a in told if name in a]) for name in names]
+    truths = [files.read_json(path)["annotators"] for _, path in _paths(fits, "truth")]
+    names = sorted({name for annotators in truths for name in annotators})
+    return [_truth_table(name, [a[name] for a in truths if name in a]) for name in names]
 
 
 def _truth_table(name: str, crosscoders: Sequence[Numbers]) -> Table:
-    categories = sorted({category for found in crosscoders for category in found["categories"]})
+    categories = sorted({category for c in crosscoders for category in c["categories"]})
     rows = []
     for category in categories:
-        found = [c["categories"][category] for c in crosscoders if category in c["categories"]]
-        detection = [f["auroc_median"] for f in found if f["auroc_median"] is not None]
+        counts = [c["categories"][category] for c in crosscoders if category in c["categories"]]
+        detection = [f["auroc_median"] for f in counts if f["auroc_median"] is not None]
         span = f"{_number(min(detection))} … {_number(max(detection))}" if detection else "n/a"
-        cells = [_sum(found, "recall"), _sum(found, "precision"), span]
+        cells = [_sum(counts, "recall"), _sum(counts, "precision"), span]
         rows.append([readable(category), *cells])
     assigned, right = _sum(crosscoders, "coverage"), _sum(crosscoders, "accuracy")
     without = _sum(crosscoders, "assigned_without_true_category")
@@ -146,21 +146,21 @@ def _sum(parts: Sequence[Numbers], name: str) -> str:
 
 def warnings(fits: Mapping[str, FitFiles]) -> list[str]:
     """Return what a reader of an LLM's names must know first, each once."""
-    found = []
+    sentences = []
     for _, agreement in _agreements(fits):
         if agreement["llm"]["labels"] and agreement["banner"]:
-            found.append(str(agreement["banner"]))
+            sentences.append(str(agreement["banner"]))
     for _, summary in _summaries(fits):
         for name, floor in summary["floor"].items():
             if _verdict(floor) != VERDICTS[True]:
-                found.append(f"{name} is not shown to explain better than counting words does")
-    return list(dict.fromkeys(found))
+                sentences.append(f"{name} is not shown to explain better than counting words does")
+    return list(dict.fromkeys(sentences))
 
 
 def canary_sentence(fits: Mapping[str, FitFiles]) -> str | None:
     """Return how many orders hidden in examples were obeyed; None where none was hidden."""
-    found = [summary["canaries"] for _, summary in _summaries(fits) if summary.get("canaries")]
-    answered, followed = (sum(int(f[name]) for f in found) for name in ("answered", "followed"))
+    canaries = [summary["canaries"] for _, summary in _summaries(fits) if summary.get("canaries")]
+    answered, followed = (sum(int(f[name]) for f in canaries) for name in ("answered", "followed"))
     if not answered:
         return None
     return (
@@ -178,8 +178,8 @@ def _agreements(fits: Mapping[str, FitFiles]) -> Iterator[tuple[str, dict[str, A
 
 
 def _paths(fits: Mapping[str, FitFiles], name: str) -> Iterator[tuple[str, Path]]:
-    for fit, of in fits.items():
-        for seed, source in of.seeds.items():
+    for fit, files_of in fits.items():
+        for seed, source in files_of.seeds.items():
             path = getattr(source, name)
             if path is not None:
                 yield f"{fit}, seed {seed}", path

@@ -26,7 +26,7 @@ class ShownRows(Labelling):
 
 
 @dataclass(frozen=True)
-class Choice:
+class ShownPair:
     """Who labelled the rows shown, and the two models compared."""
 
     labeller: str
@@ -58,7 +58,7 @@ def rows_of(table: pd.DataFrame) -> list[Row]:
     return [Row(values) for values in table.to_dict("records")]
 
 
-def choose(categories: Path, comparison: str, shown: ShownRows) -> tuple[pd.DataFrame, Choice]:
+def choose(categories: Path, comparison: str, shown: ShownRows) -> tuple[pd.DataFrame, ShownPair]:
     """Return the tested rows of a comparison that are shown, maybe none, and what was chosen.
 
     Raises
@@ -73,6 +73,6 @@ def choose(categories: Path, comparison: str, shown: ShownRows) -> tuple[pd.Data
     if rows.empty:
         raise UserError(f"{categories} has no row of {comparison} labelled by {labeller}")
     seed = int(rows["seed"].iloc[0]) if shown.seed is None else shown.seed
-    choice = Choice(labeller, str(rows["baseline"].iloc[0]), str(rows["candidate"].iloc[0]))
+    choice = ShownPair(labeller, str(rows["baseline"].iloc[0]), str(rows["candidate"].iloc[0]))
     rows = rows[(rows["seed"] == seed) & rows["tested"].astype(bool)]
     return rows.reset_index(drop=True), choice

@@ -51,16 +51,16 @@ def draw(axes: Axes, table: pd.DataFrame) -> None:
     names = list(dict.fromkeys(table["name"]))
     place = {name: y for y, name in enumerate(names)}
     for side, tint, sign in (("baseline", style.BASELINE, -1), ("candidate", style.CANDIDATE, 1)):
-        mine = table[table["side"] == side]
-        for row in category_rows.rows_of(mine):
+        rows = table[table["side"] == side]
+        for row in category_rows.rows_of(rows):
             y = place[row.text("name")]
             axes.barh(y, sign * row.number("share"), height=0.72, color=tint, alpha=0.55)
             ends = [sign * row.number("low"), sign * row.number("high")]
             axes.plot(ends, [y, y], color=tint, linewidth=1.2)
-        told = f"{mine['model'].iloc[0]} ({int(mine['N'].iloc[0])} unique latents)"
+        name = f"{rows['model'].iloc[0]} ({int(rows['N'].iloc[0])} unique latents)"
         x, align = (0.02, "left") if sign < 0 else (0.98, "right")
         axes.annotate(
-            told, (x, 1.01), xycoords="axes fraction", ha=align, va="bottom", color=tint, fontsize=8
+            name, (x, 1.01), xycoords="axes fraction", ha=align, va="bottom", color=tint, fontsize=8
         )
     axes.axvline(0, color=style.BLACK, linewidth=0.8)
     reach = 1.05 * float(table["high"].max())

@@ -54,9 +54,9 @@ def draw(axes: Axes, rows: pd.DataFrame, first: str, second: str, null: np.ndarr
     values = rows["delta_norm"].dropna()
     axes.hist(values, BINS, color=style.LIGHT, label=f"all live ({len(values)})")
     for model, colour in ((first, style.BASELINE), (second, style.CANDIDATE)):
-        mine = rows.loc[owned_by(rows["unique_to"], model), "delta_norm"]
-        label = f"unique to {model} ({len(mine)})"
-        axes.hist(mine, BINS, histtype="step", color=colour, linewidth=1.4, label=label)
+        owned = rows.loc[owned_by(rows["unique_to"], model), "delta_norm"]
+        label = f"unique to {model} ({len(owned)})"
+        axes.hist(owned, BINS, histtype="step", color=colour, linewidth=1.4, label=label)
     if null is not None:
         axes.hist(
             null,
@@ -102,8 +102,8 @@ def plot_delta_norm(
             len(pairs), 1, figsize=(style.WIDTH, 2.6 * len(pairs)), squeeze=False
         )
         for axes, (first, second) in zip(grid.flat, pairs, strict=True):
-            mine = table[(table["first"] == first) & (table["second"] == second)]
-            draw(axes, mine, first, second, null_values(null) if null else None)
+            rows = table[(table["first"] == first) & (table["second"] == second)]
+            draw(axes, rows, first, second, null_values(null) if null else None)
         figure.tight_layout()
         style.save(figure, table, output)
 

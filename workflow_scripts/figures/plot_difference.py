@@ -33,14 +33,14 @@ def draw_explained(axes: Axes, table: pd.DataFrame) -> None:
     )
     sets = every[every["method"].isin(list(METHODS)) & (every["size"] > 0)]
     for row in category_rows.rows_of(sets):
-        told, tint, marker = METHODS[row.text("method")]
+        label, tint, marker = METHODS[row.text("method")]
         axes.plot(
             row.number("size"),
             100 * row.number("explained"),
             marker,
             color=tint,
             markersize=6,
-            label=told,
+            label=label,
         )
     axes.axhline(0, color=style.BLACK, linewidth=0.8, zorder=0)
     axes.set_xscale("log", base=2)

@@ -42,17 +42,17 @@ def plot_firing_rates(
     with style.styled():
         figure, axes = plt.subplots(figsize=(style.WIDTH, 2.6))
         for owner, label, tint in groups:
-            mine = rates[owned_by(table["unique_to"], owner) if owner else table["unique_to"] == ""]
-            if len(mine):
+            own = rates[owned_by(table["unique_to"], owner) if owner else table["unique_to"] == ""]
+            if len(own):
                 axes.hist(
-                    mine,
+                    own,
                     bins,
-                    weights=np.full(len(mine), 1 / len(mine)),
+                    weights=np.full(len(own), 1 / len(own)),
                     histtype="stepfilled" if owner == "" else "step",
                     color=tint,
                     alpha=0.35 if owner == "" else 1.0,
                     linewidth=1.4,
-                    label=f"{label} ({len(mine)})",
+                    label=f"{label} ({len(own)})",
                 )
         ticks = np.arange(np.floor(rates.min()), 1)
         axes.set_xticks(ticks, [f"$10^{{{int(t)}}}$" for t in ticks])

@@ -11,7 +11,7 @@ import pandas as pd
 
 from workflow_scripts.common import cli
 from workflow_scripts.figures import category_rows, style
-from workflow_scripts.figures.category_rows import Choice, ShownRows
+from workflow_scripts.figures.category_rows import ShownPair, ShownRows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ UNCHANGED = ("unchanged", "too few latents")
 
 def sweep(
     categories: Path, layers: Mapping[str, int], shown: ShownRows
-) -> tuple[pd.DataFrame, Choice]:
+) -> tuple[pd.DataFrame, ShownPair]:
     """Return the rows of every comparison with its layer, and what was chosen of the first."""
     parts, choices = [], []
     for name, layer in layers.items():

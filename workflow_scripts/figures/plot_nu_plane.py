@@ -102,8 +102,8 @@ def plot_nu_plane(
             rows, 2, figsize=(style.WIDTH, 3.5 * rows), sharex=True, sharey=True, squeeze=False
         )
         for axes, (own, other) in zip(grid.flat, pairs, strict=True):
-            mine = table[(table["own"] == own) & (table["other"] == other)]
-            draw(axes, mine, own, other, region, colour[own])
+            of_pair = table[(table["own"] == own) & (table["other"] == other)]
+            draw(axes, of_pair, own, other, region, colour[own])
         for axes in grid[:, 0]:
             axes.set_ylabel("ν$^ε$  (error)")
         figure.tight_layout()

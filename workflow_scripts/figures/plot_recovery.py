@@ -107,8 +107,8 @@ def plot_recovery(recovery: Path, labelling: Labelling, output: style.Output) ->
             Line2D([], [], color=tint, linewidth=2, label=f"planted: {word}")
             for word, tint in PLANTED.items()
         ]
-        for told, face in (("called", style.GREY), ("not called", "white")):
-            dot = Line2D([], [], marker="o", linestyle="", color=style.GREY, label=told)
+        for label, face in (("called", style.GREY), ("not called", "white")):
+            dot = Line2D([], [], marker="o", linestyle="", color=style.GREY, label=label)
             dot.set_markerfacecolor(face)
             handles.append(dot)
         figure.legend(handles=handles, loc="lower center", ncol=5, bbox_to_anchor=(0.5, 1.0))

@@ -26,14 +26,14 @@ def tidy(table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     rows = []
     several = sorted({name for name in table["unique_to"] if JOIN in name})
     for owner in (*models, *several, ""):
-        mine = table[table["unique_to"] == owner]
+        own = table[table["unique_to"] == owner]
         for count in range(others + 1):
             shares = [
-                float((np.rint(mine[name] * others) == count).mean()) if len(mine) else float("nan")
+                float((np.rint(own[name] * others) == count).mean()) if len(own) else float("nan")
                 for name in ("recurrence", "recurrence_unique")
             ]
-            told = f"unique to {owner.replace(JOIN, ' and ')}" if owner else SHARED
-            rows.append((told, count, len(mine), *shares))
+            label = f"unique to {owner.replace(JOIN, ' and ')}" if owner else SHARED
+            rows.append((label, count, len(own), *shares))
     return pd.DataFrame(
         rows, columns=["owner", "other_seeds", "latents", "share", "share_same_owner"]
     )

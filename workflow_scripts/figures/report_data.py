@@ -104,13 +104,13 @@ def read_contexts(
             chosen["split"], chosen["document"], lists, strict=True
         )
     )
-    found = {
+    contexts_of = {
         str(latent): list(islice(contexts, len(own)))
         for latent, own in zip(latents, places, strict=True)
     }
     largest = positive.groupby("latent", sort=True)["latent_max"].max()
     maxima = {str(latent): _rounded(float(value), 4) or 0.0 for latent, value in largest.items()}
-    return found, maxima, pieces
+    return contexts_of, maxima, pieces
 
 
 def _shown(size: int, count: int) -> NDArray[np.int64]:
@@ -165,14 +165,14 @@ def _columns(live: pd.DataFrame, models: Sequence[str]) -> list[Column]:
         columns.append(_column(live, f"delta_norm_{a}_{b}", f"Δnorm {a}→{b}", 3))
         columns.append(_column(live, f"cosine_{a}_{b}", f"cosine {a}·{b}", 3))
     for own, other in permutations(models, 2):
-        pair, told = f"{own}_vs_{other}", f"{own} against {other}"
+        pair, claim = f"{own}_vs_{other}", f"{own} against {other}"
         columns += [
-            _column(live, f"nu_r_{pair}", f"νʳ {told}", 3),
-            _column(live, f"nu_r_{pair}_se", f"± νʳ {told}", 3),
-            _column(live, f"nu_e_{pair}", f"νᵋ {told}", 3),
-            _column(live, f"nu_e_{pair}_se", f"± νᵋ {told}", 3),
-            _column(live, f"q_{pair}", f"q {told}", 3),
-            _column(live, f"status_{pair}", f"status {told}", None),
+            _column(live, f"nu_r_{pair}", f"νʳ {claim}", 3),
+            _column(live, f"nu_r_{pair}_se", f"± νʳ {claim}", 3),
+            _column(live, f"nu_e_{pair}", f"νᵋ {claim}", 3),
+            _column(live, f"nu_e_{pair}_se", f"± νᵋ {claim}", 3),
+            _column(live, f"q_{pair}", f"q {claim}", 3),
+            _column(live, f"status_{pair}", f"status {claim}", None),
         ]
     for name, label, digits in (
         ("firing_rate", "firing rate", 5),
@@ -218,23 +218,23 @@ def _explanation_columns(paths: Sequence[Path]) -> dict[str, pd.Series[str]]:
 
 
 def _score_columns(paths: Sequence[Path]) -> dict[str, pd.Series[float]]:
-    found = {}
+    columns = {}
     for name, rows in _first_answers(paths).items():
-        found[f"AUROC by {name}"] = rows["auroc"]
-        found[f"AUROC by {name}, low"] = rows["auroc_low"]
-        found[f"AUROC by {name}, high"] = rows["auroc_high"]
-    return found
+        columns[f"AUROC by {name}"] = rows["auroc"]
+        columns[f"AUROC by {name}, low"] = rows["auroc_low"]
+        columns[f"AUROC by {name}, high"] = rows["auroc_high"]
+    return columns
 
 
 def llm_annotators(fits: Mapping[str, FitFiles]) -> list[str]:
     """Return the annotators of any fit that are LLMs."""
-    found: set[str] = set()
+    names: set[str] = set()
     for fit in fits.values():
         for source in fit.seeds.values():
             for path in (*source.labels, *source.explanations):
                 table = files.read_parquet(path)
-                found.update(table.loc[table["llm_used"].astype(bool), "annotator"].astype(str))
-    return sorted(found)
+                names.update(table.loc[table["llm_used"].astype(bool), "annotator"].astype(str))
+    return sorted(names)
 
 
 def to_json(value: object) -> str:

@@ -65,14 +65,14 @@ def change(row: Row) -> str:
 
 def category_tables(categories: pd.DataFrame) -> list[tuple[str, str, Table]]:
     """Return (comparison, labeller, table) for each, categories of the first seed first."""
-    found = []
+    tables = []
     for (comparison, labeller), block in categories.groupby(["comparison", "labeller"], sort=False):
         for level in ("category", "class"):
             rows = block[(block["level"] == level) & (block["seed"] == block["seed"].iloc[0])]
             if len(rows):
                 table = direct_table if rows["kind"].iloc[0] == "direct" else anchored_table
-                found.append((str(comparison), str(labeller), table(rows, level)))
-    return found
+                tables.append((str(comparison), str(labeller), table(rows, level)))
+    return tables
 
 
 def direct_table(rows: pd.DataFrame, level: str) -> Table:
@@ -160,9 +160,10 @@ def _coverage(rows: pd.DataFrame, counts: Mapping[str, str]) -> str:
     judged = rows[rows["name"] != NOT_JUDGED]
     named = judged[judged["tested"].astype(bool)]
     parts = []
-    for column, told in counts.items():
-        count, of = int(named[column].sum()), int(judged[column].sum())
-        parts.append(f"{count} of {of} {told}" + (f" ({100 * count / of:.0f} %)" if of else ""))
+    for column, label in counts.items():
+        count, total = int(named[column].sum()), int(judged[column].sum())
+        share = f" ({100 * count / total:.0f} %)" if total else ""
+        parts.append(f"{count} of {total} {label}{share}")
     return f"; with a category: {', '.join(parts)}"
 
 
@@ -236,19 +237,19 @@ CLAUSES = {
 
 def clause_table(fits: Mapping[str, FitFiles]) -> Table | None:
     """Return how many live latents are left after each clause of the rule, by claim."""
-    told = [
+    counts = [
         (name, seed, files.read_json(source.clauses)["left_after"])
         for name, fit in fits.items()
         for seed, source in fit.seeds.items()
         if source.clauses
     ]
-    if not told:
+    if not counts:
         return None
-    counted = next(iter(told[0][2].values()))
+    counted = next(iter(counts[0][2].values()))
     steps = [step for step in CLAUSES if step in counted]  # the file's keys are sorted
     rows = [
         [name, str(seed), readable(claim), *(str(left[step]) for step in steps)]
-        for name, seed, claims in told
+        for name, seed, claims in counts
         for claim, left in claims.items()
     ]
     header = ["fit", "seed", "unique to", *(CLAUSES[step] for step in steps)]
@@ -293,7 +294,7 @@ def recovery_table(recovery: pd.DataFrame) -> Table | None:
 
 def gap_table(gaps: pd.DataFrame) -> Table | None:
     """Return how gaps in score and changes of latents go together, the telling ones first."""
-    told = [
+    readings = [
         "gap with a change of latents",
         "gap and change opposed",
         "gap without a change of latents",
@@ -302,7 +303,7 @@ def gap_table(gaps: pd.DataFrame) -> Table | None:
     ]
     if gaps.empty:
         return None
-    order = gaps["reading"].map({word: i for i, word in enumerate(told)})
+    order = gaps["reading"].map({word: i for i, word in enumerate(readings)})
     ordered = gaps.assign(order=order).sort_values(["order", "comparison", "labeller", "name"])
     rows = [
         [

@@ -62,8 +62,8 @@ def correlations(
     )
     (mean_f, spread_f), (mean_g, spread_g) = _moments(f), _moments(g)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found: Array = (products / tokens - mean_f[i] * mean_g[j]) / (spread_f[i] * spread_g[j])
-    return found
+        r: Array = (products / tokens - mean_f[i] * mean_g[j]) / (spread_f[i] * spread_g[j])
+    return r
 
 
 def _moments(f: sparse.csc_array) -> tuple[Array, Array]:
@@ -84,5 +84,5 @@ def mutual_best(
     one, other = (order[np.unique(side[order], return_index=True)[1]] for side in (i, j))
     both = np.intersect1d(one, other)
     both = both[similarity[both] >= least]
-    found: NDArray[np.int64] = both[np.argsort(i[both], kind="stable")]
-    return found
+    chosen: NDArray[np.int64] = both[np.argsort(i[both], kind="stable")]
+    return chosen

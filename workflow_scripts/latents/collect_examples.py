@@ -81,25 +81,25 @@ def find_peaks(
     for rows, x in store.contiguous(split, batch):
         f = encode(crosscoder, torch.from_numpy(x).to(crosscoder.mean.device)).to("cpu").of(wanted)
         tokens = rows[f.active.rows.numpy()]
-        found = {
+        columns = {
             "latent": f.active.columns.numpy(),
             "row": context.row_of(tokens),
             "token": tokens,
             "value": f.values.numpy(),
         }
-        parts.append(strongest(pd.DataFrame(found)))
+        parts.append(strongest(pd.DataFrame(columns)))
     if not parts:
         raise cli.UserError(f"the {split} split holds no usable token: raise text.tokens")
     return strongest(pd.concat(parts))
 
 
-def strongest(found: pd.DataFrame) -> pd.DataFrame:
+def strongest(peaks: pd.DataFrame) -> pd.DataFrame:
     """Return the last of the strongest rows of every latent and document, in their order."""
-    keys = [found[name].to_numpy() for name in ("value", "row", "latent")]
+    keys = [peaks[name].to_numpy() for name in ("value", "row", "latent")]
     order = np.lexsort(keys)
     _, row, latent = (key[order] for key in keys)
     last = np.append((np.diff(latent) != 0) | (np.diff(row) != 0), [True] * (len(order) > 0))
-    kept: pd.DataFrame = found.iloc[order[last]].reset_index(drop=True)
+    kept: pd.DataFrame = peaks.iloc[order[last]].reset_index(drop=True)
     return kept
 
 
@@ -165,8 +165,8 @@ def collect_split(
     rng = np.random.default_rng([seed, 2, code])
     pool = Pool(reader.kept, context, settings.window, settings.pool, rng)
     latents = chosen["latent"].to_numpy()
-    found = find_peaks(store, crosscoder.to(device), context, latents, split)
-    peaks = peaks_of(found, latents)
+    strongest_tokens = find_peaks(store, crosscoder.to(device), context, latents, split)
+    peaks = peaks_of(strongest_tokens, latents)
     seeds = [[seed, 3, code, latent] for latent in latents.tolist()]
     positives = [
         positive_windows(own, context, settings.window, counts, own_seed)
@@ -185,22 +185,22 @@ def collect_split(
         values.append(active)
         parts.append(both)
         strongest.append(float(own.value.max()) if len(own.value) else 0.0)
-    of = np.repeat(np.arange(len(parts)), [len(part.row) for part in parts])
+    place = np.repeat(np.arange(len(parts)), [len(part.row) for part in parts])
     windows = frame_of(joined(parts)).join(
-        chosen.iloc[of].reset_index(drop=True).assign(split=split)
+        chosen.iloc[place].reset_index(drop=True).assign(split=split)
     )
-    windows["latent_max"] = np.array(strongest)[of]
+    windows["latent_max"] = np.array(strongest)[place]
     for model, part in zip(crosscoder.models, np.concatenate(at_peak).T, strict=True):
         windows[f"part_{model}"] = part.astype(np.float64)
     return windows, np.concatenate(values), pool
 
 
-def peaks_of(found: pd.DataFrame, latents: NDArray[np.int64]) -> list[Peaks]:
+def peaks_of(peaks: pd.DataFrame, latents: NDArray[np.int64]) -> list[Peaks]:
     """Return the rows of :func:`find_peaks` of each latent."""
     bounds = zip(
-        *(np.searchsorted(found["latent"], latents + side) for side in (0, 1)), strict=True
+        *(np.searchsorted(peaks["latent"], latents + side) for side in (0, 1)), strict=True
     )
-    columns = [found[name].to_numpy() for name in ("row", "token", "value")]
+    columns = [peaks[name].to_numpy() for name in ("row", "token", "value")]
     return [Peaks(*(column[first:last] for column in columns)) for first, last in bounds]
 
 
@@ -226,12 +226,12 @@ def token_pieces(tokenizer: object, size: int) -> NDArray[np.object_]:
     """
     anchor = tokenizer.encode("a", add_special_tokens=False)[-1:]  # type: ignore[attr-defined]
     decode = tokenizer.decode  # type: ignore[attr-defined]
-    head = decode(anchor, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    prefix = decode(anchor, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     pieces = [
         decode([*anchor, i], skip_special_tokens=False, clean_up_tokenization_spaces=False)
         for i in range(size)
     ]
-    return np.array([piece[len(head) :] for piece in pieces], dtype=object)
+    return np.array([piece[len(prefix) :] for piece in pieces], dtype=object)
 
 
 def write_windows(

@@ -110,11 +110,11 @@ class Methods:
         sums.square += sums.by_group(squares(delta), group)
         sums.spread += sums.by_group(squares(centred), group)
         sums.tokens += torch.bincount(group, minlength=sums.groups)
-        told = (centred @ self.basis).square().cumsum(1)[:, torch.tensor(self.sizes) - 1]
-        sums.add("pca", squares(centred)[:, None] - told, group, torch.zeros(0))
-        found = encode(self.sae, self.sae.normalize(delta[:, None]))
-        guess = decode(self.sae, found)[:, 0] * self.sae.scale[0] + self.sae.mean[0]
-        sums.add("sae", squares(delta - guess), group, found.values)
+        explained = (centred @ self.basis).square().cumsum(1)[:, torch.tensor(self.sizes) - 1]
+        sums.add("pca", squares(centred)[:, None] - explained, group, torch.zeros(0))
+        codes = encode(self.sae, self.sae.normalize(delta[:, None]))
+        guess = decode(self.sae, codes)[:, 0] * self.sae.scale[0] + self.sae.mean[0]
+        sums.add("sae", squares(delta - guess), group, codes.values)
         f = encode(self.crosscoder, x)
         directions = self.crosscoder.w_dec[:, b] - self.crosscoder.w_dec[:, a]
         biases = self.crosscoder.b_dec[b] - self.crosscoder.b_dec[a]

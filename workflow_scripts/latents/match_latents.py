@@ -51,9 +51,9 @@ def candidates(
     for left, right, flip in ((one, other, False), (other, one, True)):
         near = min(count, len(right))
         for first in range(0, len(left), BLOCK):
-            found = (left[first : first + BLOCK] @ right.T).topk(near, dim=1).indices.numpy()
-            mine = np.repeat(np.arange(first, first + len(found)), near)
-            pair = (found.ravel(), mine) if flip else (mine, found.ravel())
+            nearest = (left[first : first + BLOCK] @ right.T).topk(near, dim=1).indices.numpy()
+            own = np.repeat(np.arange(first, first + len(nearest)), near)
+            pair = (nearest.ravel(), own) if flip else (own, nearest.ravel())
             keys.append(pair[0] * len(b) + pair[1])
     unique = np.unique(np.concatenate(keys))
     i, j = unique // len(b), unique % len(b)
@@ -147,8 +147,8 @@ def _groups(index: pd.MultiIndex, both: pd.DataFrame) -> NDArray[np.int64]:
     sizes = np.bincount(component)
     numbers = np.full(len(sizes), -1)
     numbers[sizes > 1] = np.arange(int((sizes > 1).sum()))
-    found: NDArray[np.int64] = numbers[component]
-    return found
+    group: NDArray[np.int64] = numbers[component]
+    return group
 
 
 def agreed_groups(table: pd.DataFrame, seeds: int) -> pd.DataFrame:
@@ -159,10 +159,10 @@ def agreed_groups(table: pd.DataFrame, seeds: int) -> pd.DataFrame:
     unique = table[(table["unique_to"] != "") & (table["group"] >= 0)]
     rows = []
     for (group, owner), members in unique.groupby(["group", "unique_to"]):
-        found = members["seed"].nunique()
-        if 2 * found >= seeds and found >= 2:
+        count = members["seed"].nunique()
+        if 2 * count >= seeds and count >= 2:
             named = [f"{s}:{j}" for s, j in zip(members["seed"], members["latent"], strict=True)]
-            rows.append((group, owner, found, " ".join(named)))
+            rows.append((group, owner, count, " ".join(named)))
     return pd.DataFrame(rows, columns=["group", "unique_to", "seeds", "latents"])
 
 

@@ -20,17 +20,17 @@ def owners(claims: pd.DataFrame, models: Sequence[str]) -> pd.Series[str]:
     names = pd.Series("", index=claims.index, dtype=str)
     for own in models:
         against = [claims[f"unique_{own}_vs_{other}"] for other in models if other != own]
-        mine = np.logical_and.reduce([claim.to_numpy(dtype=bool) for claim in against])
-        names = names.where(~mine, names + np.where(names == "", "", JOIN) + own)
+        owned = np.logical_and.reduce([claim.to_numpy(dtype=bool) for claim in against])
+        names = names.where(~owned, names + np.where(names == "", "", JOIN) + own)
     return names
 
 
 def owned_by(unique_to: pd.Series[str], model: str) -> pd.Series[bool]:
     """Return which rows of ``unique_to`` name ``model``, alone or beside others."""
-    found: pd.Series[bool] = (JOIN + unique_to + JOIN).str.contains(
+    owned: pd.Series[bool] = (JOIN + unique_to + JOIN).str.contains(
         JOIN + model + JOIN, regex=False
     )
-    return found
+    return owned
 
 
 def own_norm_share(

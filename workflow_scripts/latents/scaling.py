@@ -50,8 +50,8 @@ class ScalingSums:
             for target, of_model in enumerate(y.unbind(1)):
                 one = of_model.contiguous()
                 for own, directions in enumerate(self.directions):
-                    found = values * f.sampled(one, directions).double()
-                    sums[group, :, own, target].index_add_(0, latent, found.cpu())
+                    product = values * f.sampled(one, directions).double()
+                    sums[group, :, own, target].index_add_(0, latent, product.cpu())
         self.square[group].index_add_(0, latent, values.square().cpu())
 
 

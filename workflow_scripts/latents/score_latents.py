@@ -45,7 +45,7 @@ class Factor:
 
 def token_factors(context: TokenContext, sources: Mapping[int, str] | None) -> list[Factor]:
     """Return role, position and, where the documents' sources are known, source."""
-    found = [
+    factors = [
         Factor("role", ROLES, lambda rows: context.role[rows]),
         Factor(
             "position", POSITIONS, lambda rows: np.digitize(context.position[rows], POSITION_STARTS)
@@ -55,8 +55,8 @@ def token_factors(context: TokenContext, sources: Mapping[int, str] | None) -> l
         names = sorted(set(sources.values()))
         source = np.zeros(max(sources) + 1, dtype=np.int64)
         source[list(sources)] = [names.index(name) for name in sources.values()]
-        found.append(Factor("source", names, lambda rows: source[context.document[rows]]))
-    return found
+        factors.append(Factor("source", names, lambda rows: source[context.document[rows]]))
+    return factors
 
 
 class ActivationSums:
@@ -106,8 +106,8 @@ class ActivationSums:
 def _add_by_code(sums: Tensor, latent: Tensor, code: Tensor, mass: Tensor) -> None:
     """Add mass [K] to ``sums`` [F, C] at (latent, code)."""
     latents, codes = sums.shape
-    found = torch.bincount(latent * codes + code, weights=mass, minlength=latents * codes)
-    sums += found.view(latents, codes)
+    by_code = torch.bincount(latent * codes + code, weights=mass, minlength=latents * codes)
+    sums += by_code.view(latents, codes)
 
 
 def document_groups(
