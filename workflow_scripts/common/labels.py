@@ -9,7 +9,7 @@ TRUE = "true"
 LEXICAL = "lexical"
 """The annotator that counts words."""
 ANSWERED = ("ok", "repaired", "reasked")
-"""Statuses of an annotator's answers that hold what was asked for."""
+"""Statuses of an annotator's answers that can be used."""
 
 
 def usual(labellers: Sequence[str]) -> str | None:

@@ -145,8 +145,8 @@ def wilson(x: int, n: int, confidence: float = 0.95) -> Interval:
     """Return the proportion x/n with Wilson's score interval (JASA 22, 1927, 209-212)."""
     if n == 0:
         return UNDEFINED
-    found = stats.binomtest(x, n).proportion_ci(confidence, method="wilson")
-    return Interval(x / n, float(found.low), float(found.high))
+    bounds = stats.binomtest(x, n).proportion_ci(confidence, method="wilson")
+    return Interval(x / n, float(bounds.low), float(bounds.high))
 
 
 def sampled_share(x: int, others: int, weight: float, confidence: float = 0.95) -> Interval:

@@ -123,9 +123,9 @@ def _judge(block: pd.DataFrame, test: CategoryTest) -> pd.DataFrame:
         is_direct = row["kind"] == "direct"
         sign = verdicts.direction(votes) if is_direct else int(row["count_sign"])
         q = float(row["detection_q"] if is_direct else row["q"])
-        word = verdicts.verdict(q, test.fdr, size, test.least_latents, sign)
+        verdict = verdicts.verdict(q, test.fdr, size, test.least_latents, sign)
         signs.append(sign)
-        words.append(word if row["tested"] else "")
+        words.append(verdict if row["tested"] else "")
         agreement.append(_agreement(votes, sign) if is_direct else "")
     return block.assign(direction=signs, votes=agreement, verdict=words)
 
@@ -160,10 +160,10 @@ def add_seed_intervals(table: pd.DataFrame, test: CategoryTest) -> pd.DataFrame:
     excess = table["unique_share"] - table["reference_share"]
     direct = table["kind"] == "direct"
     effect = pd.Series(np.where(direct, excess, np.log(ratio)), index=table.index)
-    means = {}
+    seed_means = {}
     for key, group in effect.groupby([table[k] for k in keys], sort=False):
-        means[key] = (len(group), statistics.mean_interval(group, test.confidence))
-    intervals = [means[key] for key in table[keys].itertuples(index=False, name=None)]
+        seed_means[key] = (len(group), statistics.mean_interval(group, test.confidence))
+    intervals = [seed_means[key] for key in table[keys].itertuples(index=False, name=None)]
     called = table["detection_q"].where(direct, table["q"]) <= test.fdr
     robust = [
         "n/a" if count < 2 else ("yes" if c and interval.excludes(0.0) else "no")

@@ -72,8 +72,8 @@ def norm_shift(
     names, weight = frame[level].to_numpy(), frame["weight"].to_numpy(dtype=np.float64)
     result = {}
     for name in sorted(set(names)):
-        mine, rest = known & (names == name), known & (names != name)
+        own, rest = known & (names == name), known & (names != name)
         result[str(name)] = statistics.mean_difference(
-            delta_norm[mine], delta_norm[rest], weight[mine], weight[rest], confidence
+            delta_norm[own], delta_norm[rest], weight[own], weight[rest], confidence
         )
     return result

@@ -52,15 +52,15 @@ def summarise(
     categories = np.array([str(document.category) for document in documents])
     tokens = np.array([int(document.answer.sum()) for document in documents])
     for category in sorted(set(categories.tolist())):
-        mine = categories == category
-        count = int(mine.sum())
-        error = losses[mine].std(ddof=1) / math.sqrt(count) if count > 1 else math.nan
+        chosen = categories == category
+        count = int(chosen.sum())
+        error = losses[chosen].std(ddof=1) / math.sqrt(count) if count > 1 else math.nan
         yield {
             "model": name,
             "category": category,
             "documents": count,
-            "tokens": int(tokens[mine].sum()),
-            "nll": f"{losses[mine].mean():.6g}",
+            "tokens": int(tokens[chosen].sum()),
+            "nll": f"{losses[chosen].mean():.6g}",
             "nll_se": "n/a" if math.isnan(error) else f"{error:.6g}",
         }
 

@@ -138,15 +138,15 @@ def join(categories: pd.DataFrame, board: pd.DataFrame | None, confidence: float
     rows = rows[rows["tested"].astype(bool)]
     joined = []
     for _, block in rows.groupby(["comparison", "labeller"], sort=False):
-        mine = block[block["seed"] == block["seed"].iloc[0]]
-        for source, gaps in gaps_by_source(mine, board, confidence).items():
-            for row in mine.to_dict("records"):
+        first = block[block["seed"] == block["seed"].iloc[0]]
+        for source, gaps in gaps_by_source(first, board, confidence).items():
+            for row in first.to_dict("records"):
                 gap = gaps.get(str(row["name"]))
                 if gap is None or math.isnan(gap.estimate):
                     continue
                 bounds = {"gap": gap.estimate, "gap_low": gap.low, "gap_high": gap.high}
-                word = reading(gap, str(row["verdict"]), float(row["delta_norm"]))
-                joined.append({**row, **bounds, "source": source, "reading": word})
+                says = reading(gap, str(row["verdict"]), float(row["delta_norm"]))
+                joined.append({**row, **bounds, "source": source, "reading": says})
     return pd.DataFrame(joined, columns=list(COLUMNS))
 
 

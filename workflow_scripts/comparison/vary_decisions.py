@@ -146,7 +146,9 @@ def sensitivity(
     table = pd.concat(parts, ignore_index=True)
     base = table[table["variant"] == BASE].set_index(["comparison", "labeller", "name"])["verdict"]
     keys = list(zip(table["comparison"], table["labeller"], table["name"], strict=True))
-    same = [word == base.get(key, "") for key, word in zip(keys, table["verdict"], strict=True)]
+    same = [
+        verdict == base.get(key, "") for key, verdict in zip(keys, table["verdict"], strict=True)
+    ]
     table = table.assign(same_verdict=np.where(same, "yes", "no"))
     return table.assign(robust=robust(table))[list(COLUMNS)]
 

@@ -15,7 +15,7 @@ VERDICTS = (GAINED, LOST, UNCLEAR, UNCHANGED, TOO_FEW)
 
 @dataclass(frozen=True)
 class Vote:
-    """One statistic's word on the direction: its sign, and whether its interval excludes 0."""
+    """One statistic's vote on the direction: its sign, and whether its interval excludes 0."""
 
     sign: int
     clear: bool

@@ -65,8 +65,8 @@ def what_changed(rows: pd.DataFrame, truth: Truth | None) -> WhatChanged:
     first = rows.iloc[0]
     tested = rows[rows["tested"].astype(bool)]
     groups = {
-        word: sorted(tested.loc[tested["verdict"] == word, "name"])
-        for word in (GAINED, LOST, UNCLEAR, UNCHANGED, TOO_FEW)
+        verdict: sorted(tested.loc[tested["verdict"] == verdict, "name"])
+        for verdict in (GAINED, LOST, UNCLEAR, UNCHANGED, TOO_FEW)
     }
     labeller = str(first["labeller"])
     score = _score(tested, truth) if truth is not None else _Score()
@@ -140,9 +140,9 @@ def sentence(
 ) -> str:
     """Return the one sentence that answers «what changed?»."""
     parts = []
-    for verb, word in (("gained", GAINED), ("lost", LOST)):
-        if groups[word]:
-            parts.append(f"{verb} {_listed(groups[word])}")
+    for verb, verdict in (("gained", GAINED), ("lost", LOST)):
+        if groups[verdict]:
+            parts.append(f"{verb} {_listed(groups[verdict])}")
     change = " and ".join(parts) or "neither gained nor lost any category beyond chance"
     text = f"Against {baseline}, {candidate} {change}"
     if groups[UNCLEAR]:
@@ -173,14 +173,14 @@ def _labels(labeller: str) -> str:
 
 
 def choose(categories: pd.DataFrame, primary: str | None, labeller: str | None) -> tuple[str, str]:
-    """Return the comparison and the labeller that answer, where none is asked for by name.
+    """Return the comparison and the labeller that answer, unless they are named.
 
     The first direct comparison, else the first; true labels, else an LLM's, else lexical ones.
 
     Raises
     ------
     UserError
-        If the comparison or the labeller asked for is not in the table.
+        If the named comparison or labeller is not in the table.
     """
     names = categories.drop_duplicates("comparison")
     if primary is None:

@@ -1,7 +1,7 @@
 """Set measured quantities beside published ones: OK, close, differs or NOT RUN.
 
 No published row is ever left out. For category changes the table also says whether the published
-value lies in our interval, and whether ours can be told from no change. The header says on which
+value lies in our interval, and whether ours differs from no change. The header says on which
 hardware and with which seeds the crosscoders were fitted.
 """
 
@@ -20,10 +20,10 @@ from workflow_scripts.common.artifacts import FitFiles, SeedFiles
 from workflow_scripts.common.tables import read_csv, write_csv
 from workflow_scripts.latents.ownership import owned_by
 from workflow_scripts.paper.published import (
-    ExplainedVariance,
+    ExplainedFraction,
     NormBin,
     PercentChange,
-    Published,
+    PublishedQuantity,
     Study,
     TemplateShare,
     UniqueLatents,
@@ -93,7 +93,7 @@ class MeasuredRun:
         return self.fits[fit].first if fit in self.fits else None
 
 
-def measure(wanted: Published, run: MeasuredRun) -> Measurement:
+def measure(wanted: PublishedQuantity, run: MeasuredRun) -> Measurement:
     """Return the run's value of a published quantity."""
     what = wanted.measured
     if isinstance(what, PercentChange):
@@ -153,7 +153,7 @@ def _template_share(what: TemplateShare, run: MeasuredRun, source: SeedFiles) ->
     return Measurement(float((shares > 0.5).mean()))
 
 
-def _explained_variance(what: ExplainedVariance, source: SeedFiles) -> Measurement:
+def _explained_variance(what: ExplainedFraction, source: SeedFiles) -> Measurement:
     fve = _read_json(source, "evaluation")["fve"]
     if what.model is None:
         return Measurement(sum(fve.values()) / len(fve))
@@ -192,7 +192,7 @@ def hardware_text(hardware: Mapping[str, object]) -> str:
     return ", ".join(parts) or "unknown hardware"
 
 
-def judge(published: Published, measured: Measurement) -> str:
+def judge(published: PublishedQuantity, measured: Measurement) -> str:
     """Return the verdict on one row.
 
     A change from zero has no value but an interval: it is ``close`` when that holds the published
@@ -213,7 +213,7 @@ def compare(studies: Sequence[Study], run: MeasuredRun) -> list[Result]:
     return [_result(study, row, measure(row, run)) for study in studies for row in study.rows]
 
 
-def _result(study: Study, row: Published, measured: Measurement) -> Result:
+def _result(study: Study, row: PublishedQuantity, measured: Measurement) -> Result:
     known = not math.isnan(measured.low)
     return Result(
         study=study.study,

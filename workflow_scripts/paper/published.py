@@ -44,7 +44,7 @@ class NormBin(Strict):
     high: float
 
 
-class ExplainedVariance(Strict):
+class ExplainedFraction(Strict):
     """Held-out fraction of variance explained: of a model, or the mean of the fit's models."""
 
     kind: Literal["fve"]
@@ -61,7 +61,7 @@ class TemplateShare(Strict):
 
 
 Measured = Annotated[
-    PercentChange | UniqueLatents | NormBin | ExplainedVariance | TemplateShare,
+    PercentChange | UniqueLatents | NormBin | ExplainedFraction | TemplateShare,
     Field(discriminator="kind"),
 ]
 
@@ -73,7 +73,7 @@ class Tolerance(Strict):
     close: float = Field(ge=0)
 
 
-class Published(Strict):
+class PublishedQuantity(Strict):
     """One published quantity."""
 
     id: str
@@ -92,7 +92,7 @@ class Study(Strict):
 
     study: str
     title: str
-    rows: tuple[Published, ...] = Field(min_length=1)
+    rows: tuple[PublishedQuantity, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> Study:
