@@ -157,7 +157,7 @@ def test_a_clearly_active_negative_stops_the_run(
     assert line.startswith(
         f"error: {tmp_path / 'examples.parquet'}: a negative context of latent 0"
     )
-    assert line.endswith("collect the examples anew")
+    assert line.endswith("collect the examples again")
     assert not (tmp_path / "contexts.parquet").exists()
 
 

@@ -70,21 +70,21 @@ def _annotator(rows: pd.DataFrame) -> dict[str, object]:
         "accuracy": _ratio(hits, len(assigned)),
         "assigned_without_true_category": _ratio(false, len(without)),
         "categories": {
-            str(name): _category(mine, rows) for name, mine in known.groupby("true_category")
+            str(name): _category(own, rows) for name, own in known.groupby("true_category")
         },
     }
 
 
-def _category(mine: pd.DataFrame, rows: pd.DataFrame) -> dict[str, object]:
-    name = str(mine["true_category"].iloc[0])
-    hits = int((mine["category"] == name).sum())
+def _category(own: pd.DataFrame, rows: pd.DataFrame) -> dict[str, object]:
+    name = str(own["true_category"].iloc[0])
+    hits = int((own["category"] == name).sum())
     named = rows[rows["category"] == name]
     right = int((named["true_category"] == name).sum())
-    auroc = mine["auroc"].median()
-    hard = mine["auroc_hard"].median()
+    auroc = own["auroc"].median()
+    hard = own["auroc_hard"].median()
     return {
-        "latents": len(mine),
-        "recall": _ratio(hits, len(mine)),
+        "latents": len(own),
+        "recall": _ratio(hits, len(own)),
         "precision": _ratio(right, len(named)),
         "auroc_median": None if pd.isna(auroc) else float(auroc),
         "auroc_hard_median": None if pd.isna(hard) else float(hard),

@@ -82,7 +82,7 @@ def open_table(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the step that makes it") from None
     except pa.ArrowInvalid as error:
-        raise UserError(f"{path} is not a Parquet file ({error}): make it anew") from None
+        raise UserError(f"{path} is not a Parquet file ({error}): make it again") from None
     for column in columns:
         if column not in file.schema_arrow.names:
             raise UserError(f"{path} has no column {column!r}: it was made by other code")
@@ -106,7 +106,8 @@ def _parts(latents: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]
 
 
 def _latent_range(file: pq.ParquetFile, group: int) -> tuple[float, float]:
-    """Return the least and the largest latent of a row group, as far as the file tells."""
+    """Return the least and the largest latent of a row group, as far as the file says."""
     place = file.schema.names.index("latent")
-    told = file.metadata.row_group(group).column(place).statistics
-    return (told.min, told.max) if told is not None and told.has_min_max else (-np.inf, np.inf)
+    bounds = file.metadata.row_group(group).column(place).statistics
+    known = bounds is not None and bounds.has_min_max
+    return (bounds.min, bounds.max) if known else (-np.inf, np.inf)

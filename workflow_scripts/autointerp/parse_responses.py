@@ -6,10 +6,8 @@ row with its status and nothing else. Too many failures stop the run; the answer
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -18,30 +16,16 @@ from workflow_scripts.autointerp.annotation_tables import GOOD, NOT_RUN, OK, wri
 from workflow_scripts.autointerp.detection import Item, null_passed, score_items
 from workflow_scripts.autointerp.llm.replies import (
     CategoryChoice,
-    Exchange,
     Explanation,
     ItemScores,
     Outcome,
-    conclude,
 )
-from workflow_scripts.autointerp.llm.requests import (
-    Header,
-    Request,
-    read_header,
-    read_requests,
-)
+from workflow_scripts.autointerp.llm.requests import Request, read_header
+from workflow_scripts.autointerp.llm.responses import Parsed, read_outcomes
 from workflow_scripts.autointerp.score_statistics import Gate
 from workflow_scripts.autointerp.settings import TABLE_OF, AnswerCounts, GateMargin, Purpose
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.taxonomy import load_taxonomy
-
-
-@dataclass(frozen=True)
-class Parsed:
-    """One request with how it ended."""
-
-    request: Request
-    outcome: Outcome
 
 
 def parse_responses(
@@ -90,7 +74,7 @@ def parse_responses(
     frame = _everyone(files.read_parquet(latents), annotators, counts.replicates)
     statuses: Counter[str] = Counter()
     canaries = Canaries()
-    parsed = canaries.watch(_count(_outcomes(header, requests, responses), statuses))
+    parsed = canaries.watch(_count(read_outcomes(header, requests, responses), statuses))
     if purpose == "explain":
         table = _explanations(frame, parsed)
     elif purpose == "classify":
@@ -157,40 +141,6 @@ def check_failures(purpose: str, statuses: Counter[str], limit: float) -> None:
             f"autointerp.llm.max_failures allows: fix the endpoint or the prompt and run again "
             "(paid answers are kept), or raise the limit"
         )
-
-
-def _outcomes(header: Header, requests: Path, responses: Path) -> Iterator[Parsed]:
-    """Pair requests with responses; both files are in the same order."""
-    try:
-        lines = responses.open(encoding="utf-8")
-    except FileNotFoundError:
-        raise cli.UserError(f"{responses} does not exist: run call_llm first") from None
-    with lines:
-        for request, line in _together(read_requests(requests), lines, responses):
-            row = json.loads(line)
-            if row["id"] != request.id:
-                raise cli.UserError(
-                    f"{responses} does not belong to {requests}: run call_llm again"
-                )
-            yield Parsed(request, _outcome(header, request, row))
-
-
-def _together(
-    requests: Iterator[Request], lines: Iterator[str], path: Path
-) -> Iterator[tuple[Request, str]]:
-    try:
-        yield from zip(requests, lines, strict=True)
-    except ValueError:
-        raise cli.UserError(f"{path} has not one line per request: run call_llm again") from None
-
-
-def _outcome(header: Header, request: Request, row: dict[str, object]) -> Outcome:
-    exchanges = row["exchanges"]
-    if row["failure"] is not None or not isinstance(exchanges, list) or not exchanges:
-        return Outcome("transport_failed")
-    replies = [Exchange(**exchange) for exchange in exchanges]
-    verdict = conclude(header.expectation(request), replies)
-    return verdict if isinstance(verdict, Outcome) else Outcome("invalid")
 
 
 def _count(parsed: Iterator[Parsed], statuses: Counter[str]) -> Iterator[Parsed]:

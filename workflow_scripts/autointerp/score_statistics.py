@@ -10,7 +10,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 Z_95 = 1.959963984540054
 CHANCE = 0.5
-"""AUROC of scores that tell nothing, and the bar where there is no null."""
+"""AUROC of scores that say nothing, and the bar where there is no null."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,9 @@ def balanced_accuracy_interval(
     together from the distances of the limits (Newcombe 1998, Statist. Med. 17:873, method 10).
     """
     centre, below, above = (np.zeros(groups) for _ in range(3))
-    for mine, right in ((positive, predicted), (~positive, ~predicted)):
-        hits = np.bincount(group[mine & right], minlength=groups)
-        count = np.bincount(group[mine], minlength=groups)
+    for members, right in ((positive, predicted), (~positive, ~predicted)):
+        hits = np.bincount(group[members & right], minlength=groups)
+        count = np.bincount(group[members], minlength=groups)
         with np.errstate(invalid="ignore", divide="ignore"):
             share = hits / count
             low, high = proportion_confint(hits, count, method="wilson")
@@ -222,8 +222,8 @@ def percentile_of_others(values: NDArray[np.float64], percentile: float) -> NDAr
     def at(number: NDArray[np.int64]) -> NDArray[np.float64]:
         for own in rank.T:
             number = number + (own <= number)
-        found: NDArray[np.float64] = ordered[np.minimum(number, len(order) - 1)]
-        return found
+        value: NDArray[np.float64] = ordered[np.minimum(number, len(order) - 1)]
+        return value
 
     low, high, share = at(below), at(np.minimum(below + 1, last)), place - below
     # From the nearer end, as numpy interpolates, so that not even rounding differs.

@@ -95,7 +95,7 @@ def _describe(table: pa.Table) -> pd.DataFrame:
 def _check_negatives(rows: pd.DataFrame, path: Path) -> None:
     """Refuse a negative that is clearly active.
 
-    Silence is found out in batches and the activations shown are computed window by window, so
+    Silence is decided in batches and the activations shown are computed window by window, so
     rounding may lift a negative over the latent's threshold. It then stands no higher than the
     weakest positive; such a window is neither, and :func:`_choose` drops it.
     """
@@ -107,7 +107,7 @@ def _check_negatives(rows: pd.DataFrame, path: Path) -> None:
         latent = int(active["latent"].iloc[0])
         raise cli.UserError(
             f"{path}: a negative context of latent {latent} has an activation, "
-            "so it is no negative: collect the examples anew"
+            "so it is no negative: collect the examples again"
         )
 
 
@@ -115,8 +115,8 @@ def _choose(
     rows: pd.DataFrame, table: pa.Table, counts: ContextCounts, seed: int
 ) -> NDArray[np.int64]:
     """Return the indices of the rows to keep."""
-    as_told = (rows["kind"] == POSITIVE) == (rows["peak_value"] > 0)
-    usable = rows[(rows["length"] > 0) & as_told]
+    consistent = (rows["kind"] == POSITIVE) == (rows["peak_value"] > 0)
+    usable = rows[(rows["length"] > 0) & consistent]
     pair = usable["latent"] * (int(usable["document"].max()) + 1) + usable["document"]
     seen = pair[usable["part"] == TRAIN].unique()
     usable = usable[(usable["part"] == TRAIN) | ~pair.isin(seen)]

@@ -31,9 +31,9 @@ _ACCENTED = re.compile(r"[À-ÖØ-öø-ɏ]")
 _BEYOND_LATIN = re.compile(r"[^\x00-ɏ]")
 
 
-def _occurs(found: Iterable[object], count: int) -> bool:
+def _occurs(matches: Iterable[object], count: int) -> bool:
     """Whether there are so many; looks no further."""
-    return sum(1 for _ in islice(found, count)) == count
+    return sum(1 for _ in islice(matches, count)) == count
 
 
 def non_latin_script(text: str) -> bool:

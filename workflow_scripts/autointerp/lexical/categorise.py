@@ -123,9 +123,9 @@ class _Mass:
 
     def of_form(self, latent: int, form: str) -> float:
         """Return evidence in 0..1 that ``latent`` is about one form and not about one word."""
-        mine = self.order[self.bounds[latent] : self.bounds[latent + 1]]
+        occurrences = self.order[self.bounds[latent] : self.bounds[latent + 1]]
         by_word: dict[str, float] = {}
-        for occurrence in mine:
+        for occurrence in occurrences:
             word = self.words.surface[self.words.word[occurrence]]
             by_word[word] = by_word.get(word, 0.0) + float(self.words.activation[occurrence])
         total = sum(by_word.values())

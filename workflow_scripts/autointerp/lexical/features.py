@@ -111,8 +111,8 @@ def _largest(
     for first in range(0, shape[0], SORTED_ROWS):
         size = min(SORTED_ROWS, shape[0] - first)
         inside = (row >= first) & (row < first + size)
-        mine = row[inside].astype(np.int64) - first
-        parts.append(_largest_of_some(mine, column[inside], value[inside], (size, shape[1])))
+        rows = row[inside].astype(np.int64) - first
+        parts.append(_largest_of_some(rows, column[inside], value[inside], (size, shape[1])))
     return sp.csr_array(sp.vstack(parts, format="csr"))
 
 

@@ -107,6 +107,6 @@ def _thresholds(score: NDArray[np.float64], design: Design) -> NDArray[np.float6
     cuts = np.zeros(design.latents)
     bounds = np.searchsorted(design.latent[order], np.arange(design.latents + 1))
     for latent in range(design.latents):
-        mine = order[bounds[latent] : bounds[latent + 1]]
-        cuts[latent] = best_threshold(score[mine], design.positive[mine])
+        windows = order[bounds[latent] : bounds[latent + 1]]
+        cuts[latent] = best_threshold(score[windows], design.positive[windows])
     return cuts

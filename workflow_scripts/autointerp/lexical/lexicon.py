@@ -82,9 +82,9 @@ class _Matcher:
         entry = np.full(len(self.number), -1, np.int64)
         for number, word in wanted.items():
             entry[number] = self._entry(index, WORD_WEIGHT, word)
-        found = entry[self.lower] if len(self.number) else np.zeros(0, np.int64)
-        keep = (found >= 0) & allowed
-        self._pairs(self.words.window[keep], found[keep])
+        matched = entry[self.lower] if len(self.number) else np.zeros(0, np.int64)
+        keep = (matched >= 0) & allowed
+        self._pairs(self.words.window[keep], matched[keep])
 
     def add_phrases(self, index: int, category: Category) -> None:
         allowed = self.allowed[category.register_]
@@ -110,8 +110,8 @@ class _Matcher:
                     tests.append(TEXT_DETECTORS[name])  # type: ignore[arg-type]
                     names.append(name)
             for name, test in zip(names, tests, strict=True):
-                found = [w for text, where in texts.items() if test(text) for w in where]
-                rows = np.array(found, np.int64)
+                matching = [w for text, where in texts.items() if test(text) for w in where]
+                rows = np.array(matching, np.int64)
                 if category.register_ != "any" and len(rows):
                     rows = rows[chat[rows] == (category.register_ == "chat")]
                 if len(rows):
@@ -162,8 +162,8 @@ class _Grams:
         for step, part in enumerate(parts[1:], start=1):
             at = at[at + step < len(self.id)]
             at = at[(self.id[at + step] == part) & (self.window[at + step] == self.window[at])]
-        found: NDArray[np.int64] = self.place[np.sort(at)]
-        return found
+        places: NDArray[np.int64] = self.place[np.sort(at)]
+        return places
 
 
 def window_evidence(matches: Matches, categories: int, background: int) -> NDArray[np.float64]:

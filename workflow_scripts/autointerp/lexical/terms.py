@@ -83,12 +83,12 @@ def explain(words: Words, design: Design, background_windows: int) -> LexicalRes
     shown: dict[str, sp.csr_array] = {}
     for column, name in enumerate(CHANNELS):
         z, support = tables[name]
-        mine = (best == column).astype(np.float64)
+        explained = (best == column).astype(np.float64)
         final = z[np.arange(design.latents) * GROUPS + FOLDS]
-        shown[name] = sp.csr_array(sp.diags_array(mine) @ final)
+        shown[name] = sp.csr_array(sp.diags_array(explained) @ final)
         shown[name].eliminate_zeros()
         final_support = support[np.arange(design.latents) * GROUPS + FOLDS]
-        for latent in np.flatnonzero(mine):
+        for latent in np.flatnonzero(explained):
             terms[latent] = _terms(final, final_support, int(latent), channels[name].names)
     return LexicalResult([CHANNELS[b] for b in best], terms, auroc, shown, channels)
 
@@ -237,8 +237,8 @@ def _first_per_row(
 
 def _terms(z: sp.csr_array, support: sp.csr_array, latent: int, names: list[str]) -> list[Term]:
     cell = slice(z.indptr[latent], z.indptr[latent + 1])
-    found = [
+    terms = [
         Term(names[i], float(value), int(count))
         for i, value, count in zip(z.indices[cell], z.data[cell], support.data[cell], strict=True)
     ]
-    return sorted(found, key=lambda term: (-term.z, term.name))
+    return sorted(terms, key=lambda term: (-term.z, term.name))

@@ -66,9 +66,9 @@ def score_tokens(
 def _largest(windows: TokenWindows, design: Design) -> NDArray[np.float64]:
     """Return [L] the largest activation in all of a latent's contexts."""
     peak = largest_by_window(windows.window_of_token, windows.activation, len(windows))
-    mine = design.latent >= 0
+    owned = design.latent >= 0
     largest = np.zeros(design.latents)
-    np.maximum.at(largest, design.latent[mine], peak[mine])
+    np.maximum.at(largest, design.latent[owned], peak[owned])
     return largest
 
 
