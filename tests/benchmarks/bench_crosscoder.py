@@ -58,26 +58,26 @@ def measure() -> list[Figure]:
 
     def forward_backward() -> None:
         x = next(batches)
-        pre = step.encode(x, weights)
-        active = rule.select(pre * weights.norms(M).sum(1), K)
+        pre = weights.pre_activations(x)
+        active = rule.select(pre * weights.norms().sum(1), K)
         step.gradients(x, step.decode(x, pre, active, weights), weights)
 
     leaves = as_leaves(weights)
     optimizer = torch.optim.Adam(list(leaves.tensors().values()), lr=1e-4, fused=True)
 
     def dense_step() -> None:
-        loss = dense_loss(next(batches), leaves, M, K)
+        loss = dense_loss(next(batches), leaves, K)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(leaves.tensors().values()), 1.0)
         optimizer.step()
 
     with torch.no_grad():
-        encoder = seconds(lambda: step.encode(next(batches), weights), 9)
+        encoder = seconds(lambda: weights.pre_activations(next(batches)), 9)
         ours = seconds(forward_backward, 9)
-        whole = seconds(lambda: trainer.step(next(batches), M), 9)
+        whole = seconds(lambda: trainer.step(next(batches)), 9)
         aux = new_trainer(SIZE, dead_tokens=1)
-        with_aux = seconds(lambda: aux.step(next(batches), M), 3)
+        with_aux = seconds(lambda: aux.step(next(batches)), 3)
     dense = seconds(dense_step, 3)
     name = "crosscoder_step"
     return [

@@ -17,7 +17,6 @@ from torch import Tensor
 from tests.benchmarks.report import Figure, at_least, record
 from tests.benchmarks.sizes import M, Size, new_trainer
 from tests.crosscoder.dense import as_leaves, dense_loss
-from workflow_scripts.crosscoder import step
 from workflow_scripts.crosscoder.model import initial_weights
 
 SIZES = tuple(Size(F=73_728, D=width, k=100, B=4096) for width in (2304, 3584))
@@ -50,13 +49,13 @@ def peak_rate(device: torch.device, side: int) -> float:
 
 def dense_step(size: Size, device: torch.device, x: Tensor, compiled: bool) -> Callable[[], None]:
     """Return a step of plain autograd under autocast, compiled on request."""
-    leaves = as_leaves(initial_weights(size.F, M, size.D, 0, 1.0).to(device))
+    leaves = as_leaves(initial_weights(size.F, M, size.D, 0, 1.0).map(lambda t: t.to(device)))
     parameters = list(leaves.tensors().values())
     optimizer = torch.optim.Adam(parameters, lr=1e-4, fused=True)
 
     def loss() -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            return dense_loss(x, leaves, M, size.k)
+            return dense_loss(x, leaves, size.k)
 
     forward = torch.compile(loss) if compiled else loss
 
@@ -74,9 +73,9 @@ def dense_step(size: Size, device: torch.device, x: Tensor, compiled: bool) -> C
 @torch.no_grad()
 def our_step(size: Size, device: torch.device, x: Tensor) -> tuple[float, float]:
     """Return the seconds of a step of ours and of the encoder's product in it."""
-    trainer = new_trainer(size, matmul="bfloat16", device=device)
-    whole = seconds(lambda: trainer.step(x, M), device)
-    return whole, seconds(lambda: step.encode(x, trainer.weights, torch.bfloat16), device)
+    trainer = new_trainer(size, dtype=torch.bfloat16, device=device)
+    whole = seconds(lambda: trainer.step(x), device)
+    return whole, seconds(lambda: trainer.weights.pre_activations(x, torch.bfloat16), device)
 
 
 def measure(

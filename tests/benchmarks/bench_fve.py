@@ -20,8 +20,9 @@ from tests.crosscoder import synthetic
 from tests.crosscoder.dense import as_leaves, dense_loss
 from workflow_scripts.crosscoder import step
 from workflow_scripts.crosscoder.model import Weights, initial_weights
+from workflow_scripts.crosscoder.settings import Training
 from workflow_scripts.crosscoder.sparsity import BatchTopK
-from workflow_scripts.crosscoder.training import Trainer, Training, fit, learning_rate
+from workflow_scripts.crosscoder.training import Trainer, fit
 
 SEEDS, STEPS, BATCH = (0, 1, 2), 600, 512
 FEATURES, M, D, F, K = 192, 2, 64, 384, 8
@@ -31,16 +32,12 @@ TOKENS = 100_000
 def settings(auxk_weight: float) -> Training:
     """Return the settings of all fits."""
     return Training(
-        steps=STEPS,
         k=K,
+        tokens=BATCH * STEPS,
         batch=BATCH,
         learning_rate=2e-3,
-        warmup_steps=STEPS // 20,
         decay_share=0.3,
-        k_start=K,
-        clip_norm=1.0,
         dead_tokens=30_000,
-        k_aux=D // 2,
         auxk_weight=auxk_weight,
     )
 
@@ -55,7 +52,7 @@ def batches(data: Tensor, seed: int) -> Iterator[Tensor]:
 def ours(data: Tensor, seed: int, auxk_weight: float) -> Weights:
     """Fit as the workflow does."""
     trainer = Trainer(initial_weights(F, M, D, seed, 0.1), settings(auxk_weight))
-    for _ in fit(trainer, batches(data, seed), M):
+    for _ in fit(trainer, batches(data, seed)):
         pass
     return trainer.weights
 
@@ -68,21 +65,21 @@ def dense(data: Tensor, seed: int) -> Weights:
     optimizer = torch.optim.Adam(parameters, lr=chosen.learning_rate, fused=True)
     stream = batches(data, seed)
     for done in range(STEPS):
-        optimizer.param_groups[0]["lr"] = learning_rate(done, chosen)
+        optimizer.param_groups[0]["lr"] = chosen.learning_rate_at(done)
         with torch.enable_grad():
-            loss = dense_loss(next(stream).flatten(1), leaves, M, K)
+            loss = dense_loss(next(stream).flatten(1), leaves, K)
             optimizer.zero_grad()
             loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, chosen.clip_norm)
         optimizer.step()
-    return Weights(**{name: tensor.detach() for name, tensor in leaves.tensors().items()})
+    return leaves.map(Tensor.detach)
 
 
 def fve(weights: Weights, held_out: Tensor) -> float:
     """Return the FVE of both models together on held-out tokens, k active per token on average."""
     x = held_out.flatten(1)
-    pre = step.encode(x, weights)
-    active = BatchTopK().select(pre * weights.norms(M).sum(1), K)
+    pre = weights.pre_activations(x)
+    active = BatchTopK().select(pre * weights.norms().sum(1), K)
     residual = step.decode(x, pre, active, weights).residual
     return float(1 - residual.square().sum() / (x - x.mean(0)).square().sum())
 

@@ -20,7 +20,6 @@ import torch
 from tests.benchmarks.bench_crosscoder import seconds
 from tests.benchmarks.report import Figure, at_most, record
 from tests.benchmarks.sizes import M, Size, new_trainer
-from workflow_scripts.crosscoder import step
 
 PLOT = Path("results/benchmarks_grid.png")
 
@@ -56,8 +55,8 @@ def cost(size: Size) -> Cost:
     before = peak()
     trainer = new_trainer(size)
     with torch.no_grad():
-        encoder = seconds(lambda: step.encode(x, trainer.weights), 7)
-        whole = seconds(lambda: trainer.step(x, M), 7)
+        encoder = seconds(lambda: trainer.weights.pre_activations(x), 7)
+        whole = seconds(lambda: trainer.step(x), 7)
     return Cost(encoder, whole, peak() - before)
 
 

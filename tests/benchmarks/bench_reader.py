@@ -28,7 +28,8 @@ from workflow_scripts.activations.layout import LayerWriter, as_tensor
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import hdf5
 from workflow_scripts.crosscoder.model import initial_weights
-from workflow_scripts.crosscoder.training import Trainer, Training
+from workflow_scripts.crosscoder.settings import Training
+from workflow_scripts.crosscoder.training import Trainer
 
 MODELS, D, LAYER, LENGTH, BATCH = ("a", "b"), 512, 1, 128, 1024
 SHARD = 1024 * LENGTH  # tokens
@@ -113,13 +114,13 @@ def row_wise(files: dict[str, list[Path]]) -> None:
 
 def fit_rate(store: ActivationStore, steps: int = 3) -> float:
     """Return the tokens that a fit consumes per second, the first step apart."""
-    settings = Training(10, K, BATCH, 1e-3, 1, 0.2, K, 1.0, 10**9, 0, 0.0)
+    settings = Training(k=K, tokens=10 * BATCH, batch=BATCH, dead_tokens=10**9, auxk_weight=0.0)
     trainer = Trainer(initial_weights(F, len(MODELS), D, 0, 0.1), settings)
     batches = [torch.from_numpy(x).flatten(1) for x in islice(store.shuffled("fit", BATCH, 0), 2)]
     times = []
     for step in range(steps):
         started = time.perf_counter()
-        trainer.step(batches[step % 2], len(MODELS))
+        trainer.step(batches[step % 2])
         times.append(time.perf_counter() - started)
     return BATCH / min(times[1:])
 

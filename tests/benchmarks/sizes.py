@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from workflow_scripts.crosscoder.model import initial_weights
-from workflow_scripts.crosscoder.training import Trainer, Training
+from workflow_scripts.crosscoder.settings import Training
+from workflow_scripts.crosscoder.training import Trainer
 
 M = 2
 NEVER = 10**12
@@ -26,23 +27,19 @@ class Size:
 def new_trainer(
     size: Size,
     dead_tokens: int = NEVER,
-    matmul: str = "float32",
+    dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
 ) -> Trainer:
     """Return a trainer of two models; with ``dead_tokens`` 1 AuxK works at once."""
     settings = Training(
-        steps=1000,
+        dictionary_size=size.F,
         k=size.k,
+        tokens=1000 * size.B,
         batch=size.B,
         learning_rate=1e-4,
-        warmup_steps=1,
+        warmup_share=0.0,
         decay_share=0.0,
-        k_start=size.k,
-        clip_norm=1.0,
         dead_tokens=dead_tokens,
-        k_aux=size.D // 2,
-        auxk_weight=1 / 32,
-        matmul=matmul,
     )
-    weights = initial_weights(size.F, M, size.D, 0, 1.0)
-    return Trainer(weights if device is None else weights.to(device), settings)
+    weights = initial_weights(size.F, M, size.D, 0, 1.0).map(lambda tensor: tensor.to(device))
+    return Trainer(weights, settings, dtype=dtype)

@@ -8,10 +8,10 @@ from torch import Tensor
 from workflow_scripts.crosscoder.model import Weights
 
 
-def dense_loss(x: Tensor, weights: Weights, models: int, k: int) -> Tensor:
+def dense_loss(x: Tensor, weights: Weights, k: int) -> Tensor:
     """Return the mean squared residual per coordinate under BatchTopK, differentiable."""
     pre = torch.addmm(weights.encoder_bias, x, weights.encoder.T).relu()
-    scores = (pre * weights.norms(models).sum(1)).detach()
+    scores = (pre * weights.norms().sum(1)).detach()
     keep = torch.zeros_like(scores, dtype=torch.bool).flatten()
     keep[scores.flatten().topk(x.shape[0] * k).indices] = True
     f = pre * keep.view_as(pre)
@@ -20,9 +20,9 @@ def dense_loss(x: Tensor, weights: Weights, models: int, k: int) -> Tensor:
 
 def as_leaves(weights: Weights) -> Weights:
     """Return a copy whose tensors require gradients."""
-    return Weights(**{k: v.detach().clone().requires_grad_() for k, v in weights.tensors().items()})
+    return weights.map(lambda tensor: tensor.detach().clone().requires_grad_())
 
 
 def as_double(weights: Weights) -> Weights:
     """Return a float64 copy."""
-    return Weights(**{k: v.double() for k, v in weights.tensors().items()})
+    return weights.map(Tensor.double)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 
 from tests.crosscoder.test_training import settings
 from workflow_scripts.activations.store import ActivationStore
-from workflow_scripts.crosscoder.fit_crosscoder import fit_crosscoder
+from workflow_scripts.crosscoder.fit_crosscoder import fit_store
 from workflow_scripts.crosscoder.parallel import joined
-from workflow_scripts.crosscoder.training import Training
+from workflow_scripts.crosscoder.settings import Training
 
 M, D, F = 2, 16, 96
 
@@ -68,10 +67,9 @@ def store_of(memory: MemoryStore) -> ActivationStore:
     return cast(ActivationStore, memory)
 
 
-def fit_settings(variant: str = "batch_topk", **changes: float) -> Training:
+def fit_settings(variant: str = "batch_topk", **changes: Any) -> Training:
     """Return the settings of a short fit, in which latents die and AuxK works."""
-    plain = settings(60, dead_tokens=300, shared_cost=0.5, **changes)
-    return replace(plain, variant=variant)
+    return settings(60, variant=variant, dictionary_size=F, dead_tokens=300, **changes)
 
 
 def main(folder: Path, variant: str) -> None:
@@ -80,8 +78,8 @@ def main(folder: Path, variant: str) -> None:
     with joined("cpu") as (processes, device), torch.no_grad():
         store, chosen = store_of(MemoryStore()), fit_settings(variant)
         if variant == "batch_topk":
-            chosen = replace(chosen, shared=10)
-        fit_crosscoder(store, chosen, F, 0, 1000, folder, folder / "checkpoint", device, processes)
+            chosen = chosen.model_copy(update={"shared_share": 10 / F})
+        fit_store(store, chosen, 0, folder, folder / "checkpoint", device, processes)
 
 
 def threads() -> list[str]:

@@ -17,8 +17,9 @@ from scipy import optimize, stats
 
 from workflow_scripts.crosscoder.codes import decode, encode
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
+from workflow_scripts.crosscoder.settings import Training, Variant
 from workflow_scripts.crosscoder.threshold import solve_threshold
-from workflow_scripts.crosscoder.training import Trainer, Training, fit
+from workflow_scripts.crosscoder.training import Trainer, fit
 from workflow_scripts.latents.scaling import ScalingSums, latent_scaling
 
 KINDS = ("shared", "only_a", "only_b", "rescaled", "rotated")
@@ -70,21 +71,17 @@ def known_dictionary(features: int, width: int, seed: int) -> Truth:
 
 
 def fitted(
-    truth: Truth, variant: str, latents: int, k: int, steps: int, seed: int, price: float = 0.0
+    truth: Truth, variant: Variant, latents: int, k: int, steps: int, seed: int, price: float = 0.0
 ) -> Crosscoder:
     """Fit a crosscoder of a variant to the truth's activations."""
     width = truth.directions.shape[2]
     settings = Training(
-        steps=steps,
         k=k,
+        tokens=512 * steps,
         batch=512,
         learning_rate=3e-3,
-        warmup_steps=steps // 20,
         decay_share=0.3,
-        k_start=k,
-        clip_norm=1.0,
         dead_tokens=30_000,
-        k_aux=width // 2,
         auxk_weight=0.0 if variant == "l1" else 1 / 32,
         variant=variant,
         l1_price=price,
@@ -97,11 +94,11 @@ def fitted(
         while True:
             yield data[torch.from_numpy(rng.integers(0, len(data), 512))]
 
-    for _ in fit(trainer, batches(), 2):
+    for _ in fit(trainer, batches()):
         pass
     threshold = 0.0
     if trainer.rule.solved:
-        threshold = solve_threshold(trainer.weights, iter(data[:8192].split(1024)), 2, k)
+        threshold = solve_threshold(trainer.weights, iter(data[:8192].split(1024)), k)
     return Crosscoder(
         ["a", "b"], trainer.weights, threshold, torch.zeros(2, width), torch.ones(2), k, {}
     )

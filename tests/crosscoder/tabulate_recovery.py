@@ -9,8 +9,9 @@ import numpy as np
 
 from tests.benchmarks.report import Figure, record
 from tests.crosscoder import synthetic
+from workflow_scripts.crosscoder.settings import Variant
 
-VARIANTS = {"batch_topk": 0.0, "topk": 0.0, "l1": 0.3}
+VARIANTS: dict[Variant, float] = {"batch_topk": 0.0, "topk": 0.0, "l1": 0.3}
 SEEDS = (0, 1, 2)
 FEATURES, WIDTH, LATENTS, K, STEPS = 256, 64, 384, 10, 4000
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,11 @@ from safetensors import safe_open
 from tests.crosscoder.memory_store import F, MemoryStore, fit_settings, store_of
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.crosscoder import fit_crosscoder as module
-from workflow_scripts.crosscoder.fit_crosscoder import fit_crosscoder
+from workflow_scripts.crosscoder.fit_crosscoder import fit_store
 from workflow_scripts.crosscoder.model import WEIGHTS, Crosscoder, initial_weights
 from workflow_scripts.crosscoder.parallel import Processes
-from workflow_scripts.crosscoder.training import LogRow, Trainer, Training
+from workflow_scripts.crosscoder.settings import Training
+from workflow_scripts.crosscoder.training import LogRow, Trainer
 
 
 def run(folder: Path, settings: Training | None = None, gain: float = 1.0, seed: int = 0) -> None:
@@ -24,22 +24,22 @@ def run(folder: Path, settings: Training | None = None, gain: float = 1.0, seed:
     with torch.no_grad():
         store = store_of(MemoryStore(gain=gain))
         chosen = settings or fit_settings()
-        fit_crosscoder(store, chosen, F, seed, 1000, folder, folder / "checkpoint")
+        fit_store(store, chosen, seed, folder, folder / "checkpoint")
 
 
 @pytest.mark.parametrize("variant", ["batch_topk", "topk", "l1"])
 def test_killed_and_resumed_fits_end_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str
 ) -> None:
-    settings = replace(fit_settings(variant), shared=8, l1_price=0.1 * (variant == "l1"))
+    settings = fit_settings(variant, shared_share=8 / F, l1_price=0.1 * (variant == "l1"))
     run(tmp_path / "whole", settings)
     monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
     step = Trainer.step
 
-    def killed(self: Trainer, x: torch.Tensor, models: int) -> object:
+    def killed(self: Trainer, x: torch.Tensor) -> object:
         if self.done == 31:
             raise KeyboardInterrupt
-        return step(self, x, models)
+        return step(self, x)
 
     monkeypatch.setattr(Trainer, "step", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -58,10 +58,10 @@ def test_a_checkpoint_of_another_fit_is_not_taken_up(
     """Another seed under the checkpoint's name: start anew."""
     step = Trainer.step
 
-    def killed(self: Trainer, x: torch.Tensor, models: int) -> LogRow:
+    def killed(self: Trainer, x: torch.Tensor) -> LogRow:
         if self.done == 3:
             raise KeyboardInterrupt
-        return step(self, x, models)
+        return step(self, x)
 
     monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
     run(tmp_path / "clean", seed=1)
@@ -94,21 +94,14 @@ def test_gradients_that_overflow_stop_the_fit(tmp_path: Path) -> None:
 
 
 def test_a_batch_must_be_shared_evenly(tmp_path: Path) -> None:
+    checkpoint, processes = tmp_path / "checkpoint", Processes(3, 0)
+    store = store_of(MemoryStore())
     with pytest.raises(UserError, match="a batch of 64 cannot be shared by 3 processes"):
-        fit_crosscoder(
-            store_of(MemoryStore()),
-            fit_settings(),
-            F,
-            0,
-            1000,
-            tmp_path,
-            tmp_path / "checkpoint",
-            processes=Processes(3, 0),
-        )
+        fit_store(store, fit_settings(), 0, tmp_path, checkpoint, processes=processes)
 
 
 def test_shared_latents_reach_the_file(tmp_path: Path) -> None:
-    run(tmp_path, replace(fit_settings(), shared=12))
+    run(tmp_path, fit_settings(shared_share=12 / F))
     found = Crosscoder.load(tmp_path)
     assert found.costs is not None
     assert (found.costs[:12] == 0.5).all()

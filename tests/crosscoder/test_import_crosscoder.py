@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.crosscoder.memory_store import MemoryStore, store_of
 from workflow_scripts.common.cli import UserError
-from workflow_scripts.crosscoder.import_crosscoder import import_crosscoder, main
+from workflow_scripts.crosscoder.import_crosscoder import imported, main, read_published
 from workflow_scripts.crosscoder.model import Crosscoder
 
 M, D, F, TOKENS = 2, 6, 40, 500
@@ -75,7 +75,7 @@ def write(folder: Path, found: dict[str, Tensor]) -> Path:
     return folder
 
 
-def published(t: dict[str, Tensor], h: Tensor) -> tuple[Tensor, Tensor]:
+def expected(t: dict[str, Tensor], h: Tensor) -> tuple[Tensor, Tensor]:
     """Return codes [N, F] and raw reconstructions [N, M, D], by the layout's own definitions."""
     t = {name: tensor.double() for name, tensor in t.items()}
     mean, scale = torch.zeros(M, D).double(), torch.ones(M, 1).double()
@@ -100,9 +100,9 @@ def test_codes_and_reconstructions_are_those_of_the_published_one(
     tmp_path: Path, kind: int, threshold: float | None, normalised: bool
 ) -> None:
     store, found = RawStore(), tensors(kind, threshold, normalised)
-    import_crosscoder(write(tmp_path / "theirs", found), store_of(store), tmp_path / "ours")
-    crosscoder = Crosscoder.load(tmp_path / "ours")
-    f, raw = published(found, store.h)
+    imported(read_published(write(tmp_path / "theirs", found)), store_of(store)).save(tmp_path)
+    crosscoder = Crosscoder.load(tmp_path)
+    f, raw = expected(found, store.h)
     codes = crosscoder.encode(torch.from_numpy(store.x))
     codes[:, 7] = f[:, 7] = 0  # it writes nothing: whether it fires does not matter
     near = (codes - f).abs() < 1e-4
@@ -113,16 +113,14 @@ def test_codes_and_reconstructions_are_those_of_the_published_one(
     active = float((codes > 0).sum(1).double().mean())
     assert 0.5 < active < F - 1
     assert crosscoder.k == (9 if threshold is not None else round(active))
-    training = crosscoder.settings["training"]
-    assert isinstance(training, dict)
-    assert training["variant"] == ("l1" if threshold is None else "batch_topk")
+    assert crosscoder.variant == ("l1" if threshold is None else "batch_topk")
 
 
 def test_older_folders_without_statistics(tmp_path: Path) -> None:
     found = {k: v for k, v in tensors(1, 2.0, False).items() if "activation" not in k}
     del found["code_normalization_id"]
-    import_crosscoder(write(tmp_path / "theirs", found), store_of(RawStore()), tmp_path / "o")
-    assert Crosscoder.load(tmp_path / "o").latents == F
+    published = read_published(write(tmp_path / "theirs", found))
+    assert imported(published, store_of(RawStore())).latents == F
 
 
 def test_what_cannot_be_imported_is_told(tmp_path: Path) -> None:
@@ -130,7 +128,7 @@ def test_what_cannot_be_imported_is_told(tmp_path: Path) -> None:
 
     def told(found: dict[str, Tensor]) -> str:
         with pytest.raises(UserError) as error:
-            import_crosscoder(write(tmp_path / "theirs", found), store, tmp_path / "ours")
+            imported(read_published(write(tmp_path / "theirs", found)), store)
         return str(error.value)
 
     good = tensors(1, 2.0, False)
@@ -145,10 +143,10 @@ def test_what_cannot_be_imported_is_told(tmp_path: Path) -> None:
     assert "has 3 models" in told(good | three)
     (tmp_path / "theirs/model.safetensors").write_bytes(b"no")
     with pytest.raises(UserError, match="is damaged"):
-        import_crosscoder(tmp_path / "theirs", store, tmp_path / "ours")
+        read_published(tmp_path / "theirs")
     (tmp_path / "theirs/model.safetensors").rename(tmp_path / "theirs/ae.pt")
     with pytest.raises(UserError, match="only pickled weights"):
-        import_crosscoder(tmp_path / "theirs", store, tmp_path / "ours")
+        read_published(tmp_path / "theirs")
 
 
 def test_a_branch_of_the_hub_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

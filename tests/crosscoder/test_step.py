@@ -12,8 +12,9 @@ from workflow_scripts.crosscoder import step
 from workflow_scripts.crosscoder.auxiliary import AuxK, DeadLatents
 from workflow_scripts.crosscoder.model import Weights, initial_weights
 from workflow_scripts.crosscoder.products import DenseProducts, SparseProducts, products
+from workflow_scripts.crosscoder.settings import Training
 from workflow_scripts.crosscoder.sparsity import L1, Active, BatchTopK, TopK, sparsity_rule
-from workflow_scripts.crosscoder.training import Trainer, Training
+from workflow_scripts.crosscoder.training import Trainer
 
 B, M, D, F, K = 64, 2, 16, 96, 5
 
@@ -28,8 +29,8 @@ def make(seed: int = 0) -> tuple[Tensor, Weights]:
 
 
 def forward(x: Tensor, weights: Weights) -> tuple[Tensor, step.Forward]:
-    pre = step.encode(x, weights)
-    active = BatchTopK().select(pre * weights.norms(M).sum(1), K)
+    pre = weights.pre_activations(x)
+    active = BatchTopK().select(pre * weights.norms().sum(1), K)
     return pre, step.decode(x, pre, active, weights)
 
 
@@ -37,7 +38,7 @@ def test_gradients_equal_autograd() -> None:
     x, weights = make()
     _, state = forward(x, weights)
     leaves = as_leaves(weights)
-    loss = dense_loss(x, leaves, M, K)
+    loss = dense_loss(x, leaves, K)
     loss.backward()
     torch.testing.assert_close(step.reconstruction_loss(state), loss, rtol=1e-12, atol=0)
     gradients = step.gradients(x, state, weights)
@@ -48,13 +49,13 @@ def test_gradients_equal_autograd() -> None:
 
 def test_l1_gradients_equal_autograd() -> None:
     x, weights = make(3)
-    price, norms = 0.7, weights.norms(M)
-    pre = step.encode(x, weights)
+    price, norms = 0.7, weights.norms()
+    pre = weights.pre_activations(x)
     state = step.decode(x, pre, L1(price).select(pre * norms.sum(1), 0), weights)
     leaves = as_leaves(weights)
     f = torch.addmm(leaves.encoder_bias, x, leaves.encoder.T).relu()
     error = torch.addmm(leaves.decoder_bias, f, leaves.decoder) - x
-    paid = (f * leaves.norms(M).sum(1)).sum() / error.numel()
+    paid = (f * leaves.norms().sum(1)).sum() / error.numel()
     loss = error.square().mean() + price * paid
     loss.backward()
     paid_by_step = step.ActivityPrice(price, norms)
@@ -69,7 +70,7 @@ def test_l1_gradients_equal_autograd() -> None:
 
 def test_dense_products_equal_sparse_ones() -> None:
     x, weights = make(6)
-    pre = step.encode(x, weights)
+    pre = weights.pre_activations(x)
     active = BatchTopK().select(pre, K)
     values = pre[active.rows, active.columns]
     shape = (pre.shape[0], pre.shape[1])
@@ -92,9 +93,9 @@ def test_dense_products_equal_sparse_ones() -> None:
 def test_bfloat16_only_chooses_latents() -> None:
     """With a rounded encoder, codes and gradients are those of float32 for the latents chosen."""
     x, weights = make(7)
-    x, weights = x.float(), Weights(**{k: v.float() for k, v in weights.tensors().items()})
-    pre = step.encode(x, weights, torch.bfloat16)
-    exact = step.encode(x, weights)
+    x, weights = x.float(), weights.map(Tensor.float)
+    pre = weights.pre_activations(x, torch.bfloat16)
+    exact = weights.pre_activations(x)
     assert 0 < float((pre - exact).abs().max()) < 0.05 * float(exact.abs().max())
     active = BatchTopK().select(pre, K)
     rounded = step.decode(x, pre, active, weights, rounded=True)
@@ -126,7 +127,7 @@ def test_auxk_gradients_equal_autograd_and_are_not_zero() -> None:
     x, weights = make(1)
     pre, state = forward(x, weights)
     dead = torch.tensor([3, 10, 40, 41, 90])
-    to = Weights(**{k: torch.zeros_like(v) for k, v in weights.tensors().items()})
+    to = weights.map(torch.zeros_like)
     loss = AuxK(3, 1 / 32).add_gradients(x, pre, state.residual, dead, weights, to)
     leaves = as_leaves(weights)
     own = torch.addmm(leaves.encoder_bias, x, leaves.encoder.T)[:, dead]
@@ -176,25 +177,23 @@ def test_loss_curve_equals_the_dense_reference() -> None:
     trainer = Trainer(
         weights,
         Training(
-            steps=50,
             k=K,
+            tokens=50 * B,
             batch=B,
             learning_rate=1e-3,
-            warmup_steps=0,
+            warmup_share=0.0,
             decay_share=0.0,
-            k_start=K,
             clip_norm=1e9,
             dead_tokens=10**9,
             k_aux=4,
-            auxk_weight=1 / 32,
         ),
     )
     for _ in range(49):
-        loss = dense_loss(x, leaves, M, K)
+        loss = dense_loss(x, leaves, K)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        assert abs(trainer.step(x, M).loss - loss.item()) < 1e-8
+        assert abs(trainer.step(x).loss - loss.item()) < 1e-8
 
 
 def test_dead_latents_are_counted_in_tokens() -> None:

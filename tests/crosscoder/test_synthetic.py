@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.crosscoder import synthetic
+from workflow_scripts.crosscoder.settings import Variant
 
 STEPS = 1500
 
@@ -17,7 +18,9 @@ def truth() -> synthetic.Truth:
 
 
 @pytest.mark.parametrize("variant", ["batch_topk", "topk"])
-def test_exclusive_features_are_told_from_the_others(truth: synthetic.Truth, variant: str) -> None:
+def test_exclusive_features_are_told_from_the_others(
+    truth: synthetic.Truth, variant: Variant
+) -> None:
     crosscoder = synthetic.fitted(truth, variant, latents=96, k=5, steps=STEPS, seed=0)
     x = truth.activations(20_000, seed=77)
     found = synthetic.recovery(crosscoder, truth, x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,33 +12,27 @@ from torch import Tensor
 
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
+from workflow_scripts.crosscoder.settings import Training
 from workflow_scripts.crosscoder.threshold import solve_threshold
-from workflow_scripts.crosscoder.training import (
-    Trainer,
-    Training,
-    active_latents,
-    fit,
-    learning_rate,
-)
+from workflow_scripts.crosscoder.training import Trainer, fit
 
 M, D, F, K = 2, 16, 64, 4
 
 
-def settings(steps: int = 40, **changes: float) -> Training:
-    values: dict[str, float] = {
-        "steps": steps,
-        "k": K,
-        "batch": 64,
-        "learning_rate": 2e-3,
-        "warmup_steps": 5,
-        "decay_share": 0.2,
-        "k_start": 2 * K,
-        "clip_norm": 1.0,
-        "dead_tokens": 500,
-        "k_aux": 8,
-        "auxk_weight": 1 / 32,
-    }
-    return Training(**(values | changes))  # type: ignore[arg-type]
+def settings(steps: int = 40, *, warmup_steps: int = 5, **changes: Any) -> Training:
+    """Return the settings of a short fit, whose k falls over the warm-up."""
+    plain = Training(
+        dictionary_size=F,
+        k=K,
+        tokens=64 * steps,
+        batch=64,
+        learning_rate=2e-3,
+        warmup_share=warmup_steps / steps,
+        k_start=2 * K,
+        dead_tokens=500,
+        k_aux=8,
+    )
+    return plain.model_copy(update=changes)
 
 
 def batches(seed: int, start: int = 0) -> Iterator[Tensor]:
@@ -59,9 +54,9 @@ def new_trainer(steps: int = 40) -> Trainer:
 
 def test_resumed_fit_is_bit_equal(tmp_path: Path) -> None:
     whole = new_trainer()
-    losses = [row.loss for row in fit(whole, batches(1), M)]
+    losses = [row.loss for row in fit(whole, batches(1))]
     broken = new_trainer()
-    for row in fit(broken, batches(1), M):
+    for row in fit(broken, batches(1)):
         if row.step == 17:
             broken.save(tmp_path / "c.safetensors", {"seed": 1})
             break
@@ -69,7 +64,7 @@ def test_resumed_fit_is_bit_equal(tmp_path: Path) -> None:
     assert not resumed.restore(tmp_path / "c.safetensors", {"seed": 2})
     assert resumed.done == 0
     assert resumed.restore(tmp_path / "c.safetensors", {"seed": 1})
-    tail = [row.loss for row in fit(resumed, batches(1, start=17), M)]
+    tail = [row.loss for row in fit(resumed, batches(1, start=17))]
     assert tail == losses[17:]
     for name, tensor in whole.weights.tensors().items():
         assert torch.equal(tensor, resumed.weights.tensors()[name])
@@ -78,7 +73,7 @@ def test_resumed_fit_is_bit_equal(tmp_path: Path) -> None:
 
 def test_planted_dictionary_is_recovered() -> None:
     trainer = Trainer(initial_weights(F, M, D, 0, 0.3), settings(1500, dead_tokens=5000))
-    last = list(fit(trainer, batches(2), M))[-1]
+    last = list(fit(trainer, batches(2)))[-1]
     assert min(last.fve_per_model) > 0.9
     dictionary = torch.randn(32, M, D, generator=torch.Generator().manual_seed(99)).flatten(1)
     found = torch.nn.functional.normalize(trainer.weights.decoder, dim=1)
@@ -88,10 +83,10 @@ def test_planted_dictionary_is_recovered() -> None:
 
 def test_threshold_gives_k_on_the_calibration_split() -> None:
     trainer = new_trainer(200)
-    for _ in fit(trainer, batches(3), M):
+    for _ in fit(trainer, batches(3)):
         pass
     data = [x for x, _ in zip(batches(4), range(20), strict=False)]
-    threshold = solve_threshold(trainer.weights, iter(data), M, K)
+    threshold = solve_threshold(trainer.weights, iter(data), K)
     crosscoder = Crosscoder(
         ["a", "b"], trainer.weights, threshold, torch.zeros(M, D), torch.ones(M), K, {}
     )
@@ -121,13 +116,29 @@ def test_folder_without_crosscoder_is_refused(tmp_path: Path) -> None:
 def test_divergence_stops_with_a_sentence() -> None:
     trainer = new_trainer()
     with pytest.raises(UserError, match="lower learning_rate"):
-        trainer.step(torch.full((64, M * D), float("nan")), M)
+        trainer.step(torch.full((64, M * D), float("nan")))
 
 
 def test_schedules() -> None:
     s = settings(100, warmup_steps=10)
-    assert learning_rate(0, s) == pytest.approx(s.learning_rate / 10)
-    assert learning_rate(50, s) == s.learning_rate
-    assert learning_rate(99, s) == pytest.approx(s.learning_rate / 20)
-    assert active_latents(0, s) == 2 * K
-    assert active_latents(10, s) == K
+    assert (s.steps, s.warmup_steps) == (100, 10)
+    assert s.learning_rate_at(0) == pytest.approx(s.learning_rate / 10)
+    assert s.learning_rate_at(50) == s.learning_rate
+    assert s.learning_rate_at(99) == pytest.approx(s.learning_rate / 20)
+    assert s.k_at(0) == 2 * K
+    assert s.k_at(10) == K
+    assert settings(k_start=0).k_at(0) == K
+
+
+def test_the_record_holds_what_follows_from_the_settings() -> None:
+    chosen = settings(k_start=0, k_aux=0, shared_share=0.25)
+    record = chosen.resolved(width=D)
+    assert Training(**chosen.model_dump()) == chosen
+    assert record == chosen.model_dump() | {
+        "steps": 40,
+        "warmup_steps": 5,
+        "shared": F // 4,
+        "k_start": K,
+        "k_aux": D // 2,
+    }
+    assert new_trainer().recorded()["matmul"] == "float32"

@@ -27,15 +27,14 @@ def some_costs() -> Tensor:
 
 
 def trainer_with(variant: str, price: float = 0.0) -> Trainer:
-    changes = {"variant": variant, "l1_price": price, "shared": SHARED, "shared_cost": 0.5}
     weights = initial_weights(F, M, D, 0, 0.3)
-    return Trainer(weights, settings(60, **changes))  # type: ignore[arg-type]
+    return Trainer(weights, settings(60, variant=variant, l1_price=price, shared_share=SHARED / F))
 
 
 @pytest.mark.parametrize(("variant", "price"), [("batch_topk", 0.0), ("topk", 0.0), ("l1", 0.1)])
 def test_shared_latents_have_one_direction_and_the_others_two(variant: str, price: float) -> None:
     trainer = trainer_with(variant, price)
-    for _ in fit(trainer, batches(1), M):
+    for _ in fit(trainer, batches(1)):
         pass
     decoder = trainer.weights.decoder.view(F, M, D)
     assert torch.equal(decoder[:SHARED, 0], decoder[:SHARED, 1])
@@ -47,7 +46,7 @@ def test_a_shared_direction_gets_the_gradient_of_one_parameter() -> None:
     """The tied latents' gradient is autograd's for a direction that enters both models."""
     x, weights = make(4)
     tied = trainer_with("batch_topk").shared
-    by_model = weights.decoder.view(len(weights.decoder), M, -1)
+    by_model = weights.directions
     by_model[: tied.count, 1] = by_model[: tied.count, 0]
     leaves = as_leaves(weights)
     direction = by_model[: tied.count, 0].clone().requires_grad_()
@@ -58,7 +57,7 @@ def test_a_shared_direction_gets_the_gradient_of_one_parameter() -> None:
     f[active.rows, active.columns] = pre[active.rows, active.columns]
     (torch.addmm(leaves.decoder_bias, f, decoder) - x).square().mean().backward()
     gradients = step.gradients(x, step.decode(x, pre, active, weights), weights)
-    tied.tie(gradients, M)
+    tied.tie(gradients)
     for model in range(M):
         mine = gradients.decoder[: tied.count].view(tied.count, M, -1)[:, model]
         torch.testing.assert_close(mine, direction.grad, rtol=1e-10, atol=1e-14)
@@ -101,12 +100,12 @@ def test_l1_prices_shared_latents_at_their_cost() -> None:
     x, weights = make(5)
     costs = torch.ones(len(weights.decoder), dtype=torch.float64)
     costs[:30] = 0.1
-    norms, leaves = weights.norms(M), as_leaves(weights)
-    pre = step.encode(x, weights)
+    norms, leaves = weights.norms(), as_leaves(weights)
+    pre = weights.pre_activations(x)
     state = step.decode(x, pre, L1(0.7).select(pre * norms.sum(1), 0), weights)
     f = torch.addmm(leaves.encoder_bias, x, leaves.encoder.T).relu()
     error = torch.addmm(leaves.decoder_bias, f, leaves.decoder) - x
-    paid = 0.7 * (f * costs * leaves.norms(M).sum(1)).sum() / error.numel()
+    paid = 0.7 * (f * costs * leaves.norms().sum(1)).sum() / error.numel()
     (error.square().mean() + paid).backward()
     price = step.ActivityPrice(0.7, norms, costs)
     torch.testing.assert_close(price.of(state), paid.detach())
@@ -118,10 +117,10 @@ def test_l1_prices_shared_latents_at_their_cost() -> None:
 
 def test_the_threshold_spends_k_and_is_kept(tmp_path: Path) -> None:
     trainer = trainer_with("batch_topk")
-    for _ in fit(trainer, batches(3), M):
+    for _ in fit(trainer, batches(3)):
         pass
     data = [x for x, _ in zip(batches(4), range(20), strict=False)]
-    threshold = solve_threshold(trainer.weights, iter(data), M, 4, trainer.costs)
+    threshold = solve_threshold(trainer.weights, iter(data), 4, trainer.costs)
     made = Crosscoder(
         ["a", "b"], trainer.weights, threshold, torch.zeros(M, D), torch.ones(M), 4, {}
     )

@@ -49,7 +49,7 @@ def identity(gain: float = 1.0) -> Crosscoder:
     """Return a crosscoder with a latent for either sign of every coordinate: x̂ = gain · x."""
     eye = torch.eye(2 * WIDTH)
     both = torch.cat([eye, -eye])
-    weights = Weights(both, torch.zeros(4 * WIDTH), gain * both, torch.zeros(2 * WIDTH))
+    weights = Weights(both, torch.zeros(4 * WIDTH), gain * both, torch.zeros(2 * WIDTH), 2)
     mean = torch.full((2, WIDTH), 0.2)
     return Crosscoder(list(NAMES), weights, 0.0, mean, torch.tensor([1.5, 0.8]), 5, {})
 

@@ -56,7 +56,7 @@ def planted() -> tuple[SplitStore, Crosscoder, TokenContext]:
             x[document * LENGTH + peak_of(document) - 1, 0, 0] = 1.0
     encoder = torch.zeros(2, 2, 4)
     encoder[0, 0, 0] = encoder[1, 1, 1] = 1.0
-    weights = Weights(encoder.flatten(1), torch.zeros(2), encoder.flatten(1), torch.zeros(8))
+    weights = Weights(encoder.flatten(1), torch.zeros(2), encoder.flatten(1), torch.zeros(8), 2)
     crosscoder = Crosscoder(["a", "b"], weights, 0.5, torch.zeros(2, 4), torch.ones(2), 1, {})
     tokens = DOCUMENTS * LENGTH
     row = np.repeat(np.arange(DOCUMENTS), LENGTH)

@@ -12,9 +12,9 @@ import torch
 from tests.activations.synthetic import token_shard, write_dump, write_normalizer
 from workflow_scripts.activations.controls import Control, ControlStore, StoreInputs
 from workflow_scripts.activations.store import ActivationStore
-from workflow_scripts.crosscoder.fit_crosscoder import fit_crosscoder
+from workflow_scripts.crosscoder.fit_crosscoder import fit_store
 from workflow_scripts.crosscoder.model import Crosscoder
-from workflow_scripts.crosscoder.training import Training
+from workflow_scripts.crosscoder.settings import Training
 from workflow_scripts.dataset.shards import write_shard
 from workflow_scripts.latents.score_latents import latent_scores
 from workflow_scripts.latents.select_latents import decide
@@ -84,8 +84,18 @@ def test_noise_is_that_of_rounding(files: Path) -> None:
 
 def scored(store: ActivationStore, files: Path, folder: Path) -> tuple[Crosscoder, dict[str, int]]:
     """Fit and score; return the crosscoder and the number of latents unique to each model."""
-    training = Training(900, 4, 256, 2e-3, 45, 0.2, 4, 1.0, 20_000, 8, 1 / 32)
-    fit_crosscoder(store, training, 48, 0, 4096, folder, folder / "c.safetensors")
+    training = Training(
+        dictionary_size=48,
+        k=4,
+        tokens=900 * 256,
+        batch=256,
+        learning_rate=2e-3,
+        dead_tokens=20_000,
+        k_aux=8,
+        calibration_rows=4096,
+    )
+    with torch.no_grad():
+        fit_store(store, training, 0, folder, folder / "c.safetensors")
     crosscoder = Crosscoder.load(folder)
     context = read_context([files / "tokens.h5"])
     with torch.no_grad():

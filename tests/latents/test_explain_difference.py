@@ -18,7 +18,7 @@ from workflow_scripts.activations.difference import DifferenceStore, moments
 from workflow_scripts.activations.layout import Stored
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common.cli import UserError
-from workflow_scripts.crosscoder.fit_crosscoder import fit_crosscoder
+from workflow_scripts.crosscoder.fit_crosscoder import fit_store
 from workflow_scripts.crosscoder.model import Crosscoder, Weights
 from workflow_scripts.latents import explain_difference as step
 from workflow_scripts.latents.explain_difference import (
@@ -78,7 +78,7 @@ def holder(axis: int) -> Crosscoder:
     encoder, decoder = torch.zeros(1, 2 * WIDTH), torch.zeros(1, 2 * WIDTH)
     encoder[0, axis], encoder[0, WIDTH + axis] = -1.0, 1.0
     decoder[0, WIDTH + axis] = 1.0
-    weights = Weights(encoder, torch.zeros(1), decoder, torch.zeros(2 * WIDTH))
+    weights = Weights(encoder, torch.zeros(1), decoder, torch.zeros(2 * WIDTH), 2)
     return Crosscoder(list(NAMES), weights, 1e-3, torch.zeros(2, WIDTH), torch.ones(2), 2, {})
 
 
@@ -86,7 +86,7 @@ def exact(known: Known) -> Crosscoder:
     """Return an autoencoder of the normalised difference that is the identity."""
     mean, scale = known.normalization()
     both = torch.cat([torch.eye(WIDTH), -torch.eye(WIDTH)])
-    weights = Weights(both, torch.zeros(2 * WIDTH), both, torch.zeros(WIDTH))
+    weights = Weights(both, torch.zeros(2 * WIDTH), both, torch.zeros(WIDTH), 1)
     statistics = torch.from_numpy(mean).float(), torch.from_numpy(scale).float()
     return Crosscoder(["simpo-it"], weights, 0.0, *statistics, 2, {})
 
@@ -186,11 +186,9 @@ def test_moments_are_those_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_autoencoder_is_fitted_on_the_difference(tmp_path: Path) -> None:
     known = Known()
     memory = Differences(known)
-    settings = fit_settings(learning_rate=0.01)
+    settings = fit_settings(learning_rate=0.01, dictionary_size=24)
     with torch.no_grad():
-        fit_crosscoder(
-            cast(ActivationStore, memory), settings, 24, 0, 1000, tmp_path, tmp_path / "c"
-        )
+        fit_store(cast(ActivationStore, memory), settings, 0, tmp_path, tmp_path / "c")
     sae = Crosscoder.load(tmp_path)
     assert sae.models == ["simpo-it"]
     x = torch.from_numpy(memory.x)

@@ -33,7 +33,8 @@ def permuted(crosscoder: Crosscoder, order: np.ndarray, strangers: int) -> Cross
             tensor = tensor[order].clone()
             tensor[:strangers] = new.tensors()[name][:strangers]
         tensors[name] = tensor
-    return Crosscoder(["a", "b"], Weights(**tensors), 0.1, crosscoder.mean, crosscoder.scale, 4, {})
+    normalised = 0.1, crosscoder.mean, crosscoder.scale
+    return Crosscoder(["a", "b"], Weights(**tensors, models=2), *normalised, 4, {})
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,7 @@ def planted() -> tuple[MemoryStore, Crosscoder, TokenContext]:
         torch.tensor([0.0, 0.0, 0.0, 0.0, -1.0]),
         torch.from_numpy(decoder).flatten(1),
         torch.zeros(2 * D),
+        models=2,
     )
     crosscoder = Crosscoder(["a", "b"], weights, 0.2, torch.zeros(2, D), torch.ones(2), 1, {})
     category = (np.arange(tokens) // LENGTH % 2).astype(np.int16)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from workflow_scripts.crosscoder import step
@@ -40,8 +41,8 @@ class DeadLatents:
         self.silent_tokens += tokens
         self.silent_tokens[self.processes.any(fired)] = 0
 
-    def dead(self) -> Tensor:
-        """Return the indices of the dead latents, int64."""
+    def dead(self) -> Int[Tensor, dead]:
+        """Return the indices of the dead latents."""
         return torch.nonzero(self.silent_tokens >= self.patience).squeeze(1)
 
 
@@ -54,21 +55,29 @@ class AuxK:
     processes: Processes = field(default_factory=Processes)
 
     def add_gradients(
-        self, x: Tensor, pre: Tensor, residual: Tensor, dead: Tensor, weights: Weights, to: Weights
-    ) -> Tensor:
+        self,
+        x: Float[Tensor, "B MD"],
+        pre: Float[Tensor, "B F"],
+        residual: Float[Tensor, "B MD"],
+        dead: Int[Tensor, dead],
+        weights: Weights,
+        to: Weights,
+    ) -> Float[Tensor, ""]:
         """Add the loss's gradients to ``to`` in place and return the weighted loss, a scalar.
 
-        ``x`` and ``residual`` (reconstruction minus input) are [B, M·D], ``pre`` is [B, F] and
-        ``dead`` holds latent indices. Pre-activations enter without the rectifier: a latent whose
-        pre-activation is negative everywhere would otherwise stay dead for ever.
+        ``residual`` is the reconstruction minus the input, ``dead`` holds latent indices.
+        Pre-activations enter without the rectifier: a latent whose pre-activation is negative
+        everywhere would otherwise stay dead for ever.
         """
         if not dead.numel():
             return residual.new_zeros(())
+        decoder = weights.decoder[dead]
         part = Weights(
-            weights.encoder,
-            weights.encoder_bias[dead],
-            weights.decoder[dead],
-            torch.zeros_like(weights.decoder_bias),
+            encoder=decoder,  # not read: the pre-activations are there
+            encoder_bias=weights.encoder_bias[dead],
+            decoder=decoder,
+            decoder_bias=torch.zeros_like(weights.decoder_bias),
+            models=weights.models,
         )
         candidates = pre.index_select(1, dead)
         active = TopK(positive=False).select(candidates, self.k)

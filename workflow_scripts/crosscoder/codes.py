@@ -1,7 +1,7 @@
 """Latent activations of a batch as the entries that are not zero.
 
 A token activates k of F latents, some dozens of many thousand: all that is summed over a corpus
-costs O(K) for K entries, not O(B·F). Shapes: B tokens, F latents, M models, width D.
+costs O(K) for K entries, not O(B·F). Shapes: B tokens, F latents, M models, D width, K entries.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workflow_scripts.crosscoder.model import Crosscoder
@@ -25,7 +26,7 @@ class Codes:
     """Positive activations of a [B, F] matrix, in row-major order."""
 
     active: Active
-    values: Tensor  # [K]
+    values: Float[Tensor, K]
     shape: tuple[int, int]
 
     def to(self, device: torch.device | str) -> Codes:
@@ -33,27 +34,29 @@ class Codes:
         active = Active(self.active.rows.to(device), self.active.columns.to(device))
         return replace(self, active=active, values=self.values.to(device))
 
-    def per_token(self) -> Tensor:
-        """Return how many latents each token activates, its L0, int64 [B]."""
+    def per_token(self) -> Int[Tensor, B]:
+        """Return how many latents each token activates, its L0."""
         return torch.bincount(self.active.rows, minlength=self.shape[0])
 
-    def per_latent(self) -> Tensor:
-        """Return on how many tokens each latent fires, int64 [F]."""
+    def per_latent(self) -> Int[Tensor, F]:
+        """Return on how many tokens each latent fires."""
         return torch.bincount(self.active.columns, minlength=self.shape[1])
 
-    def of(self, latents: Tensor) -> Codes:
-        """Return the entries of the latents that a mask [F] marks."""
+    def of(self, latents: Bool[Tensor, F]) -> Codes:
+        """Return the entries of the latents that a mask marks."""
         kept = latents[self.active.columns]
         active = Active(self.active.rows[kept], self.active.columns[kept])
         return replace(self, active=active, values=self.values[kept])
 
-    def times(self, right: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Return f @ right + bias, [B, C], for right [F, C]."""
+    def times(
+        self, right: Float[Tensor, "F C"], bias: Float[Tensor, C] | None = None
+    ) -> Float[Tensor, "B C"]:
+        """Return f @ right + bias."""
         zero = right.new_zeros(()) if bias is None else bias
         return self._products.matmul(self.values, right, zero.expand(right.shape[1]))
 
-    def sampled(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return ⟨left_i, right_j⟩ of each entry (i, j), [K], for left [B, C] and right [F, C]."""
+    def sampled(self, left: Float[Tensor, "B C"], right: Float[Tensor, "F C"]) -> Float[Tensor, K]:
+        """Return ⟨left_i, right_j⟩ of each entry (i, j)."""
         return self._products.sampled(left, right)
 
     @cached_property
@@ -62,16 +65,16 @@ class Codes:
         return SparseProducts(self.active, self.shape)
 
 
-def encode(crosscoder: Crosscoder, x: Tensor) -> Codes:
-    """Return the latent activations of normalised activations x [B, M, D], in threshold mode.
+def encode(crosscoder: Crosscoder, x: Float[Tensor, "B M D"]) -> Codes:
+    """Return the latent activations of normalised activations x, in threshold mode.
 
     The entries are those of :meth:`Crosscoder.encode` that are not zero.
     """
     return codes_of(crosscoder, crosscoder.pre_activations(x))
 
 
-def codes_of(crosscoder: Crosscoder, pre: Tensor) -> Codes:
-    """Return the activations that the threshold leaves of pre-activations [B, F]."""
+def codes_of(crosscoder: Crosscoder, pre: Float[Tensor, "B F"]) -> Codes:
+    """Return the activations that the threshold leaves of pre-activations."""
     scales = crosscoder.score_scales()
     bound = (crosscoder.threshold * SLACK / scales).clamp_min_(0.0)
     columns, shape = pre.shape[1], (pre.shape[0], pre.shape[1])
@@ -83,7 +86,7 @@ def codes_of(crosscoder: Crosscoder, pre: Tensor) -> Codes:
     return Codes(active, values[kept], shape)
 
 
-def decode(crosscoder: Crosscoder, codes: Codes) -> Tensor:
-    """Return the reconstruction [B, M, D]."""
+def decode(crosscoder: Crosscoder, codes: Codes) -> Float[Tensor, "B M D"]:
+    """Return the reconstruction."""
     flat = codes.times(crosscoder.weights.decoder, crosscoder.weights.decoder_bias)
     return flat.view(-1, len(crosscoder.models), crosscoder.width)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,18 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from workflow_scripts.activations.controls import add_store_flags, open_store
+from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
-from workflow_scripts.common.device import choose_device, set_threads
+from workflow_scripts.common.device import Compute
 from workflow_scripts.crosscoder.codes import Codes, codes_of, decode
-from workflow_scripts.crosscoder.model import Crosscoder
+from workflow_scripts.crosscoder.model import Crosscoder, score_scales
 from workflow_scripts.crosscoder.sparsity import sparsity_rule
 from workflow_scripts.dataset.documents import read_sources
-from workflow_scripts.models.loading import add_device_flags
+
+SPLIT = "score"
+BATCH = 4096  # tokens at a time
 
 
 @dataclass
@@ -33,17 +34,17 @@ class ExplainedVariance:
     """
 
     models: int
-    residual: Tensor = field(init=False)
-    square: Tensor = field(init=False)
-    total: Tensor | None = None
+    residual: Float[Tensor, M] = field(init=False)
+    square: Float[Tensor, M] = field(init=False)
+    total: Float[Tensor, "M D"] | None = None
     rows: int = 0
 
     def __post_init__(self) -> None:
         self.residual = torch.zeros(self.models, dtype=torch.float64)
         self.square = torch.zeros(self.models, dtype=torch.float64)
 
-    def add(self, x: Tensor, reconstruction: Tensor) -> None:
-        """Add a batch of activations and reconstructions [B, M, D]."""
+    def add(self, x: Float[Tensor, "B M D"], reconstruction: Float[Tensor, "B M D"]) -> None:
+        """Add a batch of activations and their reconstructions."""
         self.residual += squares(x - reconstruction)
         self.square += squares(x)
         batch_sum = x.sum(0, dtype=torch.float64).cpu()
@@ -57,8 +58,8 @@ class ExplainedVariance:
         return [float(v) for v in 1 - self.residual / spread]
 
 
-def squares(x: Tensor) -> Tensor:
-    """Return Σ_i ‖x_i^m‖² of x [B, M, D], float64 [M]; single vectors are summed in float32."""
+def squares(x: Float[Tensor, "B M D"]) -> Float[Tensor, M]:
+    """Return Σ_i ‖x_i^m‖² in float64; single vectors are summed in float32."""
     norms: Tensor = torch.linalg.vector_norm(x, dim=2).double()
     return norms.square().sum(0).cpu()
 
@@ -73,11 +74,15 @@ class SourceSums:
     active: dict[str, int] = field(default_factory=dict)
 
     def add(
-        self, documents: NDArray[np.int32], x: Tensor, reconstruction: Tensor, l0: Tensor
+        self,
+        documents: Int[np.ndarray, B],
+        x: Float[Tensor, "B M D"],
+        reconstruction: Float[Tensor, "B M D"],
+        l0: Int[Tensor, B],
     ) -> None:
-        """Add tokens by the documents [B] they are of; L0 is [B]."""
-        numbers, of = np.unique(documents, return_inverse=True)
-        names = np.array([self.sources[number] for number in numbers])[of]
+        """Add tokens, each with the number of its document and its L0."""
+        numbers, places = np.unique(documents, return_inverse=True)
+        names = np.array([self.sources[number] for number in numbers])[places]
         for name in dict.fromkeys(names.tolist()):
             chosen = torch.from_numpy(np.flatnonzero(names == name))
             sums = self.variance.setdefault(name, ExplainedVariance(self.models))
@@ -104,15 +109,31 @@ class SourceSums:
 
 
 def evaluate_crosscoder(
-    store: ActivationStore,
-    crosscoder: Crosscoder,
-    split: str,
-    batch: int,
-    sources: Mapping[int, str],
+    inputs: StoreInputs, crosscoder: Path, documents: list[Path], compute: Compute, output: Path
+) -> None:
+    """Measure a crosscoder on the score split, in threshold and in training mode.
+
+    Parameters
+    ----------
+    crosscoder
+        folder of the fit
+    documents
+        tables of the documents, which name the source of each
+    output
+        figures to write (JSON)
+    """
+    fitted = Crosscoder.load(crosscoder).to(compute.start())
+    with torch.no_grad():
+        result = evaluate(inputs.open(), fitted, SPLIT, read_sources(documents))
+    files.write_json(output, result)
+
+
+def evaluate(
+    store: ActivationStore, crosscoder: Crosscoder, split: str, sources: Mapping[int, str]
 ) -> dict[str, object]:
     """Return the evaluation of ``crosscoder`` on ``split``, in threshold and in training mode.
 
-    ``sources`` tells where each document comes from.
+    ``sources`` names the source of each document.
 
     Raises
     ------
@@ -126,21 +147,19 @@ def evaluate_crosscoder(
     l0_counts: list[Tensor] = []
     training_active = 0
     device = crosscoder.mean.device
-    training = crosscoder.settings.get("training", {})
-    variant = training.get("variant", "batch_topk") if isinstance(training, dict) else "batch_topk"
-    rule = sparsity_rule(str(variant), 0.0, crosscoder.costs)
-    norms = crosscoder.decoder_norms().sum(1)
+    rule = sparsity_rule(crosscoder.variant, 0.0, crosscoder.costs)
+    scales = score_scales(crosscoder.decoder_norms())
     by_source = SourceSums(models, sources)
-    for rows, array in store.contiguous(split, batch):
+    for rows, array in store.contiguous(split, BATCH):
         x = torch.from_numpy(array).to(device)
-        pre = crosscoder.pre_activations(x).relu_()
+        pre = crosscoder.pre_activations(x)
         codes = codes_of(crosscoder, pre)
         reconstruction = decode(crosscoder, codes)
         threshold_fve.add(x, reconstruction)
         fired += codes.per_latent().cpu()
         l0_counts.append(codes.per_token().cpu())
         by_source.add(store.document[rows], x, reconstruction, l0_counts[-1])
-        active = rule.select(pre * norms, k)
+        active = rule.select(pre * scales, k)
         chosen = Codes(active, pre[active.rows, active.columns], codes.shape)
         training_fve.add(x, decode(crosscoder, chosen))
         training_active += active.rows.numel()
@@ -163,30 +182,7 @@ def evaluate_crosscoder(
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and evaluate."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_store_flags(parser)
-    parser.add_argument("--crosscoder", type=Path, required=True)
-    parser.add_argument("--documents", type=Path, nargs="+", required=True)
-    parser.add_argument("--split", default="score")
-    parser.add_argument("--batch", type=int, default=4096)
-    add_device_flags(parser)
-    parser.add_argument("--output", type=Path, required=True)
-    arguments = parser.parse_args(argv)
-
-    def run() -> None:
-        set_threads(arguments.threads)
-        store = open_store(arguments)
-        crosscoder = Crosscoder.load(arguments.crosscoder).to(choose_device(arguments.device))
-        with torch.no_grad():
-            sources = read_sources(arguments.documents)
-            result = evaluate_crosscoder(
-                store, crosscoder, arguments.split, arguments.batch, sources
-            )
-        files.write_json(arguments.output, result)
-
-    return cli.guarded(run)
+main = cli.command(evaluate_crosscoder)
 
 
 if __name__ == "__main__":

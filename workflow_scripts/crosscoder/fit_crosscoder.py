@@ -1,30 +1,29 @@
-"""Fit one crosscoder: ``python -m workflow_scripts.crosscoder.fit_crosscoder --help``."""
+"""Fit one crosscoder; a killed fit goes on from its checkpoint."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TextIO, get_args
+from typing import TextIO
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from workflow_scripts.activations.controls import add_store_flags, open_store
+from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
-from workflow_scripts.common.device import set_threads
+from workflow_scripts.common.device import Compute, set_threads
 from workflow_scripts.common.precision import multiplies_bfloat16
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
 from workflow_scripts.crosscoder.parallel import Processes, joined
-from workflow_scripts.crosscoder.sparsity import Variant
+from workflow_scripts.crosscoder.settings import Training
 from workflow_scripts.crosscoder.threshold import solve_threshold
-from workflow_scripts.crosscoder.training import DivergedError, LogRow, Trainer, Training, fit
+from workflow_scripts.crosscoder.training import DivergedError, LogRow, Trainer, fit
 
 CHECKPOINT_SECONDS = 60.0
 INITIAL_NORM = 0.1
@@ -33,11 +32,34 @@ ALONE = Processes()
 
 
 def fit_crosscoder(
+    inputs: StoreInputs,
+    training: Training,
+    seed: int,
+    compute: Compute,
+    checkpoint: Path,
+    output_dir: Path,
+) -> None:
+    """Fit a crosscoder on the split ``fit``; write it and its training log.
+
+    Parameters
+    ----------
+    seed
+        seed of the initial weights and of the order of the tokens
+    checkpoint
+        file for the state of an unfinished fit, from which the next attempt goes on
+    output_dir
+        folder to write crosscoder.safetensors, crosscoder.json and training.csv to
+    """
+    store = inputs.open()
+    with joined(compute.device) as (processes, device), torch.no_grad():
+        set_threads(compute.threads and max(1, compute.threads // processes.count))
+        fit_store(store, training, seed, output_dir, checkpoint, device, processes)
+
+
+def fit_store(
     store: ActivationStore,
     settings: Training,
-    dictionary_size: int,
     seed: int,
-    calibration_rows: int,
     folder: Path,
     checkpoint: Path,
     device: torch.device = CPU,
@@ -55,22 +77,17 @@ def fit_crosscoder(
         If the split is smaller than one batch, the batch cannot be shared evenly, or the fit
         diverges: then the last good checkpoint is kept.
     """
-    available = store.count("fit")
-    if available < settings.batch:
-        raise cli.UserError(
-            f"the fit split has {available} usable tokens, fewer than one batch of "
-            f"{settings.batch}: raise text.tokens or lower fits.*.batch"
-        )
-    if settings.batch % processes.count:
-        raise cli.UserError(
-            f"a batch of {settings.batch} cannot be shared by {processes.count} processes: make "
-            "fits.*.batch a multiple of them"
-        )
-    models = len(store.models)
-    weights = initial_weights(dictionary_size, models, store.width, seed, INITIAL_NORM)
-    trainer = Trainer(weights.to(device), settings, processes)
+    _check_batch(store, settings.batch, processes)
+    origin = provenance(__file__)  # the code may change while the fit runs
+    weights = initial_weights(
+        settings.dictionary_size, len(store.models), store.width, seed, INITIAL_NORM
+    )
+    # Codes are exact either way; where most are positive they cost as much as the product.
+    rounded = multiplies_bfloat16(device) and settings.variant != "l1"
+    weights = weights.map(lambda tensor: tensor.to(device))
+    trainer = Trainer(weights, settings, processes, torch.bfloat16 if rounded else torch.float32)
     log_path = checkpoint.with_suffix(".csv")
-    course = _course(store, settings, dictionary_size, seed)
+    course = _course(store, trainer, seed)
     if checkpoint.exists():
         if trainer.restore(checkpoint, course):
             cli.log(f"continuing after step {trainer.done}")
@@ -87,8 +104,8 @@ def fit_crosscoder(
         return
     threshold = 0.0
     if trainer.rule.solved:
-        calibration = _calibration(store, settings.batch, calibration_rows)
-        threshold = solve_threshold(trainer.weights, calibration, models, settings.k, trainer.costs)
+        calibration = _calibration(store, settings.batch, settings.calibration_rows)
+        threshold = solve_threshold(trainer.weights, calibration, settings.k, trainer.costs)
     mean, scale = store.normalization()
     Crosscoder(
         models=list(store.models),
@@ -99,13 +116,13 @@ def fit_crosscoder(
         scale=torch.from_numpy(scale).float(),
         k=settings.k,
         settings={
-            "training": asdict(settings),
+            "training": trainer.recorded(),
             "seed": seed,
             "layer": store.layer,
-            "latents": dictionary_size,
+            "latents": settings.dictionary_size,
             "width": store.width,
             "dropped": store.dropped("fit"),
-            "provenance": provenance(__file__),
+            "provenance": origin,
         },
     ).save(folder)
     files.write_text(folder / "training.csv", log_path.read_text(encoding="utf-8"))
@@ -113,18 +130,25 @@ def fit_crosscoder(
     checkpoint.unlink(missing_ok=True)
 
 
-def _course(
-    store: ActivationStore, settings: Training, dictionary_size: int, seed: int
-) -> dict[str, object]:
+def _check_batch(store: ActivationStore, batch: int, processes: Processes) -> None:
+    available = store.count("fit")
+    if available < batch:
+        raise cli.UserError(
+            f"the fit split has {available} usable tokens, fewer than one batch of "
+            f"{batch}: raise text.tokens or lower fits.*.batch"
+        )
+    if batch % processes.count:
+        raise cli.UserError(
+            f"a batch of {batch} cannot be shared by {processes.count} processes: make "
+            "fits.*.batch a multiple of them"
+        )
+
+
+def _course(store: ActivationStore, trainer: Trainer, seed: int) -> dict[str, object]:
     """Return what decides a fit's course beside the activations: a checkpoint is of one alone."""
     mean, scale = store.normalization()
     digest = hashlib.sha256(mean.tobytes() + scale.tobytes()).hexdigest()
-    return {
-        "seed": seed,
-        "latents": dictionary_size,
-        "normalization": digest,
-        "training": asdict(settings),
-    }
+    return {"seed": seed, "normalization": digest, "training": trainer.recorded()}
 
 
 def _train(
@@ -141,7 +165,7 @@ def _train(
         torch.from_numpy(x)
         for x in store.shuffled("fit", settings.batch, seed=seed, start_batch=trainer.done)
     )
-    rows = fit(trainer, batches, len(store.models))
+    rows = fit(trainer, batches)
     if trainer.processes.rank:
         for _ in rows:
             pass
@@ -188,7 +212,9 @@ def _line(row: LogRow) -> str:
     return ",".join([str(row.step), str(row.tokens), *(f"{v:.7g}" for v in values)]) + "\n"
 
 
-def _calibration(store: ActivationStore, batch: int, limit: int) -> Iterator[Tensor]:
+def _calibration(
+    store: ActivationStore, batch: int, limit: int
+) -> Iterator[Float[Tensor, "B M D"]]:
     seen = 0
     for rows, x in store.contiguous("calibration", batch):
         if seen >= limit:
@@ -197,72 +223,7 @@ def _calibration(store: ActivationStore, batch: int, limit: int) -> Iterator[Ten
         yield torch.from_numpy(x)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and fit."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_store_flags(parser)
-    parser.add_argument("--k", type=int, required=True)
-    parser.add_argument("--dictionary-size", type=int, required=True)
-    parser.add_argument("--tokens", type=int, required=True, help="tokens drawn in all")
-    parser.add_argument("--batch", type=int, default=1024)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--warmup-share", type=float, default=0.05)
-    parser.add_argument("--decay-share", type=float, default=0.2)
-    parser.add_argument("--k-start", type=float, default=0.0, help="0: start at k")
-    parser.add_argument("--clip-norm", type=float, default=1.0)
-    parser.add_argument("--dead-tokens", type=int, default=100_000)
-    parser.add_argument("--k-aux", type=int, default=0, help="0: half the width")
-    parser.add_argument("--auxk-weight", type=float, default=1 / 32)
-    parser.add_argument("--variant", choices=get_args(Variant), default="batch_topk")
-    parser.add_argument("--l1-price", type=float, default=0.0, help="μ of variant l1")
-    parser.add_argument("--shared-share", type=float, default=0.0, help="of the latents")
-    parser.add_argument("--shared-cost", type=float, default=0.5, help="others cost 1")
-    parser.add_argument("--calibration-rows", type=int, default=200_000)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--output-dir", type=Path, required=True)
-    arguments = parser.parse_args(argv)
-
-    def run() -> None:
-        store = open_store(arguments)
-        steps = max(1, arguments.tokens // arguments.batch)
-        with joined(arguments.device) as (processes, device):
-            set_threads(arguments.threads and max(1, arguments.threads // processes.count))
-            # Codes are exact either way; where most are positive they cost as much as the product.
-            rounded = multiplies_bfloat16(device) and arguments.variant != "l1"
-            settings = Training(
-                steps=steps,
-                k=arguments.k,
-                batch=arguments.batch,
-                learning_rate=arguments.learning_rate,
-                warmup_steps=round(steps * arguments.warmup_share),
-                decay_share=arguments.decay_share,
-                k_start=arguments.k_start or arguments.k,
-                clip_norm=arguments.clip_norm,
-                dead_tokens=arguments.dead_tokens,
-                k_aux=arguments.k_aux or store.width // 2,
-                auxk_weight=arguments.auxk_weight,
-                variant=arguments.variant,
-                l1_price=arguments.l1_price,
-                shared=round(arguments.shared_share * arguments.dictionary_size),
-                shared_cost=arguments.shared_cost,
-                matmul="bfloat16" if rounded else "float32",
-            )
-            fit_crosscoder(
-                store,
-                settings,
-                arguments.dictionary_size,
-                arguments.seed,
-                arguments.calibration_rows,
-                arguments.output_dir,
-                arguments.checkpoint,
-                device,
-                processes,
-            )
-
-    return cli.guarded(run)
+main = cli.command(fit_crosscoder)
 
 
 if __name__ == "__main__":

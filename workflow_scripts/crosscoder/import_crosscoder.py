@@ -22,22 +22,23 @@ Ours reads x = (h − μ)/σ with the run's normaliser. With x' = (h − μ')/σ
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from workflow_scripts.activations.controls import add_store_flags, open_store
+from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
-from workflow_scripts.common.device import set_threads
+from workflow_scripts.common.device import Compute
 from workflow_scripts.common.provenance import provenance
-from workflow_scripts.crosscoder.model import Crosscoder, Weights
+from workflow_scripts.crosscoder.model import Crosscoder, Weights, score_scales
+from workflow_scripts.crosscoder.settings import Imported
 from workflow_scripts.models.download import fetch
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
@@ -64,13 +65,13 @@ class Published:
         """The sparsity rule it was fitted with."""
         return "batch_topk" if "threshold" in self.tensors else "l1"
 
-    def score_scales(self) -> Tensor:
-        """Return by what a latent's activation is multiplied to give its score, [F] float64.
+    def score_scales(self) -> Float[Tensor, F]:
+        """Return by what a latent's activation is multiplied to give its score, in float64.
 
         Raises
         ------
         UserError
-            If the models' scores are kept apart, which one dictionary of ours cannot say.
+            If each model has a score of its own, which a dictionary of ours cannot have.
         """
         decoder = self.tensors["decoder.weight"].double()
         kind = int(self.tensors.get("code_normalization_id", torch.tensor(SUM_OF_NORMS)))
@@ -94,11 +95,11 @@ class Published:
         )
 
     def _number(self, name: str, default: float) -> float:
-        found = self.config.get(name, default)
-        return float(found) if isinstance(found, int | float) else default
+        value = self.config.get(name, default)
+        return float(value) if isinstance(value, int | float) else default
 
-    def statistics(self) -> tuple[Tensor, Tensor]:
-        """Return μ' [M, D] and σ' [M, 1] of the activations that it reads, float64."""
+    def statistics(self) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M 1"]]:
+        """Return μ' and σ' of the activations that it reads, in float64."""
         models, width, _ = self.shape
         mean = self.tensors.get("activation_mean")
         if mean is None or bool(torch.isnan(mean).any()):
@@ -111,7 +112,7 @@ class Published:
         return mean.double(), 1 / scale.reshape(models, 1)
 
 
-def open_published(path: Path | None, hub: str | None, revision: str | None) -> Path:
+def open_published(source: Imported) -> Path:
     """Return the folder of a published crosscoder, the hub's fetched where it is missing.
 
     Raises
@@ -119,11 +120,11 @@ def open_published(path: Path | None, hub: str | None, revision: str | None) -> 
     UserError
         If there is no source, or the hub does not give it.
     """
-    if path is not None:
-        return path
-    if hub is None or revision is None:
+    if source.path is not None:
+        return Path(source.path)
+    if source.hub is None or source.revision is None:
         raise cli.UserError("the crosscoder has no source: give a path, or hub and revision")
-    return fetch(hub, revision, (CONFIG, TENSORS))
+    return fetch(source.hub, source.revision, (CONFIG, TENSORS))
 
 
 def read_published(folder: Path) -> Published:
@@ -137,8 +138,8 @@ def read_published(folder: Path) -> Published:
     path = folder / TENSORS
     if not path.is_file():
         pickled = any(folder.glob("*.pt"))
-        told = "only pickled weights (*.pt), which may run code" if pickled else f"no {TENSORS}"
-        raise cli.UserError(f"{folder} has {told}: save the crosscoder as {TENSORS}")
+        content = "only pickled weights (*.pt), which may run code" if pickled else f"no {TENSORS}"
+        raise cli.UserError(f"{folder} has {content}: save the crosscoder as {TENSORS}")
     try:
         tensors = load_file(path)
     except SafetensorError as error:
@@ -149,8 +150,8 @@ def read_published(folder: Path) -> Published:
             raise cli.UserError(
                 f"{path} has no tensor {name}: this is no crosscoder of dictionary_learning"
             )
-    found = Published(tensors, config)
-    models, width, latents = found.shape
+    published = Published(tensors, config)
+    models, width, latents = published.shape
     expected = ((models, width, latents), (latents,), (models, latents, width), (models, width))
     for name, shape in zip(WANTED, expected, strict=True):
         if tuple(tensors[name].shape) != shape:
@@ -158,7 +159,7 @@ def read_published(folder: Path) -> Published:
                 f"{path}: {name} is {list(tensors[name].shape)}, not {list(shape)}: models of "
                 "different widths cannot be imported"
             )
-    return found
+    return published
 
 
 def converted(published: Published, store: ActivationStore) -> Crosscoder:
@@ -187,14 +188,15 @@ def converted(published: Published, store: ActivationStore) -> Crosscoder:
         encoder_bias=t["encoder.bias"] + torch.einsum("mdf,md->f", t["encoder.weight"], shift),
         decoder=decoder.permute(1, 0, 2).reshape(latents, models * width),
         decoder_bias=((old_scale * t["decoder.bias"] + old_mean - mean) / scale).flatten(),
+        models=models,
     )
     scores = published.score_scales()
-    norms = weights.norms(models).sum(1)
+    norms = score_scales(weights.norms())
     costs = torch.where((scores > 0) & (norms > 0), norms / scores, 1.0)  # 0: it writes nothing
     threshold = t.get("threshold")
     return Crosscoder(
         models=list(store.models),
-        weights=Weights(**{name: x.float().contiguous() for name, x in weights.tensors().items()}),
+        weights=weights.map(lambda tensor: tensor.float().contiguous()),
         threshold=0.0 if threshold is None else max(0.0, float(threshold)),
         mean=mean.float(),
         scale=scales.float(),
@@ -214,12 +216,29 @@ def mean_active(crosscoder: Crosscoder, store: ActivationStore) -> float:
     return active / max(1, len(rows))
 
 
-def import_crosscoder(folder: Path, store: ActivationStore, output: Path) -> None:
-    """Write the crosscoder of a folder for the models of a store.
+def import_crosscoder(
+    inputs: StoreInputs, source: Imported, compute: Compute, output_dir: Path
+) -> None:
+    """Write a published crosscoder as one of ours, in the normalised space of a store.
+
+    Parameters
+    ----------
+    output_dir
+        folder to write crosscoder.safetensors and crosscoder.json to
+    """
+    compute.start()
+    folder = open_published(source)
+    with torch.no_grad():
+        crosscoder = imported(read_published(folder), inputs.open())
+    crosscoder.settings["provenance"] = provenance(__file__)
+    crosscoder.save(output_dir)
+
+
+def imported(published: Published, store: ActivationStore) -> Crosscoder:
+    """Return a published crosscoder for the models of a store, with its settings.
 
     k is the published one; where there is none, the mean number of active latents.
     """
-    published = read_published(folder)
     crosscoder = converted(published, store)
     if crosscoder.k == 0:
         crosscoder.k = max(1, round(mean_active(crosscoder, store)))
@@ -230,29 +249,11 @@ def import_crosscoder(folder: Path, store: ActivationStore, output: Path) -> Non
         "width": crosscoder.width,
         "dropped": store.dropped("fit"),
         "imported": {key: published.config.get(key) for key in sorted(published.config)},
-        "provenance": provenance(__file__),
     }
-    crosscoder.save(output)
+    return crosscoder
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and import."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_store_flags(parser)
-    parser.add_argument("--path", type=Path, default=None, help="folder with model.safetensors")
-    parser.add_argument("--hub", default=None, help="id on the Hugging Face hub")
-    parser.add_argument("--revision", default=None, help="commit, 40 hex digits")
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--output-dir", type=Path, required=True)
-    a = parser.parse_args(argv)
-
-    def run() -> None:
-        set_threads(a.threads)
-        folder = open_published(a.path, a.hub, a.revision)
-        with torch.no_grad():
-            import_crosscoder(folder, open_store(a), a.output_dir)
-
-    return cli.guarded(run)
+main = cli.command(import_crosscoder)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The crosscoder: one dictionary of latents that several models share.
 
-Shapes: B tokens in a batch, N tokens, M models, D width of the residual stream, F latents.
+Shapes: B tokens in a batch, M models, D width of the residual stream, F latents, MD = M·D.
 
 A latent j has one encoder and one decoder direction per model [Lindsey et al. 2024]::
 
@@ -12,15 +12,18 @@ Activations are in normalised space: x^m = (h^m − mean^m) / scale^m.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.files import atomic_path, read_json, write_json
+from workflow_scripts.common.precision import multiplies_bfloat16, rounded_products
 
 FORMAT = "diffscope-crosscoder"
 FORMAT_VERSION = 2  # with costs; 1 without
@@ -32,10 +35,11 @@ SETTINGS = "crosscoder.json"
 class Weights:
     """The trained tensors, with the models side by side: column m·D + d belongs to model m."""
 
-    encoder: Tensor  # [F, M·D]
-    encoder_bias: Tensor  # [F]
-    decoder: Tensor  # [F, M·D]
-    decoder_bias: Tensor  # [M·D]
+    encoder: Float[Tensor, "F MD"]
+    encoder_bias: Float[Tensor, F]
+    decoder: Float[Tensor, "F MD"]
+    decoder_bias: Float[Tensor, MD]
+    models: int
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by name, in a fixed order."""
@@ -46,15 +50,56 @@ class Weights:
             "decoder_bias": self.decoder_bias,
         }
 
-    def to(self, device: torch.device) -> Weights:
-        """Return the same tensors on ``device``."""
-        return Weights(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+    def map(self, function: Callable[[Tensor], Tensor]) -> Weights:
+        """Return weights with the ``function`` of each tensor."""
+        tensors = {name: function(tensor) for name, tensor in self.tensors().items()}
+        return Weights(**tensors, models=self.models)
 
-    def norms(self, models: int) -> Tensor:
-        """Return the decoder norm of every latent in every model, [F, M]."""
-        by_model = self.decoder.view(self.decoder.shape[0], models, -1)
-        norms: Tensor = torch.linalg.vector_norm(by_model, dim=2)
+    @property
+    def latents(self) -> int:
+        """Number of latents F."""
+        return self.decoder.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Width D of the residual stream."""
+        return self.decoder.shape[1] // self.models
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.decoder.device
+
+    @property
+    def directions(self) -> Float[Tensor, "F M D"]:
+        """Decoder directions of every latent in every model, a view."""
+        return self.decoder.view(self.latents, self.models, self.width)
+
+    def norms(self) -> Float[Tensor, "F M"]:
+        """Return the decoder norm of every latent in every model."""
+        norms: Tensor = torch.linalg.vector_norm(self.directions, dim=2)
         return norms
+
+    def pre_activations(
+        self, x: Float[Tensor, "B MD"], dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "B F"]:
+        """Return the encoder's output before the sparsity rule; in bfloat16 it is rounded."""
+        if dtype == torch.bfloat16:
+            if x.device.type == "cpu" and multiplies_bfloat16(x.device):
+                # Rounded inside the product, which spares passes over [B, F].
+                with rounded_products():
+                    return torch.mm(x, self.encoder.T).add_(self.encoder_bias)
+            product = torch.mm(x.to(dtype), self.encoder.to(dtype).T)
+            return product.to(x.dtype).add_(self.encoder_bias)
+        return torch.addmm(self.encoder_bias, x, self.encoder.T)
+
+
+def score_scales(
+    norms: Float[Tensor, "F M"], costs: Float[Tensor, F] | None = None
+) -> Float[Tensor, F]:
+    """Return by what a latent's pre-activation is multiplied to give its score."""
+    total = norms.sum(1)
+    return total if costs is None else total / costs
 
 
 @dataclass
@@ -67,66 +112,71 @@ class Crosscoder:
     models: list[str]
     weights: Weights
     threshold: float
-    mean: Tensor  # [M, D] of the raw activations
-    scale: Tensor  # [M]
+    mean: Float[Tensor, "M D"]  # of the raw activations
+    scale: Float[Tensor, M]
     k: int
     settings: dict[str, object]
-    costs: Tensor | None = None  # [F] what a latent's score is divided by; none: 1
+    costs: Float[Tensor, F] | None = None  # what a latent's score is divided by; none: 1
 
     @property
     def width(self) -> int:
         """Width D of the residual stream."""
-        return self.weights.decoder.shape[1] // len(self.models)
+        return self.weights.width
 
     @property
     def latents(self) -> int:
         """Number of latents F."""
-        return self.weights.decoder.shape[0]
+        return self.weights.latents
 
     @property
-    def w_dec(self) -> Tensor:
-        """Decoder directions, [F, M, D]."""
-        return self.weights.decoder.view(self.latents, len(self.models), self.width)
+    def variant(self) -> str:
+        """The sparsity rule of its training."""
+        training = self.settings.get("training", {})
+        return str(training["variant"]) if isinstance(training, dict) else "batch_topk"
 
     @property
-    def b_dec(self) -> Tensor:
-        """Decoder biases, [M, D]."""
+    def w_dec(self) -> Float[Tensor, "F M D"]:
+        """Decoder directions."""
+        return self.weights.directions
+
+    @property
+    def b_dec(self) -> Float[Tensor, "M D"]:
+        """Decoder biases."""
         return self.weights.decoder_bias.view(len(self.models), self.width)
 
-    def decoder_norms(self) -> Tensor:
-        """Return ‖d_j^m‖ as [F, M]."""
-        return self.weights.norms(len(self.models))
+    def decoder_norms(self) -> Float[Tensor, "F M"]:
+        """Return ‖d_j^m‖."""
+        return self.weights.norms()
 
-    def score_scales(self) -> Tensor:
-        """Return by what a latent's activation is multiplied to give its score, [F]."""
-        total = self.decoder_norms().sum(1)
-        return total if self.costs is None else total / self.costs
+    def score_scales(self) -> Float[Tensor, F]:
+        """Return by what a latent's activation is multiplied to give its score."""
+        return score_scales(self.decoder_norms(), self.costs)
 
     def to(self, device: torch.device) -> Crosscoder:
         """Return the same crosscoder with its tensors on ``device``."""
         return replace(
             self,
-            weights=self.weights.to(device),
+            weights=self.weights.map(lambda tensor: tensor.to(device)),
             mean=self.mean.to(device),
             scale=self.scale.to(device),
             costs=None if self.costs is None else self.costs.to(device),
         )
 
-    def normalize(self, h: Tensor) -> Tensor:
-        """Map raw activations [B, M, D] to normalised space."""
+    def normalize(self, h: Float[Tensor, "B M D"]) -> Float[Tensor, "B M D"]:
+        """Map raw activations to normalised space."""
         return (h - self.mean) / self.scale[:, None]
 
-    def pre_activations(self, x: Tensor) -> Tensor:
-        """Return the encoder's output before the sparsity rule, [B, F], for x [B, M, D]."""
-        return torch.addmm(self.weights.encoder_bias, x.flatten(1), self.weights.encoder.T)
+    def pre_activations(self, x: Float[Tensor, "B M D"]) -> Float[Tensor, "B F"]:
+        """Return the encoder's output before the sparsity rule."""
+        return self.weights.pre_activations(x.flatten(1))
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Return latent activations f [B, F] ≥ 0 of normalised activations x [B, M, D]."""
+    def encode(self, x: Float[Tensor, "B M D"]) -> Float[Tensor, "B F"]:
+        """Return latent activations f ≥ 0 of normalised activations."""
         pre = self.pre_activations(x).relu_()
         return pre.mul_(pre * self.score_scales() > self.threshold)
 
-    def decode(self, f: Tensor) -> Tensor:
-        """Return the reconstruction [B, M, D] of latent activations f [B, F]."""
+    def decode(self, f: Float[Tensor, "B F"]) -> Float[Tensor, "B M D"]:
+        """Return the reconstruction of latent activations."""
         flat = torch.addmm(self.weights.decoder_bias, f, self.weights.decoder)
         return flat.view(-1, len(self.models), self.width)
 
@@ -176,6 +226,7 @@ class Crosscoder:
                 tensors["encoder_bias"],
                 tensors["decoder"],
                 tensors["decoder_bias"],
+                models=len(settings["models"]),
             ),
             threshold=float(tensors["threshold"]),
             mean=tensors["mean"],
@@ -201,4 +252,5 @@ def initial_weights(latents: int, models: int, width: int, seed: int, norm: floa
         encoder_bias=torch.zeros(latents),
         decoder=decoder,
         decoder_bias=torch.zeros(models * width),
+        models=models,
     )

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import scipy.sparse as sp
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from workflow_scripts.crosscoder.sparsity import Active
@@ -28,14 +29,18 @@ DENSE_FROM = 0.1
 class Products(Protocol):
     """Products of a matrix S [B, F] that is zero outside the active entries (i, j)."""
 
-    def matmul(self, values: Tensor, right: Tensor, bias: Tensor) -> Tensor:
-        """Return S @ right + bias, [B, C], for S of ``values`` [K] and right [F, C]."""
+    def matmul(
+        self, values: Float[Tensor, K], right: Float[Tensor, "F C"], bias: Float[Tensor, C]
+    ) -> Float[Tensor, "B C"]:
+        """Return S @ right + bias, for S of ``values``."""
 
-    def transposed(self, values: Tensor, right: Tensor) -> Tensor:
-        """Return Sᵀ @ right, [F, C], for S of ``values`` [K] and right [B, C]."""
+    def transposed(
+        self, values: Float[Tensor, K], right: Float[Tensor, "B C"]
+    ) -> Float[Tensor, "F C"]:
+        """Return Sᵀ @ right, for S of ``values``."""
 
-    def sampled(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return ⟨left_i, right_j⟩ of the active entries, [K], of left [B, C], right [F, C]."""
+    def sampled(self, left: Float[Tensor, "B C"], right: Float[Tensor, "F C"]) -> Float[Tensor, K]:
+        """Return ⟨left_i, right_j⟩ of the active entries."""
 
 
 def products(active: Active, shape: tuple[int, int]) -> Products:
@@ -54,12 +59,16 @@ class SparseProducts:
         self.pointers = _pointers(active.rows, shape[0])
         self._by_column: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def matmul(self, values: Tensor, right: Tensor, bias: Tensor) -> Tensor:
+    def matmul(
+        self, values: Float[Tensor, K], right: Float[Tensor, "F C"], bias: Float[Tensor, C]
+    ) -> Float[Tensor, "B C"]:
         """Return S @ right + bias."""
         sparse = _csr(self.pointers, self.active.columns, values, self.shape)
         return torch.addmm(bias.expand(self.shape[0], -1), sparse, right)
 
-    def transposed(self, values: Tensor, right: Tensor) -> Tensor:
+    def transposed(
+        self, values: Float[Tensor, K], right: Float[Tensor, "B C"]
+    ) -> Float[Tensor, "F C"]:
         """Return Sᵀ @ right. The entries are sorted by column once."""
         if self._by_column is None:
             self._by_column = self._sort()
@@ -73,18 +82,18 @@ class SparseProducts:
             places = np.arange(columns.numel())
             by_row = (places, columns.numpy(), self.pointers.numpy())
             sorted_ = sp.csc_array(sp.csr_array(by_row, shape=self.shape))
-            found = (sorted_.indptr, sorted_.indices, sorted_.data)
-            pointers, rows, order = (torch.from_numpy(part.astype(np.int64)) for part in found)
+            parts = (sorted_.indptr, sorted_.indices, sorted_.data)
+            pointers, rows, order = (torch.from_numpy(part.astype(np.int64)) for part in parts)
             return pointers, rows, order
         order = torch.argsort(columns, stable=True)
         return _pointers(columns[order], self.shape[1]), self.active.rows[order], order
 
-    def sampled(self, left: Tensor, right: Tensor) -> Tensor:
+    def sampled(self, left: Float[Tensor, "B C"], right: Float[Tensor, "F C"]) -> Float[Tensor, K]:
         """Return ⟨left_i, right_j⟩ of the active entries."""
         zeros = left.new_zeros(self.active.rows.numel())
         pattern = _csr(self.pointers, self.active.columns, zeros, self.shape)
-        found: Tensor = torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()
-        return found
+        products: Tensor = torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()
+        return products
 
 
 class DenseProducts:
@@ -94,26 +103,30 @@ class DenseProducts:
         self.active = active
         self.shape = shape
 
-    def _dense(self, values: Tensor) -> Tensor:
+    def _dense(self, values: Float[Tensor, K]) -> Float[Tensor, "B F"]:
         dense = values.new_zeros(self.shape)
         dense[self.active.rows, self.active.columns] = values
         return dense
 
-    def matmul(self, values: Tensor, right: Tensor, bias: Tensor) -> Tensor:
+    def matmul(
+        self, values: Float[Tensor, K], right: Float[Tensor, "F C"], bias: Float[Tensor, C]
+    ) -> Float[Tensor, "B C"]:
         """Return S @ right + bias."""
         return torch.addmm(bias, self._dense(values), right)
 
-    def transposed(self, values: Tensor, right: Tensor) -> Tensor:
+    def transposed(
+        self, values: Float[Tensor, K], right: Float[Tensor, "B C"]
+    ) -> Float[Tensor, "F C"]:
         """Return Sᵀ @ right."""
         return self._dense(values).T @ right
 
-    def sampled(self, left: Tensor, right: Tensor) -> Tensor:
+    def sampled(self, left: Float[Tensor, "B C"], right: Float[Tensor, "F C"]) -> Float[Tensor, K]:
         """Return ⟨left_i, right_j⟩ of the active entries."""
         return (left @ right.T)[self.active.rows, self.active.columns]
 
 
-def _pointers(rows: Tensor, count: int) -> Tensor:
-    """Return where each of ``count`` rows begins, [count + 1], for sorted row numbers."""
+def _pointers(rows: Int[Tensor, K], count: int) -> Int[Tensor, {count} + 1]:
+    """Return where each of ``count`` rows begins, for sorted row numbers."""
     pointers = torch.zeros(count + 1, dtype=torch.int64, device=rows.device)
     torch.cumsum(torch.bincount(rows, minlength=count), 0, out=pointers[1:])
     return pointers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -16,11 +17,13 @@ from workflow_scripts.common.settings import (
     Share,
 )
 
+Variant = Literal["batch_topk", "topk", "l1"]
 
-class Crosscoder(Settings):
-    """Settings that all fits share unless a fit says otherwise."""
 
-    variant: Literal["batch_topk", "topk", "l1"] = "batch_topk"
+class Training(Settings):
+    """How one crosscoder is trained, and the schedule that follows from it."""
+
+    variant: Variant = "batch_topk"
     """sparsity rule; `l1` is a baseline known to mislead"""
     l1_price: NonNegative = 0.0
     """μ, the price of activity; for `l1`"""
@@ -54,6 +57,51 @@ class Crosscoder(Settings):
     """weight of the AuxK loss"""
     calibration_rows: Count = 200_000
     """tokens on which the threshold is solved"""
+
+    @property
+    def steps(self) -> int:
+        """Number of optimiser steps."""
+        return max(1, self.tokens // self.batch)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps over which learning rate, k and the price of activity approach their values."""
+        return round(self.steps * self.warmup_share)
+
+    @property
+    def shared(self) -> int:
+        """Number of designated shared latents, the first of all."""
+        return round(self.shared_share * self.dictionary_size)
+
+    def aux_latents(self, width: int) -> int:
+        """Return how many dead latents per token AuxK uses."""
+        return self.k_aux or width // 2
+
+    def warmup(self, done: int) -> float:
+        """Return how far the warm-up is at the step after ``done`` steps, 0 … 1."""
+        return min(1.0, (done + 1) / max(self.warmup_steps, 1))
+
+    def learning_rate_at(self, done: int) -> float:
+        """Return the rate for the step after ``done`` steps: warm-up, plateau, linear decay."""
+        decay_steps = max(math.ceil(self.steps * self.decay_share), 1)
+        decay = min(1.0, (self.steps - done) / decay_steps)
+        return self.learning_rate * self.warmup(done) * decay
+
+    def k_at(self, done: int) -> float:
+        """Return k for the step after ``done`` steps: linear from ``k_start`` over the warm-up."""
+        start = self.k_start or self.k
+        return start + (self.k - start) * min(1.0, done / max(self.warmup_steps, 1))
+
+    def resolved(self, width: int) -> dict[str, object]:
+        """Return the settings and what follows from them for models of a width, for the records."""
+        derived = {name: getattr(self, name) for name in ("steps", "warmup_steps", "shared")}
+        start, aux = self.k_start or self.k, self.aux_latents(width)
+        return {**self.model_dump(), **derived, "k_start": start, "k_aux": aux}
+
+
+class CrosscoderSettings(Training):
+    """Settings that all fits share unless a fit says otherwise."""
+
     loss_documents: Natural = 40
     """documents per source on which models predict from reconstructions; 0: none"""
     seeds: list[Natural] = Field(default=[0], min_length=1)
@@ -74,7 +122,7 @@ class Imported(Settings):
     """the hub's commit, 40 hex digits"""
 
 
-class Fit(Crosscoder):
+class Fit(CrosscoderSettings):
     """One crosscoder over several models at one layer, with all settings of `crosscoder`."""
 
     models: list[Name] = Field(min_length=2)

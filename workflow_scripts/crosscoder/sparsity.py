@@ -10,10 +10,11 @@ are taken, until their costs have used up k per token.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,23 +30,22 @@ ROUNDING = 1e-4
 class Active:
     """Active entries of a [B, F] matrix in row-major order."""
 
-    rows: Tensor  # int64 [K]
-    columns: Tensor  # int64 [K]
+    rows: Int[Tensor, K]
+    columns: Int[Tensor, K]
 
 
-def positions_above(values: Tensor, bound: Tensor | float) -> Tensor:
-    """Return the flat positions, int64 [K], of the entries of ``values`` [..., F] above ``bound``.
+def positions_above(
+    values: Float[Tensor, "*B F"], bound: Float[Tensor, F] | float
+) -> Int[Tensor, K]:
+    """Return the flat positions of the entries of ``values`` above ``bound``.
 
-    ``bound`` is a number or one per column, [F]. One core of numpy finds few among many as fast as
+    ``bound`` is a number or one per column. One core of numpy finds few among many as fast as
     five of torch do.
     """
     if values.device.type == "cpu" and torch.get_num_threads() <= 4:
         limit = bound.numpy() if isinstance(bound, Tensor) else bound
         return torch.from_numpy(np.flatnonzero(values.numpy() > limit))
     return torch.nonzero((values > bound).flatten()).squeeze(1)
-
-
-Variant = Literal["batch_topk", "topk", "l1"]
 
 
 class SparsityRule(Protocol):
@@ -56,16 +56,19 @@ class SparsityRule(Protocol):
     price: float
     """Weight μ of Σ_j f_j Σ_m ‖d_j^m‖ in the loss."""
 
-    def select(self, scores: Tensor, k: float) -> Active:
-        """Return the active entries for ``scores`` [B, F]."""
+    def select(self, scores: Float[Tensor, "B F"], k: float) -> Active:
+        """Return the active entries."""
 
 
 def sparsity_rule(
-    variant: str, price: float, costs: Tensor | None = None, processes: Processes | None = None
+    variant: str,
+    price: float,
+    costs: Float[Tensor, F] | None = None,
+    processes: Processes | None = None,
 ) -> SparsityRule:
     """Return the rule of a variant.
 
-    ``price`` is that of L1, ``costs`` [F] are what each latent counts (none: 1), ``processes``
+    ``price`` is that of L1, ``costs`` are what each latent counts (none: 1), ``processes``
     those that share a batch (none: this one alone).
     """
     if variant == "l1":
@@ -78,18 +81,18 @@ class TopK:
 
     solved, price = True, 0.0
 
-    def __init__(self, costs: Tensor | None = None, positive: bool = True) -> None:
+    def __init__(self, costs: Float[Tensor, F] | None = None, positive: bool = True) -> None:
         self.costs = costs
         self.positive = positive
 
-    def select(self, scores: Tensor, k: float) -> Active:
+    def select(self, scores: Float[Tensor, "B F"], k: float) -> Active:
         """Return the active entries, by token; ``k`` is rounded."""
         costs, most = self.costs, round(k)
         # One core of numpy partitions as fast as two of torch do.
         if costs is None and scores.device.type == "cpu" and torch.get_num_threads() == 1:
-            found = _largest(scores.numpy(), min(most, scores.shape[1]), positive=self.positive)
-            if found is not None:
-                return Active(*(torch.from_numpy(part) for part in found))
+            entries = _largest(scores.numpy(), min(most, scores.shape[1]), positive=self.positive)
+            if entries is not None:
+                return Active(*(torch.from_numpy(part) for part in entries))
         if costs is not None:
             scores, most = scores / costs, round(most / float(costs.min()))
         # Only costs that add up need the entries in order.
@@ -134,7 +137,7 @@ class L1:
     def __init__(self, price: float) -> None:
         self.price = price
 
-    def select(self, scores: Tensor, k: float) -> Active:
+    def select(self, scores: Float[Tensor, "B F"], k: float) -> Active:
         """Return all positive entries, whatever ``k`` is."""
         positions = positions_above(scores, 0.0)
         return Active(positions // scores.shape[1], positions % scores.shape[1])
@@ -146,19 +149,21 @@ class BatchTopK:
     Exact without sorting B·F scores.
 
     The threshold of the step before gives candidates; the exact selection is made among them.
-    When fewer than B·k candidates are found, the bound is lowered and the search repeated, so the
+    Where there are fewer than B·k candidates, the bound is lowered and the search repeated, so the
     result never depends on what was carried over.
     """
 
     solved, price = True, 0.0
 
-    def __init__(self, costs: Tensor | None = None, processes: Processes | None = None) -> None:
+    def __init__(
+        self, costs: Float[Tensor, F] | None = None, processes: Processes | None = None
+    ) -> None:
         self.costs = costs
         self.processes = processes or Processes()
         self.last_threshold = 0.0
 
-    def select(self, scores: Tensor, k: float) -> Active:
-        """Return the active entries for ``scores`` [B, F] and a mean of ``k`` latents per token.
+    def select(self, scores: Float[Tensor, "B F"], k: float) -> Active:
+        """Return the active entries for a mean of ``k`` latents per token.
 
         Ties at the threshold are broken by position. Entries that are not positive are never
         active, so fewer than B·k may be returned. With several processes the batch is that of all.
@@ -174,7 +179,7 @@ class BatchTopK:
             candidates = candidates[kept[first : first + candidates.numel()]]
         return Active(candidates // latents, candidates % latents)
 
-    def _candidates(self, flat: Tensor, wanted: int, latents: int) -> Tensor:
+    def _candidates(self, flat: Float[Tensor, BF], wanted: int, latents: int) -> Int[Tensor, K]:
         """Return the positions of enough of the largest values, or of all positive ones."""
         bound = self.last_threshold * MARGIN
         candidates = positions_above(flat, bound)
@@ -183,7 +188,7 @@ class BatchTopK:
             candidates = positions_above(flat, bound)
         return candidates
 
-    def _spent(self, columns: Tensor) -> float:
+    def _spent(self, columns: Int[Tensor, K]) -> float:
         """Return what entries cost, over all processes."""
         count = columns.numel() if self.costs is None else float(self.costs[columns].sum())
         if self.processes.count == 1:
@@ -191,8 +196,10 @@ class BatchTopK:
         total = torch.tensor(float(count), dtype=torch.float64, device=columns.device)
         return float(self.processes.sum(total))
 
-    def _affordable(self, values: Tensor, columns: Tensor, wanted: int) -> Tensor | None:
-        """Return which of the values are kept; None where all are."""
+    def _affordable(
+        self, values: Float[Tensor, all], columns: Int[Tensor, K], wanted: int
+    ) -> Bool[Tensor, all] | None:
+        """Return which of all processes' values are kept; None where all are."""
         if self.costs is None:
             if values.numel() <= wanted:
                 return None
@@ -205,7 +212,7 @@ class BatchTopK:
         return None if bool(kept.all()) else kept
 
 
-def _first(values: Tensor, threshold: Tensor, wanted: int) -> Tensor:
+def _first(values: Float[Tensor, K], threshold: Float[Tensor, ""], wanted: int) -> Bool[Tensor, K]:
     """Return the mask of the ``wanted`` largest values; the first of those that tie."""
     keep = values >= threshold
     surplus = int(keep.sum()) - wanted

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from workflow_scripts.common.precision import multiplies_bfloat16, rounded_products
 from workflow_scripts.crosscoder.model import Weights
 from workflow_scripts.crosscoder.products import Products, products
 from workflow_scripts.crosscoder.sparsity import Active
@@ -24,8 +24,8 @@ class Forward:
     """What the forward pass leaves for the gradients."""
 
     active: Active
-    codes: Tensor  # [K] activations of the active entries
-    residual: Tensor  # [B, M·D] reconstruction minus input
+    codes: Float[Tensor, K]  # activations of the active entries
+    residual: Float[Tensor, "B MD"]  # reconstruction minus input
     products: Products
 
 
@@ -34,50 +34,43 @@ class ActivityPrice:
     """What activity costs under L1: weight · Σ_ij c_j f_ij Σ_m ‖d_j^m‖, per coordinate."""
 
     weight: float
-    norms: Tensor  # [F, M]
-    costs: Tensor | None = None  # c [F]; none: 1
+    norms: Float[Tensor, "F M"]
+    costs: Float[Tensor, F] | None = None  # c; none: 1
 
-    def of(self, forward: Forward) -> Tensor:
+    def of(self, forward: Forward) -> Float[Tensor, ""]:
         """Return the price of a batch, a scalar."""
         paid = (forward.codes * self._each()[forward.active.columns]).sum()
         return self.weight * paid / forward.residual.numel()
 
-    def add_to_codes(self, gradient: Tensor, forward: Forward) -> None:
-        """Add the price's gradient to that of the codes, [K], in place."""
+    def add_to_codes(self, gradient: Float[Tensor, K], forward: Forward) -> None:
+        """Add the price's gradient to that of the codes, in place."""
         rate = self.weight / forward.residual.numel()
         gradient += rate * self._each()[forward.active.columns]
 
-    def add_to_decoder(self, gradient: Tensor, forward: Forward, weights: Weights) -> None:
+    def add_to_decoder(
+        self, gradient: Float[Tensor, "F MD"], forward: Forward, weights: Weights
+    ) -> None:
         """Add its gradient to that of the decoder, in place: Σ_i c_j f_ij d_j^m / ‖d_j^m‖."""
         mass = forward.codes.new_zeros(len(gradient))
         mass.index_add_(0, forward.active.columns, forward.codes)
         if self.costs is not None:
             mass *= self.costs
-        by_model = weights.decoder.view(len(gradient), self.norms.shape[1], -1)
-        units = by_model / self.norms.clamp_min(1e-12)[:, :, None]
+        units = weights.directions / self.norms.clamp_min(1e-12)[:, :, None]
         gradient += self.weight / forward.residual.numel() * mass[:, None] * units.flatten(1)
 
-    def _each(self) -> Tensor:
+    def _each(self) -> Float[Tensor, F]:
         total = self.norms.sum(1)
         return total if self.costs is None else total * self.costs
 
 
-def encode(x: Tensor, weights: Weights, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return pre-activations [B, F] of x [B, M·D]; in bfloat16 they are rounded."""
-    if dtype == torch.bfloat16:
-        if x.device.type == "cpu" and multiplies_bfloat16(x.device):
-            # Rounded inside the product, which spares passes over [B, F].
-            with rounded_products():
-                return torch.mm(x, weights.encoder.T).add_(weights.encoder_bias)
-        product = torch.mm(x.to(dtype), weights.encoder.to(dtype).T)
-        return product.to(x.dtype).add_(weights.encoder_bias)
-    return torch.addmm(weights.encoder_bias, x, weights.encoder.T)
-
-
 def decode(
-    x: Tensor, pre: Tensor, active: Active, weights: Weights, rounded: bool = False
+    x: Float[Tensor, "B MD"],
+    pre: Float[Tensor, "B F"],
+    active: Active,
+    weights: Weights,
+    rounded: bool = False,
 ) -> Forward:
-    """Decode the active entries of ``pre`` [B, F] and compare with x [B, M·D].
+    """Decode the active entries of the pre-activations ``pre`` and compare with x.
 
     Where ``pre`` is ``rounded``, the active codes are computed anew: it only chose them.
     """
@@ -91,13 +84,16 @@ def decode(
     return Forward(active, codes, reconstruction - x, by_entry)
 
 
-def reconstruction_loss(forward: Forward) -> Tensor:
+def reconstruction_loss(forward: Forward) -> Float[Tensor, ""]:
     """Return the loss, a scalar: mean squared residual per coordinate."""
     return forward.residual.square().mean()
 
 
 def gradients(
-    x: Tensor, forward: Forward, weights: Weights, price: ActivityPrice | None = None
+    x: Float[Tensor, "B MD"],
+    forward: Forward,
+    weights: Weights,
+    price: ActivityPrice | None = None,
 ) -> Weights:
     """Return the gradients of the loss, in dense buffers shaped as the weights.
 
@@ -121,4 +117,5 @@ def gradients(
         ),
         decoder=decoder,
         decoder_bias=g.sum(0),
+        models=weights.models,
     )

@@ -5,36 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from workflow_scripts.common.cli import UserError
-from workflow_scripts.crosscoder.model import Weights
+from workflow_scripts.crosscoder.model import Weights, score_scales
 
 
 def solve_threshold(
     weights: Weights,
-    batches: Iterator[Tensor],
-    models: int,
+    batches: Iterator[Float[Tensor, "_ M D"]],
     k: int,
-    costs: Tensor | None = None,
+    costs: Float[Tensor, F] | None = None,
 ) -> float:
-    """Return θ such that on average k scores per token exceed it, over batches [B, M, D].
+    """Return θ such that on average k scores per token exceed it.
 
-    Where latents cost less than 1 each (``costs`` [F]), scores are divided by them, and those above
+    Where latents cost less than 1 each (``costs``), scores are divided by them, and those above
     θ cost k per token.
 
     Exact, as long as no batch has more than 4·k scores per token above θ (with costs: nor spends
     more than 2·k): each batch hands on so many of its largest scores, and θ is the (k·N)-th largest
     of all. Falls back to 0 when fewer than k scores per token are positive.
     """
-    scale = weights.norms(models).sum(1)
-    scale = scale if costs is None else scale / costs
+    scale = score_scales(weights.norms(), costs)
     most = 4 * k if costs is None else max(4 * k, round(2 * k / float(costs.min())))
     kept: list[Tensor] = []
     spent: list[Tensor] = []
     tokens = 0
     for x in batches:
-        pre = torch.addmm(weights.encoder_bias, x.flatten(1).to(scale.device), weights.encoder.T)
+        pre = weights.pre_activations(x.flatten(1).to(weights.device))
         scores = (pre * scale).flatten()
         top = scores.topk(min(most * x.shape[0], scores.numel()))
         kept.append(top.values)
@@ -54,7 +53,7 @@ def solve_threshold(
     return max(0.0, float(torch.kthvalue(scores, scores.numel() - k * tokens).values))
 
 
-def _dearest(scores: Tensor, costs: Tensor, budget: int) -> float:
+def _dearest(scores: Float[Tensor, K], costs: Float[Tensor, K], budget: int) -> float:
     """Return the largest score that the budget does not pay for, at least 0."""
     order = torch.argsort(scores, descending=True)
     paid = int((costs[order].double().cumsum(0) <= budget).sum())

@@ -1,14 +1,14 @@
-"""The training loop of a crosscoder: settings, schedule, one optimiser step, checkpoints."""
+"""The training loop of a crosscoder: one optimiser step, checkpoints."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -17,8 +17,9 @@ from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.files import atomic_path
 from workflow_scripts.crosscoder import step
 from workflow_scripts.crosscoder.auxiliary import AuxK, DeadLatents
-from workflow_scripts.crosscoder.model import Weights
+from workflow_scripts.crosscoder.model import Weights, score_scales
 from workflow_scripts.crosscoder.parallel import Processes
+from workflow_scripts.crosscoder.settings import Training
 from workflow_scripts.crosscoder.sparsity import sparsity_rule
 from workflow_scripts.crosscoder.step import ActivityPrice
 from workflow_scripts.crosscoder.tying import SharedLatents
@@ -30,28 +31,6 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 class DivergedError(UserError):
     """The loss is no longer finite, or explodes; the weights are those of the step before."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """Settings of one fit."""
-
-    steps: int
-    k: int
-    batch: int
-    learning_rate: float
-    warmup_steps: int  # linear, from 0
-    decay_share: float  # the last share of the steps, linear to 0
-    k_start: float  # k is annealed linearly from here to k over the warm-up
-    clip_norm: float  # largest gradient norm
-    dead_tokens: int  # a latent silent for so many tokens is dead
-    k_aux: int
-    auxk_weight: float
-    variant: str = "batch_topk"
-    l1_price: float = 0.0  # μ, rising linearly over the warm-up
-    shared: int = 0  # designated shared latents, the first of all
-    shared_cost: float = 0.5  # what one of them counts; others 1
-    matmul: str = "float32"  # type of the encoder's product
 
 
 @dataclass
@@ -73,24 +52,34 @@ class Trainer:
     """Fits the weights of a crosscoder, step by step, on the device that holds them."""
 
     def __init__(
-        self, weights: Weights, settings: Training, processes: Processes | None = None
+        self,
+        weights: Weights,
+        settings: Training,
+        processes: Processes | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        """``dtype`` is the type of the encoder's product, which chooses the active latents."""
         self.weights = weights
         self.settings = settings
         self.processes = processes or Processes()
-        latents, device = weights.decoder.shape[0], weights.decoder.device
+        self.dtype = dtype
+        latents, device = weights.latents, weights.device
         self.shared = SharedLatents(settings.shared, settings.shared_cost)
         self.costs = self.shared.costs(latents, device)
         self.rule = sparsity_rule(settings.variant, settings.l1_price, self.costs, self.processes)
-        self.auxk = AuxK(settings.k_aux, settings.auxk_weight, self.processes)
+        self.auxk = AuxK(settings.aux_latents(weights.width), settings.auxk_weight, self.processes)
         self.dead = DeadLatents(latents, settings.dead_tokens, self.processes, device)
-        self.dtype = torch.bfloat16 if settings.matmul == "bfloat16" else torch.float32
         parameters = list(weights.tensors().values())
         self.optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=True)
         self.done = 0
 
-    def step(self, x: Tensor, models: int) -> LogRow:
-        """Make one optimiser step on normalised activations x [B, M·D].
+    def recorded(self) -> dict[str, object]:
+        """Return what decides the training, for the crosscoder's file and for checkpoints."""
+        matmul = str(self.dtype).removeprefix("torch.")
+        return {**self.settings.resolved(self.weights.width), "matmul": matmul}
+
+    def step(self, x: Float[Tensor, "B MD"]) -> LogRow:
+        """Make one optimiser step on normalised activations.
 
         With several processes, x is this one's part of the batch.
 
@@ -99,10 +88,10 @@ class Trainer:
         DivergedError
             If loss or gradients are no longer finite, or the loss explodes.
         """
-        rate, k = learning_rate(self.done, self.settings), active_latents(self.done, self.settings)
-        norms = self.weights.norms(models)
-        pre = step.encode(x, self.weights, self.dtype)
-        active = self.rule.select(pre * norms.sum(1), k)
+        rate = self.settings.learning_rate_at(self.done)
+        norms = self.weights.norms()
+        pre = self.weights.pre_activations(x, self.dtype)
+        active = self.rule.select(pre * score_scales(norms), self.settings.k_at(self.done))
         forward = step.decode(x, pre, active, self.weights, self.dtype == torch.bfloat16)
         loss = self.processes.mean(step.reconstruction_loss(forward))
         self._check(loss, x)
@@ -111,12 +100,12 @@ class Trainer:
         auxk_loss = self.auxk.add_gradients(
             x, pre, forward.residual, dead, self.weights, to=gradients
         )
-        self.shared.tie(gradients, models)
+        self.shared.tie(gradients)
         self._apply(gradients, rate)
         tokens = x.shape[0] * self.processes.count
         self.dead.update(active, tokens)
         self.done += 1
-        per_model, explained = self._per_model(x, forward.residual, models)
+        per_model, explained = self._per_model(x, forward.residual)
         entries = self.processes.sum(torch.tensor(active.rows.numel(), device=x.device))
         return LogRow(
             step=self.done,
@@ -126,25 +115,25 @@ class Trainer:
             loss_per_model=per_model,
             fve_per_model=explained,
             l0=entries.item() / tokens,
-            dead_share=dead.numel() / self.weights.decoder.shape[0],
+            dead_share=dead.numel() / self.weights.latents,
             learning_rate=rate,
         )
 
-    def _price(self, norms: Tensor) -> ActivityPrice | None:
+    def _price(self, norms: Float[Tensor, "F M"]) -> ActivityPrice | None:
         if not self.rule.price:
             return None
-        weight = self.rule.price * warmth(self.done, self.settings)
+        weight = self.rule.price * self.settings.warmup(self.done)
         return ActivityPrice(weight, norms, self.costs)
 
-    def _check(self, loss: Tensor, x: Tensor) -> None:
+    def _check(self, loss: Float[Tensor, ""], x: Float[Tensor, "B MD"]) -> None:
         """Stop when the loss is not finite, or far above that of predicting the mean."""
         bound = EXPLODED * self.processes.mean(x.square().mean())
         if not bool(loss <= bound):
             raise self._diverged(f"loss is {loss.item():.3g}")
 
-    def _diverged(self, told: str) -> DivergedError:
+    def _diverged(self, symptom: str) -> DivergedError:
         return DivergedError(
-            f"the crosscoder's {told} at step {self.done}: lower learning_rate, "
+            f"the crosscoder's {symptom} at step {self.done}: lower learning_rate, "
             "or look at the activations' norm bound"
         )
 
@@ -164,10 +153,10 @@ class Trainer:
         self.optimizer.step()
 
     def _per_model(
-        self, x: Tensor, residual: Tensor, models: int
+        self, x: Float[Tensor, "B MD"], residual: Float[Tensor, "B MD"]
     ) -> tuple[list[float], list[float]]:
         """Return the mean squared residual and the batch's FVE of each model."""
-        mean = self.processes.mean(x.mean(0))
+        models, mean = self.weights.models, self.processes.mean(x.mean(0))
         lost = residual.unflatten(1, (models, -1)).square().mean(dim=(0, 2))
         total = (x - mean).unflatten(1, (models, -1)).square().mean(dim=(0, 2))
         lost, total = self.processes.mean(lost), self.processes.mean(total)
@@ -201,30 +190,11 @@ class Trainer:
         return True
 
 
-def warmth(done: int, settings: Training) -> float:
-    """Return how far the warm-up is at the step after ``done`` steps, 0 … 1."""
-    return min(1.0, (done + 1) / max(settings.warmup_steps, 1))
-
-
-def learning_rate(done: int, settings: Training) -> float:
-    """Return the rate for the step after ``done`` steps: warm-up, plateau, linear decay."""
-    warm = warmth(done, settings)
-    decay_steps = max(math.ceil(settings.steps * settings.decay_share), 1)
-    cool = min(1.0, (settings.steps - done) / decay_steps)
-    return settings.learning_rate * warm * cool
-
-
-def active_latents(done: int, settings: Training) -> float:
-    """Return k for the step after ``done`` steps, annealed from ``k_start`` over the warm-up."""
-    share = min(1.0, done / max(settings.warmup_steps, 1))
-    return settings.k_start + (settings.k - settings.k_start) * share
-
-
-def fit(trainer: Trainer, batches: Iterator[Tensor], models: int) -> Iterator[LogRow]:
+def fit(trainer: Trainer, batches: Iterator[Float[Tensor, "B M D"]]) -> Iterator[LogRow]:
     """Yield a log row per optimiser step until the set number of steps is done.
 
-    ``batches`` yields [B, M, D], starting with the batch after ``trainer.done`` steps.
+    ``batches`` starts with the batch after ``trainer.done`` steps.
     """
     while trainer.done < trainer.settings.steps:
         x = trainer.processes.part(next(batches).flatten(1))
-        yield trainer.step(x.to(trainer.weights.decoder.device), models)
+        yield trainer.step(x.to(trainer.weights.device))

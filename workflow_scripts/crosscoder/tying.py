@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from workflow_scripts.crosscoder.model import Weights
@@ -22,19 +23,19 @@ class SharedLatents:
     count: int
     cost: float
 
-    def costs(self, latents: int, device: torch.device | None = None) -> Tensor | None:
-        """Return the cost of every latent, [F], or None where all cost the same."""
+    def costs(self, latents: int, device: torch.device | None = None) -> Float[Tensor, F] | None:
+        """Return the cost of every latent, or None where all cost the same."""
         if not self.count:
             return None
         costs = torch.ones(latents, device=device)
         costs[: self.count] = self.cost
         return costs
 
-    def tie(self, gradients: Weights, models: int) -> None:
+    def tie(self, gradients: Weights) -> None:
         """Give a shared latent's directions the same gradient, in place: the sum over models.
 
         Directions that start equal then stay equal to the last bit.
         """
         if self.count:
-            own = gradients.decoder[: self.count].view(self.count, models, -1)
+            own = gradients.directions[: self.count]
             own.copy_(own.sum(1, keepdim=True).expand_as(own))

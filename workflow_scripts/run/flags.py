@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from workflow_scripts.comparison.settings import CategoryTest
-from workflow_scripts.crosscoder.settings import Fit
+from workflow_scripts.crosscoder.settings import Fit, Training
 from workflow_scripts.models.settings import ModelFiles, Preference
 from workflow_scripts.run import comparisons, store_keys
 from workflow_scripts.run.paths import Paths
 from workflow_scripts.run.settings import Config
-
-NOT_TRAINING = ("models", "layer", "seeds", "control", "processes", "loss_documents", "imported")
 
 
 def as_json(value: object) -> str:
@@ -92,8 +90,7 @@ class Flags:
 
     def training(self, fit: str) -> list[str]:
         """Return the flags with the training settings of a fit."""
-        settings = self.config.fits[fit]
-        return flags(settings, *(n for n in type(settings).model_fields if n not in NOT_TRAINING))
+        return flags(self.config.fits[fit], Training)
 
     def checkpoint(self, fit: str, seed: str) -> str:
         """Return the checkpoint of a fit."""
@@ -117,10 +114,9 @@ class Flags:
 
         With one "model" there is nothing to share.
         """
-        tokens = self.config.comparison.difference_tokens
-        own = [] if tokens is None else [f"--tokens={tokens}"]
-        fit = comparisons.fit_of(self.config, comparison)
-        return [*self.training(fit), "--shared-share=0", *own]
+        fit = self.config.fits[comparisons.fit_of(self.config, comparison)]
+        tokens = self.config.comparison.difference_tokens or fit.tokens
+        return flags(fit.model_copy(update={"shared_share": 0.0, "tokens": tokens}), Training)
 
     def difference_checkpoint(self, comparison: str) -> str:
         """Return the checkpoint of that autoencoder."""

@@ -82,9 +82,7 @@ def check_imports(config: Config) -> None:
 
     for name, fit in chosen.items():
         assert fit.imported is not None
-        path = None if fit.imported.path is None else Path(fit.imported.path)
-        folder = open_published(path, fit.imported.hub, fit.imported.revision)
-        models = read_published(folder).shape[0]
+        models = read_published(open_published(fit.imported)).shape[0]
         if models != len(fit.models):
             raise UserError(
                 f"config: fits.{name} has {len(fit.models)} models, its imported crosscoder "

@@ -12,7 +12,7 @@ from workflow_scripts.activations.settings import Activations
 from workflow_scripts.autointerp.settings import Autointerp
 from workflow_scripts.common.settings import Count, Name, Natural, Settings
 from workflow_scripts.comparison.settings import Comparison, ComparisonSettings
-from workflow_scripts.crosscoder.settings import Crosscoder, Fit
+from workflow_scripts.crosscoder.settings import CrosscoderSettings, Fit
 from workflow_scripts.dataset.settings import Text
 from workflow_scripts.latents.settings import Latents
 from workflow_scripts.models.settings import ModelSource, OrganismSettings
@@ -36,7 +36,7 @@ class Config(Settings):
     """dump group: layers; one group is one forward pass"""
     activations: Activations = Activations()
     """computing and storing activations"""
-    crosscoder: Crosscoder = Crosscoder()
+    crosscoder: CrosscoderSettings = CrosscoderSettings()
     """defaults of all fits"""
     fits: dict[Name, Fit]
     """name: a crosscoder; none: one per pair of models at the first layer"""

@@ -28,12 +28,14 @@ ENVIRONMENTS = {
     "torch": (
         "accelerate",
         "huggingface_hub",
+        "jaxtyping",
         "Jinja2",
         "peft",
         "safetensors",
         "tokenizers",
         "torch",
         "transformers",
+        "wadler_lindig",
     ),
     "llm": ("aiohttp", "aiolimiter", "httpx2", "json_repair", "openai", "tenacity"),
 }
