@@ -69,7 +69,8 @@ def store_of(memory: MemoryStore) -> ActivationStore:
 
 def fit_settings(variant: str = "batch_topk", **changes: Any) -> Training:
     """Return the settings of a short fit, in which latents die and AuxK works."""
-    return settings(60, variant=variant, dictionary_size=F, dead_tokens=300, **changes)
+    own = {"variant": variant, "dictionary_size": F, "dead_tokens": 300, **changes}
+    return settings(60, **own)
 
 
 def main(folder: Path, variant: str) -> None:
