@@ -27,7 +27,7 @@ rule recover_loss:
     params:
         **FOLDER,
         **step("interventions.recover_loss"),
-        models=lambda wildcards: FLAGS.manifests(SETTINGS.fits[wildcards.fit].models),
+        models=for_fit(FLAGS.models_of_fit),
         inputs=for_fit(FLAGS.loss),
         seed=SETTINGS.seed,
         speed=speed("batch_tokens", "device"),
@@ -57,13 +57,14 @@ rule patch_latents:
         **ON_GPU,
     params:
         **step("interventions.patch_latents"),
-        models=for_comparison(FLAGS.patched_models),
+        models=lambda wildcards: FLAGS.models_of_fit(fit_name(wildcards)),
+        pair=lambda wildcards: comparisons.models_of(SETTINGS, wildcards.comparison),
         inputs=for_comparison(FLAGS.cause),
         seed=SETTINGS.seed,
         speed=speed("batch_tokens", "device"),
     shell:
         "HF_HUB_OFFLINE=1 logged {log:q} python -m {params.step}"
-        " {params.models:q} {params.inputs:q} {params.speed:q}"
+        " {params.models:q} --pair {params.pair} {params.inputs:q} {params.speed:q}"
         " --latents {input.latents:q} --selection {input.selection:q} --tokens {input.tokens:q}"
         " --seed {params.seed} --threads {threads} --output {output:q}"
 
@@ -89,7 +90,7 @@ rule ablate_categories:
         **step("interventions.ablate_categories"),
         fit=lambda wildcards: in_order(PATHS.first_labelled(wildcards.comparison)),
         pair=lambda wildcards: comparisons.models_of(SETTINGS, wildcards.comparison),
-        models=lambda wildcards: FLAGS.manifests(SETTINGS.fits[fit_name(wildcards)].models),
+        models=lambda wildcards: FLAGS.models_of_fit(fit_name(wildcards)),
         inputs=for_comparison(FLAGS.cause),
         rule_=flags(SETTINGS.comparison, "labeller", "confidence"),
         speed=speed("batch_tokens", "device"),

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from tests import checked_shapes  # noqa: F401  # before the packages that it checks
 from tests.workflow import running
 from tests.workflow.running import Run
 

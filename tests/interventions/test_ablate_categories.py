@@ -15,8 +15,8 @@ from workflow_scripts.common.artifacts import LabelledLatents
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
 from workflow_scripts.dataset.answer_tokens import Document
 from workflow_scripts.interventions import ablate_categories as step
-from workflow_scripts.interventions.latent_edit import Patcher
-from workflow_scripts.interventions.patching import patched
+from workflow_scripts.interventions.block_outputs import replaced_output
+from workflow_scripts.interventions.latent_editor import LatentEditor
 from workflow_scripts.models.loading import load_model
 
 WIDTH, LATENTS, LAYER = 16, 12, 2
@@ -71,11 +71,11 @@ def test_rise_is_that_of_a_model_whose_latents_are_taken_away(tmp_path: Path) ->
     crosscoder = Crosscoder(
         list(NAMES), weights, 0.1, torch.zeros(2, WIDTH), torch.tensor([2.0, 3.0]), 5, {}
     )
-    patcher = Patcher(crosscoder, torch.tensor([1e6, 1e6]))
+    editor = LatentEditor(crosscoder, torch.tensor([1e6, 1e6]), LAYER)
     wanted = list(step.ablations(labelled(), NAMES))
     texts = documents()
     with torch.no_grad():
-        rise = step.rises(models, patcher, LAYER, wanted, texts, 20, torch.device("cpu"))
+        rise = step.rises(list(models.values()), editor, wanted, texts, 20)
         assert rise.shape == (len(wanted), len(texts))
         untested = np.isnan(rise)
         assert untested[0].tolist() == [False] * 4 + [False, False, True, True]
@@ -89,7 +89,7 @@ def test_rise_is_that_of_a_model_whose_latents_are_taken_away(tmp_path: Path) ->
         model = models["it"]
         changed = states[0] - f[:, None] * crosscoder.w_dec[1, 0] * 2.0
         losses = [float(model(ids, labels=ids).loss)]
-        with patched(model, LAYER, changed[None]):
+        with replaced_output(model, LAYER, changed[None]):
             losses.append(float(model(ids, labels=ids).loss))
     assert rise[0, 0] == pytest.approx(losses[1] - losses[0], abs=1e-5)
     assert abs(rise[0, 0]) > 1e-3

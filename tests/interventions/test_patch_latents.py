@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,15 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
+from transformers import PreTrainedModel
 
-from tests.activations.synthetic import token_shard
+from tests.activations.synthetic import token_shard, write_normalizer
 from tests.models.random_models import ARCHITECTURES, write_model
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
 from workflow_scripts.dataset.answer_tokens import Document, pad
 from workflow_scripts.dataset.shards import write_shard
 from workflow_scripts.interventions import patch_latents as step
-from workflow_scripts.interventions.latent_edit import Patcher, matched
-from workflow_scripts.interventions.patching import layer_output, log_probabilities, patched
+from workflow_scripts.interventions.block_outputs import block_output, replaced_output
+from workflow_scripts.interventions.latent_editor import LatentEditor, matched
+from workflow_scripts.models.likelihood import predict
 from workflow_scripts.models.loading import load_model
 
 LAYER, WIDTH, LATENTS = 2, 16, 30
@@ -34,30 +38,35 @@ def crosscoder() -> Crosscoder:
     return Crosscoder(list(NAMES), weights, 0.1, mean, torch.tensor([1.5, 0.8]), 5, {})
 
 
+def predicted(model: PreTrainedModel, ids: Tensor, mask: Tensor, answer: Tensor) -> Tensor:
+    """Return the log-probabilities with which the chosen tokens are predicted, [n, V]."""
+    return predict(model, ids, mask, answer).log_probabilities(slice(None))
+
+
 def test_all_and_error_together_are_the_target() -> None:
-    patcher = Patcher(crosscoder(), torch.tensor([1e6, 1e6]))
+    editor = LatentEditor(crosscoder(), torch.tensor([1e6, 1e6]), LAYER)
     h = torch.randn((7, 2, WIDTH), generator=torch.Generator().manual_seed(2))
-    moved = [patcher.move(h, 0, 1, kind) for kind in ("all", "error")]
+    moved = [editor.move(h, 0, 1, kind) for kind in ("all", "error")]
     torch.testing.assert_close(moved[0] + moved[1] - h[:, 0], h[:, 1])
-    every = patcher.move(h, 0, 1, torch.ones(LATENTS))
-    c = patcher.crosscoder
+    every = editor.move(h, 0, 1, torch.ones(LATENTS))
+    c = editor.crosscoder
     biases = c.mean + c.scale[:, None] * c.b_dec
     torch.testing.assert_close(moved[0], every + biases[1] - biases[0])
-    assert torch.equal(patcher.move(h, 0, 1, torch.zeros(LATENTS)), h[:, 0])
+    assert torch.equal(editor.move(h, 0, 1, torch.zeros(LATENTS)), h[:, 0])
 
 
 def test_tokens_that_a_fit_drops_are_not_usable() -> None:
-    patcher = Patcher(crosscoder(), torch.tensor([5.0, 9.0]))
+    editor = LatentEditor(crosscoder(), torch.tensor([5.0, 9.0]), LAYER)
     real = torch.tensor([[True, True, True], [True, True, False]])
     h = torch.ones((5, 2, WIDTH))
     h[2] = 3.0  # a norm of 12
-    assert patcher.usable(h, real).tolist() == [False, True, False, False, True]
-    f = patcher.activations(h, real)
+    assert editor.usable(h, real).tolist() == [False, True, False, False, True]
+    f = editor.activations(h, real)
     assert f[0].abs().max() == 0
     assert f[1].abs().max() > 0
     some = np.array([3, 7])
-    written = (f[:, some] @ patcher.crosscoder.w_dec[some, 1]) * 0.8
-    torch.testing.assert_close(patcher.written(f, 1, some), written)
+    written = (f[:, some] @ editor.crosscoder.w_dec[some, 1]) * 0.8
+    torch.testing.assert_close(editor.written(f, 1, some), written)
 
 
 def test_a_patch_of_its_own_output_changes_nothing(tmp_path: Path) -> None:
@@ -70,14 +79,35 @@ def test_a_patch_of_its_own_output_changes_nothing(tmp_path: Path) -> None:
             for i in ids
         ]
         ids_, mask, answer = pad(documents)
-        plain = log_probabilities(model, ids_, mask, answer)
+        plain = predicted(model, ids_, mask, answer)
         assert plain.shape == (6, model.config.get_text_config().vocab_size)
-        h = layer_output(model, LAYER, ids_, mask)
-        with patched(model, LAYER, h):
-            assert torch.equal(log_probabilities(model, ids_, mask, answer), plain)
-        with patched(model, LAYER, 2 * h + 1):
-            assert not torch.allclose(log_probabilities(model, ids_, mask, answer), plain)
-        assert torch.equal(log_probabilities(model, ids_, mask, answer), plain)
+        h = block_output(model, LAYER, ids_, mask)
+        with replaced_output(model, LAYER, h):
+            assert torch.equal(predicted(model, ids_, mask, answer), plain)
+        with replaced_output(model, LAYER, 2 * h + 1):
+            assert not torch.allclose(predicted(model, ids_, mask, answer), plain)
+        assert torch.equal(predicted(model, ids_, mask, answer), plain)
+
+
+def test_either_model_of_a_crosscoder_may_be_the_source(tmp_path: Path) -> None:
+    models = [
+        load_model(write_model(tmp_path / name, "llama", seed), torch.float32, torch.device("cpu"))
+        for seed, name in enumerate(NAMES)
+    ]
+    editor = LatentEditor(crosscoder(), torch.tensor([1e6, 1e6]), LAYER)
+    ids = np.array([1, 5, 6, 7, 8], dtype=np.int32)
+    document = Document(ids, np.array([False] + [True] * 4), None)
+    for source, target in ((0, 1), (1, 0)):
+        with torch.no_grad():
+            nothing = {"none": torch.zeros(LATENTS)}
+            kl = step.divergences(models, editor, nothing, [document], 99, source, target)
+            inputs = pad([document])
+            own = predicted(models[target], *inputs)
+            h = block_output(models[source], LAYER, *inputs[:2])
+            with replaced_output(models[target], LAYER, h):
+                other = predicted(models[target], *inputs)
+        expected = (own.exp() * (own - other)).sum(1)
+        np.testing.assert_allclose(kl["none"][0], expected.numpy(), rtol=1e-4, atol=1e-7)
 
 
 def test_matched_latents_are_others_of_like_rate() -> None:
@@ -116,29 +146,27 @@ def test_step_writes_every_set(tmp_path: Path) -> None:
         [9, 14, 11, 12, 6], splits=["verify", "verify", "score", "verify", "verify"]
     )
     write_shard(tmp_path / "shard000.h5", shard, {})
-    models = [write_model(tmp_path / name, "llama", seed) for seed, name in enumerate(NAMES)]
+    models = {n: write_model(tmp_path / n, "llama", seed) for seed, n in enumerate(NAMES)}
     latents = pd.DataFrame({"latent": range(LATENTS), "live": True})
     latents["firing_rate"] = np.linspace(0.01, 0.4, LATENTS)
     selection = pd.DataFrame({"latent": range(LATENTS)})
     selection["unique_it_vs_simpo"] = selection["latent"] < 3
     selection["unique_simpo_vs_it"] = selection["latent"].between(3, 6)
+    latents.to_parquet(tmp_path / "latents.parquet")
+    selection.to_parquet(tmp_path / "selection.parquet")
+    crosscoder().save(tmp_path / "fit")
+    normalizers = {n: write_normalizer(tmp_path / f"{n}.h5", np.zeros(WIDTH)) for n in NAMES}
     outputs = [tmp_path / f"{n}.csv" for n in range(2)]
     for output in outputs:
-        with torch.no_grad():
-            step.patch_latents(
-                (models[0], models[1]),
-                NAMES,
-                Patcher(crosscoder(), torch.tensor([1e6, 1e6])),
-                LAYER,
-                latents,
-                selection,
-                [tmp_path / "shard000.h5"],
-                limit=10,
-                seed=0,
-                dtype="float32",
-                batch_tokens=30,
-                output=output,
-            )
+        flags = [
+            f"--models={json.dumps(models, default=str)}",
+            *("--pair", *NAMES, f"--crosscoder={tmp_path / 'fit'}", f"--layer={LAYER}"),
+            f"--normalizers={json.dumps(normalizers, default=str)}",
+            *(f"--{n}={tmp_path / n}.parquet" for n in ("latents", "selection")),
+            f"--tokens={tmp_path / 'shard000.h5'}",
+            *("--documents=10", "--seed=0", "--batch-tokens=30", "--threads=1", "--device=cpu"),
+        ]
+        assert step.main([*flags, f"--output={output}"]) == 0
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
     table = pd.read_csv(outputs[0])
     assert list(table) == list(step.COLUMNS)

@@ -12,14 +12,17 @@ from torch import Tensor
 
 from tests.activations.synthetic import token_shard
 from tests.models.random_models import write_model
+from workflow_scripts.activations.settings import Batches, Precision
 from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.tables import write_csv
 from workflow_scripts.crosscoder.model import Crosscoder, Weights
 from workflow_scripts.dataset.answer_tokens import pad
 from workflow_scripts.dataset.documents import read_sources
 from workflow_scripts.dataset.shards import write_shard
 from workflow_scripts.interventions import recover_loss as step
-from workflow_scripts.interventions.latent_edit import Patcher
-from workflow_scripts.interventions.patching import layer_output, log_probabilities, patched
+from workflow_scripts.interventions.block_outputs import block_output, replaced_output
+from workflow_scripts.interventions.latent_editor import LatentEditor
+from workflow_scripts.models.likelihood import predict
 from workflow_scripts.models.loading import load_model
 
 LAYER, WIDTH = 1, 16
@@ -57,10 +60,11 @@ def identity(gain: float = 1.0) -> Crosscoder:
 def measured(
     manifests: dict[str, Path], sample: step.Sample, crosscoder: Crosscoder, folder: Path
 ) -> pd.DataFrame:
-    output = folder / "loss.csv"
-    patcher = Patcher(crosscoder, torch.tensor([1e6, 1e6]))
-    step.recover_loss(manifests, patcher, LAYER, sample, 0, "float32", 64, output)
-    return pd.read_csv(output)
+    editor = LatentEditor(crosscoder, torch.tensor([1e6, 1e6]), LAYER)
+    with torch.no_grad():
+        rows = step.losses(manifests, editor, sample, 0, Precision(), Batches(batch_tokens=64))
+    write_csv(folder / "loss.csv", rows, step.COLUMNS)
+    return pd.read_csv(folder / "loss.csv")
 
 
 def defined(table: pd.DataFrame, ablation: str) -> pd.Series[float]:
@@ -119,13 +123,14 @@ def test_figures_are_those_of_whole_logits(
     divergences: list[Tensor] = []
     for document in sample.documents:
         ids, mask, predicted = pad([document])
-        h = torch.stack([layer_output(m, LAYER, ids, mask)[0] for m in models], dim=1)
+        h = torch.stack([block_output(m, LAYER, ids, mask)[0] for m in models], dim=1)
         decoded = crosscoder.decode(crosscoder.encode(crosscoder.normalize(h)))
         told = decoded * crosscoder.scale[:, None] + crosscoder.mean
         told[0] = h[0]
-        own = log_probabilities(models[1], ids, mask, predicted)
-        with patched(models[1], LAYER, told[None, :, 1]):
-            other = log_probabilities(models[1], ids, mask, predicted)
+        own = predict(models[1], ids, mask, predicted).log_probabilities(slice(None))
+        with replaced_output(models[1], LAYER, told[None, :, 1]):
+            changed = predict(models[1], ids, mask, predicted)
+        other = changed.log_probabilities(slice(None))
         targets = ids[0, 1:, None]
         losses.append(-other.gather(1, targets)[:, 0])
         divergences.append((own.exp() * (own - other)).sum(1))
@@ -136,11 +141,11 @@ def test_figures_are_those_of_whole_logits(
 
 def test_tokens_that_the_fit_drops_keep_their_own() -> None:
     crosscoder = identity(0.0)
-    patcher = Patcher(crosscoder, torch.tensor([1e6, 5.0]))
+    editor = LatentEditor(crosscoder, torch.tensor([1e6, 5.0]), LAYER)
     flat = torch.ones((4, 2, WIDTH))
     flat[2] = 9.0  # beyond the second model's bound
     real = torch.tensor([[True, True, True, True]])
-    found = dict(step.replaced(patcher, flat, real, 0))
+    found = dict(step.replacements(editor, flat, real, 0))
     assert torch.equal(found["zero"][:, 0], torch.tensor([1.0, 0.0, 9.0, 0.0]))
     assert torch.allclose(found["mean"][:, 0], torch.tensor([1.0, 0.2, 9.0, 0.2]))
     assert torch.allclose(found["reconstruction"], found["mean"])

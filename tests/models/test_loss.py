@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from workflow_scripts.models.loss import CHUNK, next_token_loss
+from workflow_scripts.models.likelihood import CHUNK
+from workflow_scripts.models.loss import next_token_loss
 
 
 def test_loss_and_gradients_equal_torchs() -> None:

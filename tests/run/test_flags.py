@@ -69,10 +69,10 @@ def test_comparisons_get_their_fits_in_the_order_of_the_seeds() -> None:
     assert list(json.loads(value(found, "comparisons"))) == ["anchored", "direct"]
 
 
-def test_patching_goes_from_baseline_to_candidate() -> None:
-    source, target = run_flags().patched_models("direct")
-    assert source.startswith("--source=it=results/store/")
-    assert target.startswith("--target=simpo=results/store/")
+def test_models_of_a_fit_are_named() -> None:
+    models = json.loads(value([run_flags().models_of_fit("it_simpo")], "models"))
+    assert list(models) == ["it", "simpo"]
+    assert all(manifest.startswith("results/store/") for manifest in models.values())
 
 
 def test_an_organism_inherits_what_its_lessons_leave_open() -> None:

@@ -9,29 +9,28 @@ like firing rate.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from torch import Tensor
 from transformers import PreTrainedModel
 
+from workflow_scripts.activations.settings import Batches, Precision
 from workflow_scripts.common import cli, statistics
 from workflow_scripts.common.artifacts import FitFiles, LabelledLatents, read_labelled_latents
-from workflow_scripts.common.device import set_threads
+from workflow_scripts.common.device import Compute
 from workflow_scripts.common.labels import usual
 from workflow_scripts.common.tables import write_csv
 from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY, load_taxonomy
-from workflow_scripts.dataset.answer_tokens import Document, batches, pad, read_documents
-from workflow_scripts.interventions.latent_edit import Patcher, add_patching_flags, matched
-from workflow_scripts.interventions.patching import layer_output, patched
+from workflow_scripts.dataset.answer_tokens import Document, read_documents
+from workflow_scripts.interventions.latent_editor import EditorInputs, LatentEditor, matched
+from workflow_scripts.interventions.patched_runs import load_models, read_documents_in_batches
 from workflow_scripts.latents.ownership import is_unique
-from workflow_scripts.models.likelihood import token_losses
-from workflow_scripts.models.loading import add_running_flags, load_model
+from workflow_scripts.models.likelihood import Predictions, compare
 
 SPLIT = "verify"
 OTHERS = 2  # documents of each other category
@@ -83,14 +82,14 @@ def ablations(labelled: LabelledLatents, names: tuple[str, str]) -> Iterator[Abl
                     yield Ablation(model, category, "shared", matched(rest, own, rate))
 
 
-def answer_losses(
-    model: PreTrainedModel, ids: Tensor, mask: Tensor, answer: Tensor
-) -> NDArray[np.float64]:
-    """Return each document's mean negative log-likelihood per answer token, in nats."""
-    losses, counts = token_losses(model, ids, mask, answer), answer.sum(1)
-    row = torch.repeat_interleave(torch.arange(len(ids), device=ids.device), counts)
-    sums = torch.zeros(len(ids), dtype=torch.float64, device=ids.device)
-    means: NDArray[np.float64] = (sums.index_add(0, row, losses.double()) / counts).cpu().numpy()
+def mean_losses(predictions: Predictions, counts: Int[np.ndarray, B]) -> NDArray[np.float64]:
+    """Return each document's mean negative log-likelihood per answer token, in nats, [B].
+
+    ``counts`` are the documents' numbers of answer tokens.
+    """
+    losses = compare(predictions, [])[0][0].double().cpu().numpy()
+    starts = np.cumsum([0, *counts])[:-1]
+    means: NDArray[np.float64] = np.add.reduceat(losses, starts) / counts
     return means
 
 
@@ -107,45 +106,38 @@ def tested_on(wanted: Sequence[Ablation], documents: Sequence[Document]) -> NDAr
 
 
 def rises(
-    models: dict[str, PreTrainedModel],
-    patcher: Patcher,
-    layer: int,
+    models: Sequence[PreTrainedModel],
+    editor: LatentEditor,
     wanted: Sequence[Ablation],
     documents: Sequence[Document],
     batch_tokens: int,
-    device: torch.device,
-) -> NDArray[np.float64]:
-    """Return the rise of each document's loss under each ablation, [ablations, documents].
+) -> Float[np.ndarray, "ablations documents"]:
+    """Return the rise of each document's loss under each ablation.
 
-    NaN where a document is not among those of :func:`tested_on`.
+    ``models`` are those of the crosscoder. NaN where a document is not among those of
+    :func:`tested_on`.
     """
-    order = patcher.crosscoder.models
+    names = editor.crosscoder.models
     tested = tested_on(wanted, documents)
     rise = np.full(tested.shape, np.nan)
     first = 0
-    for batch in cli.progress(list(batches(documents, batch_tokens)), desc="ablation"):
-        ids, mask, answer = (x.to(device) for x in pad(batch))
-        real = mask.bool()
-        outputs = {name: layer_output(models[name], layer, ids, mask) for name in order}
-        flat = torch.stack([outputs[name][real].float() for name in order], dim=1)
-        f = patcher.activations(flat, real)
+    for batch in read_documents_in_batches(models, editor, documents, batch_tokens):
+        h, counts = batch.activations, batch.predicted.sum(1).cpu().numpy()
+        f = editor.activations(h, batch.real)
         before = {
-            name: answer_losses(models[name], ids, mask, answer)
+            name: mean_losses(batch.predictions(models[names.index(name)]), counts)
             for name in {ablation.model for ablation in wanted}
         }
-        columns = np.arange(first, first + len(batch))
+        columns = np.arange(first, first + len(counts))
         for number, ablation in enumerate(wanted):
             rows = np.flatnonzero(tested[number, columns])
             if len(rows):
-                h = outputs[ablation.model].clone()
-                taken = patcher.written(f, order.index(ablation.model), ablation.latents)
-                h[real] -= taken.to(h.dtype)
-                with patched(models[ablation.model], layer, h[rows]):
-                    after = answer_losses(
-                        models[ablation.model], ids[rows], mask[rows], answer[rows]
-                    )
+                place = names.index(ablation.model)
+                left = h[:, place] - editor.written(f, place, ablation.latents)
+                ablated = batch.predictions(models[place], batch.replaced(place, left), rows)
+                after = mean_losses(ablated, counts[rows])
                 rise[number, columns[rows]] = after - before[ablation.model][rows]
-        first += len(batch)
+        first += len(counts)
     return rise
 
 
@@ -182,78 +174,63 @@ def rows_of(
 
 def ablate_categories(
     comparison: str,
-    names: tuple[str, str],
-    labeller: str,
-    labelled: LabelledLatents,
-    manifests: dict[str, Path],
-    patcher: Patcher,
-    layer: int,
-    documents: Sequence[Document],
+    pair: tuple[str, str],
+    fit: dict[str, FitFiles],
+    taxonomy: Path,
+    models: dict[str, Path],
+    inputs: EditorInputs,
+    tokens: list[Path],
+    documents: int,
     confidence: float,
-    dtype: str,
-    batch_tokens: int,
-    device: torch.device,
+    precision: Precision,
+    batches: Batches,
+    compute: Compute,
     output: Path,
+    labeller: str | None = None,
 ) -> None:
-    """Write the table of one comparison of two models, ``names``."""
-    known = [document for document in documents if document.category is not None]
-    present = {document.category for document in known}
-    wanted = [a for a in ablations(labelled, names) if a.category in present]
+    """Measure whose text suffers where a category's latents are taken away.
+
+    Parameters
+    ----------
+    comparison
+        name of the comparison
+    pair
+        its baseline and candidate
+    fit
+        the artifacts of its crosscoder, by the name of the fit
+    taxonomy
+        classes and categories (YAML)
+    models
+        manifests of the crosscoder's models
+    tokens
+        token shards
+    documents
+        documents per category, at most
+    confidence
+        level of the intervals
+    output
+        table to write (CSV)
+    labeller
+        who named the latents; none: true categories, an LLM's, lexical
+    """
+    editor = inputs.open(compute.start())
+    artifacts = next(iter(fit.values()))
+    class_of = load_taxonomy(taxonomy).class_of
+    labelled = read_labelled_latents(artifacts.models, artifacts.first, class_of)
+    chosen = labeller or usual(list(labelled)) or ""
+    texts = [d for d in read_documents(tokens, SPLIT, documents) if d.category is not None]
+    present = {document.category for document in texts}
+    wanted = [a for a in ablations(labelled[chosen], pair) if a.category in present]
     rows: list[dict[str, object]] = []
     if wanted:
-        models = {
-            name: load_model(manifest, getattr(torch, dtype), device)
-            for name, manifest in manifests.items()
-        }
-        rise = rises(models, patcher, layer, wanted, known, batch_tokens, device)
-        rows = list(rows_of(comparison, labeller, wanted, rise, known, confidence))
+        with torch.no_grad():
+            loaded = load_models(models, editor.crosscoder.models, precision, editor.device)
+            rise = rises(loaded, editor, wanted, texts, batches.batch_tokens)
+        rows = list(rows_of(comparison, chosen, wanted, rise, texts, confidence))
     write_csv(output, rows, COLUMNS)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and ablate."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--comparison", required=True)
-    parser.add_argument("--pair", nargs=2, required=True, metavar=("BASELINE", "CANDIDATE"))
-    parser.add_argument("--fit", required=True, help="JSON: {fit: {models, seeds: {S: files}}}")
-    parser.add_argument("--taxonomy", type=Path, required=True)
-    parser.add_argument("--confidence", type=float, default=0.95)
-    parser.add_argument("--labeller", default=None, help="default: true, an LLM's, lexical")
-    parser.add_argument(
-        "--model", type=cli.named_path, action="append", required=True, metavar="NAME=MODEL.JSON"
-    )
-    add_patching_flags(parser)
-    parser.add_argument("--tokens", type=Path, nargs="+", required=True)
-    parser.add_argument("--documents", type=int, default=8, help="per category, at most")
-    add_running_flags(parser)
-    parser.add_argument("--output", type=Path, required=True)
-    a = parser.parse_args(argv)
-
-    def run() -> None:
-        set_threads(a.threads)
-        fits = cli.parse(a.fit, dict[str, FitFiles], "--fit")
-        fit = next(iter(fits.values()))
-        found = read_labelled_latents(fit.models, fit.first, load_taxonomy(a.taxonomy).class_of)
-        labeller = a.labeller or usual(list(found)) or ""
-        patcher = Patcher.open(a)
-        with torch.no_grad():
-            ablate_categories(
-                a.comparison,
-                (a.pair[0], a.pair[1]),
-                labeller,
-                found[labeller],
-                dict(a.model),
-                patcher,
-                a.layer,
-                read_documents(a.tokens, SPLIT, a.documents),
-                a.confidence,
-                a.compute_dtype,
-                a.batch_tokens,
-                patcher.device,
-                a.output,
-            )
-
-    return cli.guarded(run)
+main = cli.command(ablate_categories)
 
 
 if __name__ == "__main__":

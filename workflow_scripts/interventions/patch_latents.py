@@ -13,24 +13,25 @@ reconstruct: both together give ``target``'s own activations. Tokens that the fi
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from workflow_scripts.activations.settings import Batches, Precision
 from workflow_scripts.common import cli, files, statistics
-from workflow_scripts.common.device import set_threads
+from workflow_scripts.common.device import Compute
 from workflow_scripts.common.tables import write_csv
-from workflow_scripts.dataset.answer_tokens import Document, batches, pad, read_documents
-from workflow_scripts.interventions.latent_edit import Patcher, add_patching_flags, matched
-from workflow_scripts.interventions.patching import layer_output, log_probabilities, patched
-from workflow_scripts.models.loading import add_running_flags, load_model
+from workflow_scripts.dataset.answer_tokens import Document, read_documents
+from workflow_scripts.interventions.latent_editor import EditorInputs, LatentEditor, matched
+from workflow_scripts.interventions.patched_runs import load_models, read_documents_in_batches
+from workflow_scripts.models.likelihood import compare
 
 SPLIT = "verify"
 SETS = ("none", "unique", "shared", "random", "all", "error")
@@ -84,34 +85,31 @@ def token_parts(answer: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
 
 
 def divergences(
-    models: tuple[PreTrainedModel, PreTrainedModel],
-    patcher: Patcher,
-    pair: tuple[int, int],
-    layer: int,
-    sets: Mapping[str, Tensor | str],
+    models: Sequence[PreTrainedModel],
+    editor: LatentEditor,
+    sets: Mapping[str, Float[Tensor, F] | str],
     documents: Sequence[Document],
     batch_tokens: int,
+    source: int,
+    target: int,
 ) -> dict[str, list[NDArray[np.float64]]]:
-    """Return, by set, each document's KL(target ‖ patched target) per answer token, in nats."""
-    source, target = models
-    found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in sets}
-    for batch in cli.progress(list(batches(documents, batch_tokens)), desc="patching"):
-        ids, mask, answer = (x.to(patcher.device) for x in pad(batch))
-        own = log_probabilities(target, ids, mask, answer)
-        real = mask.bool()
-        outputs = [layer_output(model, layer, ids, mask) for model in (source, target)]
-        flat = torch.stack([output[real].float() for output in outputs], dim=1)
-        usable = patcher.usable(flat, real)
-        counts = answer.sum(1).tolist()
-        for name, chosen in sets.items():
-            h = outputs[0].clone()
-            moved = patcher.move(flat, *pair, chosen)
-            h[real] = torch.where(usable[:, None], moved, flat[:, pair[0]]).to(h.dtype)
-            with patched(target, layer, h):
-                told = log_probabilities(target, ids, mask, answer)
-            kl = (own.exp() * (own - told)).sum(-1).double().cpu().numpy()
-            found[name] += np.split(kl, np.cumsum(counts)[:-1])
-    return found
+    """Return, by set, each document's KL(target ‖ patched target) per answer token, in nats.
+
+    ``models`` are those of the crosscoder, source and target the places of two of them.
+    """
+    by_set: dict[str, list[NDArray[np.float64]]] = {name: [] for name in sets}
+    for batch in read_documents_in_batches(models, editor, documents, batch_tokens):
+        h = batch.activations
+        usable = editor.usable(h, batch.real)[:, None]
+        patched = []
+        for chosen in sets.values():
+            values = torch.where(usable, editor.move(h, source, target, chosen), h[:, source])
+            patched.append(batch.predictions(models[target], batch.replaced(source, values)))
+        _, kl = compare(batch.predictions(models[target]), patched)
+        for document in batch.by_document(kl):
+            for name, of_set in zip(sets, document, strict=True):
+                by_set[name].append(of_set)
+    return by_set
 
 
 def summarise(
@@ -132,8 +130,8 @@ def summarise(
         masks = [token_parts(document.answer)[part] for document in documents]
         tokens = np.array([mask.sum() for mask in masks], dtype=np.float64)
         sums = {
-            name: np.array([values[mask].sum() for values, mask in zip(found, masks, strict=True)])
-            for name, found in kl.items()
+            name: np.array([values[mask].sum() for values, mask in zip(each, masks, strict=True)])
+            for name, each in kl.items()
         }
         with np.errstate(divide="ignore", invalid="ignore"):
             gap, gaps = sums["none"].sum(), draws @ sums["none"]
@@ -151,90 +149,86 @@ def summarise(
 
 
 def patch_latents(
-    manifests: tuple[Path, Path],
-    names: tuple[str, str],
-    patcher: Patcher,
-    layer: int,
-    latents: pd.DataFrame,
-    selection: pd.DataFrame,
-    tokens: Sequence[Path],
-    limit: int,
+    models: dict[str, Path],
+    pair: tuple[str, str],
+    inputs: EditorInputs,
+    latents: Path,
+    selection: Path,
+    tokens: list[Path],
+    documents: int,
     seed: int,
-    dtype: str,
-    batch_tokens: int,
+    precision: Precision,
+    batches: Batches,
+    compute: Compute,
     output: Path,
 ) -> None:
-    """Write the table; ``names`` and ``manifests`` are those of source and target.
+    """Measure how far a model's predictions follow another's latents.
+
+    Parameters
+    ----------
+    models
+        manifests of the crosscoder's models
+    pair
+        source, whose activations are moved, and target, which goes on from them
+    latents
+        scores of the latents (Parquet)
+    selection
+        which latents are unique (Parquet)
+    tokens
+        token shards
+    documents
+        documents per category, at most
+    seed
+        seed of the random latents and of the bootstrap
+    output
+        table to write (CSV)
+    """
+    editor = inputs.open(compute.start())
+    texts = read_documents(tokens, SPLIT, documents)
+    scores, unique = files.read_parquet(latents), files.read_parquet(selection)
+    with torch.no_grad():
+        rows = effects(models, pair, editor, scores, unique, texts, seed, precision, batches)
+    write_csv(output, rows, COLUMNS)
+
+
+def effects(
+    manifests: Mapping[str, Path],
+    pair: tuple[str, str],
+    editor: LatentEditor,
+    latents: pd.DataFrame,
+    selection: pd.DataFrame,
+    documents: Sequence[Document],
+    seed: int,
+    precision: Precision,
+    batches: Batches,
+) -> list[dict[str, object]]:
+    """Return the table's rows; ``manifests`` are those of the crosscoder's models.
 
     Raises
     ------
     UserError
-        If the verify split holds no document with an answer.
+        If there is no document with an answer.
     """
-    documents = read_documents(tokens, SPLIT, limit)
     if not documents:
         raise cli.UserError(f"the {SPLIT} split holds no answer tokens: raise text.tokens")
-    crosscoder, where = patcher.crosscoder, patcher.device
-    source, target = (crosscoder.models.index(name) for name in names)
-    models = [load_model(manifest, getattr(torch, dtype), where) for manifest in manifests]
-    chosen = choose_sets(latents, selection, *names, seed)
-    masks: dict[str, Tensor | str] = {"none": torch.zeros(crosscoder.latents, device=where)}
+    names, device = editor.crosscoder.models, editor.device
+    source, target = (names.index(name) for name in pair)
+    models = load_models(manifests, names, precision, device)
+    chosen = choose_sets(latents, selection, *pair, seed)
+    sets: dict[str, Tensor | str] = {"none": torch.zeros(editor.crosscoder.latents, device=device)}
     for name, members in chosen.items():
-        mask = torch.zeros(crosscoder.latents, device=where)
-        mask[torch.tensor(members, device=where)] = 1
-        masks[name] = mask
-    masks |= {"all": "all", "error": "error"}
-    kl = divergences(
-        (models[0], models[1]),
-        patcher,
-        (source, target),
-        layer,
-        masks,
-        documents,
-        batch_tokens,
-    )
+        mask = torch.zeros(editor.crosscoder.latents, device=device)
+        mask[torch.tensor(members, device=device)] = 1
+        sets[name] = mask
+    sets |= {"all": "all", "error": "error"}
+    kl = divergences(models, editor, sets, documents, batches.batch_tokens, source, target)
     sizes = {"none": 0, **{name: len(members) for name, members in chosen.items()}}
     sizes["all"] = int(latents["live"].sum())
-    pair = {"source": names[0], "target": names[1]}
-    rows = ({**pair, **row} for row in summarise(kl, documents, sizes, seed))
-    write_csv(output, rows, COLUMNS)
+    sides = {"source": pair[0], "target": pair[1]}
+    return [{**sides, **row} for row in summarise(kl, documents, sizes, seed)]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and patch."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for side in ("source", "target"):
-        parser.add_argument(f"--{side}", type=cli.named_path, required=True, metavar="NAME=MODEL")
-    add_patching_flags(parser)
-    parser.add_argument("--latents", type=Path, required=True)
-    parser.add_argument("--selection", type=Path, required=True)
-    parser.add_argument("--tokens", type=Path, nargs="+", required=True)
-    parser.add_argument("--documents", type=int, default=20, help="per category, at most")
-    parser.add_argument("--seed", type=int, required=True)
-    add_running_flags(parser)
-    parser.add_argument("--output", type=Path, required=True)
-    a = parser.parse_args(argv)
-
-    def run() -> None:
-        set_threads(a.threads)
-        (source, start), (target, end) = a.source, a.target
-        with torch.no_grad():
-            patch_latents(
-                (start, end),
-                (source, target),
-                Patcher.open(a),
-                a.layer,
-                files.read_parquet(a.latents),
-                files.read_parquet(a.selection),
-                a.tokens,
-                a.documents,
-                a.seed,
-                a.compute_dtype,
-                a.batch_tokens,
-                a.output,
-            )
-
-    return cli.guarded(run)
+main = cli.command(patch_latents)
 
 
 if __name__ == "__main__":

@@ -14,28 +14,29 @@ Shapes: N tokens, M models, D width.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from workflow_scripts.activations.settings import Batches, Precision
 from workflow_scripts.common import cli, statistics
-from workflow_scripts.common.device import set_threads
+from workflow_scripts.common.device import Compute
 from workflow_scripts.common.tables import write_csv
-from workflow_scripts.dataset.answer_tokens import Document, batches, pad
+from workflow_scripts.dataset.answer_tokens import Document
 from workflow_scripts.dataset.documents import read_sources
 from workflow_scripts.dataset.shards import TokenShard
-from workflow_scripts.interventions.latent_edit import Patcher, add_patching_flags
-from workflow_scripts.interventions.patching import layer_output, patched
-from workflow_scripts.models.likelihood import Predictions, parts, predict
-from workflow_scripts.models.loading import add_running_flags, load_model
+from workflow_scripts.interventions.latent_editor import EditorInputs, LatentEditor
+from workflow_scripts.interventions.patched_runs import load_models, read_documents_in_batches
+from workflow_scripts.models.likelihood import compare
 
+SPLIT = "score"
 REPLACEMENTS = ("own", "reconstruction", "zero", "mean")
 ALL = "all"
 DRAWS = 2000
@@ -71,7 +72,7 @@ def read_sample(
 
     Every token but the first counts as predicted.
     """
-    found: list[tuple[Document, str]] = []
+    pairs: list[tuple[Document, str]] = []
     counts: dict[str, int] = {}
     for path in tokens:
         shard = TokenShard.read(path)
@@ -82,69 +83,48 @@ def read_sample(
                 continue
             counts[source] = counts.get(source, 0) + 1
             document = Document(shard.ids[part], np.arange(length) > 0, None)
-            found.append((document, source))
-    found.sort(key=lambda pair: len(pair[0].ids))
-    return Sample([document for document, _ in found], [source for _, source in found])
+            pairs.append((document, source))
+    pairs.sort(key=lambda pair: len(pair[0].ids))
+    return Sample([document for document, _ in pairs], [source for _, source in pairs])
 
 
-def replaced(
-    patcher: Patcher, flat: Tensor, real: Tensor, model: int
-) -> Iterator[tuple[str, Tensor]]:
-    """Yield, by name, what takes the place of a model's activations ``flat`` [N, M, D], [N, D]."""
-    crosscoder = patcher.crosscoder
-    usable = patcher.usable(flat, real)[:, None]
-    own, mean, scale = flat[:, model], crosscoder.mean[model], crosscoder.scale[model]
-    decoded = crosscoder.decode(crosscoder.encode(crosscoder.normalize(flat)))[:, model]
+def replacements(
+    editor: LatentEditor, h: Float[Tensor, "N M D"], real: Bool[Tensor, "B T"], model: int
+) -> Iterator[tuple[str, Float[Tensor, "N D"]]]:
+    """Yield, by name, what takes the place of a model's activations."""
+    crosscoder = editor.crosscoder
+    usable = editor.usable(h, real)[:, None]
+    own, mean, scale = h[:, model], crosscoder.mean[model], crosscoder.scale[model]
+    decoded = crosscoder.decode(crosscoder.encode(crosscoder.normalize(h)))[:, model]
     yield "reconstruction", torch.where(usable, decoded * scale + mean, own)
     yield "zero", torch.where(usable, 0.0, own)
     yield "mean", torch.where(usable, mean, own)
 
 
-def compare(own: Predictions, others: Sequence[Predictions], targets: Tensor) -> Tensor:
-    """Return cross-entropies of own and others, then KL(own ‖ other), float64 [2·others + 1, n]."""
-    found = []
-    for part in parts(len(targets)):
-        truth = torch.log_softmax(own.logits(part), -1)
-        chosen = targets[part, None].to(truth.device)
-        losses, divergences = [-truth.gather(1, chosen)[:, 0]], []
-        for other in others:
-            told = torch.log_softmax(other.logits(part), -1)
-            losses.append(-told.gather(1, chosen)[:, 0])
-            divergences.append((truth.exp() * (truth - told)).sum(-1))
-        found.append(torch.stack(losses + divergences).double().cpu())
-    return torch.cat(found, dim=1)
-
-
-@torch.no_grad()
 def measure(
     models: Sequence[PreTrainedModel],
-    patcher: Patcher,
-    layer: int,
+    editor: LatentEditor,
     documents: Sequence[Document],
     batch_tokens: int,
-) -> NDArray[np.float64]:
-    """Return each model's sums per document: cross-entropies, then KLs, [M, documents, 7]."""
+) -> Float[np.ndarray, "M documents 7"]:
+    """Return each model's sums per document: cross-entropies, then KLs."""
     sums: list[list[NDArray[np.float64]]] = [[] for _ in models]
-    for batch in cli.progress(list(batches(documents, batch_tokens)), desc="replacing"):
-        ids, mask, predicted = (x.to(patcher.device) for x in pad(batch))
-        real, targets = mask.bool(), ids[:, 1:][predicted[:, 1:]]
-        outputs = [layer_output(model, layer, ids, mask) for model in models]
-        flat = torch.stack([output[real].float() for output in outputs], dim=1)
-        starts = np.cumsum([0, *predicted.sum(1).tolist()])[:-1]
+    for batch in read_documents_in_batches(models, editor, documents, batch_tokens):
+        h = batch.activations
         for index, model in enumerate(models):
-            others = []
-            for _, values in replaced(patcher, flat, real, index):
-                h = outputs[index].clone()
-                h[real] = values.to(h.dtype)
-                with patched(model, layer, h):
-                    others.append(predict(model, ids, mask, predicted))
-            found = compare(predict(model, ids, mask, predicted), others, targets)
-            sums[index].append(np.add.reduceat(found.numpy(), starts, axis=1).T)
-    return np.stack([np.concatenate(each) for each in sums])
+            others = [
+                batch.predictions(model, batch.replaced(index, values))
+                for _, values in replacements(editor, h, batch.real, index)
+            ]
+            compared = torch.cat(compare(batch.predictions(model), others))
+            sums[index] += [values.sum(1) for values in batch.by_document(compared)]
+    return np.stack([np.stack(each) for each in sums])
 
 
-def summarise(sums: NDArray[np.float64], tokens: NDArray[np.float64], seed: int) -> list[float]:
-    """Return the figures of some documents: ``sums`` [documents, 7], ``tokens`` [documents]."""
+def summarise(
+    sums: Float[np.ndarray, "documents 7"], tokens: Float[np.ndarray, documents], seed: int
+) -> list[float]:
+    """Return the figures of some documents."""
     drawn = statistics.resample(len(sums), DRAWS, [seed, 13]) @ sums
     tail = 100 * (1 - CONFIDENCE) / 2
     figures = list(sums.sum(0) / tokens.sum())
@@ -154,13 +134,14 @@ def summarise(sums: NDArray[np.float64], tokens: NDArray[np.float64], seed: int)
     return [float(value) for value in figures]
 
 
-def _recovered(ce: NDArray[np.float64], ablation: int) -> NDArray[np.float64]:
-    """Return the share recovered against column ``ablation`` of ``ce`` [n, 4 or more], or NaN.
+def _recovered(ce: Float[np.ndarray, "n 7"], ablation: int) -> Float[np.ndarray, n]:
+    """Return the share recovered against column ``ablation`` of ``ce``, or NaN.
 
     Where it is undefined in any draw there is no interval.
     """
     gap = ce[:, ablation] - ce[:, 0]
-    return 1 - (ce[:, 1] - ce[:, 0]) / np.where(gap > 0, gap, np.nan)
+    share: NDArray[np.float64] = 1 - (ce[:, 1] - ce[:, 0]) / np.where(gap > 0, gap, np.nan)
+    return share
 
 
 def table(
@@ -178,16 +159,50 @@ def table(
 
 
 def recover_loss(
-    manifests: Mapping[str, Path],
-    patcher: Patcher,
-    layer: int,
-    sample: Sample,
+    models: dict[str, Path],
+    inputs: EditorInputs,
+    tokens: list[Path],
+    sources: list[Path],
+    documents: int,
     seed: int,
-    dtype: str,
-    batch_tokens: int,
+    precision: Precision,
+    batches: Batches,
+    compute: Compute,
     output: Path,
 ) -> None:
-    """Write the table; ``manifests`` name the crosscoder's models.
+    """Measure how well models predict from what a crosscoder reconstructs.
+
+    Parameters
+    ----------
+    models
+        manifests of the crosscoder's models
+    tokens
+        token shards
+    sources
+        tables of the documents, which name the source of each
+    documents
+        documents per source, at most
+    seed
+        seed of the bootstrap
+    output
+        table to write (CSV)
+    """
+    editor = inputs.open(compute.start())
+    sample = read_sample(tokens, read_sources(sources), SPLIT, documents)
+    with torch.no_grad():
+        rows = losses(models, editor, sample, seed, precision, batches)
+    write_csv(output, rows, COLUMNS)
+
+
+def losses(
+    manifests: Mapping[str, Path],
+    editor: LatentEditor,
+    sample: Sample,
+    seed: int,
+    precision: Precision,
+    batches: Batches,
+) -> list[dict[str, object]]:
+    """Return the table's rows; ``manifests`` are those of the crosscoder's models.
 
     Raises
     ------
@@ -195,45 +210,14 @@ def recover_loss(
         If there is no document.
     """
     if not sample.documents:
-        raise cli.UserError("the score split holds no document: raise text.tokens")
-    names = patcher.crosscoder.models
-    models = [load_model(manifests[name], getattr(torch, dtype), patcher.device) for name in names]
-    sums = measure(models, patcher, layer, sample.documents, batch_tokens)
-    write_csv(output, table(names, sample, sums, seed), COLUMNS)
+        raise cli.UserError(f"the {SPLIT} split holds no document: raise text.tokens")
+    names = editor.crosscoder.models
+    models = load_models(manifests, names, precision, editor.device)
+    sums = measure(models, editor, sample.documents, batches.batch_tokens)
+    return list(table(names, sample, sums, seed))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and measure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--model", type=cli.named_path, action="append", required=True, metavar="NAME=MODEL"
-    )
-    add_patching_flags(parser)
-    parser.add_argument("--tokens", type=Path, nargs="+", required=True)
-    parser.add_argument("--sources", type=Path, nargs="+", required=True, help="documents.parquet")
-    parser.add_argument("--split", default="score")
-    parser.add_argument("--documents", type=int, default=40, help="per source, at most")
-    parser.add_argument("--seed", type=int, required=True)
-    add_running_flags(parser)
-    parser.add_argument("--output", type=Path, required=True)
-    a = parser.parse_args(argv)
-
-    def run() -> None:
-        set_threads(a.threads)
-        sample = read_sample(a.tokens, read_sources(a.sources), a.split, a.documents)
-        with torch.no_grad():
-            recover_loss(
-                dict(a.model),
-                Patcher.open(a),
-                a.layer,
-                sample,
-                a.seed,
-                a.compute_dtype,
-                a.batch_tokens,
-                a.output,
-            )
-
-    return cli.guarded(run)
+main = cli.command(recover_loss)
 
 
 if __name__ == "__main__":

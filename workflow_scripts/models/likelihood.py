@@ -1,4 +1,4 @@
-"""A model's log-likelihoods without the logits of a whole batch, which exceed the model itself.
+"""A model's log-probabilities without the logits of a whole batch, which exceed the model itself.
 
 The decoder runs once; the model's own output layer (with its scaling and soft-capping) then
 sees a few chosen positions at a time.
@@ -6,14 +6,13 @@ sees a few chosen positions at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 CHUNK = 512  # positions whose logits exist at one time
 
@@ -37,6 +36,7 @@ class Predictions:
 
     model: nn.Module
     output: Any  # the decoder's answer, with states [1, n, D]
+    targets: Tensor  # the chosen tokens, int64 [n]
 
     @torch.no_grad()
     def logits(self, part: slice) -> Tensor:
@@ -49,6 +49,10 @@ class Predictions:
             logits: Tensor = cast(Any, self.model)(input_ids=shape, use_cache=False).logits[0]
         return logits.float()
 
+    def log_probabilities(self, part: slice) -> Tensor:
+        """Return the log-probabilities of some of the predictions, float32 [·, V]."""
+        return torch.log_softmax(self.logits(part), -1)
+
 
 @torch.no_grad()
 def predict(model: nn.Module, ids: Tensor, mask: Tensor, chosen: Tensor) -> Predictions:
@@ -59,7 +63,8 @@ def predict(model: nn.Module, ids: Tensor, mask: Tensor, chosen: Tensor) -> Pred
     """
     output = cast(Any, model).base_model(input_ids=ids, attention_mask=mask, use_cache=False)
     states = output.last_hidden_state[:, :-1][chosen[:, 1:]]
-    return Predictions(model, replace(output, last_hidden_state=states[None]))
+    targets = ids[:, 1:][chosen[:, 1:]]
+    return Predictions(model, replace(output, last_hidden_state=states[None]), targets)
 
 
 def parts(count: int) -> Iterator[slice]:
@@ -68,15 +73,29 @@ def parts(count: int) -> Iterator[slice]:
 
 
 @torch.no_grad()
+def compare(own: Predictions, others: Sequence[Predictions]) -> tuple[Tensor, Tensor]:
+    """Return −log p of the chosen tokens and KL(own ‖ other), in nats, float32.
+
+    The first is [1 + others, n], of own and of each other; the second [others, n]. All predict the
+    same tokens.
+    """
+    count, device = len(own.targets), own.targets.device
+    losses, divergences = torch.zeros(1 + len(others), count), torch.zeros(len(others), count)
+    losses, divergences = losses.to(device), divergences.to(device)
+    for part in parts(count):
+        log_p = own.log_probabilities(part)
+        targets = own.targets[part, None].to(log_p.device)
+        losses[0, part] = -log_p.gather(1, targets)[:, 0].to(device)
+        for index, other in enumerate(others):
+            log_q = other.log_probabilities(part)
+            losses[1 + index, part] = -log_q.gather(1, targets)[:, 0].to(device)
+            divergences[index, part] = (log_p.exp() * (log_p - log_q)).sum(-1).to(device)
+    return losses, divergences
+
+
 def token_losses(model: nn.Module, ids: Tensor, mask: Tensor, chosen: Tensor) -> Tensor:
     """Return −log p of the chosen tokens in nats, float32 [n], in the order of ``chosen``.
 
     Shapes as of :func:`predict`.
     """
-    predictions = predict(model, ids, mask, chosen)
-    targets = ids[:, 1:][chosen[:, 1:]]
-    losses = [
-        functional.cross_entropy(predictions.logits(part), targets[part], reduction="none")
-        for part in parts(len(targets))
-    ]
-    return torch.cat([torch.zeros(0, device=ids.device), *losses])
+    return compare(predict(model, ids, mask, chosen), [])[0][0]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK = 512  # tokens whose logits exist at one time
+from workflow_scripts.models.likelihood import parts
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -23,8 +23,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         gradient_hidden = torch.empty_like(hidden)
         gradient_weight = torch.zeros_like(weight)
         total = hidden.new_zeros(())
-        for first in range(0, len(hidden), CHUNK):
-            part = slice(first, first + CHUNK)
+        for part in parts(len(hidden)):
             h, target = hidden[part], targets[part][:, None]
             logits = h @ weight.T
             normalizer = logits.logsumexp(1, keepdim=True)

@@ -152,10 +152,10 @@ class Flags:
         crosscoder = f"--crosscoder={self.paths.first_crosscoder(comparison)}"
         return [crosscoder, *self.patching(fit, self.config.comparison.cause_documents)]
 
-    def patched_models(self, comparison: str) -> list[str]:
-        """Return the flags with the two models of a direct comparison."""
-        source, target = comparisons.models_of(self.config, comparison)
-        return [*self.manifests([source], "source"), *self.manifests([target], "target")]
+    def models_of_fit(self, fit: str) -> str:
+        """Return the flag with the manifests of a fit's models."""
+        models = self.config.fits[fit].models
+        return f"--models={as_json({model: self.paths.manifest(model) for model in models})}"
 
     def comparison(self) -> list[str]:
         """Return the flags of the steps that compare categories."""
