@@ -17,7 +17,7 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
     """Check annotations that name a shape; a test's substitute may stand in for another type."""
     hints = function.__annotations__.items()
     function.__annotations__ = {n: hint for n, hint in hints if SHAPED.search(str(hint))}
-    checked: Callable[..., Any] = beartype(function, conf=BeartypeConf(is_pep484_tower=True))
+    checked: Callable[..., Any] = beartype(conf=BeartypeConf(is_pep484_tower=True))(function)
     return checked
 
 

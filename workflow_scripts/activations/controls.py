@@ -10,10 +10,9 @@ may be more unique latents than without.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 from workflow_scripts.activations.difference import DifferenceStore
 from workflow_scripts.activations.layout import Stored
 from workflow_scripts.activations.store import ActivationStore
-from workflow_scripts.common import cli
 from workflow_scripts.common.settings import Count, Natural, Settings
 
 Control = Literal["noise", "swap"]
@@ -97,32 +95,3 @@ class StoreInputs(Settings):
                 self.activations, self.layer, self.normalizers, self.control, self.control_seed
             )
         return ActivationStore(self.activations, self.layer, self.normalizers)
-
-
-def add_store_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that name a fit's activations."""
-    parser.add_argument("--activations", type=cli.json_argument, required=True)
-    parser.add_argument("--normalizers", type=cli.json_argument, required=True)
-    parser.add_argument("--layer", type=int, required=True)
-    parser.add_argument(
-        "--difference", nargs=2, metavar=("A", "B"), default=None, help="B's activations minus A's"
-    )
-    parser.add_argument("--control", choices=get_args(Control), default=None)
-    parser.add_argument("--control-seed", type=int, default=0)
-
-
-def open_store(a: argparse.Namespace) -> ActivationStore:
-    """Open the store that the flags name.
-
-    Raises
-    ------
-    UserError
-        If the flags are no JSON objects keyed by model, or the files do not fit together.
-    """
-    plain = ActivationStore.from_json(a.activations, a.normalizers, a.layer)
-    paths = {model: Path(path) for model, path in a.normalizers.items()}
-    if a.difference is not None:
-        return DifferenceStore(plain.files, a.layer, paths, a.difference)
-    if a.control is None:
-        return plain
-    return ControlStore(plain.files, a.layer, paths, a.control, a.control_seed)

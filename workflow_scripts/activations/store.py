@@ -131,20 +131,6 @@ class ActivationStore:
         self.buffer = max(1, memory // (4 * len(self.stored) * self.width))
         self._cache: dict[str, NDArray[np.float32]] = {}
 
-    @classmethod
-    def from_json(cls, files: object, normalizers: object, layer: int) -> ActivationStore:
-        """Build a store from the values of the flags ``--activations`` and ``--normalizers``.
-
-        ``files`` maps each model to its shard paths, ``normalizers`` to its normaliser's path.
-        """
-        if not isinstance(files, dict) or not isinstance(normalizers, dict):
-            raise UserError("--activations and --normalizers take JSON objects keyed by model")
-        return cls(
-            {model: [Path(path) for path in paths] for model, paths in files.items()},
-            layer,
-            {model: Path(path) for model, path in normalizers.items()},
-        )
-
     @cached_property
     def _layers(self) -> dict[str, list[Layer]]:
         return {m: [Layer.open(path, self.layer) for path in self.files[m]] for m in self.stored}

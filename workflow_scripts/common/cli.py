@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import errno
 import inspect
-import json
 import os
 import re
 import sys
@@ -81,12 +80,6 @@ def shortened(error: Exception) -> str:
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or its type."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-
-
-def json_argument(text: str) -> object:
-    """Parse a command-line value that carries a structure as JSON."""
-    value: object = json.loads(text)
-    return value
 
 
 def parse(text: str, kind: type[T], flag: str) -> T:
