@@ -41,7 +41,7 @@ class DeadLatents:
         self.silent_tokens += tokens
         self.silent_tokens[self.processes.any(fired)] = 0
 
-    def dead(self) -> Int[Tensor, dead]:
+    def dead(self) -> Int[Tensor, " dead"]:
         """Return the indices of the dead latents."""
         return torch.nonzero(self.silent_tokens >= self.patience).squeeze(1)
 
@@ -59,7 +59,7 @@ class AuxK:
         x: Float[Tensor, "B MD"],
         pre: Float[Tensor, "B F"],
         residual: Float[Tensor, "B MD"],
-        dead: Int[Tensor, dead],
+        dead: Int[Tensor, " dead"],
         weights: Weights,
         to: Weights,
     ) -> Float[Tensor, ""]:

@@ -26,7 +26,7 @@ class Codes:
     """Positive activations of a [B, F] matrix, in row-major order."""
 
     active: Active
-    values: Float[Tensor, K]
+    values: Float[Tensor, " K"]
     shape: tuple[int, int]
 
     def to(self, device: torch.device | str) -> Codes:
@@ -34,28 +34,30 @@ class Codes:
         active = Active(self.active.rows.to(device), self.active.columns.to(device))
         return replace(self, active=active, values=self.values.to(device))
 
-    def per_token(self) -> Int[Tensor, B]:
+    def per_token(self) -> Int[Tensor, " B"]:
         """Return how many latents each token activates, its L0."""
         return torch.bincount(self.active.rows, minlength=self.shape[0])
 
-    def per_latent(self) -> Int[Tensor, F]:
+    def per_latent(self) -> Int[Tensor, " F"]:
         """Return on how many tokens each latent fires."""
         return torch.bincount(self.active.columns, minlength=self.shape[1])
 
-    def of(self, latents: Bool[Tensor, F]) -> Codes:
+    def of(self, latents: Bool[Tensor, " F"]) -> Codes:
         """Return the entries of the latents that a mask marks."""
         kept = latents[self.active.columns]
         active = Active(self.active.rows[kept], self.active.columns[kept])
         return replace(self, active=active, values=self.values[kept])
 
     def times(
-        self, right: Float[Tensor, "F C"], bias: Float[Tensor, C] | None = None
+        self, right: Float[Tensor, "F C"], bias: Float[Tensor, " C"] | None = None
     ) -> Float[Tensor, "B C"]:
         """Return f @ right + bias."""
         zero = right.new_zeros(()) if bias is None else bias
         return self._products.matmul(self.values, right, zero.expand(right.shape[1]))
 
-    def sampled(self, left: Float[Tensor, "B C"], right: Float[Tensor, "F C"]) -> Float[Tensor, K]:
+    def sampled(
+        self, left: Float[Tensor, "B C"], right: Float[Tensor, "F C"]
+    ) -> Float[Tensor, " K"]:
         """Return ⟨left_i, right_j⟩ of each entry (i, j)."""
         return self._products.sampled(left, right)
 

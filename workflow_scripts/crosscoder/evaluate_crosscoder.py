@@ -34,8 +34,8 @@ class ExplainedVariance:
     """
 
     models: int
-    residual: Float[Tensor, M] = field(init=False)
-    square: Float[Tensor, M] = field(init=False)
+    residual: Float[Tensor, " M"] = field(init=False)
+    square: Float[Tensor, " M"] = field(init=False)
     total: Float[Tensor, "M D"] | None = None
     rows: int = 0
 
@@ -58,7 +58,7 @@ class ExplainedVariance:
         return [float(v) for v in 1 - self.residual / spread]
 
 
-def squares(x: Float[Tensor, "B M D"]) -> Float[Tensor, M]:
+def squares(x: Float[Tensor, "B M D"]) -> Float[Tensor, " M"]:
     """Return Σ_i ‖x_i^m‖² in float64; single vectors are summed in float32."""
     norms: Tensor = torch.linalg.vector_norm(x, dim=2).double()
     return norms.square().sum(0).cpu()
@@ -75,10 +75,10 @@ class SourceSums:
 
     def add(
         self,
-        documents: Int[np.ndarray, B],
+        documents: Int[np.ndarray, " B"],
         x: Float[Tensor, "B M D"],
         reconstruction: Float[Tensor, "B M D"],
-        l0: Int[Tensor, B],
+        l0: Int[Tensor, " B"],
     ) -> None:
         """Add tokens, each with the number of its document and its L0."""
         numbers, places = np.unique(documents, return_inverse=True)

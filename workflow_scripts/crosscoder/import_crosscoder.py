@@ -65,7 +65,7 @@ class Published:
         """The sparsity rule it was fitted with."""
         return "batch_topk" if "threshold" in self.tensors else "l1"
 
-    def score_scales(self) -> Float[Tensor, F]:
+    def score_scales(self) -> Float[Tensor, " F"]:
         """Return by what a latent's activation is multiplied to give its score, in float64.
 
         Raises

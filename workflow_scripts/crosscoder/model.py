@@ -36,9 +36,9 @@ class Weights:
     """The trained tensors, with the models side by side: column m·D + d belongs to model m."""
 
     encoder: Float[Tensor, "F MD"]
-    encoder_bias: Float[Tensor, F]
+    encoder_bias: Float[Tensor, " F"]
     decoder: Float[Tensor, "F MD"]
-    decoder_bias: Float[Tensor, MD]
+    decoder_bias: Float[Tensor, " MD"]
     models: int
 
     def tensors(self) -> dict[str, Tensor]:
@@ -95,8 +95,8 @@ class Weights:
 
 
 def score_scales(
-    norms: Float[Tensor, "F M"], costs: Float[Tensor, F] | None = None
-) -> Float[Tensor, F]:
+    norms: Float[Tensor, "F M"], costs: Float[Tensor, " F"] | None = None
+) -> Float[Tensor, " F"]:
     """Return by what a latent's pre-activation is multiplied to give its score."""
     total = norms.sum(1)
     return total if costs is None else total / costs
@@ -113,10 +113,10 @@ class Crosscoder:
     weights: Weights
     threshold: float
     mean: Float[Tensor, "M D"]  # of the raw activations
-    scale: Float[Tensor, M]
+    scale: Float[Tensor, " M"]
     k: int
     settings: dict[str, object]
-    costs: Float[Tensor, F] | None = None  # what a latent's score is divided by; none: 1
+    costs: Float[Tensor, " F"] | None = None  # what a latent's score is divided by; none: 1
 
     @property
     def width(self) -> int:
@@ -148,7 +148,7 @@ class Crosscoder:
         """Return ‖d_j^m‖."""
         return self.weights.norms()
 
-    def score_scales(self) -> Float[Tensor, F]:
+    def score_scales(self) -> Float[Tensor, " F"]:
         """Return by what a latent's activation is multiplied to give its score."""
         return score_scales(self.decoder_norms(), self.costs)
 

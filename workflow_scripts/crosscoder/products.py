@@ -30,16 +30,18 @@ class Products(Protocol):
     """Products of a matrix S [B, F] that is zero outside the active entries (i, j)."""
 
     def matmul(
-        self, values: Float[Tensor, K], right: Float[Tensor, "F C"], bias: Float[Tensor, C]
+        self, values: Float[Tensor, " K"], right: Float[Tensor, "F C"], bias: Float[Tensor, " C"]
     ) -> Float[Tensor, "B C"]:
         """Return S @ right + bias, for S of ``values``."""
 
     def transposed(
-        self, values: Float[Tensor, K], right: Float[Tensor, "B C"]
+        self, values: Float[Tensor, " K"], right: Float[Tensor, "B C"]
     ) -> Float[Tensor, "F C"]:
         """Return Sᵀ @ right, for S of ``values``."""
 
-    def sampled(self, left: Float[Tensor, "B C"], right: Float[Tensor, "F C"]) -> Float[Tensor, K]:
+    def sampled(
+        self, left: Float[Tensor, "B C"], right: Float[Tensor, "F C"]
+    ) -> Float[Tensor, " K"]:
         """Return ⟨left_i, right_j⟩ of the active entries."""
 
 
@@ -60,14 +62,14 @@ class SparseProducts:
         self._by_column: tuple[Tensor, Tensor, Tensor] | None = None
 
     def matmul(
-        self, values: Float[Tensor, K], right: Float[Tensor, "F C"], bias: Float[Tensor, C]
+        self, values: Float[Tensor, " K"], right: Float[Tensor, "F C"], bias: Float[Tensor, " C"]
     ) -> Float[Tensor, "B C"]:
         """Return S @ right + bias."""
         sparse = _csr(self.pointers, self.active.columns, values, self.shape)
         return torch.addmm(bias.expand(self.shape[0], -1), sparse, right)
 
     def transposed(
-        self, values: Float[Tensor, K], right: Float[Tensor, "B C"]
+        self, values: Float[Tensor, " K"], right: Float[Tensor, "B C"]
     ) -> Float[Tensor, "F C"]:
         """Return Sᵀ @ right. The entries are sorted by column once."""
         if self._by_column is None:
@@ -88,7 +90,9 @@ class SparseProducts:
         order = torch.argsort(columns, stable=True)
         return _pointers(columns[order], self.shape[1]), self.active.rows[order], order
 
-    def sampled(self, left: Float[Tensor, "B C"], right: Float[Tensor, "F C"]) -> Float[Tensor, K]:
+    def sampled(
+        self, left: Float[Tensor, "B C"], right: Float[Tensor, "F C"]
+    ) -> Float[Tensor, " K"]:
         """Return ⟨left_i, right_j⟩ of the active entries."""
         zeros = left.new_zeros(self.active.rows.numel())
         pattern = _csr(self.pointers, self.active.columns, zeros, self.shape)
@@ -103,29 +107,31 @@ class DenseProducts:
         self.active = active
         self.shape = shape
 
-    def _dense(self, values: Float[Tensor, K]) -> Float[Tensor, "B F"]:
+    def _dense(self, values: Float[Tensor, " K"]) -> Float[Tensor, "B F"]:
         dense = values.new_zeros(self.shape)
         dense[self.active.rows, self.active.columns] = values
         return dense
 
     def matmul(
-        self, values: Float[Tensor, K], right: Float[Tensor, "F C"], bias: Float[Tensor, C]
+        self, values: Float[Tensor, " K"], right: Float[Tensor, "F C"], bias: Float[Tensor, " C"]
     ) -> Float[Tensor, "B C"]:
         """Return S @ right + bias."""
         return torch.addmm(bias, self._dense(values), right)
 
     def transposed(
-        self, values: Float[Tensor, K], right: Float[Tensor, "B C"]
+        self, values: Float[Tensor, " K"], right: Float[Tensor, "B C"]
     ) -> Float[Tensor, "F C"]:
         """Return Sᵀ @ right."""
         return self._dense(values).T @ right
 
-    def sampled(self, left: Float[Tensor, "B C"], right: Float[Tensor, "F C"]) -> Float[Tensor, K]:
+    def sampled(
+        self, left: Float[Tensor, "B C"], right: Float[Tensor, "F C"]
+    ) -> Float[Tensor, " K"]:
         """Return ⟨left_i, right_j⟩ of the active entries."""
         return (left @ right.T)[self.active.rows, self.active.columns]
 
 
-def _pointers(rows: Int[Tensor, K], count: int) -> Int[Tensor, {count} + 1]:
+def _pointers(rows: Int[Tensor, " K"], count: int) -> Int[Tensor, " {count}+1"]:
     """Return where each of ``count`` rows begins, for sorted row numbers."""
     pointers = torch.zeros(count + 1, dtype=torch.int64, device=rows.device)
     torch.cumsum(torch.bincount(rows, minlength=count), 0, out=pointers[1:])

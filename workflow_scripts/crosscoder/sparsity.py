@@ -30,13 +30,13 @@ ROUNDING = 1e-4
 class Active:
     """Active entries of a [B, F] matrix in row-major order."""
 
-    rows: Int[Tensor, K]
-    columns: Int[Tensor, K]
+    rows: Int[Tensor, " K"]
+    columns: Int[Tensor, " K"]
 
 
 def positions_above(
-    values: Float[Tensor, "*B F"], bound: Float[Tensor, F] | float
-) -> Int[Tensor, K]:
+    values: Float[Tensor, "*B F"], bound: Float[Tensor, " F"] | float
+) -> Int[Tensor, " K"]:
     """Return the flat positions of the entries of ``values`` above ``bound``.
 
     ``bound`` is a number or one per column. One core of numpy finds few among many as fast as
@@ -63,7 +63,7 @@ class SparsityRule(Protocol):
 def sparsity_rule(
     variant: str,
     price: float,
-    costs: Float[Tensor, F] | None = None,
+    costs: Float[Tensor, " F"] | None = None,
     processes: Processes | None = None,
 ) -> SparsityRule:
     """Return the rule of a variant.
@@ -81,7 +81,7 @@ class TopK:
 
     solved, price = True, 0.0
 
-    def __init__(self, costs: Float[Tensor, F] | None = None, positive: bool = True) -> None:
+    def __init__(self, costs: Float[Tensor, " F"] | None = None, positive: bool = True) -> None:
         self.costs = costs
         self.positive = positive
 
@@ -156,7 +156,7 @@ class BatchTopK:
     solved, price = True, 0.0
 
     def __init__(
-        self, costs: Float[Tensor, F] | None = None, processes: Processes | None = None
+        self, costs: Float[Tensor, " F"] | None = None, processes: Processes | None = None
     ) -> None:
         self.costs = costs
         self.processes = processes or Processes()
@@ -179,7 +179,9 @@ class BatchTopK:
             candidates = candidates[kept[first : first + candidates.numel()]]
         return Active(candidates // latents, candidates % latents)
 
-    def _candidates(self, flat: Float[Tensor, BF], wanted: int, latents: int) -> Int[Tensor, K]:
+    def _candidates(
+        self, flat: Float[Tensor, " BF"], wanted: int, latents: int
+    ) -> Int[Tensor, " K"]:
         """Return the positions of enough of the largest values, or of all positive ones."""
         bound = self.last_threshold * MARGIN
         candidates = positions_above(flat, bound)
@@ -188,7 +190,7 @@ class BatchTopK:
             candidates = positions_above(flat, bound)
         return candidates
 
-    def _spent(self, columns: Int[Tensor, K]) -> float:
+    def _spent(self, columns: Int[Tensor, " K"]) -> float:
         """Return what entries cost, over all processes."""
         count = columns.numel() if self.costs is None else float(self.costs[columns].sum())
         if self.processes.count == 1:
@@ -197,8 +199,8 @@ class BatchTopK:
         return float(self.processes.sum(total))
 
     def _affordable(
-        self, values: Float[Tensor, all], columns: Int[Tensor, K], wanted: int
-    ) -> Bool[Tensor, all] | None:
+        self, values: Float[Tensor, " all"], columns: Int[Tensor, " K"], wanted: int
+    ) -> Bool[Tensor, " all"] | None:
         """Return which of all processes' values are kept; None where all are."""
         if self.costs is None:
             if values.numel() <= wanted:
@@ -212,7 +214,9 @@ class BatchTopK:
         return None if bool(kept.all()) else kept
 
 
-def _first(values: Float[Tensor, K], threshold: Float[Tensor, ""], wanted: int) -> Bool[Tensor, K]:
+def _first(
+    values: Float[Tensor, " K"], threshold: Float[Tensor, ""], wanted: int
+) -> Bool[Tensor, " K"]:
     """Return the mask of the ``wanted`` largest values; the first of those that tie."""
     keep = values >= threshold
     surplus = int(keep.sum()) - wanted

@@ -24,7 +24,7 @@ class Forward:
     """What the forward pass leaves for the gradients."""
 
     active: Active
-    codes: Float[Tensor, K]  # activations of the active entries
+    codes: Float[Tensor, " K"]  # activations of the active entries
     residual: Float[Tensor, "B MD"]  # reconstruction minus input
     products: Products
 
@@ -35,14 +35,14 @@ class ActivityPrice:
 
     weight: float
     norms: Float[Tensor, "F M"]
-    costs: Float[Tensor, F] | None = None  # c; none: 1
+    costs: Float[Tensor, " F"] | None = None  # c; none: 1
 
     def of(self, forward: Forward) -> Float[Tensor, ""]:
         """Return the price of a batch, a scalar."""
         paid = (forward.codes * self._each()[forward.active.columns]).sum()
         return self.weight * paid / forward.residual.numel()
 
-    def add_to_codes(self, gradient: Float[Tensor, K], forward: Forward) -> None:
+    def add_to_codes(self, gradient: Float[Tensor, " K"], forward: Forward) -> None:
         """Add the price's gradient to that of the codes, in place."""
         rate = self.weight / forward.residual.numel()
         gradient += rate * self._each()[forward.active.columns]
@@ -58,7 +58,7 @@ class ActivityPrice:
         units = weights.directions / self.norms.clamp_min(1e-12)[:, :, None]
         gradient += self.weight / forward.residual.numel() * mass[:, None] * units.flatten(1)
 
-    def _each(self) -> Float[Tensor, F]:
+    def _each(self) -> Float[Tensor, " F"]:
         total = self.norms.sum(1)
         return total if self.costs is None else total * self.costs
 

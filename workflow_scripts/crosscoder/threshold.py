@@ -16,7 +16,7 @@ def solve_threshold(
     weights: Weights,
     batches: Iterator[Float[Tensor, "_ M D"]],
     k: int,
-    costs: Float[Tensor, F] | None = None,
+    costs: Float[Tensor, " F"] | None = None,
 ) -> float:
     """Return θ such that on average k scores per token exceed it.
 
@@ -53,7 +53,7 @@ def solve_threshold(
     return max(0.0, float(torch.kthvalue(scores, scores.numel() - k * tokens).values))
 
 
-def _dearest(scores: Float[Tensor, K], costs: Float[Tensor, K], budget: int) -> float:
+def _dearest(scores: Float[Tensor, " K"], costs: Float[Tensor, " K"], budget: int) -> float:
     """Return the largest score that the budget does not pay for, at least 0."""
     order = torch.argsort(scores, descending=True)
     paid = int((costs[order].double().cumsum(0) <= budget).sum())

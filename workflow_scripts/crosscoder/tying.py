@@ -23,7 +23,7 @@ class SharedLatents:
     count: int
     cost: float
 
-    def costs(self, latents: int, device: torch.device | None = None) -> Float[Tensor, F] | None:
+    def costs(self, latents: int, device: torch.device | None = None) -> Float[Tensor, " F"] | None:
         """Return the cost of every latent, or None where all cost the same."""
         if not self.count:
             return None

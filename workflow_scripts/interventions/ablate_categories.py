@@ -82,7 +82,7 @@ def ablations(labelled: LabelledLatents, names: tuple[str, str]) -> Iterator[Abl
                     yield Ablation(model, category, "shared", matched(rest, own, rate))
 
 
-def mean_losses(predictions: Predictions, counts: Int[np.ndarray, B]) -> NDArray[np.float64]:
+def mean_losses(predictions: Predictions, counts: Int[np.ndarray, " B"]) -> NDArray[np.float64]:
     """Return each document's mean negative log-likelihood per answer token, in nats, [B].
 
     ``counts`` are the documents' numbers of answer tokens.

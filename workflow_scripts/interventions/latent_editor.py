@@ -25,7 +25,7 @@ class LatentEditor:
     """A crosscoder that adds and takes away what its latents write into a layer."""
 
     crosscoder: Crosscoder
-    bounds: Float[Tensor, M]  # norm above which a token is dropped
+    bounds: Float[Tensor, " M"]  # norm above which a token is dropped
     layer: int
 
     @property
@@ -33,7 +33,7 @@ class LatentEditor:
         """Where it computes."""
         return self.bounds.device
 
-    def usable(self, h: Float[Tensor, "N M D"], real: Bool[Tensor, "B T"]) -> Bool[Tensor, N]:
+    def usable(self, h: Float[Tensor, "N M D"], real: Bool[Tensor, "B T"]) -> Bool[Tensor, " N"]:
         """Return which tokens the fit would use: neither at position 0 nor above a bound.
 
         ``h`` are the raw activations of the tokens that ``real`` marks, in order.
@@ -48,7 +48,7 @@ class LatentEditor:
         h: Float[Tensor, "N M D"],
         source: int,
         target: int,
-        chosen: Float[Tensor, F] | str,
+        chosen: Float[Tensor, " F"] | str,
     ) -> Float[Tensor, "N D"]:
         """Return the source's activations moved towards the target's.
 

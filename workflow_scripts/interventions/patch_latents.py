@@ -87,7 +87,7 @@ def token_parts(answer: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
 def divergences(
     models: Sequence[PreTrainedModel],
     editor: LatentEditor,
-    sets: Mapping[str, Float[Tensor, F] | str],
+    sets: Mapping[str, Float[Tensor, " F"] | str],
     documents: Sequence[Document],
     batch_tokens: int,
     source: int,

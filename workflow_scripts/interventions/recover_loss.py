@@ -122,7 +122,7 @@ def measure(
 
 
 def summarise(
-    sums: Float[np.ndarray, "documents 7"], tokens: Float[np.ndarray, documents], seed: int
+    sums: Float[np.ndarray, "documents 7"], tokens: Float[np.ndarray, " documents"], seed: int
 ) -> list[float]:
     """Return the figures of some documents."""
     drawn = statistics.resample(len(sums), DRAWS, [seed, 13]) @ sums
@@ -134,7 +134,7 @@ def summarise(
     return [float(value) for value in figures]
 
 
-def _recovered(ce: Float[np.ndarray, "n 7"], ablation: int) -> Float[np.ndarray, n]:
+def _recovered(ce: Float[np.ndarray, "n 7"], ablation: int) -> Float[np.ndarray, " n"]:
     """Return the share recovered against column ``ablation`` of ``ce``, or NaN.
 
     Where it is undefined in any draw there is no interval.
