@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -52,10 +51,6 @@ class Flags:
     def config(self) -> Config:
         """The settings of the run."""
         return self.paths.config
-
-    def manifests(self, models: Iterable[str], flag: str = "model") -> list[str]:
-        """Return the flags with the manifests of models."""
-        return [f"--{flag}={model}={self.paths.manifest(model)}" for model in models]
 
     def lessons(self, organism: str) -> list[str]:
         """Return the flags with all that an organism is taught, and how."""
