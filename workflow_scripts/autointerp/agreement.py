@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
-from workflow_scripts.common.statistics import UNDEFINED, Interval
+from workflow_scripts.common.statistics import UNDEFINED, Interval, percentile_interval, resample
 
 RELIABLE = 0.667
 """Krippendorff's lowest alpha for tentative conclusions."""
@@ -40,14 +40,9 @@ def krippendorff_alpha(table: NDArray[np.int64], draws: int = 1000, seed: int = 
     if not len(counts):
         return UNDEFINED
     value = float(_alpha(counts, np.ones((1, len(counts))))[0])
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), draws)
-    sample = _alpha(counts, weights.astype(float))
-    known = sample[~np.isnan(sample)]
-    if np.isnan(value) or not len(known):
-        return Interval(value, np.nan, np.nan)
-    low, high = np.percentile(known, [2.5, 97.5])
-    return Interval(value, float(low), float(high))
+    weights = resample(len(counts), draws, seed)
+    samples = _alpha(counts, weights.astype(float))
+    return UNDEFINED if np.isnan(value) else percentile_interval(value, samples)
 
 
 def _alpha(counts: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from workflow_scripts.autointerp.annotation_tables import (
 )
 from workflow_scripts.autointerp.context_schema import STRATA
 from workflow_scripts.common import cli, files
+from workflow_scripts.common.statistics import percentile_interval
 from workflow_scripts.common.taxonomy import UNASSIGNED, load_taxonomy
 
 DRAWS = 2000
@@ -120,13 +121,13 @@ def _beats_floor(scores: pd.DataFrame, annotator: str, seed: int) -> dict[str, o
         return {"latents": len(lead), "lead": None, "low": None, "high": None, "beats": None}
     rng = np.random.default_rng(seed)
     means = lead[rng.integers(0, len(lead), (DRAWS, len(lead)))].mean(axis=1)
-    low, high = (float(x) for x in np.percentile(means, [2.5, 97.5]))
+    interval = percentile_interval(float(lead.mean()), means)
     return {
         "latents": len(lead),
-        "lead": float(lead.mean()),
-        "low": low,
-        "high": high,
-        "beats": low > 0,
+        "lead": interval.estimate,
+        "low": interval.low,
+        "high": interval.high,
+        "beats": interval.low > 0,
     }
 
 
