@@ -138,3 +138,23 @@ def test_samples_at_other_rates_of_equal_shares_are_not_told_apart() -> None:
     one, other = (30, 30 + 70 // 15, 15.0), (30, 30 + 70 // 3, 3.0)
     assert statistics.fisher(*one[:2], *other[:2], "greater") < 0.01
     assert statistics.weighted_fisher(one, other) > 0.2
+
+
+def test_a_bootstrap_draws_every_unit_as_often_on_average() -> None:
+    counts = statistics.resample(20, 3000, [3, 1])
+    assert (counts.sum(axis=1) == 20).all()
+    assert counts.mean(axis=0) == pytest.approx(np.ones(20), abs=0.1)
+    assert (counts == statistics.resample(20, 3000, [3, 1])).all()
+
+
+def test_the_percentile_interval_leaves_out_what_is_undefined() -> None:
+    samples = np.append(np.arange(101.0), np.nan)
+    interval = statistics.percentile_interval(50.0, samples, 0.9)
+    assert (interval.estimate, interval.low, interval.high) == pytest.approx((50, 5, 95))
+    assert np.isnan(statistics.percentile_interval(1.0, [np.nan]).low)
+
+
+def test_outward_bounds_are_samples_and_may_be_infinite() -> None:
+    samples = [0.0, 1.0, 2.0, 3.0, np.inf]
+    interval = statistics.percentile_interval(2.0, samples, 0.8, method="outward")
+    assert (interval.low, interval.high) == (0.0, np.inf)

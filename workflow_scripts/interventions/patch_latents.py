@@ -25,8 +25,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from workflow_scripts.activations.settings import Batches, Precision
-from workflow_scripts.common import cli, files, statistics
+from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute
+from workflow_scripts.common.statistics import percentile_interval, resample
 from workflow_scripts.common.tables import write_csv
 from workflow_scripts.dataset.answer_tokens import Document, read_documents
 from workflow_scripts.interventions.latent_editor import EditorInputs, LatentEditor, matched
@@ -123,8 +124,7 @@ def summarise(
     Intervals are percentile bootstraps over documents, the same draws for every set, so that
     ``closed`` = 1 − KL(set)/KL(none) is a paired comparison.
     """
-    draws = statistics.resample(len(documents), DRAWS, [seed, 6])
-    tail = 100 * (1 - CONFIDENCE) / 2
+    draws = resample(len(documents), DRAWS, [seed, 6])
     rows: list[dict[str, object]] = []
     for part in PARTS:
         masks = [token_parts(document.answer)[part] for document in documents]
@@ -137,12 +137,16 @@ def summarise(
             gap, gaps = sums["none"].sum(), draws @ sums["none"]
             for name, total in sums.items():
                 drawn = draws @ total
-                low, high = np.nanpercentile(drawn / (draws @ tokens), [tail, 100 - tail])
-                ends = np.nanpercentile(1 - drawn / gaps, [tail, 100 - tail])
+                kl_token = percentile_interval(
+                    float(total.sum() / tokens.sum()), drawn / (draws @ tokens), CONFIDENCE
+                )
+                closed = percentile_interval(
+                    float(1 - total.sum() / gap), 1 - drawn / gaps, CONFIDENCE
+                )
                 values = (
                     *(name, part, sizes.get(name, ""), len(documents), int(tokens.sum())),
-                    *(float(v) for v in (total.sum() / tokens.sum(), low, high)),
-                    *(float(v) for v in (1 - total.sum() / gap, *ends)),
+                    *(kl_token.estimate, kl_token.low, kl_token.high),
+                    *(closed.estimate, closed.low, closed.high),
                 )
                 rows.append(dict(zip(COLUMNS[2:], values, strict=True)))
     return rows
