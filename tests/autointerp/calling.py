@@ -34,7 +34,7 @@ def spawn(run: Run, purpose: str, *flags: str) -> subprocess.Popen[str]:
     """Start the calling step as a process of its own."""
     command = [sys.executable, "-m", "workflow_scripts.autointerp.call_llm"]
     return subprocess.Popen(
-        [*command, *run.call_flags(purpose), *flags],
+        [*command, *run.call_flags(purpose, *flags)],
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,

@@ -92,20 +92,27 @@ class Run:
             ]
         )
 
-    def call_flags(self, purpose: str) -> list[str]:
-        """Return the command line of the calling step."""
-        return [
+    def call_flags(self, purpose: str, *flags: str) -> list[str]:
+        """Return the command line of the calling step; of a repeated flag the last one counts."""
+        words = [
             *("--requests", str(self.file(purpose, "requests.jsonl"))),
             *("--responses", str(self.file(purpose, "responses.jsonl"))),
             *("--ledger", str(self.file(purpose, "ledger.csv"))),
             *("--manifest", str(self.file(purpose, "manifest.json"))),
             *("--cache", str(self.cache), "--base-url", self.url, "--key-env", KEY_ENV),
-            *("--prices", self.prices, *self.flags),
+            *("--prices", self.prices, *self.flags, *flags),
         ]
+        last: dict[str, list[str]] = {}
+        for word in words:
+            if word.startswith("--"):
+                name, last[word] = word, []
+            else:
+                last[name].append(word)
+        return [word for name, values in last.items() for word in (name, *values)]
 
     def call(self, purpose: str, *flags: str) -> int:
         """Call the endpoint."""
-        return call_llm.main([*self.call_flags(purpose), *flags])
+        return call_llm.main(self.call_flags(purpose, *flags))
 
     def parse(self, purpose: str, *flags: str) -> int:
         """Parse the responses."""
