@@ -143,6 +143,7 @@ MISTAKES: list[tuple[str, object, str]] = [
     ("latents.groups", 1, "latents.groups is 1: input should be greater than or equal to 2"),
     ("comparisons.direct.baseline.fit", "nothing", "names the unknown fit nothing"),
     ("comparisons.direct.baseline.model", "pt", "which fit it_simpo lacks"),
+    ("comparisons.direct.anchored", "nope", "names the unknown comparison nope"),
     (
         "comparisons.direct.against",
         "pt",
