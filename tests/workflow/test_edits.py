@@ -61,7 +61,7 @@ IMPORTERS = {
     "latents/example_windows.py": {"collect_examples"},
     "autointerp/lexical/lexicon.py": {"explain_lexical"},
     "comparison/shares.py": COMPARISONS,
-    "comparison/answer.py": {"score_recovery"},
+    "comparison/what_changed.py": {"score_recovery"},
     "figures/style.py": PLOTS | {"build_report"},
     "figures/report_data.py": {"build_report"},
     "run/checks.py": set(),
