@@ -74,9 +74,9 @@ def coverage(firing: int, seed: int, latents: int = 3000) -> float:
         mean = rng.normal(0, 0.5, f.shape) + rng.normal(0, 0.5 / np.sqrt(tokens), f.shape)
         products = tokens * f * mean
         for g in range(groups):
-            sums.error[g, :, 0, model] = torch.from_numpy(products[group == g].sum(0))
+            sums.error_GFMM[g, :, 0, model] = torch.from_numpy(products[group == g].sum(0))
     for g in range(groups):
-        sums.square[g] = torch.from_numpy(tokens * np.square(f[group == g]).sum(0))
+        sums.square_GF[g] = torch.from_numpy(tokens * np.square(f[group == g]).sum(0))
     _, nu_e = latent_scaling(sums, 0, 1)
     half = stats.t.ppf(0.975, nu_e.freedom) * nu_e.error
     return float((np.abs(nu_e.value - share) <= half).mean())
