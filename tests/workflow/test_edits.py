@@ -27,7 +27,6 @@ PLOTS = {
     "plot_seed_stability",
     "plot_training_curves",
 }
-COMPARISONS = {"compare_categories", "vary_decisions", "weight_shares"}
 FITS = {"fit_crosscoder", "fit_difference"}
 SEVERAL = {"fit_crosscoder": FITS}  # step → its rules, where they are not its one namesake
 MATCHING = ("match_latents", "pair_mirrors")
@@ -60,7 +59,7 @@ IMPORTERS = {
     "latents/scaling.py": {"score_latents"},
     "latents/example_windows.py": {"collect_examples"},
     "autointerp/lexical/lexicon.py": {"explain_lexical"},
-    "comparison/shares.py": COMPARISONS,
+    "comparison/shares.py": {"compare_categories", "vary_decisions"},
     "comparison/what_changed.py": {"score_recovery"},
     "figures/style.py": PLOTS | {"build_report"},
     "figures/report_data.py": {"build_report"},
