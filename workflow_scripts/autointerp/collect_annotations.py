@@ -6,7 +6,6 @@ Without an LLM the tables hold the lexical annotator's rows alone.
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,14 +92,14 @@ def _summary(labels: pd.DataFrame, scores: pd.DataFrame, seed: int) -> dict[str,
             "coverage": _share(~good["category"].isin(["", UNASSIGNED])),
             "coverage_ungated": _share(~good["category_ungated"].isin(["", UNASSIGNED])),
             "gate_passed": _share(score.loc[score["status"].isin(GOOD), "gate_passed"]),
-            "auroc_median": _known(float(score["auroc"].median())),
+            "auroc_median": files.null_if_nan(float(score["auroc"].median())),
             **{
-                f"auroc_{part}_median": _known(float(score[f"auroc_{part}"].median()))
+                f"auroc_{part}_median": files.null_if_nan(float(score[f"auroc_{part}"].median()))
                 for part in ("hard", *STRATA)
             },
-            "null_auroc_mean": _known(float(score["null_auroc"].mean())),
-            "token_f1_median": _known(float(score["token_f1"].median())),
-            "simulation_r_median": _known(float(score["simulation_r"].median())),
+            "null_auroc_mean": files.null_if_nan(float(score["null_auroc"].mean())),
+            "token_f1_median": files.null_if_nan(float(score["token_f1"].median())),
+            "simulation_r_median": files.null_if_nan(float(score["simulation_r"].median())),
         }
     return {
         "annotators": per_annotator,
@@ -133,10 +132,6 @@ def _beats_floor(scores: pd.DataFrame, annotator: str, seed: int) -> dict[str, o
 
 def _share(flags: pd.Series[bool]) -> float | None:
     return float(flags.mean()) if len(flags) else None
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 main = cli.command(collect_annotations)

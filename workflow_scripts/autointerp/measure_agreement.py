@@ -86,9 +86,9 @@ def _group(table: pd.DataFrame, seed: int) -> dict[str, object]:
         "labels": int((matrix >= 0).sum()),
         "missing": int((matrix < 0).sum()),
         "alpha": {
-            "value": _known(alpha.estimate),
-            "low": _known(alpha.low),
-            "high": _known(alpha.high),
+            "value": files.null_if_nan(alpha.estimate),
+            "low": files.null_if_nan(alpha.low),
+            "high": files.null_if_nan(alpha.high),
         },
         "pairs": [
             _pair(raters, i, j, matrix, len(categories))
@@ -108,9 +108,11 @@ def _pair(
     return {
         "raters": [raters[i], raters[j]],
         "latents": int(both.sum()),
-        "agreement": _known(float((first == second)[both].mean()) if both.any() else math.nan),
-        "kappa": _known(cohen_kappa(first, second)),
-        "ac1": _known(gwet_ac1(first, second, categories)),
+        "agreement": files.null_if_nan(
+            float((first == second)[both].mean()) if both.any() else math.nan
+        ),
+        "kappa": files.null_if_nan(cohen_kappa(first, second)),
+        "ac1": files.null_if_nan(gwet_ac1(first, second, categories)),
     }
 
 
@@ -123,13 +125,9 @@ def _category(matrix: NDArray[np.int64], number: int, seed: int) -> dict[str, ob
     known = [kappa for kappa in pairs if not math.isnan(kappa)]
     return {
         "named": int((matrix == number).sum()),
-        "alpha": _known(krippendorff_alpha(binary, draws=1, seed=seed).estimate),
-        "kappa": _known(float(np.mean(known)) if known else math.nan),
+        "alpha": files.null_if_nan(krippendorff_alpha(binary, draws=1, seed=seed).estimate),
+        "kappa": files.null_if_nan(float(np.mean(known)) if known else math.nan),
     }
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 main = cli.command(measure_agreement)

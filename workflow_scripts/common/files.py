@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import socket
@@ -64,6 +65,11 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write ``value`` as indented JSON with sorted keys, atomically; NaN is refused."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def null_if_nan(value: float) -> float | None:
+    """Return a number as JSON can hold it: None in place of NaN."""
+    return None if math.isnan(value) else value
 
 
 def read_json(path: Path) -> Any:
