@@ -1,4 +1,4 @@
-"""Does a category's text need the latents that carry its name? ``ablation/<comparison>.csv``.
+"""How much harder a category's text gets without its latents: ``ablation/<comparison>.csv``.
 
 From each model's activations at the fit's layer, what the category's unique latents write into
 that model is taken away, and the model goes on from there. Per document of the verify split: the
@@ -73,11 +73,11 @@ def ablations(labelled: LabelledLatents, names: tuple[str, str]) -> Iterator[Abl
     rate[latents] = frame["firing_rate"]
     for model, mask in zip(names, masks, strict=True):
         for category in sorted(set(frame["category"]) - set(WITHOUT_CATEGORY)):
-            mine = (frame["category"] == category).to_numpy()
-            own = latents[mask & mine]
+            of_category = (frame["category"] == category).to_numpy()
+            own = latents[mask & of_category]
             if len(own):
                 yield Ablation(model, category, "unique", own)
-                rest = latents[mine & ~masks[0] & ~masks[1]]
+                rest = latents[of_category & ~masks[0] & ~masks[1]]
                 if len(rest):
                     yield Ablation(model, category, "shared", matched(rest, own, rate))
 

@@ -26,22 +26,22 @@ def block_output(
 def replaced_output(
     model: PreTrainedModel, layer: int, h: Float[Tensor, "B T D"]
 ) -> Iterator[None]:
-    """Let block ``layer`` answer ``h`` while the context lasts.
+    """Let block ``layer`` put out ``h`` while the context lasts.
 
-    Of the blocks up to there only the first one runs, for the form of its answer.
+    Of the blocks up to there only the first one runs, for the form of its output.
     """
     first, *skipped = decoder_blocks(model)[:layer]
-    answers: list[object] = []
+    stand_ins: list[object] = []
 
     def replace(module: nn.Module, inputs: object, output: object) -> object:
-        answers[:] = [(h, *output[1:]) if isinstance(output, tuple) else h]
-        return answers[0]
+        stand_ins[:] = [(h, *output[1:]) if isinstance(output, tuple) else h]
+        return stand_ins[0]
 
     handle = first.register_forward_hook(replace)
     try:
         with ExitStack() as stack:
             for block in skipped:
-                stack.enter_context(calling(block, lambda *_, **__: answers[0]))
+                stack.enter_context(calling(block, lambda *_, **__: stand_ins[0]))
             yield
     finally:
         handle.remove()
