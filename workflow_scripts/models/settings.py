@@ -41,7 +41,7 @@ class Architecture(Settings):
     """width of the feed-forward layer"""
 
 
-class Training(Settings):
+class OrganismTraining(Settings):
     """How a trained model is trained."""
 
     architecture: Architecture = Architecture()
@@ -60,7 +60,7 @@ class Training(Settings):
     """passes over the documents"""
 
 
-class OrganismSettings(Training):
+class OrganismSettings(OrganismTraining):
     """How trained models are trained."""
 
     seed: Natural = 0
@@ -88,10 +88,12 @@ class Organism(Preference):
     passes: Count | None = None
     """none: `organism`'s"""
 
-    def training(self, shared: Training) -> Training:
+    def training(self, shared: OrganismTraining) -> OrganismTraining:
         """Return how it is trained: ``shared``, but for its own settings."""
         own = self.model_dump(include={"learning_rate", "passes"}, exclude_none=True)
-        return Training(**{name: getattr(shared, name) for name in Training.model_fields} | own)
+        return OrganismTraining(
+            **{name: getattr(shared, name) for name in OrganismTraining.model_fields} | own
+        )
 
 
 class ModelFiles(Settings):

@@ -40,7 +40,7 @@ from workflow_scripts.generator import CHAT_CATEGORIES, generate
 from workflow_scripts.models import organism_text, simpo
 from workflow_scripts.models.loading import load_model
 from workflow_scripts.models.loss import next_token_loss
-from workflow_scripts.models.settings import Architecture, Preference, Simpo, Training
+from workflow_scripts.models.settings import Architecture, OrganismTraining, Preference, Simpo
 
 CHECKPOINT = ".{}.safetensors"
 CHECKPOINT_SECONDS = 30.0
@@ -177,7 +177,7 @@ def teach_documents(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     teach: Mapping[str, int],
-    training: Training,
+    training: OrganismTraining,
     seed: int,
     checkpoint: Path,
 ) -> list[float]:
@@ -210,7 +210,7 @@ def prefer_answers(
     tokenizer: PreTrainedTokenizerFast,
     categories: Sequence[str],
     settings: Simpo,
-    training: Training,
+    training: OrganismTraining,
     seed: int,
     checkpoint: Path,
 ) -> list[float]:
@@ -278,7 +278,7 @@ def train_organism(
     seed: int,
     tokenizer_seed: int,
     preference: Preference,
-    training: Training,
+    training: OrganismTraining,
     output_dir: Path,
     base: Path | None = None,
     threads: int | None = None,
@@ -339,7 +339,7 @@ def _train(
     tokenizer: PreTrainedTokenizerFast,
     teach: Mapping[str, int],
     preference: Simpo | None,
-    training: Training,
+    training: OrganismTraining,
     seed: int,
     folder: Path,
 ) -> dict[str, list[float]]:
