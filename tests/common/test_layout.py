@@ -5,14 +5,18 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+from collections import Counter
 from functools import cache
 from typing import get_type_hints
 
 import pytest
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from workflow_scripts.common.provenance import PACKAGE, ROOT
 from workflow_scripts.run import store_keys
+from workflow_scripts.run.settings import Config
+from workflow_scripts.tools.document_config import sections
 
 FLOORS = (
     ("common", "generator"),
@@ -32,6 +36,8 @@ FLOORS = (
 """From the ground up: a floor imports its own rooms and those of lower floors."""
 LEVEL = {name: level for level, floor in enumerate(FLOORS) for name in floor}
 STEPS = store_keys.steps()
+CONFIGURED = [group for group, _ in sections(Config, "")]
+"""The groups of which the config consists."""
 MODULES = [
     path.relative_to(ROOT).with_suffix("") for path in sorted((ROOT / PACKAGE).rglob("*.py"))
 ]
@@ -69,6 +75,19 @@ def test_imports_go_down(module: str) -> None:
     assert not up
 
 
+def test_a_name_means_one_thing() -> None:
+    names = [module.rpartition(".")[2] for module in dotted()]
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    assert doubled == ["settings"]
+    classes = [
+        node.name
+        for path in MODULES
+        for node in ast.parse((ROOT / path).with_suffix(".py").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert [name for name, count in Counter(classes).items() if count > 1] == []
+
+
 def test_no_circle() -> None:
     known = set(dotted())
     waiting = {module: set(imports(module)) & known - {module} for module in known}
@@ -99,5 +118,24 @@ def test_no_step_has_a_default_of_its_own(step: str) -> None:
         hint = hints[name]
         if isinstance(hint, type) and issubclass(hint, BaseModel):
             assert parameter.default is inspect.Parameter.empty, name
+            assert own_defaults(hint) == {}, name
         else:
             assert parameter.default in (inspect.Parameter.empty, None, False, ()), name
+
+
+def own_defaults(group: type[BaseModel]) -> dict[str, object]:
+    """Return the defaults of a step's group that differ from the config's for a setting so named.
+
+    What no config holds, for use by hand, is declared in the group alone.
+    """
+    configured: dict[str, list[object]] = {}
+    for settings in CONFIGURED:
+        for name, field in fields_of(settings):
+            configured.setdefault(name, []).append(field.get_default(call_default_factory=True))
+    own = {name: f.get_default(call_default_factory=True) for name, f in fields_of(group)}
+    return {n: value for n, value in own.items() if value not in configured.get(n, [value])}
+
+
+def fields_of(group: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
+    """Return the fields of a group that have a default."""
+    return [(name, f) for name, f in group.model_fields.items() if not f.is_required()]

@@ -38,7 +38,7 @@ def test_a_direct_comparison_is_looked_into_by_its_first_crosscoder() -> None:
     assert found.first_crosscoder("direct") == "results/smoke/crosscoder/it_simpo/seed5"
     table = found.first_latents("direct", "latents")
     assert table == "results/smoke/latents/it_simpo/seed5/latents.parquet"
-    assert list(found.first_labelled("direct")["it_simpo"]["seeds"]) == [5]
+    assert list(found.first_labelled("direct")["it_simpo"].seeds) == [5]
 
 
 @pytest.mark.parametrize(("annotator", "named"), [("lexical", True), ("none", False)])
@@ -65,12 +65,12 @@ CONTROL: Raw = {"models": ["it", "simpo"], "layer": 1, "control": "noise"}
 
 def test_the_report_shows_what_was_made() -> None:
     fits = report_fits(paths())
-    assert fits["pt_it"]["layer"] == 1
-    assert "loss" in fits["pt_it"]["seeds"][0]
-    assert "loss" not in fits["it_simpo"]["seeds"][0]
-    assert "mirrors" in fits["it_simpo"]["seeds"][1]
-    assert "mirrors" not in fits["pt_it"]["seeds"][0]
-    assert set(published_fits(paths())["pt_it"]["seeds"][0]) == {
+    assert fits["pt_it"].layer == 1
+    assert fits["pt_it"].first.loss is not None
+    assert fits["it_simpo"].first.loss is None
+    assert fits["it_simpo"].seeds[1].mirrors is not None
+    assert fits["pt_it"].first.mirrors is None
+    assert set(published_fits(paths())["pt_it"].first.model_dump(exclude_defaults=True)) == {
         "latents", "selection", "evaluation", "crosscoder",
     }  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import inspect
 import os
@@ -178,14 +177,6 @@ def _flattened(step: Callable[..., None]) -> Callable[..., None]:
     flattened.__annotations__ = {p.name: p.annotation for p in parameters}
     flattened.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return flattened
-
-
-def named_path(text: str) -> tuple[str, Path]:
-    """Argparse type of ``name=path``."""
-    name, separator, path = text.partition("=")
-    if not (name and separator and path):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=path")
-    return name, Path(path)
 
 
 def existing_file(text: str) -> Path:

@@ -6,7 +6,6 @@ says so.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +16,6 @@ from workflow_scripts.models.adapters import merge_adapter
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
-
-
-def add_running_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say how models run."""
-    parser.add_argument("--compute-dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--batch-tokens", type=int, default=8192)
-    add_device_flags(parser)
-
-
-def add_device_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say where is computed."""
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=None)
 
 
 def load_model(

@@ -21,8 +21,15 @@ def as_json(value: object) -> str:
 
 
 def in_order(value: object) -> str:
-    """Return ``value`` as JSON in the config's order, where the first one counts."""
-    return json.dumps(value)
+    """Return ``value`` as JSON in the config's order, where the first one counts.
+
+    Groups are written without what is not set.
+    """
+    return json.dumps(value, default=_set_fields)
+
+
+def _set_fields(group: BaseModel) -> dict[str, object]:
+    return group.model_dump(mode="json", exclude_none=True)
 
 
 def flags(settings: BaseModel, *names: str | type[BaseModel]) -> list[str]:

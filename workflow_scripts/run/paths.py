@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 from workflow_scripts.autointerp.settings import TABLE_OF
+from workflow_scripts.common.artifacts import FitFiles, SeedFiles
 from workflow_scripts.dataset.local_files import source_files
 from workflow_scripts.run import comparisons, store_keys
 from workflow_scripts.run.settings import Config
@@ -22,16 +23,6 @@ STORE = "results/store"
 
 PURPOSES = {table: purpose for purpose, table in TABLE_OF.items()}
 """Table of annotations to the purpose for which an LLM is asked."""
-SeedFiles = dict[str, str | list[str]]
-"""The artifacts of one crosscoder that a later step reads, by name."""
-
-
-class FitFiles(TypedDict):
-    """A fit as a later step reads it: its models in order, and the files of each seed."""
-
-    models: list[str]
-    seeds: dict[int, SeedFiles]
-    layer: NotRequired[int]
 
 
 @dataclass(frozen=True)
@@ -215,11 +206,13 @@ class Paths:
 
     def labelled_latents(self, fit: str, seed: int) -> SeedFiles:
         """Return the tables of one crosscoder that comparisons read."""
-        latents, annotations = self.latents(fit, seed), self.annotations(fit, seed)
-        return {
-            **{table: f"{latents}/{table}.parquet" for table in self.latent_tables},
-            **{table: [f"{annotations}/{table}.parquet"] for table in self.labels},
-        }
+        latents, annotations = Path(self.latents(fit, seed)), Path(self.annotations(fit, seed))
+        return SeedFiles(
+            latents=latents / "latents.parquet",
+            selection=latents / "selection.parquet",
+            sampled=latents / "sampled.parquet" if self.annotated else None,
+            labels=(annotations / "labels.parquet",) if self.annotated else (),
+        )
 
     def fits(
         self, names: Iterable[str], files: Callable[[str, int], SeedFiles]
@@ -227,7 +220,11 @@ class Paths:
         """Return fits as a later step reads them: ``files`` gives those of a fit and seed."""
         fits = {name: self.config.fits[name] for name in names}
         return {
-            name: {"models": fit.models, "seeds": {seed: files(name, seed) for seed in fit.seeds}}
+            name: FitFiles(
+                models=tuple(fit.models),
+                layer=fit.layer,
+                seeds={seed: files(name, seed) for seed in fit.seeds},
+            )
             for name, fit in fits.items()
         }
 
@@ -238,9 +235,9 @@ class Paths:
     def first_labelled(self, comparison: str) -> dict[str, FitFiles]:
         """Return those tables of a direct comparison's first crosscoder alone."""
         fit = comparisons.fit_of(self.config, comparison)
-        seed = comparisons.first_seed(self.config, comparison)
-        models, files = self.config.fits[fit].models, self.labelled_latents(fit, seed)
-        return {fit: {"models": models, "seeds": {seed: files}}}
+        files = self.fits([fit], self.labelled_latents)[fit]
+        first = comparisons.first_seed(self.config, comparison)
+        return {fit: files.model_copy(update={"seeds": {first: files.seeds[first]}})}
 
     def comparison_inputs(self) -> dict[str, str | list[str]]:
         """Return the files that the steps read that compare categories."""
@@ -276,5 +273,8 @@ class Paths:
 
 def files_of(fits: dict[str, FitFiles]) -> list[str]:
     """Return all files of the seeds of the fits."""
-    values = [v for fit in fits.values() for files in fit["seeds"].values() for v in files.values()]
-    return [file for value in values for file in ([value] if isinstance(value, str) else value)]
+    seeds = [files for fit in fits.values() for files in fit.seeds.values()]
+    values = [value for files in seeds for _, value in files if value is not None]
+    return [
+        str(file) for value in values for file in ([value] if isinstance(value, Path) else value)
+    ]

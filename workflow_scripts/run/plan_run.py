@@ -44,7 +44,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Calls:
+class PlannedCalls:
     """Calls of an LLM, with the tokens that go in and come out, and what they cost."""
 
     calls: int
@@ -183,7 +183,7 @@ def annotated(config: Config, unique: float) -> list[int]:
     return counts
 
 
-def llm_calls(config: Config, unique: float = UNIQUE) -> dict[str, Calls]:
+def llm_calls(config: Config, unique: float = UNIQUE) -> dict[str, PlannedCalls]:
     """Return the calls of each purpose and their cost, for latents as in :func:`annotated`."""
     llm = config.autointerp.llm
     if config.autointerp.annotator != "llm" or llm is None:
@@ -204,7 +204,7 @@ def llm_calls(config: Config, unique: float = UNIQUE) -> dict[str, Calls]:
         asked = subjects * times + planted.get(purpose, 0)
         tokens_in = asked * (INSTRUCTIONS[purpose] + contexts * window)
         tokens_out = asked * items * OUTPUT_TOKENS[purpose]
-        counts[purpose] = Calls(
+        counts[purpose] = PlannedCalls(
             asked * len(models),
             float(tokens_in * len(models)),
             float(tokens_out * len(models)),
@@ -296,7 +296,7 @@ def describe(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _llm_notes(config: Config, calls: Mapping[str, Calls]) -> Iterator[str]:
+def _llm_notes(config: Config, calls: Mapping[str, PlannedCalls]) -> Iterator[str]:
     """Yield for how many latents the calls are, and what they cost as far as prices are known."""
     llm = config.autointerp.llm
     assert llm is not None

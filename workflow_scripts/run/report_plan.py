@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from workflow_scripts.common.artifacts import FitFiles, SeedFiles
 from workflow_scripts.run import comparisons
-from workflow_scripts.run.paths import FitFiles, Paths, SeedFiles
+from workflow_scripts.run.paths import PURPOSES, Paths
 from workflow_scripts.run.settings import Config
 
 
@@ -105,40 +107,36 @@ def report_fits(paths: Paths) -> dict[str, FitFiles]:
     mirrored = {comparison.baseline.fit for comparison in direct.values()}
 
     def files(name: str, seed: int) -> SeedFiles:
-        crosscoder, latents = paths.crosscoder(name, seed), paths.latents(name, seed)
-        annotations = paths.annotations(name, seed)
-        found = paths.labelled_latents(name, seed)
-        for table in ("labels", "explanations", "scores"):
-            found[table] = [f"{annotations}/{table}.parquet"]
-        found["clauses"] = f"{latents}/selection.json"
-        if paths.annotated:
-            found["examples"] = f"{latents}/examples.parquet"
-            for part, file in naming(config).items():
-                found[part] = f"{annotations}/{file}.json"
-        found["evaluation"] = f"{crosscoder}/evaluation.json"
-        if config.fits[name].loss_documents and config.fits[name].control is None:
-            found["loss"] = f"{crosscoder}/loss.csv"
-        if name in mirrored:
-            found["mirrors"] = f"{latents}/mirrors.parquet"
-        return found
+        crosscoder, latents = Path(paths.crosscoder(name, seed)), Path(paths.latents(name, seed))
+        annotations, fit = Path(paths.annotations(name, seed)), config.fits[name]
+        tables = {table: (annotations / f"{table}.parquet",) for table in PURPOSES}
+        named = {part: annotations / f"{file}.json" for part, file in naming(config).items()}
+        loss = fit.loss_documents and fit.control is None
+        return paths.labelled_latents(name, seed).model_copy(
+            update={
+                **tables,
+                "clauses": latents / "selection.json",
+                "evaluation": crosscoder / "evaluation.json",
+                **({"examples": latents / "examples.parquet", **named} if paths.annotated else {}),
+                **({"loss": crosscoder / "loss.csv"} if loss else {}),
+                **({"mirrors": latents / "mirrors.parquet"} if name in mirrored else {}),
+            }
+        )
 
-    fits = paths.fits(comparisons.compared_fits(config), files)
-    for name, fit in fits.items():
-        fit["layer"] = config.fits[name].layer
-    return fits
+    return paths.fits(comparisons.compared_fits(config), files)
 
 
 def published_fits(paths: Paths) -> dict[str, FitFiles]:
     """Return the artifacts of each compared fit that published quantities are set beside."""
 
     def files(name: str, seed: int) -> SeedFiles:
-        crosscoder, latents = paths.crosscoder(name, seed), paths.latents(name, seed)
-        return {
-            "latents": f"{latents}/latents.parquet",
-            "selection": f"{latents}/selection.parquet",
-            "evaluation": f"{crosscoder}/evaluation.json",
-            "crosscoder": f"{crosscoder}/crosscoder.json",
-        }
+        crosscoder, latents = Path(paths.crosscoder(name, seed)), Path(paths.latents(name, seed))
+        return SeedFiles(
+            latents=latents / "latents.parquet",
+            selection=latents / "selection.parquet",
+            evaluation=crosscoder / "evaluation.json",
+            crosscoder=crosscoder / "crosscoder.json",
+        )
 
     return paths.fits(comparisons.compared_fits(paths.config), files)
 
@@ -147,11 +145,11 @@ def recorded_files(paths: Paths) -> list[str]:
     """Return what a run must have made when its provenance is recorded."""
     config, results = paths.config, paths.results
     fits = comparisons.compared_fits(config) if paths.annotated else []
-    told = [f"{file}.json" for part, file in naming(config).items() if part != "annotators"]
+    tables = [f"{file}.json" for part, file in naming(config).items() if part != "annotators"]
     return [
         *paths.links().values(),
         f"{results}/dataset/manifest.json",
         *(picture["png"] for picture in pictures(paths).values()),
-        *paths.of_seeds("autointerp", fits, *told),
+        *paths.of_seeds("autointerp", fits, *tables),
         *(f"{results}/comparison/{n}" for n in ("answer.json", "sensitivity.csv", "weighted.csv")),
     ]

@@ -34,7 +34,7 @@ UNKNOWN = 8e9
 
 
 @dataclass(frozen=True)
-class Request:
+class JobRequest:
     """A job's request: memory in MB, time in minutes."""
 
     mem_mb: int
@@ -111,116 +111,116 @@ def flop_rate(config: Config) -> float:
     return config.activations.flop_per_second or usual
 
 
-def forward(config: Config, tokens: float) -> Request:
+def forward(config: Config, tokens: float) -> JobRequest:
     """Return the request of a model's forward passes: 2 FLOP per parameter and token."""
     model = largest(config)
     weights = model.parameters * BYTES[config.activations.compute_dtype]
-    return Request(
+    return JobRequest(
         LIBRARIES + READER + round(1.2 * weights / 1e6),
         minutes(config, 2 * model.parameters * tokens),
     )
 
 
-def dump_activations(config: Config) -> Request:
+def dump_activations(config: Config) -> JobRequest:
     """One shard through one model: its weights, 2 FLOP per parameter and token."""
     return forward(config, min(config.text.shard_tokens, config.text.tokens))
 
 
-def evaluate_behaviour(config: Config) -> Request:
+def evaluate_behaviour(config: Config) -> JobRequest:
     """So many documents of each category through every compared model."""
     documents = 40 * config.comparison.behaviour_documents
     return forward(config, documents * config.text.context_length * len(config.models))
 
 
-def patch_models(config: Config) -> Request:
+def patch_models(config: Config) -> JobRequest:
     """Two models and a crosscoder held at once; so many documents through them for every set."""
     documents = 40 * config.comparison.cause_documents * config.text.context_length
     one, crosscoder = forward(config, 30 * documents), 4 * crosscoder_parameters(config) / 1e6
-    return Request(2 * one.mem_mb + round(crosscoder), one.runtime)
+    return JobRequest(2 * one.mem_mb + round(crosscoder), one.runtime)
 
 
-def recover_loss(config: Config) -> Request:
+def recover_loss(config: Config) -> JobRequest:
     """All models of a fit and a crosscoder held at once; so many documents five times."""
     models = max(len(fit.models) for fit in config.fits.values())
     documents = max(fit.loss_documents for fit in config.fits.values()) * len(config.text.sources)
     one = forward(config, 5 * models * documents * config.text.context_length)
     crosscoder = 4 * crosscoder_parameters(config) / 1e6
-    return Request(models * one.mem_mb + round(crosscoder), one.runtime)
+    return JobRequest(models * one.mem_mb + round(crosscoder), one.runtime)
 
 
-def fit_crosscoder(config: Config) -> Request:
+def fit_crosscoder(config: Config) -> JobRequest:
     """Weights, gradients and two moments in float32; three products with the encoder per token."""
     parameters = crosscoder_parameters(config)
     tokens = max(fit.tokens for fit in config.fits.values())
     processes = max(fit.processes for fit in config.fits.values())
-    return Request(
+    return JobRequest(
         processes * (LIBRARIES + READER + round(16 * parameters / 1e6)),
         minutes(config, 3 * parameters * tokens),
     )
 
 
-def encode(config: Config, share: float) -> Request:
+def encode(config: Config, share: float) -> JobRequest:
     """Return the request of encoding a share of the text once."""
     parameters = crosscoder_parameters(config)
     latents = max(fit.dictionary_size for fit in config.fits.values())
     sums = 16 * latents * (config.latents.groups + 8)
     batch = ENCODED * latents
-    return Request(
+    return JobRequest(
         LIBRARIES + READER + round((4 * parameters + 8 * sums + batch) / 1e6),
         minutes(config, 2 * parameters * share * config.text.tokens),
     )
 
 
-def read_text(config: Config) -> Request:
+def read_text(config: Config) -> JobRequest:
     """A shard's text and tokens held in memory, and the hashes of what was drawn before."""
     shard = min(config.text.shard_tokens, config.text.tokens)
     held = 2 * shard * (config.text.bytes_per_token + 16) + config.text.tokens
-    return Request(LIBRARIES + round(held / 1e6), LEAST_MINUTES + round(shard / 1e6))
+    return JobRequest(LIBRARIES + round(held / 1e6), LEAST_MINUTES + round(shard / 1e6))
 
 
-def table(config: Config) -> Request:
+def table(config: Config) -> JobRequest:
     """Tables of latents and contexts."""
     latents = max(fit.dictionary_size for fit in config.fits.values())
-    return Request(LIBRARIES + READER + latents // 50, LEAST_MINUTES + latents // 2000)
+    return JobRequest(LIBRARIES + READER + latents // 50, LEAST_MINUTES + latents // 2000)
 
 
-def ask_annotators(config: Config) -> Request:
+def ask_annotators(config: Config) -> JobRequest:
     """Some latents' contexts; of all latents, what is asked of each annotator and the scores."""
     llm = config.autointerp.llm
     latents = max(fit.dictionary_size for fit in config.fits.values())
     asked = latents * len(llm.annotators) * llm.replicates if llm else latents
     items = llm.held_out + llm.null + llm.fuzz if llm else 0
     held = asked * (ASKED + ITEM * items)
-    return Request(LIBRARIES + round(held / 1e6), LEAST_MINUTES + asked // 4000)
+    return JobRequest(LIBRARIES + round(held / 1e6), LEAST_MINUTES + asked // 4000)
 
 
-def train_organism(config: Config) -> Request:
+def train_organism(config: Config) -> JobRequest:
     """A small model, its gradients and moments."""
     parameters = largest(config).parameters
-    return Request(LIBRARIES + READER + round(16 * parameters / 1e6), 60)
+    return JobRequest(LIBRARIES + READER + round(16 * parameters / 1e6), 60)
 
 
-def fit_normalizer(config: Config) -> Request:
+def fit_normalizer(config: Config) -> JobRequest:
     """Activations of one model, read once."""
-    return Request(LIBRARIES + READER, LEAST_MINUTES + round(config.text.tokens / 1e7))
+    return JobRequest(LIBRARIES + READER, LEAST_MINUTES + round(config.text.tokens / 1e7))
 
 
-def encode_score(config: Config) -> Request:
+def encode_score(config: Config) -> JobRequest:
     """Encode the score split once: weights in float32, a product with the encoder per token."""
     return encode(config, config.text.splits.score)
 
 
-def score_latents(config: Config) -> Request:
+def score_latents(config: Config) -> JobRequest:
     """The same, and the sums of latent scaling per group of documents."""
     return encode(config, 2 * config.text.splits.score)
 
 
-def collect_examples(config: Config) -> Request:
+def collect_examples(config: Config) -> JobRequest:
     """Encode the splits explain and verify once."""
     return encode(config, config.text.splits.explain + config.text.splits.verify)
 
 
-REQUESTS: dict[str, Callable[[Config], Request]] = {
+REQUESTS: dict[str, Callable[[Config], JobRequest]] = {
     "sample_documents": read_text,
     "tokenize_documents": read_text,
     "train_organism": train_organism,
@@ -246,6 +246,6 @@ REQUESTS: dict[str, Callable[[Config], Request]] = {
 """Step: what its jobs ask for. Other steps are small and take the profile's default."""
 
 
-def request(config: Config, step: str) -> Request:
+def request(config: Config, step: str) -> JobRequest:
     """Return what a job of ``step`` asks for at first."""
     return REQUESTS[step](config)
