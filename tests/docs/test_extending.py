@@ -40,7 +40,7 @@ def python(code: str, folder: Path) -> str:
     return run([sys.executable, "-c", code], folder)
 
 
-MOST_FILES = {"figure": 3, "gpu_rule": 4, "source": 3, "sparsity_rule": 3}
+MOST_FILES = {"figure": 3, "gpu_rule": 4, "source": 3, "sparsity_rule": 3, "training_setting": 1}
 CAPPED = """
 import torch
 from workflow_scripts.crosscoder.sparsity import sparsity_rule
@@ -56,6 +56,12 @@ from workflow_scripts.dataset.settings import FileSource
 from workflow_scripts.dataset.sources import NamedSource
 source = NamedSource("mine", FileSource(kind="files", path="notes/*.txt"), 0)
 print(sorted(document.text for document in source.documents(lambda document: 1.0)))
+"""
+RATES = """
+from workflow_scripts.crosscoder.settings import Training
+training = Training(decay="cosine", tokens=400, batch=100, decay_share=1.0, warmup_share=0.0,
+                    learning_rate=1.0)
+print(*(training.learning_rate_at(done) for done in range(4)))
 """
 
 
@@ -128,9 +134,23 @@ def check_gpu_rule(folder: Path) -> None:
     )
 
 
+def check_training_setting(folder: Path) -> None:
+    """The config takes it, every fit gets it by a flag, and the rate falls as a cosine."""
+    config = (folder / "config/smoke.yaml").read_text(encoding="utf-8")
+    own = config.replace("crosscoder: {", "crosscoder: {decay: cosine, ", 1)
+    (folder / "own.yaml").write_text(own)
+    plan = running.snakemake(folder, "-n", "-p", "--configfile", "own.yaml")
+    fits = [line for line in plan.splitlines() if "-m workflow_scripts.crosscoder.fit" in line]
+    assert fits
+    assert all("--decay=cosine" in line for line in fits)
+    rates = [float(rate) for rate in python(RATES, folder).split()]
+    assert rates == pytest.approx([1.0, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5])
+
+
 CHECKS = {
     "figure": check_figure,
     "gpu_rule": check_gpu_rule,
     "source": check_source,
     "sparsity_rule": check_sparsity,
+    "training_setting": check_training_setting,
 }
