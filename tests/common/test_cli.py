@@ -65,6 +65,13 @@ def test_what_is_not_given_has_the_default_of_its_group() -> None:
     assert called[0][0] == Group()
 
 
+@pytest.mark.parametrize("first", ["[1].json", "[x]", "{1}"])
+def test_a_path_is_no_structure(first: str) -> None:
+    called.clear()
+    assert main([*GIVEN[:2], "--names", first, "b", f"--output={first}"]) == 0
+    assert called[0][3:5] == ([first, "b"], Path(first))
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
@@ -74,6 +81,8 @@ def test_what_is_not_given_has_the_default_of_its_group() -> None:
         (["--other=1"], "--other"),
         (['--files={"x": ['], "--files"),
         (["stray"], "stray"),
+        (["--names"], "--names"),  # a list holds something
+        (['--files={"x": 3}'], "--files.x is 3: Input should be a valid list"),
     ],
 )
 def test_one_sentence_names_the_flag(

@@ -8,10 +8,13 @@ import pytest
 
 from tests.autointerp.conftest import SENTINEL
 from tests.autointerp.fake_server import FakeServer
+from tests.run.test_settings import put, smoke
+from workflow_scripts.autointerp import call_llm
 from workflow_scripts.autointerp.llm.api_key import read_key, redact
 from workflow_scripts.autointerp.settings import Connection
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.run import check_endpoint
+from workflow_scripts.run.load import load
 
 URL = "https://api.example.org/v1"
 
@@ -39,6 +42,18 @@ def test_a_key_in_place_of_its_variable_is_refused_and_not_shown() -> None:
     with pytest.raises(UserError, match="not the key itself") as refused:
         read_key(SENTINEL)
     assert SENTINEL not in str(refused.value)
+
+
+def test_a_key_among_the_settings_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"base_url": URL, "key_env": SENTINEL, "annotators": {"a": {"model": "m"}}}
+    with pytest.raises(UserError, match="key_env must be the name of an env") as refused:
+        load(put(smoke(), "autointerp.llm", settings))
+    files = [f"--{name}=file" for name in ("requests", "responses", "ledger", "manifest", "spend")]
+    given = [*files, "--prices={}", f"--base-url={URL}", f"--key-env={SENTINEL}"]
+    assert call_llm.main(given) == 2
+    told = capsys.readouterr()
+    assert "--key-env must be the name of an environment variable" in told.err
+    assert SENTINEL not in str(refused.value) + told.err + told.out
 
 
 def test_what_is_there_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

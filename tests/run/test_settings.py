@@ -127,6 +127,7 @@ MISTAKES: list[tuple[str, object, str]] = [
     ("models.x", "nowhere", "nowhere is no folder of a Hugging Face model"),
     ("models.x", {"hub": "a/b", "revision": "0" * 40, "adapter": "c"}, "c is no folder with an"),
     ("models.it.adapter", "c", "models.it has organism and adapter"),
+    ("autointerp.llm", {**CAPPED, "prices": {"m": 1}}, "prices.m is 1: give a list of two numbers"),
     ("models.it.adapter_revision", "0" * 40, "adapter_revision only goes with adapter"),
     ("text.sources.f", {"kind": "huggingface", "path": "a/b"}, "text.sources.f has no revision"),
     (

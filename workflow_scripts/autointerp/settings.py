@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field
 
 from workflow_scripts.common.settings import (
     Count,
@@ -80,12 +81,19 @@ class AnswerCounts(Replicates):
     """requests that may end without an answer: a share below 1, else a count"""
 
 
+def _variable(name: str) -> str:
+    """Return the name of an environment variable; another text may be a key, and is not shown."""
+    if not re.fullmatch("[A-Z0-9_]*", name):
+        raise ValueError("must be the name of an environment variable, not the key itself")
+    return name
+
+
 class Connection(Settings):
     """Where requests go; the key stays in the environment."""
 
     base_url: str
     """address of the endpoint, up to /v1"""
-    key_env: Annotated[str, StringConstraints(pattern=r"^[A-Z0-9_]*$")] = "OPENAI_API_KEY"
+    key_env: Annotated[str, AfterValidator(_variable)] = "OPENAI_API_KEY"
     """environment variable that holds the key, never the key; empty: no key needed"""
     mode: Literal["live", "replay"] = "live"
     """`replay` answers from the cache alone and opens no socket"""

@@ -81,6 +81,12 @@ def first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
+def quoted(value: object) -> str:
+    """Return a value as a message holds it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def parse(text: str, kind: type[T], flag: str) -> T:
     """Parse a flag's JSON into ``kind``.
 
@@ -128,7 +134,7 @@ def _call(step: Callable[..., None], argv: list[str]) -> None:
     """
     import cyclopts
 
-    several = cyclopts.Parameter(consume_multiple=True, negative=())
+    several = cyclopts.Parameter(consume_multiple=1, json_list=False, negative=())
     app = cyclopts.App(version_flags=[], default_parameter=several, help_format="plaintext")
     app.default(_flattened(step))
     try:
@@ -138,8 +144,10 @@ def _call(step: Callable[..., None], argv: list[str]) -> None:
         if not isinstance(cause, ValidationError):
             raise UserError(shortened(error)) from None
         first = cause.errors(include_url=False)[0]
-        flag = ".".join(str(part) for part in first["loc"]).replace("_", "-")
-        raise UserError(f"--{flag} is {first['input']!r}: {_message(first['msg'])}") from None
+        flag = "--" + ".".join(str(part) for part in first["loc"]).replace("_", "-")
+        if first["type"] == "value_error":  # of a group's own check, which says what is wrong
+            raise UserError(f"{flag} {_message(first['msg'])}") from None
+        raise UserError(f"{flag} is {quoted(first['input'])}: {first['msg']}") from None
     except cyclopts.CycloptsError as error:
         raise UserError(shortened(error)) from None
     bound.apply_defaults()

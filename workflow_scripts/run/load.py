@@ -8,7 +8,7 @@ from itertools import combinations
 
 from pydantic import ValidationError
 
-from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.cli import UserError, quoted
 from workflow_scripts.common.settings import Settings
 from workflow_scripts.dataset.settings import SOURCE_KINDS
 from workflow_scripts.run.checks import CHECKS
@@ -22,6 +22,7 @@ EXPECTED = {
     "list": "a list",
     "dict": "a mapping",
     "model": "a mapping",
+    "named": "a list of two numbers",  # a NamedTuple
 }
 
 
@@ -98,7 +99,7 @@ def sentence(error: ValidationError, raw: Mapping[str, object]) -> str:
         return f"config: {where} {first['ctx']['error']}"
     expected = EXPECTED.get(first["type"].split("_")[0])
     expected = f"give {expected}" if expected else first["msg"][0].lower() + first["msg"][1:]
-    return f"config: {where} is {_short(first['input'])}: {expected}"
+    return f"config: {where} is {quoted(first['input'])}: {expected}"
 
 
 def _place(loc: Iterable[int | str], raw: Mapping[str, object]) -> list[str]:
@@ -121,11 +122,6 @@ def _nearest(place: list[str]) -> str:
     names = sorted({name for group in all_settings() for name in group.model_fields})
     near = difflib.get_close_matches(place[-1], names, n=1)
     return f": did you mean {near[0]}?" if near else ": config/README.md lists all settings"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def all_settings() -> list[type[Settings]]:
