@@ -9,8 +9,8 @@ from typing import Any
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
-PACKAGES = ["workflow_scripts.crosscoder", "workflow_scripts.interventions"]
-SHAPED = re.compile(r"\[(Tensor|np\.ndarray), ")
+PACKAGES = [f"workflow_scripts.{stage}" for stage in ("crosscoder", "latents", "interventions")]
+SHAPED = re.compile(r"\[(Tensor|ndarray), ")
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from scipy import stats
 
 from tests.crosscoder.test_codes import codes
-from workflow_scripts.latents.scaling import ScalingSums, latent_scaling
+from workflow_scripts.latents.scaling import Ratio, ScalingSums, latent_scaling
 
 N, M, D, F, G = 300, 3, 8, 20, 10
 
@@ -74,9 +75,9 @@ def coverage(firing: int, seed: int, latents: int = 3000) -> float:
         mean = rng.normal(0, 0.5, f.shape) + rng.normal(0, 0.5 / np.sqrt(tokens), f.shape)
         products = tokens * f * mean
         for g in range(groups):
-            sums.error_GFMM[g, :, 0, model] = torch.from_numpy(products[group == g].sum(0))
+            sums.error[g, :, 0, model] = torch.from_numpy(products[group == g].sum(0))
     for g in range(groups):
-        sums.square_GF[g] = torch.from_numpy(tokens * np.square(f[group == g]).sum(0))
+        sums.square[g] = torch.from_numpy(tokens * np.square(f[group == g]).sum(0))
     _, nu_e = latent_scaling(sums, 0, 1)
     half = stats.t.ppf(0.975, nu_e.freedom) * nu_e.error
     return float((np.abs(nu_e.value - share) <= half).mean())
@@ -86,3 +87,10 @@ def coverage(firing: int, seed: int, latents: int = 3000) -> float:
 def test_jackknife_interval_covers(firing: int) -> None:
     """93-97 % for a nominal 95 %, from 30 documents on."""
     assert 0.93 <= coverage(firing, seed=1) <= 0.97
+
+
+def test_a_wrong_shape_is_refused() -> None:
+    """Tests check the shapes of arrays as they do those of tensors."""
+    two, three = np.zeros(2), np.zeros(3)
+    with pytest.raises(TypeCheckError):
+        Ratio(two, two, three, two)

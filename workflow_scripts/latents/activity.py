@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from jaxtyping import Float64, Int
 from scipy import sparse
 
 from workflow_scripts.activations.store import ActivationStore
@@ -12,12 +12,11 @@ from workflow_scripts.common import cli
 from workflow_scripts.crosscoder.codes import encode
 from workflow_scripts.crosscoder.model import Crosscoder
 
-Array = NDArray[np.float64]
 CPU = torch.device("cpu")
 PAIRS = 20_000  # pairs of latents whose products are held at once
 
 
-def sample_rows(store: ActivationStore, split: str, limit: int, seed: int) -> NDArray[np.int64]:
+def sample_rows(store: ActivationStore, split: str, limit: int, seed: int) -> Int[np.ndarray, " N"]:
     """Return up to ``limit`` usable tokens of a split, drawn at random, sorted.
 
     Raises
@@ -33,7 +32,7 @@ def sample_rows(store: ActivationStore, split: str, limit: int, seed: int) -> ND
 
 
 def activity(
-    store: ActivationStore, crosscoder: Crosscoder, rows: NDArray[np.int64], batch: int = 4096
+    store: ActivationStore, crosscoder: Crosscoder, rows: Int[np.ndarray, " N"], batch: int = 4096
 ) -> sparse.csc_array:
     """Return the latent activations of tokens, float64 [N, F]."""
     parts = []
@@ -46,9 +45,12 @@ def activity(
 
 
 def correlations(
-    f: sparse.csc_array, g: sparse.csc_array, i: NDArray[np.int64], j: NDArray[np.int64]
-) -> Array:
-    """Return Pearson's correlation of column i of f with column j of g, for each pair, [P].
+    f: sparse.csc_array,
+    g: sparse.csc_array,
+    i: Int[np.ndarray, " pairs"],
+    j: Int[np.ndarray, " pairs"],
+) -> Float64[np.ndarray, " pairs"]:
+    """Return Pearson's correlation of column i of f with column j of g, for each pair.
 
     NaN where a latent never fires, or always equally.
     """
@@ -62,19 +64,26 @@ def correlations(
     )
     (mean_f, spread_f), (mean_g, spread_g) = _moments(f), _moments(g)
     with np.errstate(divide="ignore", invalid="ignore"):
-        r: Array = (products / tokens - mean_f[i] * mean_g[j]) / (spread_f[i] * spread_g[j])
+        r: Float64[np.ndarray, " pairs"] = (products / tokens - mean_f[i] * mean_g[j]) / (
+            spread_f[i] * spread_g[j]
+        )
     return r
 
 
-def _moments(f: sparse.csc_array) -> tuple[Array, Array]:
+def _moments(
+    f: sparse.csc_array,
+) -> tuple[Float64[np.ndarray, " F"], Float64[np.ndarray, " F"]]:
     mean = np.asarray(f.mean(axis=0)).ravel()
     square = np.asarray(f.multiply(f).mean(axis=0)).ravel()
     return mean, np.sqrt(np.maximum(square - mean**2, 0))
 
 
 def mutual_best(
-    i: NDArray[np.int64], j: NDArray[np.int64], similarity: Array, least: float
-) -> NDArray[np.int64]:
+    i: Int[np.ndarray, " pairs"],
+    j: Int[np.ndarray, " pairs"],
+    similarity: Float64[np.ndarray, " pairs"],
+    least: float,
+) -> Int[np.ndarray, " best"]:
     """Return which pairs are each other's best and at least ``least`` alike, sorted by ``i``.
 
     Of equally good partners the one with the lower number is the best.
@@ -84,5 +93,5 @@ def mutual_best(
     one, other = (order[np.unique(side[order], return_index=True)[1]] for side in (i, j))
     both = np.intersect1d(one, other)
     both = both[similarity[both] >= least]
-    chosen: NDArray[np.int64] = both[np.argsort(i[both], kind="stable")]
+    chosen: Int[np.ndarray, " best"] = both[np.argsort(i[both], kind="stable")]
     return chosen

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float32, Int, Shaped
 
 from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.store import ActivationStore
@@ -67,7 +67,7 @@ def find_peaks(
     store: ActivationStore,
     crosscoder: Crosscoder,
     context: TokenContext,
-    latents: NDArray[np.int64],
+    latents: Int[np.ndarray, " latents"],
     split: str,
     batch: int = 4096,
 ) -> pd.DataFrame:
@@ -114,8 +114,10 @@ class SplitReader:
         size = 4 * len(self.kept) * len(store.models) * store.width
         self._x = store.read(self.kept) if size <= IN_MEMORY else None
 
-    def read(self, tokens: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Return which of ``tokens`` [n] are usable, and those ones' activations [u, M, D]."""
+    def read(
+        self, tokens: Int[np.ndarray, " n"]
+    ) -> tuple[Bool[np.ndarray, " n"], Float32[np.ndarray, "usable M D"]]:
+        """Return which of ``tokens`` are usable, and those ones' activations."""
         place = np.searchsorted(self.kept, tokens)
         present = np.append(self.kept, -1)[place] == tokens
         if self._x is not None:
@@ -125,9 +127,9 @@ class SplitReader:
 
 
 def window_activations(
-    reader: SplitReader, crosscoder: Crosscoder, latent: int, tokens: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return one latent's activation at ``tokens`` [n], and its parts [n, M].
+    reader: SplitReader, crosscoder: Crosscoder, latent: int, tokens: Int[np.ndarray, " n"]
+) -> tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, "n M"]]:
+    """Return one latent's activation at ``tokens``, and its parts by model.
 
     A model's part is what its activations add before bias and sparsity rule. Both are 0 where
     tokens are dropped.
@@ -157,7 +159,7 @@ def collect_split(
     seed: int,
     split: str,
     device: torch.device = CPU,
-) -> tuple[pd.DataFrame, NDArray[np.float32], Pool]:
+) -> tuple[pd.DataFrame, Float32[np.ndarray, " n"], Pool]:
     """Return the windows of every chosen latent, their activations end to end, and the pool."""
     counts = settings.explain if split == EXPLAIN else settings.verify
     code = 0 if split == EXPLAIN else 1
@@ -195,7 +197,7 @@ def collect_split(
     return windows, np.concatenate(values), pool
 
 
-def peaks_of(peaks: pd.DataFrame, latents: NDArray[np.int64]) -> list[Peaks]:
+def peaks_of(peaks: pd.DataFrame, latents: Int[np.ndarray, " latents"]) -> list[Peaks]:
     """Return the rows of :func:`find_peaks` of each latent."""
     bounds = zip(
         *(np.searchsorted(peaks["latent"], latents + side) for side in (0, 1)), strict=True
@@ -218,7 +220,7 @@ def frame_of(windows: Windows) -> pd.DataFrame:
     )
 
 
-def token_pieces(tokenizer: object, size: int) -> NDArray[np.object_]:
+def token_pieces(tokenizer: object, size: int) -> Shaped[np.ndarray, " size"]:
     """Return the text of every token id below ``size``, spaces kept, special tokens shown.
 
     Each id is decoded behind an anchor, because some tokenizers strip a leading space. A token
@@ -237,9 +239,9 @@ def token_pieces(tokenizer: object, size: int) -> NDArray[np.object_]:
 def write_windows(
     path: Path,
     windows: pd.DataFrame,
-    values: NDArray[np.float32] | None,
+    values: Float32[np.ndarray, " n"] | None,
     context: TokenContext,
-    pieces: NDArray[np.object_],
+    pieces: Shaped[np.ndarray, " size"],
 ) -> None:
     """Write windows as Parquet, one row each, with a list column per token property."""
     start, end = windows["start"].to_numpy(np.int64), windows["end"].to_numpy(np.int64)
@@ -264,7 +266,9 @@ def write_windows(
         pq.write_table(pa.table(table), temporary, compression="zstd")
 
 
-def _peaks(values: NDArray[np.float32], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+def _peaks(
+    values: Float32[np.ndarray, " n"], offsets: Int[np.ndarray, " offsets"]
+) -> Int[np.ndarray, " windows"]:
     return np.array(
         [int(values[a:b].argmax()) for a, b in pairwise(offsets)],
         dtype=np.int64,

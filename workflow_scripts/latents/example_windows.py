@@ -10,31 +10,29 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float32, Float64, Int, Int8
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from workflow_scripts.latents.settings import ExampleCounts
 from workflow_scripts.latents.token_context import TokenContext
 
-Ints = NDArray[np.int64]
-
 
 class Peaks(NamedTuple):
-    """One latent's strongest token in each document in which it fires, [n] each."""
+    """One latent's strongest token in each document in which it fires."""
 
-    row: Ints
-    token: Ints  # global index
-    value: NDArray[np.float32]
+    row: Int[np.ndarray, " peaks"]
+    token: Int[np.ndarray, " peaks"]  # global index
+    value: Float32[np.ndarray, " peaks"]
 
 
 class Windows(NamedTuple):
-    """Stretches [start, end) of token indices with their document's row and kind, [n] each."""
+    """Stretches [start, end) of token indices with their document's row and kind."""
 
-    row: Ints
-    start: Ints
-    end: Ints
-    kind: NDArray[np.int8]  # index of KINDS
+    row: Int[np.ndarray, " windows"]
+    start: Int[np.ndarray, " windows"]
+    end: Int[np.ndarray, " windows"]
+    kind: Int8[np.ndarray, " windows"]  # index of KINDS
 
 
 KINDS = (
@@ -56,7 +54,12 @@ class Pool:
     """Random windows of a split, one per document: negatives and background are drawn here."""
 
     def __init__(
-        self, tokens: Ints, context: TokenContext, length: int, size: int, rng: np.random.Generator
+        self,
+        tokens: Int[np.ndarray, " N"],
+        context: TokenContext,
+        length: int,
+        size: int,
+        rng: np.random.Generator,
     ) -> None:
         rows = np.unique(context.row_of(tokens))
         rows = rng.permutation(rows)[:size]
@@ -70,7 +73,7 @@ class Pool:
 
     def similarity(
         self, given: Sequence[Windows], context: TokenContext
-    ) -> Iterator[NDArray[np.float64]]:
+    ) -> Iterator[Float64[np.ndarray, " pool"]]:
         """Yield, for each group of windows, each pool window's cosine with the group's mean.
 
         By tf-idf of token ids; 0 for a group without windows.
@@ -84,12 +87,15 @@ class Pool:
             (weight, np.arange(len(weight)), ends), shape=(len(given), len(weight))
         )
         for row in mean @ self._transform.transform(counts):
-            similarity: NDArray[np.float64] = self.tfidf @ row.toarray().ravel()
+            similarity: Float64[np.ndarray, " pool"] = self.tfidf @ row.toarray().ravel()
             yield similarity
 
 
 def count_tokens(
-    start: Ints, end: Ints, context: TokenContext, width: int | None = None
+    start: Int[np.ndarray, " windows"],
+    end: Int[np.ndarray, " windows"],
+    context: TokenContext,
+    width: int | None = None,
 ) -> sparse.csr_matrix:
     """Return counts of token ids per window, template tokens left out, [windows, vocabulary]."""
     index, owner = spread(start, end)
@@ -101,7 +107,9 @@ def count_tokens(
     )
 
 
-def spread(start: Ints, end: Ints) -> tuple[Ints, Ints]:
+def spread(
+    start: Int[np.ndarray, " windows"], end: Int[np.ndarray, " windows"]
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """Return every token index of the windows [start, end), and the window it belongs to."""
     lengths = end - start
     owner = np.repeat(np.arange(len(start)), lengths)
@@ -135,7 +143,7 @@ def positive_windows(
 
 def negative_windows(
     peaks: Peaks,
-    near: NDArray[np.float64],
+    near: Float64[np.ndarray, " pool"],
     pool: Pool,
     context: TokenContext,
     counts: ExampleCounts,

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from workflow_scripts.activations.controls import StoreInputs
@@ -51,23 +51,31 @@ class Sums:
     """Squares of residuals by method and group, float64 sums; the last group: no category."""
 
     groups: int
-    residual: dict[str, Tensor] = field(default_factory=dict)
+    residual: dict[str, Float64[Tensor, "groups ..."]] = field(default_factory=dict)
     active: dict[str, int] = field(default_factory=dict)
-    square: Tensor = field(init=False)
-    spread: Tensor = field(init=False)
-    tokens: Tensor = field(init=False)
+    square: Float64[Tensor, " groups"] = field(init=False)
+    spread: Float64[Tensor, " groups"] = field(init=False)
+    tokens: Int[Tensor, " groups"] = field(init=False)
 
     def __post_init__(self) -> None:
         self.square, self.spread = (torch.zeros(self.groups, dtype=torch.float64) for _ in "ab")
         self.tokens = torch.zeros(self.groups, dtype=torch.int64)
 
-    def by_group(self, values: Tensor, group: Tensor) -> Tensor:
-        """Return sums of values [B, …] by group."""
+    def by_group(
+        self, values: Float[Tensor, "B ..."], group: Int[Tensor, " B"]
+    ) -> Float64[Tensor, "groups ..."]:
+        """Return sums of values by group."""
         sums = torch.zeros((self.groups, *values.shape[1:]), dtype=torch.float64)
         return sums.index_add_(0, group, values.double().cpu())
 
-    def add(self, name: str, left: Tensor, group: Tensor, active: Tensor) -> None:
-        """Add what a method leaves, [B] or [B, sizes], and the activations that it uses, [K]."""
+    def add(
+        self,
+        name: str,
+        left: Float[Tensor, "B ..."],
+        group: Int[Tensor, " B"],
+        active: Float[Tensor, " K"],
+    ) -> None:
+        """Add what a method leaves, by size if it has several, and the activations that it uses."""
         sums = self.by_group(left, group)
         self.residual[name] = self.residual[name] + sums if name in self.residual else sums
         self.active[name] = self.active.get(name, 0) + active.numel()
@@ -79,13 +87,13 @@ def sizes(k: int, width: int) -> list[int]:
     return sorted({*powers, min(k, width), width})
 
 
-def components(covariance: NDArray[np.float64]) -> Tensor:
-    """Return the principal components, the largest first, as columns [D, D] in float32."""
+def components(covariance: Float64[np.ndarray, "D D"]) -> Float[Tensor, "D D"]:
+    """Return the principal components, the largest first, as columns in float32."""
     _, vectors = np.linalg.eigh(covariance)
     return torch.from_numpy(np.ascontiguousarray(vectors[:, ::-1])).float()
 
 
-def squares(x: Tensor) -> Tensor:
+def squares(x: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
     """Return ‖x‖² of rows."""
     return x.square().sum(1)
 
@@ -95,15 +103,15 @@ class Methods:
     """What explains the difference of a pair."""
 
     pair: tuple[int, int]
-    mean: Tensor  # [D]
-    basis: Tensor  # [D, D]
+    mean: Float[Tensor, " D"]
+    basis: Float[Tensor, "D D"]
     sizes: list[int]
     sae: Crosscoder
     crosscoder: Crosscoder
-    unique: Tensor  # [F] whether a latent is unique to either model
+    unique: Bool[Tensor, " F"]  # whether a latent is unique to either model
 
-    def add(self, x: Tensor, group: Tensor, sums: Sums) -> None:
-        """Add normalised activations x [B, M, D] of both models and the tokens' groups [B]."""
+    def add(self, x: Float[Tensor, "B M D"], group: Int[Tensor, " B"], sums: Sums) -> None:
+        """Add normalised activations x of both models and the tokens' groups."""
         a, b = self.pair
         delta = x[:, b] - x[:, a]
         centred = delta - self.mean
@@ -150,7 +158,7 @@ def explained_shares(
     difference: DifferenceStore,
     sae: Crosscoder,
     crosscoder: Crosscoder,
-    unique: NDArray[np.int64],
+    unique: Int[np.ndarray, " unique"],
     context: TokenContext,
     split: str,
     batch: int,
@@ -185,7 +193,7 @@ def explained_shares(
     return list(table(names, sums, methods, context.categories))
 
 
-def unique_latents(selection: pd.DataFrame, pair: Sequence[str]) -> NDArray[np.int64]:
+def unique_latents(selection: pd.DataFrame, pair: Sequence[str]) -> Int[np.ndarray, " unique"]:
     """Return the latents that are unique to either model of a pair against the other."""
     a, b = pair
     unique = selection[f"unique_{a}_vs_{b}"] | selection[f"unique_{b}_vs_{a}"]

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
+from jaxtyping import Float, Float64, Int
 from scipy import sparse
+from torch import Tensor
 
 from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.store import ActivationStore
@@ -39,9 +40,9 @@ STABILITY = ("seed", "latent", "unique_to", "recurrence", "recurrence_unique", "
 
 
 def candidates(
-    a: torch.Tensor, b: torch.Tensor, count: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return pairs (i, j) of rows of a [n, C] and b [m, C] with their cosine, nearest ones only.
+    a: Float[Tensor, "n C"], b: Float[Tensor, "m C"], count: int
+) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Float64[np.ndarray, " pairs"]]:
+    """Return pairs (i, j) of rows of a and b with their cosine, nearest ones only.
 
     The ``count`` nearest rows of b for each of a, and the other way round, each pair once.
     """
@@ -71,7 +72,7 @@ def match(
     b: Crosscoder,
     f: sparse.csc_array,
     g: sparse.csc_array,
-    live: tuple[NDArray[np.int64], NDArray[np.int64]],
+    live: tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]],
     least: float,
 ) -> pd.DataFrame:
     """Return the matched pairs of live latents: ``latent_a``, ``latent_b`` and how alike."""
@@ -136,7 +137,7 @@ def recurrences(selections: Mapping[int, pd.DataFrame], matches: pd.DataFrame) -
     return table[list(STABILITY)]
 
 
-def _groups(index: pd.MultiIndex, both: pd.DataFrame) -> NDArray[np.int64]:
+def _groups(index: pd.MultiIndex, both: pd.DataFrame) -> Int[np.ndarray, " latents"]:
     """Return the connected component of each latent under the matches; −1 where it is alone."""
     at = [
         index.get_indexer(pd.MultiIndex.from_frame(both[[f"seed_{s}", f"latent_{s}"]]))
@@ -147,7 +148,7 @@ def _groups(index: pd.MultiIndex, both: pd.DataFrame) -> NDArray[np.int64]:
     sizes = np.bincount(component)
     numbers = np.full(len(sizes), -1)
     numbers[sizes > 1] = np.arange(int((sizes > 1).sum()))
-    group: NDArray[np.int64] = numbers[component]
+    group: Int[np.ndarray, " latents"] = numbers[component]
     return group
 
 
@@ -169,7 +170,7 @@ def agreed_groups(table: pd.DataFrame, seeds: int) -> pd.DataFrame:
 def match_seeds(
     store: ActivationStore,
     crosscoders: Mapping[int, Crosscoder],
-    live: Mapping[int, NDArray[np.int64]],
+    live: Mapping[int, Int[np.ndarray, " live"]],
     rule: Matching,
     seed: int,
     device: torch.device = CPU,

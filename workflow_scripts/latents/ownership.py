@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from jaxtyping import Float64
 
 JOIN = "+"
 
@@ -35,10 +35,10 @@ def owned_by(unique_to: pd.Series[str], model: str) -> pd.Series[bool]:
 
 def own_norm_share(
     latents: pd.DataFrame, own: str, other: str, models: Sequence[str]
-) -> NDArray[np.float64]:
+) -> Float64[np.ndarray, " latents"]:
     """Return Δnorm turned so that 1 = only ``own`` and 0 = only ``other``."""
     first, second = sorted((own, other), key=list(models).index)
-    delta: NDArray[np.float64] = latents[f"delta_norm_{first}_{second}"].to_numpy()
+    delta: Float64[np.ndarray, " latents"] = latents[f"delta_norm_{first}_{second}"].to_numpy()
     return delta if own == second else 1 - delta
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Float64, Int, Integer, Shaped
 from scipy import stats
 from torch import Tensor
 
@@ -40,7 +40,8 @@ class Factor:
 
     name: str
     labels: Sequence[str]
-    codes: Callable[[NDArray[np.int64]], NDArray[np.integer]]  # of global tokens, places in labels
+    codes: Callable[[Int[np.ndarray, " B"]], Integer[np.ndarray, " B"]]
+    """Of global tokens, their places in ``labels``."""
 
 
 def token_factors(context: TokenContext, sources: Mapping[int, str] | None) -> list[Factor]:
@@ -76,8 +77,8 @@ class ActivationSums:
         self.template_mass = torch.zeros(latents, dtype=torch.float64)
         self.rows = 0
 
-    def add(self, rows: NDArray[np.int64], f: Codes, context: TokenContext) -> None:
-        """Add a batch: global token indices [B] and activations.
+    def add(self, rows: Int[np.ndarray, " B"], f: Codes, context: TokenContext) -> None:
+        """Add a batch: global token indices and activations.
 
         A document lies within one batch, so that documents are counted once.
         """
@@ -103,8 +104,13 @@ class ActivationSums:
         self.category_tokens += torch.bincount(category, minlength=len(self.category_tokens))
 
 
-def _add_by_code(sums: Tensor, latent: Tensor, code: Tensor, mass: Tensor) -> None:
-    """Add mass [K] to ``sums`` [F, C] at (latent, code)."""
+def _add_by_code(
+    sums: Float64[Tensor, "F C"],
+    latent: Int[Tensor, " K"],
+    code: Int[Tensor, " K"],
+    mass: Float64[Tensor, " K"],
+) -> None:
+    """Add mass to ``sums`` at (latent, code)."""
     latents, codes = sums.shape
     by_code = torch.bincount(latent * codes + code, weights=mass, minlength=latents * codes)
     sums += by_code.view(latents, codes)
@@ -112,23 +118,25 @@ def _add_by_code(sums: Tensor, latent: Tensor, code: Tensor, mass: Tensor) -> No
 
 def document_groups(
     store: ActivationStore, split: str, context: TokenContext, groups: int, batch: int
-) -> Iterator[tuple[int, NDArray[np.int64], Tensor]]:
-    """Yield (group, rows [B], x [B, M, D]): whole documents, dealt to groups in order.
+) -> Iterator[tuple[int, Int[np.ndarray, " B"], Float[Tensor, "B M D"]]]:
+    """Yield (group, rows, x): whole documents, dealt to groups in order.
 
     Batches hold about ``batch`` tokens and never cut a document. The next one is read ahead.
     """
     rows = store.rows(split)
 
-    def read(part: tuple[int, NDArray[np.int64]]) -> tuple[int, NDArray[np.int64], Tensor]:
+    def read(
+        part: tuple[int, Int[np.ndarray, " B"]],
+    ) -> tuple[int, Int[np.ndarray, " B"], Float[Tensor, "B M D"]]:
         return *part, torch.from_numpy(store.read(part[1]))
 
     yield from prefetch(read, _parts(rows, context.row_of(rows), groups, batch))
 
 
 def _parts(
-    rows: NDArray[np.int64], documents: NDArray[np.int64], groups: int, batch: int
-) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield (group, rows [B])."""
+    rows: Int[np.ndarray, " N"], documents: Int[np.ndarray, " N"], groups: int, batch: int
+) -> Iterator[tuple[int, Int[np.ndarray, " B"]]]:
+    """Yield (group, rows)."""
     starts = np.flatnonzero(np.diff(documents, prepend=-1))
     ends = np.append(starts[1:], len(rows))
     group_of = np.arange(len(starts)) * groups // max(len(starts), 1)
@@ -212,12 +220,12 @@ def _activity_columns(activity: ActivationSums, categories: list[str]) -> pd.Dat
 
 
 def true_categories(
-    mass: NDArray[np.float64], tokens: NDArray[np.int64], categories: Sequence[str]
-) -> tuple[list[str], NDArray[np.float64]]:
+    mass: Float64[np.ndarray, "F C"], tokens: Int[np.ndarray, " C"], categories: Sequence[str]
+) -> tuple[list[str], Float64[np.ndarray, " F"]]:
     """Return the true category of each latent, and its share of normalised activation mass.
 
-    ``mass`` [F, C + 1] is activation mass per category (the last column: tokens of no category,
-    as template tokens are), ``tokens`` [C + 1] the tokens of each. Mass is divided by the
+    ``mass`` is activation mass per category (the last column: tokens of no category, as template
+    tokens are), ``tokens`` the tokens of each. Mass is divided by the
     category's tokens; a latent has a category when one has at least half of the total, else
     ``none``.
     """
@@ -231,7 +239,7 @@ def true_categories(
     return [labels[b] if s >= 0.5 else "none" for b, s in zip(best, top, strict=True)], top
 
 
-def _decoder_columns(crosscoder: Crosscoder) -> dict[str, NDArray[np.float64]]:
+def _decoder_columns(crosscoder: Crosscoder) -> dict[str, Float64[np.ndarray, " F"]]:
     """Return decoder norms per model; Δnorm and cosine per pair of models [Minder et al. 2025].
 
     Δnorm = ½(1 + (‖d^b‖ − ‖d^a‖) / max(‖d^a‖, ‖d^b‖)): 0 = only a, ½ = shared, 1 = only b.
@@ -251,10 +259,10 @@ def _decoder_columns(crosscoder: Crosscoder) -> dict[str, NDArray[np.float64]]:
 def _claim_columns(
     nu_r: Ratio,
     nu_e: Ratio,
-    live: NDArray[np.bool_],
-    documents: NDArray[np.int64],
+    live: Bool[np.ndarray, " F"],
+    documents: Int[np.ndarray, " F"],
     rule: Scoring,
-) -> dict[str, NDArray[np.float64] | NDArray[np.str_]]:
+) -> dict[str, Shaped[np.ndarray, " F"]]:
     """Return the columns of one claim «unique to own, not in other».
 
     The test is of H0 «ν^r ≥ bound or ν^ε ≥ bound»: p is the larger of the two one-sided jackknife

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from jaxtyping import Bool
 
 from workflow_scripts.common import cli, files
 from workflow_scripts.latents.ownership import own_norm_share, owned_by, owners
@@ -41,7 +41,7 @@ def decide(table: pd.DataFrame, models: Sequence[str], rule: Selection) -> pd.Da
 
 def clauses(
     live: pd.DataFrame, own: str, other: str, models: Sequence[str], rule: Selection
-) -> list[tuple[str, NDArray[np.bool_]]]:
+) -> list[tuple[str, Bool[np.ndarray, " latents"]]]:
     """Return the rule's clauses in order: name, and which live latents satisfy it."""
     pair = f"{own}_vs_{other}"
     result = [

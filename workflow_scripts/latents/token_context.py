@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Bool, Int, Int16, Int32, UInt8
 
 from workflow_scripts.dataset.shards import TokenShard
 
 
 @dataclass(frozen=True)
 class TokenContext:
-    """Token arrays over all shards in order, [N]; ``row_starts`` [R+1] are offsets of the rows."""
+    """Token arrays over all shards in order; ``row_starts`` are offsets of the rows, and N."""
 
-    ids: NDArray[np.int32]
-    document: NDArray[np.int32]
-    position: NDArray[np.int32]
-    role: NDArray[np.uint8]
-    template: NDArray[np.bool_]
-    category: NDArray[np.int16]  # −1 unknown
-    row_starts: NDArray[np.int64]
+    ids: Int32[np.ndarray, " N"]
+    document: Int32[np.ndarray, " N"]
+    position: Int32[np.ndarray, " N"]
+    role: UInt8[np.ndarray, " N"]
+    template: Bool[np.ndarray, " N"]
+    category: Int16[np.ndarray, " N"]  # −1 unknown
+    row_starts: Int[np.ndarray, " starts"]
     categories: list[str]
 
-    def row_of(self, token: NDArray[np.int64]) -> NDArray[np.int64]:
+    def row_of(self, token: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """Return the row (document) that holds each global token index."""
         return np.searchsorted(self.row_starts, token, side="right") - 1
 
