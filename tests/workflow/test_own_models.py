@@ -96,7 +96,7 @@ def test_report_of_two_llama_folders(tmp_path: Path) -> None:
         if command.startswith("snakemake ")
     )
     assert "fit_crosscoder" in running.planned(planned) & running.planned(other_seed)
-    results = folder / "results" / "mine"
+    results = folder / "results" / "my_run"
     answer = json.loads((results / "comparison" / "answer.json").read_text(encoding="utf-8"))
     assert answer["sentence"] in printed
     assert "base" in answer["sentence"]
