@@ -191,7 +191,9 @@ def test_a_manifest_that_is_missing_or_foreign_is_refused(tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"model\.json does not exist: run the step"):
         Manifest.read(path)
     path.write_text('{"name": "mine"}')
-    with pytest.raises(UserError, match=r"model\.json is no model manifest .* make it anew"):
+    with pytest.raises(
+        UserError, match=r"model\.json is no model manifest .* delete it and run again"
+    ):
         Manifest.read(path)
 
 

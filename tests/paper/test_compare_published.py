@@ -233,6 +233,6 @@ def test_an_id_twice_and_a_missing_file_are_told(
     path = tmp_path / "twice.yaml"
     path.write_text(text.replace("id: change_multilingual", "id: change_safety"))
     assert compared(path, tmp_path, nothing)[0] == 2
-    assert "'change_safety' stands twice" in capsys.readouterr().err
+    assert "'change_safety' occurs twice" in capsys.readouterr().err
     assert compared(tmp_path / "nope.yaml", tmp_path, nothing)[0] == 2
     assert "nope.yaml does not exist" in capsys.readouterr().err

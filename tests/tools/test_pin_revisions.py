@@ -110,7 +110,7 @@ def test_unreachable_hub_is_told_in_one_sentence(tmp_path: Path) -> None:
     config.write_text(CONFIG)
     done = pin("http://127.0.0.1:9", str(config))
     assert done.returncode == 2
-    assert done.stderr.startswith("error: the hub does not tell the commit of owner/model")
+    assert done.stderr.startswith("error: the hub gives no commit of owner/model")
     assert config.read_text() == CONFIG
 
 

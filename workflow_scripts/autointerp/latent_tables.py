@@ -82,7 +82,9 @@ def open_table(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the step that makes it") from None
     except pa.ArrowInvalid as error:
-        raise UserError(f"{path} is not a Parquet file ({error}): make it again") from None
+        raise UserError(
+            f"{path} is not a Parquet file ({error}): delete it and run again"
+        ) from None
     for column in columns:
         if column not in file.schema_arrow.names:
             raise UserError(f"{path} has no column {column!r}: it was made by other code")

@@ -110,4 +110,6 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the step that makes it") from None
     except pyarrow.ArrowInvalid as error:
-        raise UserError(f"{path} is not a Parquet file ({error}): make it anew") from None
+        raise UserError(
+            f"{path} is not a Parquet file ({error}): delete it and run again"
+        ) from None

@@ -51,7 +51,9 @@ class Manifest:
         try:
             return cls(**known)
         except TypeError as error:
-            raise UserError(f"{path} is no model manifest ({error}): make it anew") from None
+            raise UserError(
+                f"{path} is no model manifest ({error}): delete it and run again"
+            ) from None
 
     def write(self, path: Path) -> None:
         """Write the manifest, without the entries on adapter and training where there is none."""

@@ -50,8 +50,8 @@ def read_csv(
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the step that makes it") from None
     except pd.errors.EmptyDataError:
-        raise UserError(f"{path} is empty: make it anew") from None
+        raise UserError(f"{path} is empty: delete it and run again") from None
     lacking = [name for name in columns if name not in table.columns]
     if lacking:
-        raise UserError(f"{path} lacks the column {lacking[0]}: make it anew")
+        raise UserError(f"{path} lacks the column {lacking[0]}: delete it and run again")
     return table

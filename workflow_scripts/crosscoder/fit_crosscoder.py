@@ -1,4 +1,4 @@
-"""Fit one crosscoder; a killed fit goes on from its checkpoint."""
+"""Fit one crosscoder; a killed fit continues from its checkpoint."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def fit_store(
         if trainer.restore(checkpoint, course):
             cli.log(f"continuing after step {trainer.done}")
         else:
-            cli.log(f"{checkpoint} is of another fit: starting anew")
+            cli.log(f"{checkpoint} is of another fit: starting from scratch")
     try:
         _train(trainer, store, seed, log_path, checkpoint, course)
     except DivergedError as error:

@@ -5,9 +5,9 @@ the largest vocabulary does the work, and a document with an id that some model 
 and counted. One chat template serves the run: the file given, else that of the first model that
 has one. Each row holds one document after exactly one BOS, cut to the context length.
 
-Rows lie in the documents' order. A shard takes rows while they fit and begins after the last
-document of the shard before; so the shards of a smaller token budget are also a larger one's. Where
-the text is short, the last shards stay small or empty, which the manifest says.
+Rows are in the documents' order. A shard takes rows while they fit and begins after the last
+document of the previous shard; so a larger token budget keeps the shards of a smaller one. If the
+text is short, the last shards stay small or empty, which the manifest says.
 """
 
 from __future__ import annotations
@@ -250,7 +250,9 @@ def _open_documents(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run sample_documents") from None
     except pyarrow.ArrowInvalid as error:
-        raise UserError(f"{path} is not a Parquet file ({error}): make it anew") from None
+        raise UserError(
+            f"{path} is not a Parquet file ({error}): delete it and run again"
+        ) from None
     missing = sorted(set(columns) - set(file.schema_arrow.names))
     if missing:
         raise UserError(f"{path} has no column {missing[0]!r}: run sample_documents")

@@ -44,7 +44,7 @@ def null_values(path: Path) -> np.ndarray:
     table = files.read_parquet(path)
     column = next((name for name in table.columns if name.startswith("delta_norm_")), None)
     if column is None:
-        raise cli.UserError(f"{path} has no column delta_norm: make it anew")
+        raise cli.UserError(f"{path} has no column delta_norm: delete it and run again")
     values: np.ndarray = table.loc[table["live"], column].dropna().to_numpy(dtype=np.float64)
     return values
 

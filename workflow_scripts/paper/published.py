@@ -99,7 +99,7 @@ class Study(Strict):
         ids = [row.id for row in self.rows]
         twice = [name for name in ids if ids.count(name) > 1]
         if twice:
-            raise ValueError(f"the id {twice[0]!r} stands twice")
+            raise ValueError(f"the id {twice[0]!r} occurs twice")
         return self
 
 

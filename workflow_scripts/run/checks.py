@@ -73,7 +73,7 @@ def check_paper(config: Config) -> None:
 
 
 def check_annotator(config: Config) -> None:
-    """Check that an LLM that is asked for is described."""
+    """Check that an LLM that the config names is described."""
     if config.autointerp.annotator == "llm" and config.autointerp.llm is None:
         raise UserError(
             "config: autointerp.annotator is llm, but autointerp.llm is missing: "
@@ -84,7 +84,7 @@ def check_annotator(config: Config) -> None:
     if reserved:
         raise UserError(
             f"config: autointerp.llm.annotators: {min(reserved)!r} means labels that no LLM gives: "
-            "call the annotator otherwise"
+            "give the annotator another name"
         )
     live = llm if config.autointerp.annotator == "llm" and llm and llm.mode == "live" else None
     unpriced = {a.model for a in live.annotators.values()} - live.prices.keys() if live else ()

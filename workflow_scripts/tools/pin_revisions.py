@@ -1,8 +1,8 @@
 """Pin what a config takes from a hub: `python -m workflow_scripts.tools.pin_revisions CONFIG`.
 
 Asks the hub for the commit behind each revision of a model or data set and writes it in place of
-the revision; nothing else in the file changes, comments neither. With ``--check`` nothing is
-written: each revision is looked up, and one that the hub does not have is told.
+the revision; nothing else in the file changes, not even comments. With ``--check`` nothing is
+written: each revision is looked up, and an error names one that the hub does not have.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def commit_of(pin: Pin) -> str:
         found = HfApi().repo_info(pin.repository, revision=pin.revision, repo_type=pin.kind)
     except (HTTPError, OSError) as error:
         raise cli.UserError(
-            f"the hub does not tell the commit of {pin.repository} at {pin.revision} "
+            f"the hub gives no commit of {pin.repository} at {pin.revision} "
             f"({cli.first_line(error)}): check the name, your access to it (HF_TOKEN) and the "
             "network"
         ) from None
