@@ -33,18 +33,18 @@ class DumpSpeed(Batches):
     """What affects the speed of a dump, not its content."""
 
     gpus: Count = 1
-    """GPUs over which each job spreads a model that exceeds one"""
+    """GPUs over which each job spreads a model too large for one"""
 
 
 class NormBound(Settings):
     """What counts as an outlier."""
 
     norm_bound: Positive = 10.0
-    """rows above this many median norms are dropped"""
+    """rows whose norm exceeds this many median norms are left out"""
 
 
 class Activations(NormBound, DumpSpeed, DumpNumbers, Device):
     """How activations are computed and stored."""
 
     flop_per_second: Positive | None = None
-    """rate for plans and requests of time; none: 6e13, on the CPU 3e10"""
+    """assumed speed for estimates of time; none: 6e13, on the CPU 3e10"""

@@ -18,7 +18,7 @@ from workflow_scripts.common.settings import (
 )
 
 Purpose = Literal["explain", "classify", "score"]
-"""What an LLM is asked for: an explanation, a category, or in which contexts a latent fires."""
+"""What an LLM must give: an explanation, a category, or in which contexts a latent fires."""
 TABLE_OF: dict[Purpose, str] = {"explain": "explanations", "classify": "labels", "score": "scores"}
 """The table that the answers of a purpose become."""
 
@@ -59,19 +59,19 @@ class Replicates(Settings):
 
 
 class PromptCounts(Replicates):
-    """How much is asked about each latent."""
+    """How many requests there are about each latent."""
 
     items_per_prompt: Count = 5
     """contexts per scoring request"""
     held_out: Count = 100
     """held-out contexts scored per latent"""
     null: Natural = 20
-    """the same for permuted explanations"""
+    """the same, with other latents' explanations"""
     fuzz: Natural = 0
-    """held-out contexts whose marks are judged too, right or wrong"""
+    """held-out contexts in which the marked tokens are also judged, right or wrong"""
     canaries: Natural = 0
-    """per annotator, latents classified once more with an order to obey hidden in an example: how
-    many obey is reported"""
+    """latents per annotator that are classified again with an instruction hidden in an example; the
+    report says how many answers obey it"""
 
 
 class AnswerCounts(Replicates):
@@ -117,12 +117,12 @@ class Calls(Settings):
 
 
 class Retries(Settings):
-    """How a run bears with an endpoint; no part of the config."""
+    """How a run handles failed requests; not part of the config."""
 
     retry_share: NonNegative = 0.2
     """retries of the whole run, as a share of its requests (at least 20)"""
     longest_wait: Positive = 120.0
-    """seconds: where the endpoint asks for a longer pause, the run stops"""
+    """seconds; if the endpoint requests a longer pause, the run stops"""
     first_backoff: Positive = 0.5
     """seconds before the second attempt, at most; twice as many before each further one"""
     longest_backoff: Positive = 30.0
@@ -163,7 +163,7 @@ class ContextCounts(Settings):
     least_positive: Count = 5
     """fewer of a kind: status insufficient_examples"""
     similarity: Share = 0.8
-    """from it on two contexts count as one"""
+    """similarity from which two contexts count as one"""
 
 
 class CategoryRule(Settings):

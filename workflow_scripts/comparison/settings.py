@@ -17,7 +17,7 @@ class ComparedSide(Settings):
 
 
 class Comparison(Settings):
-    """Latents unique to one model set against latents unique to another."""
+    """Latents unique to one model, compared with latents unique to another."""
 
     baseline: ComparedSide
     """the side before"""
@@ -26,13 +26,13 @@ class Comparison(Settings):
     anchored: Name | None = None
     """comparison whose counts vote on the direction of a direct one"""
     placebo: Name | None = None
-    """comparison of a model with its placebo: the null beside it"""
+    """comparison of a model with its placebo, as a null"""
     against: Name | None = None
-    """base against which both sides are unique; for a crosscoder of three models"""
+    """base model against which both sides are unique; for a crosscoder of three models"""
 
     @property
     def is_direct(self) -> bool:
-        """Whether two models are set against each other in one crosscoder."""
+        """Whether two models are compared in one crosscoder."""
         one_fit = self.baseline.fit == self.candidate.fit
         return one_fit and self.baseline.model != self.candidate.model and self.against is None
 
@@ -72,7 +72,7 @@ class CategoryTest(Intervals, Discoveries):
     """latents against which a direct share is tested"""
     margin: Share = 0.15
     """by how much a direct share must exceed the reference's: categories that both models were
-    taught alike differ too (docs/validation.md)"""
+    taught equally differ too (docs/validation.md)"""
     least_latents: Count = 5
     """labelled latents that a test needs"""
 
@@ -81,15 +81,15 @@ class Labelling(Settings):
     """Whose labels count."""
 
     labeller: Name | None = None
-    """labels that answer; none: true ones where known, else an LLM's, else lexical"""
+    """labels for the answer; none: true ones where known, else an LLM's, else lexical"""
 
 
 class Answering(Labelling, Discoveries):
-    """Which comparison answers, by whose labels."""
+    """Which comparison gives the answer, by whose labels."""
 
     primary: Name | None = None
-    """comparison that answers; none: the first direct one that is no control or placebo, else
-    any"""
+    """comparison that gives the answer; none: the first direct one that is no control or placebo,
+    else any"""
 
 
 class BehaviourSample(Settings):
@@ -100,7 +100,7 @@ class BehaviourSample(Settings):
 
 
 class ComparisonSettings(BehaviourSample, CategoryTest, Answering):
-    """How comparisons are tested, and which one answers."""
+    """How comparisons are tested, and which one gives the answer."""
 
     cause_documents: Natural = 6
     """documents per category on which latents are patched and ablated; 0: none"""

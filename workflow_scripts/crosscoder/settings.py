@@ -30,7 +30,7 @@ class Training(Settings):
     shared_share: Share = 0.0
     """share of latents with one decoder direction for all models"""
     shared_cost: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """what such a latent counts of k, or of μ; others count 1"""
+    """what each of them counts towards k, or costs of μ; others count 1"""
     dictionary_size: Count = 1024
     """number of latents, F"""
     k: Count = 16
@@ -103,11 +103,11 @@ class CrosscoderSettings(Training):
     """Settings that all fits share unless a fit says otherwise."""
 
     loss_documents: Natural = 40
-    """documents per source on which models predict from reconstructions; 0: none"""
+    """documents per source on which models predict from reconstructions; 0: skipped"""
     seeds: list[Natural] = Field(default=[0], min_length=1)
     """one crosscoder is fitted per seed"""
     processes: Count = 1
-    """processes that share each batch of a fit, every one with a GPU of its own where there are
+    """processes that share each batch of a fit, each with a GPU of its own where there are
     GPUs"""
 
 

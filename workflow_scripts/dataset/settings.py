@@ -18,7 +18,7 @@ class SourceShare(Settings):
     weight: Positive = 1.0
     """share of the tokens, relative to other sources"""
     seed: Natural | None = None
-    """seed of its order, or of the generator's documents; none: the run's"""
+    """seed of its order, or of the generator's documents; none: the run's seed"""
 
 
 class GeneratorSource(SourceShare):

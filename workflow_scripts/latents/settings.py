@@ -68,7 +68,7 @@ class Selection(Bounds):
     fdr: Share = 0.1
     """false discovery rate over live latents"""
     delta_norm: Share | None = None
-    """own share of decoder norm that is asked for; none: not asked"""
+    """least share of the decoder norm on the own model's side; none: no such condition"""
 
 
 class Matching(Settings):
@@ -77,7 +77,7 @@ class Matching(Settings):
     match_tokens: Count = 100_000
     """score tokens on which latents are matched and paired"""
     match_least: Share = 0.5
-    """least similarity of latents that match over seeds, or mirror"""
+    """least similarity of latents that match over seeds, or form a mirror pair"""
 
 
 class Latents(Matching, Selection, Scoring):

@@ -89,7 +89,7 @@ class Organism(Preference):
     """none: `organism`'s"""
 
     def training(self, shared: OrganismTraining) -> OrganismTraining:
-        """Return how it is trained: ``shared``, but for its own settings."""
+        """Return how it is trained: ``shared``, except for its own settings."""
         own = self.model_dump(include={"learning_rate", "passes"}, exclude_none=True)
         return OrganismTraining(
             **{name: getattr(shared, name) for name in OrganismTraining.model_fields} | own
@@ -116,7 +116,7 @@ class ModelFiles(Settings):
 class ModelSource(ModelFiles):
     """Where a model comes from: exactly one of `organism`, `path` and `hub`.
 
-    A text instead of a mapping is a `path`."""
+    A string instead of a mapping is read as `path`."""
 
     organism: Organism | None = None
     """a model trained by the workflow"""

@@ -1,7 +1,7 @@
-"""What a job asks a cluster for: memory and time as functions of the work.
+"""What a job requests from a cluster: memory and time as functions of the work.
 
-Estimates on the safe side, for a first attempt; a job that fails asks for twice as much each time.
-All jobs of a step ask alike, by the largest among them. Nothing is read but the config and the
+Generous estimates, for a first attempt; a job that fails requests twice as much each time.
+All jobs of a step request what the largest of them needs. Nothing is read but the config and the
 files of local models, so that a plan needs neither network nor data. The Snakefile uses this
 module; no step does.
 """
@@ -26,7 +26,7 @@ ENCODED = 4096 * 9
 GPU_RATE, CPU_RATE = 6e13, 3e10
 """FLOP per second that count on: a sixth of an H100's peak in bfloat16, a few CPU cores."""
 ASKED, ITEM = 2_000, 80
-"""Bytes held of what is asked of an annotator about a latent, and of each judged context."""
+"""Bytes held per request about a latent, and per judged context."""
 LEAST_MINUTES = 15
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 UNKNOWN = 8e9
@@ -61,7 +61,7 @@ def folder_size(folder: Path) -> Size:
 
 
 def size(config: Config, model: str) -> Size:
-    """Return the size of a model; of a hub model as far as its name tells («…-9b…»)."""
+    """Return the size of a model; of a hub model as far as its name says ("…-9b…")."""
     source = config.models[model]
     if source.path is not None:
         return folder_size(Path(source.path))
@@ -106,7 +106,7 @@ def minutes(config: Config, flop: float) -> int:
 
 
 def flop_rate(config: Config) -> float:
-    """Return the operations per second to reckon with."""
+    """Return the assumed operations per second."""
     usual = CPU_RATE if config.activations.device == "cpu" else GPU_RATE
     return config.activations.flop_per_second or usual
 
@@ -127,20 +127,20 @@ def dump_activations(config: Config) -> JobRequest:
 
 
 def evaluate_behaviour(config: Config) -> JobRequest:
-    """So many documents of each category through every compared model."""
+    """Some documents of each category through every compared model."""
     documents = 40 * config.comparison.behaviour_documents
     return forward(config, documents * config.text.context_length * len(config.models))
 
 
 def patch_models(config: Config) -> JobRequest:
-    """Two models and a crosscoder held at once; so many documents through them for every set."""
+    """Two models and a crosscoder held at once; some documents through them for every set."""
     documents = 40 * config.comparison.cause_documents * config.text.context_length
     one, crosscoder = forward(config, 30 * documents), 4 * crosscoder_parameters(config) / 1e6
     return JobRequest(2 * one.mem_mb + round(crosscoder), one.runtime)
 
 
 def recover_loss(config: Config) -> JobRequest:
-    """All models of a fit and a crosscoder held at once; so many documents five times."""
+    """All models of a fit and a crosscoder held at once; some documents through them five times."""
     models = max(len(fit.models) for fit in config.fits.values())
     documents = max(fit.loss_documents for fit in config.fits.values()) * len(config.text.sources)
     one = forward(config, 5 * models * documents * config.text.context_length)
@@ -185,7 +185,7 @@ def table(config: Config) -> JobRequest:
 
 
 def ask_annotators(config: Config) -> JobRequest:
-    """Some latents' contexts; of all latents, what is asked of each annotator and the scores."""
+    """The contexts of a few latents; for all latents, each annotator's requests and scores."""
     llm = config.autointerp.llm
     latents = max(fit.dictionary_size for fit in config.fits.values())
     asked = latents * len(llm.annotators) * llm.replicates if llm else latents
@@ -211,7 +211,7 @@ def encode_score(config: Config) -> JobRequest:
 
 
 def score_latents(config: Config) -> JobRequest:
-    """The same, and the sums of latent scaling per group of documents."""
+    """Encode the score split, and keep the sums of latent scaling per group of documents."""
     return encode(config, 2 * config.text.splits.score)
 
 
@@ -243,9 +243,9 @@ REQUESTS: dict[str, Callable[[Config], JobRequest]] = {
     "build_requests": ask_annotators,
     "parse_responses": ask_annotators,
 }
-"""Step: what its jobs ask for. Other steps are small and take the profile's default."""
+"""Step: what its jobs request. Other steps are small and take the profile's default."""
 
 
 def request(config: Config, step: str) -> JobRequest:
-    """Return what a job of ``step`` asks for at first."""
+    """Return what a job of ``step`` requests at its first attempt."""
     return REQUESTS[step](config)

@@ -25,19 +25,20 @@ TARGET = ROOT / "config" / "README.md"
 HEAD = """\
 # Settings
 
-Written from the stages' `workflow_scripts/<stage>/settings.py` by
+Generated from the stages' `workflow_scripts/<stage>/settings.py` by
 `python -m workflow_scripts.tools.document_config`.
 
 - `config.yaml`: the offline quickstart, used when no other config is named.
 - `smoke.yaml`: the tests' run. `recovery.yaml`: the long scientific checks (`make validate`).
 - `paper.yaml`, `minder.yaml`: published studies, with their numbers in `published/`.
-  `paper_smoke.yaml`: the first one at small size. `taxonomy.yaml`: classes and categories.
+  `paper_smoke.yaml`: the first one at small size.
+- `taxonomy.yaml`: classes and categories. `taxonomy_gold.yaml`: contexts that test its lexicon.
 
 Another config replaces the quickstart's as a whole: `snakemake --cores all --configfile my.yaml`.
-Two models of your own need little:
+A config for two models of your own is short:
 
 ```yaml
-run: mine
+run: my_run
 models:
   base: path/to/base            # folders in Hugging Face format, or {hub: id, revision: commit}
   tuned: path/to/tuned
@@ -48,7 +49,7 @@ layers:
   middle: [6]
 ```
 
-Names match `[a-z0-9_]+`. A setting that is unknown, of a wrong type, or at odds with another one
+Names match `[a-z0-9_]+`. A setting that is unknown, has a wrong type, or conflicts with another one
 is refused with one sentence before any work.
 """
 
