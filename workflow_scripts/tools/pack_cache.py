@@ -1,5 +1,7 @@
 """Pack the answers that a run used into one archive, or unpack one, so that others can replay it.
 
+Usage::
+
     python -m workflow_scripts.tools.pack_cache pack --cache … --ledgers … --archive run.tar
     python -m workflow_scripts.tools.pack_cache unpack --cache … --archive run.tar
 
@@ -91,7 +93,7 @@ def unpack(archive: Path, cache: Path) -> None:
     Raises
     ------
     UserError
-        If the archive is missing, foreign, incomplete or altered.
+        If the archive is missing, incomplete, altered, or of another kind.
     """
     try:
         for name, content in _read(archive):
