@@ -1,4 +1,4 @@
-# make quickstart   what was planted in small models, found again; prints the answer and the report
+# make quickstart   finds what was planted in small models; prints the answer and the report's path
 # make test         lint, unit tests and the smoke workflow
 # make bench        speed on the CPU (results/benchmarks.csv); bench-gpu: the same on a GPU
 # make validate     the long scientific checks (config/recovery.yaml)

@@ -1,6 +1,6 @@
 """diffscope: what did fine-tuning change inside this model?
 
-One floor per stage: rules/<stage>.smk, workflow_scripts/<stage>/, results/<run>/<stage>/. Every
+One name per stage: rules/<stage>.smk, workflow_scripts/<stage>/, results/<run>/<stage>/. Every
 setting is described in config/README.md, every artifact in results/README.md.
 """
 

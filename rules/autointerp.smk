@@ -1,4 +1,4 @@
-"""Meaning: explanations, categories and detection scores of latents.
+"""Interpretation: explanations, categories and detection scores of latents.
 
 Reads contexts; leaves explanations.parquet, labels.parquet, scores.parquet, summary.json and
 agreement.json. The lexical annotator always works; an LLM only where the config asks for it.
@@ -171,7 +171,7 @@ if LLM:
 
 
 rule collect_annotations:
-    """Put the annotators' tables together and compare an LLM with the lexical floor."""
+    """Join the annotators' tables and compare an LLM with the lexical annotator."""
     input:
         lexical=LEXICAL_TABLES,
         llm=[*LLM_TABLES, f"{AUTOINTERP}/llm/labels.json"] if LLM else [],

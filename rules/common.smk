@@ -37,7 +37,7 @@ TAXONOMY = SETTINGS.taxonomy or os.path.relpath(Path(workflow.basedir, "config",
 ASKED_FOR_PAPER = any(path.name == "reproduce_paper" for path in workflow.overwrite_configfiles)
 # The steps that others wait for go first, so that the rest fills idle cores at the end.
 CHAIN = 1
-# GPUs that a job asks for where models run on one.
+# GPUs that a job requests where models run on one.
 DEVICE = SETTINGS.activations.device
 GPU = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))
 
@@ -59,7 +59,7 @@ os.environ |= {
     ),
 }
 
-# Steps free and take large buffers all the time: glibc, told to keep up to 1 GiB, spares a fifth of
+# Steps free and take large buffers all the time: letting glibc keep up to 1 GiB saves a fifth of
 # the time. Other C libraries do not know these names.
 for name, value in (("MMAP_MAX", 0), ("TRIM_THRESHOLD", 1 << 30), ("TOP_PAD", 1 << 26)):
     os.environ.setdefault(f"MALLOC_{name}_", str(value))

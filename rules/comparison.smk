@@ -107,7 +107,7 @@ rule explain_gaps:
 
 
 rule score_recovery:
-    """Set what was found beside what was planted, and say it in one sentence."""
+    """Compare what was found with what was planted, and state the answer in one sentence."""
     input:
         categories="<results>/comparison/categories.csv",
         planted="<results>/models/planted.csv" if PLANTED_PAIRS else [],

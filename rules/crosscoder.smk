@@ -13,7 +13,7 @@ ENCODES = {**FOLDER, "inputs": for_fit(FLAGS.activations), "speed": speed("devic
 
 
 rule fit_crosscoder:
-    """Fit a crosscoder; a killed fit goes on from its checkpoint."""
+    """Fit a crosscoder; a killed fit continues from its checkpoint."""
     input:
         unpack(for_fit(PATHS.fit_inputs)),
     output:

@@ -1,8 +1,8 @@
 """Text: documents from the sources, then token shards that every model reads alike.
 
 Reads the sources of `text`; leaves tables of documents and token shards, and the run's manifest of
-both. They lie in the store, under the digest of all that they depend on but the token budget:
-each shard goes on where the one before ended.
+both. They are in the store, under a digest of all that they depend on except the token budget:
+each shard continues where the previous one ended.
 """
 
 from workflow_scripts.dataset.settings import Rendering, Sampling, Splitting

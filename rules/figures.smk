@@ -1,8 +1,8 @@
-"""Show me: figures with the tables behind them, and one self-contained page.
+"""Figures: pictures with the tables behind them, and one self-contained page.
 
 Reads latents, comparisons and training logs; leaves figures as PNG, PDF and CSV, provenance.json
-and report/index.html. Which figures the report shows, and their captions, say
-workflow_scripts/run/report_plan.py.
+and report/index.html. workflow_scripts/run/report_plan.py lists the figures of
+the report and writes their captions.
 """
 
 from workflow_scripts.comparison.settings import Labelling

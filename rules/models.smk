@@ -1,7 +1,7 @@
-"""Models: those that the workflow trains itself, and folders or hub models in its terms.
+"""Models: those that the workflow trains itself, and those from folders or the hub.
 
 Leaves a manifest per model, model.json, and for trained ones the weights and the planted table.
-They lie in the store, under the digest of all that they depend on.
+They are in the store, under a digest of all that they depend on.
 """
 
 ORGANISMS = [name for name, model in SETTINGS.models.items() if model.organism]

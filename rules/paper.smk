@@ -1,4 +1,4 @@
-"""Does it agree with the publication? Reads the comparison; needs a config with `paper`.
+"""Published studies, compared with the run. Reads the comparison; needs a config with `paper`.
 
 Leaves the table of published and measured quantities, for programs (CSV) and people (Markdown).
 """

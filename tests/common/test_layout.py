@@ -1,4 +1,4 @@
-"""The house: floors one above the other, imports that go one way, a command line for every step."""
+"""The layout: stages in order, imports that go one way, a command line for every step."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FLOORS = (
     ("run",),
     ("tools",),
 )
-"""From the ground up: a floor imports its own rooms and those of lower floors."""
+"""From the bottom up: a folder imports from itself and from lower ones only."""
 LEVEL = {name: level for level, floor in enumerate(FLOORS) for name in floor}
 STEPS = store_keys.steps()
 CONFIGURED = [group for group, _ in sections(Config, "")]

@@ -1,4 +1,4 @@
-"""The documentation says what is so: links, errors and tables; its commands are run or marked."""
+"""The documentation is correct: links, errors and tables; its commands are run or marked."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_tables_follow_the_code() -> None:
         written = {document_power: "document_power", document_resources: "document_resources"}
         text = getattr(module, written[module])()
         assert text == module.TARGET.read_text(encoding="utf-8"), (
-            f"run python -m workflow_scripts.{written[module]}"
+            f"run python -m workflow_scripts.tools.{written[module]}"
         )
 
 

@@ -1,4 +1,4 @@
-"""What is said about the version and the package is the same everywhere."""
+"""The version and the facts about the package are the same everywhere."""
 
 from __future__ import annotations
 

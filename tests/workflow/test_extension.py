@@ -1,4 +1,4 @@
-"""What a larger budget, another layer and another run make anew, and what the store spares."""
+"""What a larger budget, another layer and another run make again, and what the store spares."""
 
 from __future__ import annotations
 

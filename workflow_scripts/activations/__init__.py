@@ -1,4 +1,4 @@
-"""Activations; here only what names their files, without imports."""
+"""Activations. This file only names their file format; it imports nothing."""
 
 FORMAT = "diffscope-activations"
 VERSION = 2

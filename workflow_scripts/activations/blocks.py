@@ -1,7 +1,7 @@
 """The decoder blocks of a Hugging Face model, and a forward pass that stops after one.
 
 Layer L is the output of the L-th decoder block, counted from 1: ``hidden_states[L]`` of
-``output_hidden_states``, but for the last layer, which Hugging Face gives after the final norm.
+``output_hidden_states``, except for the last layer, which Hugging Face gives after the final norm.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stores for control fits, in which what a comparison looks for cannot be there, and their flags.
+"""Stores for control fits, in which the models do not really differ, and their flags.
 
 ``noise``: every model reads the first one's activations, the others with the rounding error of a
 bfloat16 on top. Nothing is unique: a pipeline that says otherwise is broken.

@@ -1,4 +1,4 @@
-"""The difference of two models' activations: the baselines' view of a pair."""
+"""The difference of two models' activations, which simple baselines explain."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Run one model over one token shard and store some layers: ``FORMAT.md`` has the format.
+"""Run one model over one token shard and store some layers, in the format of ``FORMAT.md``.
 
-While one stretch of rows is computed, the one before is written: never more than two are held.
+While one stretch of rows is computed, the previous one is written: at most two are in memory.
 """
 
 from __future__ import annotations

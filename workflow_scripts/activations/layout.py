@@ -1,7 +1,7 @@
 """One dump file: the rows of a layer in chunks, each with a checksum. ``FORMAT.md`` has the format.
 
-Written through HDF5; rows are read past it, straight from where the chunks lie in the file, so that
-threads read side by side. A chunk whose checksum differs is refused, by whoever reads it.
+It is written through HDF5, but rows are read without HDF5, directly from the chunks in the file, so
+that threads can read in parallel. Every reader refuses a chunk whose checksum differs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The order in which a split that is larger than memory is shuffled: blocks, pools, batches.
 
-The split is cut into blocks of neighbouring tokens, blocks are dealt to pools that fit into memory,
-and a pool's tokens to its batches. All that is drawn follows from the seed.
+The split is cut into blocks of neighbouring tokens, blocks are distributed over pools that fit
+into memory, and a pool's tokens over its batches. Everything random follows from the seed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The three tables that every annotator leaves: their columns, the gate, and how they are written.
 
-`explanations`, `labels`, `scores`: a row per latent, annotator and replicate, whatever happened;
-`status` says what. A failed row holds an empty explanation and an empty category.
+`explanations`, `labels`, `scores`: a row per latent, annotator and replicate, even where an
+answer failed; `status` says how it ended. A failed row holds an empty explanation and category.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Status = Literal[
 ]
 GOOD: tuple[Status, ...] = ("ok", "repaired", "reasked")
 OK, INSUFFICIENT, NOT_RUN = "ok", "insufficient_examples", "not_run"
-"""Statuses: there are enough contexts; there are too few; nobody was asked."""
+"""Statuses: there are enough contexts; there are too few; no annotator has judged it."""
 ROW = ["latent", "annotator", "replicate"]
 """Columns that name a row."""
 KEY = {

@@ -42,7 +42,7 @@ def build_requests(
     Parameters
     ----------
     purpose
-        what is asked for
+        purpose of the requests
     contexts
         contexts of the latents (Parquet)
     latents
@@ -50,7 +50,7 @@ def build_requests(
     taxonomy
         categories that may be named (YAML)
     annotators
-        who is asked: name to model, prompt, label_seed and temperature (JSON)
+        annotators: name to model, prompt, label_seed and temperature (JSON)
     prices
         model to money per million input and output tokens (JSON)
     seed

@@ -1,7 +1,7 @@
 """Send requests to an OpenAI-compatible endpoint; the only step that opens a socket.
 
-Every answer goes into the response cache at receipt, outside this step's outputs; the outputs are
-then written from the cache alone, so that a second run sends nothing and writes the same bytes.
+Every answer goes into the response cache as it arrives, outside this step's outputs; they are then
+written from the cache alone, so that a second run sends nothing and writes the same bytes.
 With `--mode replay` no socket is opened at all. The key comes from the environment variable that
 `--key-env` names. Exit codes: 0 done, 2 stopped with a sentence that says why, 130 interrupted.
 """

@@ -1,4 +1,4 @@
-"""Put the annotators' tables together, apply the gate, and compare the LLM with the lexical floor.
+"""Join the annotators' tables, apply the gate, and compare the LLM with the lexical annotator.
 
 Without an LLM the tables hold the lexical annotator's rows alone.
 """

@@ -45,7 +45,7 @@ def parse_responses(
     Parameters
     ----------
     purpose
-        what was asked for
+        purpose of the requests
     requests
         requests of this purpose (JSON lines)
     responses
@@ -55,7 +55,7 @@ def parse_responses(
     taxonomy
         categories with their classes (YAML)
     annotators
-        names of those who were asked
+        names of the annotators
     output
         table to write: explanations, labels or scores (Parquet)
     summary
@@ -150,7 +150,7 @@ def _count(parsed: Iterator[Parsed], statuses: Counter[str]) -> Iterator[Parsed]
 
 
 def _everyone(status: pd.DataFrame, annotators: Sequence[str], replicates: int) -> pd.DataFrame:
-    """Return the rows that must come out, with the status of those that were never asked."""
+    """Return the rows that must come out, with the status of those that were never sent."""
     rows = [
         {
             "latent": int(latent),

@@ -1,9 +1,9 @@
-"""Choose the contexts that explain a latent and, apart from them, those that score it.
+"""Choose the contexts from which a latent is explained, and others that score the explanation.
 
 `contexts.parquet` has a row per latent and context, without any model's name, `latents.parquet` a
 row per latent: `latent`, `status`, counts. Training contexts come from the explain split, held-out
 ones from the verify split; a held-out context that nearly repeats a training one, or a document
-that stands on both sides, is dropped.
+that is in both splits, is dropped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""TokenWindows of tokens as flat arrays, and their words.
+"""Windows of tokens as flat arrays, and their words.
 
 Shapes: W windows, T tokens of all windows together, V distinct pieces, U distinct words,
 O word occurrences.

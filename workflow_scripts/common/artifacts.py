@@ -1,4 +1,4 @@
-"""The files of a crosscoder and of a fit, as steps get them by a flag, and its named latents."""
+"""The files of a crosscoder and of a fit, which steps get by a flag, and its named latents."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class UserError(Exception):
-    """A mistake in the user's input, told in one sentence that names the culprit and the mend."""
+    """A mistake in the user's input: one sentence that names the culprit and the remedy."""
 
 
 def log(message: str) -> None:

@@ -1,7 +1,8 @@
 """Intervals and tests for counts of latents, each with the source of its formula.
 
-All of them take latents as independent. Where latents cluster (features split into several) an
-interval covers less than it says: ``tests/comparison/test_coverage.py`` shows by how much.
+All of them assume that latents are independent. Where latents cluster (features split into
+several) an interval covers less than it says; ``tests/comparison/test_coverage.py`` shows how much
+less.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The first statistic, anchored counts; and the shift of Δnorm, one of the votes on direction."""
+"""The anchored counts of a comparison, and the shift of Δnorm, one of the votes on direction."""
 
 from __future__ import annotations
 

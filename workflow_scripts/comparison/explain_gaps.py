@@ -1,7 +1,7 @@
 """Join each category's gap in score with the change of its latents: which gaps have a counterpart?
 
 Leaves ``gaps.csv``, a row per direct comparison, labeller, category and score (first seed). Scores
-are the models' likelihoods, already in the categories, and those of a leaderboard of the user's.
+are the models' likelihoods, already in ``categories.csv``, and those of the user's leaderboard.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Set what was found beside what was planted, and say it in one sentence.
+"""Compare what was found with what was planted, and state the answer in one sentence.
 
 Leaves ``recovery.csv``, a row per comparison, seed, labeller, statistic and category (empty where
 nothing was planted), and ``answer.json``, whose ``sentence`` is computed from the categories.

@@ -1,4 +1,4 @@
-"""The second statistic: the share of a category's latents that the two models do not share."""
+"""The direct share: the share of a category's latents that the two models do not share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ask whether a verdict depends on decisions that could have been made otherwise.
+"""Check whether a verdict depends on decisions that could have been made otherwise.
 
 Leaves ``sensitivity.csv``: the comparison made again with tighter and looser ν thresholds,
 without template latents and by class instead of category, a row per comparison, labeller, name and

@@ -1,4 +1,4 @@
-"""The rules that turn evidence into words. Pure functions, apart from all arithmetic."""
+"""The rules that turn evidence into verdicts: pure functions, separate from the statistics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Vote:
 def direction(votes: Sequence[Vote]) -> int:
     """Return +1 (gained), -1 (lost) or 0 (unclear) from the votes on direction.
 
-    1. Votes whose interval excludes «no change» decide alone: their common sign, or 0 when they
+    1. Votes whose interval excludes "no change" decide alone: their common sign, or 0 when they
        contradict each other.
     2. Without such a vote, a sign that at least two votes have, and more than have the other.
     3. Otherwise 0.

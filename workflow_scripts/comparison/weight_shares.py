@@ -1,4 +1,4 @@
-"""Count unique latents by more than their number: by firing, by activation, by explanation score.
+"""Weigh unique latents in several ways: equally, by firing, by activation, by label score.
 
 Leaves ``weighted.csv``, a row per comparison, seed, labeller, category and weighting. A weighted
 share is no proportion of counts, so its interval is a bootstrap over latents.

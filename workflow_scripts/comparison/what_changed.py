@@ -1,4 +1,4 @@
-"""The answer to «what changed?»: verdicts gathered, held against the truth, and put in words."""
+"""The answer to "what changed?": verdicts collected, compared with the truth, put in words."""
 
 from __future__ import annotations
 

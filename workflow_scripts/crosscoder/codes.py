@@ -1,7 +1,7 @@
 """Latent activations of a batch as the entries that are not zero.
 
-A token activates k of F latents, some dozens of many thousand: all that is summed over a corpus
-costs O(K) for K entries, not O(B·F). Shapes: B tokens, F latents, M models, D width, K entries.
+A token activates k of F latents, some dozens of many thousands: sums over a corpus cost O(K) for K
+entries, not O(B·F). Shapes: B tokens, F latents, M models, D width, K entries.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write a published crosscoder, in the layout of ``dictionary_learning``, as one of ours.
+"""Convert a published crosscoder from the layout of ``dictionary_learning`` to this workflow's.
 
 The layout: ``config.json`` and ``model.safetensors`` with, for M models, width D and F latents,
 
@@ -12,7 +12,7 @@ The layout: ``config.json`` and ``model.safetensors`` with, for M models, width 
 ``activation_global_scale`` [M]
 ====================================  ===========================================================
 
-Ours reads x = (h − μ)/σ with the run's normaliser. With x' = (h − μ')/σ'::
+The converted one reads x = (h − μ)/σ with the run's normaliser. With x' = (h − μ')/σ'::
 
     W^m = W'^m σ^m/σ'^m        b = b' + Σ_m W'^m (μ^m − μ'^m)/σ'^m
     d^m = d'^m σ'^m/σ^m        b_dec^m = (σ'^m b'_dec^m + μ'^m − μ^m)/σ^m

@@ -1,6 +1,6 @@
 """The processes that fit one crosscoder together, each with its part of every batch.
 
-Started by ``torchrun``, which tells each its rank. Every process reads the same batches, keeps its
+Started by ``torchrun``, which gives each its rank. Every process reads the same batches, keeps its
 own rows of them, and applies the same summed gradients, so that all hold the same weights.
 """
 

@@ -72,7 +72,7 @@ def decode(
 ) -> Forward:
     """Decode the active entries of the pre-activations ``pre`` and compare with x.
 
-    Where ``pre`` is ``rounded``, the active codes are computed anew: it only chose them.
+    Where ``pre`` is ``rounded``, the active codes are computed again: it only chose them.
     """
     by_entry = products(active, (pre.shape[0], pre.shape[1]))
     if rounded:

@@ -24,8 +24,8 @@ def solve_threshold(
     θ cost k per token.
 
     Exact, as long as no batch has more than 4·k scores per token above θ (with costs: nor spends
-    more than 2·k): each batch hands on so many of its largest scores, and θ is the (k·N)-th largest
-    of all. Falls back to 0 when fewer than k scores per token are positive.
+    more than 2·k): each batch contributes that many of its largest scores, and θ is the (k·N)-th
+    largest of all. Falls back to 0 when fewer than k scores per token are positive.
     """
     scale = score_scales(weights.norms(), costs)
     most = 4 * k if costs is None else max(4 * k, round(2 * k / float(costs.min())))

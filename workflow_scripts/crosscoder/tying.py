@@ -1,8 +1,8 @@
 """Designated shared latents: one decoder direction for all models, and cheaper to use.
 
-Latents that are meant for what the models share take that load off the others, which then differ
-for a reason [Anthropic 2025, crosscoder-diffing update]. They count at a share of the price of
-others: of k under BatchTopK and TopK, of μ under L1.
+Latents that are reserved for what the models share relieve the others of it, so that the
+others differ only for a reason [Anthropic 2025, crosscoder-diffing update]. They cost a fraction of
+what others do: of k under BatchTopK and TopK, of μ under L1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Documents with their answer tokens, for the steps that score what models say.
+"""Documents with their answer tokens, for the steps that score the models' predictions.
 
 Answer tokens are those of the assistant's turns without template tokens; of plain text all.
 """

@@ -1,4 +1,4 @@
-"""What later steps read of the sampled documents."""
+"""What later steps read from the sampled documents."""
 
 from __future__ import annotations
 

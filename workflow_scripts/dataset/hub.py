@@ -1,7 +1,7 @@
 """Data sets in the layout of the Hugging Face hub, streamed row by row through ``datasets``.
 
-Only the columns that are needed are read, and only data formats that hold no code. Where a data
-set is gated, the hub wants its licence accepted and a token: the error names both.
+Only the columns that are needed are read, and only data formats that hold no code. A gated
+data set needs its licence accepted and a token: the error names both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Records of files in an order fixed by a seed, from any place of that order on.
+"""Records of files in an order fixed by a seed, from any place in that order.
 
 JSON lines are read by an index of line starts, Parquet by row groups. What can only be read
 forwards (gzip, a hub's stream) is shuffled in blocks of rows.

@@ -5,10 +5,10 @@ Tokens are estimated as UTF-8 bytes over ``bytes_per_token``, at most the contex
 1.1 times the budget: the tokenizer comes later and takes what it needs. A document's split is a
 function of its content alone.
 
-The documents are written in parts: a part goes on where the one before ended, up to its own,
-larger budget. So a larger sample has the parts of a smaller one, and more. A part is a table
-(``document``, ``source``, ``kind``, ``category``, ``split``, ``text``, ``messages`` as a JSON list,
-``hash``) and a JSON file with its counts and where drawing stands.
+The documents are written in parts: a part continues where the previous one ended, up to
+its own, larger budget. So a larger sample has the parts of a smaller one, and more. A part is a
+table (``document``, ``source``, ``kind``, ``category``, ``split``, ``text``, ``messages`` as a JSON
+list, ``hash``) and a JSON file with its counts and the state from which the next part continues.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where documents come from: the built-in generator, JSON lines, Parquet, data sets of a hub.
 
 A source yields its documents in an order fixed by its seed, without holding them in memory, and
-from any place on (``records``). ``settings`` describes the settings of each kind.
+from any place (``records``). ``settings`` describes the settings of each kind.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far the names of latents can be trusted: answers, detection, the lexical floor, agreement."""
+"""How reliable the names of latents are: answers, detection, the lexical baseline, agreement."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Build the run's report: one HTML file that opens from disk and needs nothing else.
 
-The page's parts lie beside this module: ``report.html.j2``, ``report.css`` and ``report.js``.
+The page's parts are files beside this module: ``report.html.j2``, ``report.css`` and ``report.js``.
 """
 
 from __future__ import annotations

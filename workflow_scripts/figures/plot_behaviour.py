@@ -1,6 +1,6 @@
 """Plot each category's gap in score against the shift of its latents, a panel per score.
 
-A gap that a change of latents goes with lies in the lower left or the upper right; a change that
+A gap that goes with a change of latents lies in the lower left or the upper right; a change that
 no score shows lies on the vertical line, a gap without a change on the horizontal one.
 """
 

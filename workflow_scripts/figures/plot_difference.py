@@ -1,4 +1,4 @@
-"""Plot how much of what two models differ in each method explains, and where they differ most."""
+"""Plot how much of two models' difference each method explains, and where they differ most."""
 
 from __future__ import annotations
 

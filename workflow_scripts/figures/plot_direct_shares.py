@@ -1,4 +1,4 @@
-"""Plot the direct share: which part of a category's latents the two models do not share."""
+"""Plot the direct share: how many of a category's latents the two models do not share."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart with every common kind of colour blindness.
+# Okabe and Ito's colours, distinct with every common kind of colour blindness.
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#000000"
 GREY, LIGHT = "#7F7F7F", "#D9D9D9"
@@ -106,7 +106,7 @@ def save(figure: Figure, table: pd.DataFrame, output: Output) -> None:
 
 
 def colours(names: Sequence[str], palette: Sequence[str]) -> Mapping[str, str]:
-    """Return a colour for each name, in order; after the last one they start anew."""
+    """Return a colour for each name, in order; after the last one they start again."""
     return {name: palette[i % len(palette)] for i, name in enumerate(dict.fromkeys(names))}
 
 

@@ -1,9 +1,9 @@
 """The built-in text generator: documents of known category, fully reproducible.
 
 Each category is a grammar of its own (sentence frames with slots, combined two to seven at a
-time), so that a small language model can learn it, and so that no single word or opening stands
+time), so that a small language model can learn it, and so that no single word or opening occurs
 in most of its documents. Chat answers depend on their prompts: they copy the topic, echo the keys
-asked for, obey the constraint, answer in the language asked for.
+in the request, obey the constraint, answer in the requested language.
 
 A document is a function of (seed, category, index) alone: raising a budget keeps the first ones.
 """

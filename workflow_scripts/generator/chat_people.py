@@ -1,4 +1,4 @@
-"""Grammars of chat between people's concerns: creative writing, emotional support, advice."""
+"""Grammars of chat about personal matters: creative writing, emotional support, advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grammars of chat whose answers obey a form: instructions and structured output."""
+"""Grammars of chat whose answers have a given form: instructions and structured output."""
 
 from __future__ import annotations
 

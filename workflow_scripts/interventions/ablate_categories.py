@@ -1,10 +1,10 @@
 """How much harder a category's text gets without its latents: ``ablation/<comparison>.csv``.
 
 From each model's activations at the fit's layer, what the category's unique latents write into
-that model is taken away, and the model goes on from there. Per document of the verify split: the
+that model is removed, and the model continues from there. Per document of the verify split: the
 rise of its negative log-likelihood per answer token, in nats; on the category's own documents,
 and on all others. Beside it the same for as many latents of the category that are not unique, of
-like firing rate.
+similar firing rate.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def ablate_categories(
     output: Path,
     labeller: str | None = None,
 ) -> None:
-    """Measure whose text suffers where a category's latents are taken away.
+    """Measure whose text becomes harder to predict without a category's latents.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Do a pair's latents cause the difference of its models? ``cause.csv``.
+"""Do the latents of a pair of models cause their difference? ``cause.csv``.
 
 Model ``source``'s activations at the fit's layer are moved towards model ``target``'s by the
-latents of a set S, ``target`` goes on from there, and its predictions are held against its own
+latents of a set S, ``target`` continues from there, and its predictions are compared with its own
 [Minder et al. 2025]. In raw space, with σ, μ the normaliser's scale and mean::
 
     h_source + Σ_{j∈S} f_j (σ_t d_j^t − σ_s d_j^s)

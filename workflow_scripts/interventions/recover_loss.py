@@ -1,8 +1,8 @@
 """How much of each model's predictions survives its crosscoder: ``loss.csv``.
 
 At the fit's layer a model's activations are replaced on the tokens that the fit uses (the others
-keep their own), and the model goes on from there. Replaced by what the crosscoder reconstructs, by
-zero, or by the model's mean. With ce the cross-entropy in nats per predicted token::
+keep their own), and the model continues from there. The replacement is what the crosscoder
+reconstructs, zero, or the model's mean. With ce the cross-entropy in nats per predicted token::
 
     recovered = 1 − (ce(reconstruction) − ce(own)) / (ce(ablation) − ce(own))
 

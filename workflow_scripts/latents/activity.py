@@ -1,4 +1,4 @@
-"""Latent activations on a sample of tokens, sparse, and how two sets of latents go together."""
+"""Latent activations on a sample of tokens, sparse, and how two sets of latents correlate."""
 
 from __future__ import annotations
 

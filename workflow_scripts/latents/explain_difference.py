@@ -1,4 +1,4 @@
-"""How much of what two models differ in do baselines and crosscoder tell? ``difference/*.csv``.
+"""How much of two models' difference do the crosscoder and baselines explain? ``difference/*.csv``.
 
 All in one frame: Δ = x^b − x^a in normalised space, on held-out tokens, against
 

@@ -1,4 +1,4 @@
-"""Whose a latent is: the column ``unique_to`` and how it is read, and Δnorm towards a model.
+"""To which model a latent belongs: the column ``unique_to``, and Δnorm towards a model.
 
 ``unique_to`` names the model against which all others fail. Two models may each hold a latent in a
 direction that the other lacks; then both are named, joined by ``+``.

@@ -4,7 +4,7 @@ A latent is unique to its own model, against another, when all of these hold:
 
 1. its status is ``ok`` (enough documents, β^own well defined, no flipped sign);
 2. ν^r and ν^ε lie below their bounds [Minder et al. 2025] and above the lower one;
-3. the test of «ν^r ≥ bound or ν^ε ≥ bound» passes at the false discovery rate;
+3. the test of "ν^r ≥ bound or ν^ε ≥ bound" passes at the false discovery rate;
 4. optionally, Δnorm lies on the own model's side of a bound.
 
 ``unique_to`` names the model against which all other models of the fit fail; both of two that hold

@@ -1,4 +1,4 @@
-"""What each token of a run is: its document, role, template flag and true category."""
+"""The context of each token of a run: its document, role, template flag and true category."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRA adapters, the normal output of a fine-tuner: merged into the base model's weights.
+"""LoRA adapters, the usual output of fine-tuning: merged into the base model's weights.
 
 An adapter is a folder in the format of ``peft``: adapter_config.json and safetensors. It may bring
 its own tokenizer, and embeddings of the turn tokens that it added.

@@ -1,7 +1,7 @@
 """Write what was planted: per category the tokens that either model of a pair was taught.
 
 A category is gained when the candidate was taught more tokens of it, lost when it was taught
-fewer, unchanged when equally many: the truth that the comparison is held against.
+fewer, unchanged when equally many: the truth against which the comparison is checked.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def warn_of_silence(base_url: str) -> None:
     """Say so if nothing listens at an endpoint.
 
     The run goes on: the server may be started later, or the cache may hold every answer. Behind a
-    proxy nothing can be told.
+    proxy this cannot be known.
     """
     url = urlsplit(normalise_url(base_url))
     if getproxies() and not is_loopback(base_url):

@@ -1,4 +1,4 @@
-"""What a run compares: direct comparisons, the one that answers, and the null beside a fit."""
+"""What a run compares: direct comparisons, the one that gives the answer, and the null of a fit."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def uncontrolled(config: Config) -> dict[str, Comparison]:
 
 
 def primary(config: Config) -> str | None:
-    """Return the comparison that answers.
+    """Return the comparison that gives the answer of the run.
 
-    Where the config names none: the first direct one that is no control and nobody's placebo.
+    Where the config names none: the first direct one that is no control and no other's placebo.
     """
     placebos = {comparison.placebo for comparison in config.comparisons.values()}
     usual = (name for name in uncontrolled(config) if name not in placebos)

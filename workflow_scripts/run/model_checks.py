@@ -1,4 +1,4 @@
-"""Checks of a run's models and of the layers asked of them.
+"""Checks of a run's models and of the layers that are dumped from them.
 
 Each raises a UserError with one sentence that names the culprit and the remedy.
 """
@@ -94,7 +94,7 @@ def _check_organism(config: Config, name: str) -> None:
 
 
 def check_layers(config: Config) -> None:
-    """Check that every model has the layers asked of it, as far as files at hand tell."""
+    """Check that every model has the layers to be dumped, as far as local files say."""
     for group, layers in config.layers.items():
         if not layers:
             raise UserError(f"config: layers.{group} is empty: give layer numbers")

@@ -1,6 +1,6 @@
 """Where every artifact of a run lies.
 
-Text, models and dumps lie in the store, under the digest of all that they depend on, where runs
+Text, models and dumps are in the store, under a digest of all that they depend on, where runs
 share them; everything else in ``results/<run>/<stage>/``. The Snakefile uses this module; no step
 does.
 """
@@ -22,7 +22,7 @@ from workflow_scripts.run.settings import Config
 STORE = "results/store"
 
 PURPOSES = {table: purpose for purpose, table in TABLE_OF.items()}
-"""Table of annotations to the purpose for which an LLM is asked."""
+"""Table of annotations to the purpose of the requests that fill it."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Paths:
         return f"{self.annotations(wildcards.fit, wildcards.seed)}/{PURPOSES[wildcards.table]}"
 
     def quoted_explanations(self, wildcards: Any) -> list[str]:
-        """Return the explanations that a job's requests quote; those that ask for them, none."""
+        """Return the explanations that a job's requests quote; requests for them quote none."""
         folder = self.annotations(wildcards.fit, wildcards.seed)
         return [] if wildcards.purpose == "explain" else [f"{folder}/llm/explanations.parquet"]
 

@@ -2,7 +2,7 @@
 
 Estimates from the config and from the files at hand, without network or data: text, files and bytes
 per stage, floating-point operations and hours of forward passes and fits, calls and tokens of an
-LLM, room on the disk. What lies in the store already is not to be made again.
+LLM, room on the disk. What is in the store already is not counted.
 """
 
 from __future__ import annotations

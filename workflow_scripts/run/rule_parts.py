@@ -1,4 +1,4 @@
-"""What rules of a kind share: dictionaries that a rule unpacks into a directive.
+"""Parts that several rules share: dictionaries that a rule unpacks into a directive.
 
 The Snakefile uses this module; no step does.
 """
@@ -33,7 +33,7 @@ def step(name: str) -> dict[str, str]:
 
 
 def sized(config: Config) -> dict[str, Callable[..., int]]:
-    """Return the memory and time that a job asks for, by its rule; twice as much if repeated."""
+    """Return the memory and time that a job requests, by its rule; twice as much if repeated."""
 
     def requested(resource: str) -> Callable[..., int]:
         def request(wildcards: object, attempt: int, rulename: str) -> int:

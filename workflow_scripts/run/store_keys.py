@@ -1,8 +1,8 @@
-"""Content keys: under which names a run's text, models and activations lie in the store.
+"""Content keys: the names of a run's text, models and activations in the store.
 
 A key is a digest of everything that the content depends on: settings, source files, the digests
 of the code that makes it. Two runs with equal keys share the files, whatever their names are.
-Under which paths, says :mod:`workflow_scripts.run.paths`. The Snakefile uses this module; no step
+The paths are in :mod:`workflow_scripts.run.paths`. The Snakefile uses this module; no step
 does.
 """
 

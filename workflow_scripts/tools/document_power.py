@@ -28,7 +28,7 @@ SHARES = (0.02, 0.05, 0.1, 0.2)
 
 
 def document_power() -> str:
-    """Return the text of docs/choosing.md with its tables written anew."""
+    """Return the text of docs/choosing.md with its tables updated."""
     header = " | ".join(f"{100 * share:.0f} % of them" for share in SHARES)
     lines = [f"| unique latents a side | {header} |", "|---" * (len(SHARES) + 1) + "|"]
     for total in TOTALS:

@@ -1,6 +1,6 @@
 """Write the table of docs/cluster.md: ``python -m workflow_scripts.tools.document_resources``.
 
-It says what each rule asks for at the size of config/paper.yaml, and why. A test fails when the
+It says what each rule requests at the size of config/paper.yaml, and why. A test fails when the
 file and the code differ.
 """
 
@@ -20,7 +20,7 @@ START, END = "<!-- requests -->\n", "<!-- /requests -->"
 
 
 def document_resources() -> str:
-    """Return the text of docs/cluster.md with its table written anew."""
+    """Return the text of docs/cluster.md with its table updated."""
     config = load(yaml.safe_load(PAPER.read_text(encoding="utf-8")))
     on_gpu = {name for name, asked in profile()["set-resources"].items() if asked.get("gpu")}
     lines = ["| rule | GPU | memory | time | why |", "|---|---|---|---|---|"]

@@ -1,7 +1,7 @@
 """Describe and verify a dump: ``python -m workflow_scripts.tools.inspect_store FILE``.
 
 Reads every chunk and compares it with its checksum; prints what the file holds and where it came
-from. Ends with 2 and a sentence where the file is truncated, damaged, foreign or newer.
+from. Ends with 2 and a sentence if the file is truncated, damaged, no dump, or of a newer version.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def inspect_store(path: Path) -> Iterator[str]:
     Raises
     ------
     UserError
-        If the file is truncated, damaged, foreign or of a newer version.
+        If the file is truncated, damaged, no dump, or of a newer version.
     """
     with hdf5.open_complete(path, FORMAT, VERSION) as file:
         version = int(file.attrs["format_version"])

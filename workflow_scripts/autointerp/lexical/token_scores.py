@@ -2,7 +2,7 @@
 
 A shown term hits the tokens of the words that carry it, in every channel: "text that contains
 sailor" does not say where in the text a latent fires, so only the word itself counts as named.
-Words are whole: where a latent fires on one piece of a word, the others count as hit in vain.
+Words are whole: where a latent fires on one piece of a word, the others count as false hits.
 
 Shapes: L latents, W windows, T tokens of the held-out windows, O occurrences of words.
 """

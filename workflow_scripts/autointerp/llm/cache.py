@@ -1,12 +1,12 @@
-"""A content-addressed store of paid responses: one JSON file each, on the disk at receipt.
+"""A content-addressed store of paid responses: one JSON file each, written as it arrives.
 
 The key is the SHA-256 of the canonical JSON of the question (address, API, exact body and
 replicate); how it is sent (secret key, time-outs, retries, concurrency, prices) does not count.
 An entry is written to a temporary file, synced and linked into place: the first writer wins, and
 every process reads the same.
 
-Why a question was given up is stored beside the entries. It is no answer: a live run asks again,
-and a replay ends the request as the run did.
+Why a question was given up is stored beside the entries. It is not an answer: a live run asks
+again, and a replay ends the request as the run did.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Gets every request of a file answered: cache first, then the endpoint, with retries and caps."""
+"""Get every request of a file answered: cache first, then the endpoint, with retries and caps."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Policy:
 
 @dataclass
 class CallTally:
-    """What a run did."""
+    """What a run has done so far."""
 
     done: int = 0
     cached: int = 0
@@ -319,7 +319,7 @@ class Caller:
             log(f"the endpoint refuses calls (HTTP {TOO_MANY}): {SET_RATE}")
 
     def _cost(self, reply: Reply, bound: Amount, price: Price | None) -> Amount:
-        """Return what a call did cost: the bound, unless the endpoint refused or says its usage."""
+        """Return a call's cost: the bound, unless it was refused or the reply has its usage."""
         if reply.status >= 300:
             return Amount(requests=1)
         if reply.completion is None:

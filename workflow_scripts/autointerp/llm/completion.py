@@ -1,4 +1,4 @@
-"""What the body of a reply says, read once. Pure: the body is foreign text and may be anything."""
+"""What the body of a reply says, read once. Pure: the body is untrusted and may be anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One request with the answers it has had: what to ask next, and how it ended. Pure.
+"""One request and its answers so far: what to ask next, and how it ended. Pure.
 
 Calling and replaying drive the same conversation; they differ only in where answers come from.
 """

@@ -1,7 +1,7 @@
 """What an endpoint understands: the form of the answer, the name of the output limit, and so on.
 
 OpenAI-compatible servers differ. One small preflight call per model finds the richest form that
-works; the finding is stored in the cache, so that a replay asks the same again.
+works; the result is stored in the cache, so that a replay sends the same requests.
 """
 
 from __future__ import annotations

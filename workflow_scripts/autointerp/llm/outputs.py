@@ -202,7 +202,7 @@ class _Facts:
 
 
 def plain_cell(text: str) -> str:
-    """Return a foreign text as one CSV cell that no spreadsheet takes for a formula."""
+    """Return untrusted text as one CSV cell that no spreadsheet takes for a formula."""
     clean = _printable(text)
     return f"'{clean}" if clean.startswith(("=", "+", "-", "@")) else clean
 

@@ -16,7 +16,7 @@ class RateLimit:
         self._paused_until = 0.0
 
     def pause(self, seconds: float) -> float:
-        """Let nobody call for so many seconds; return by how many the pause became longer."""
+        """Stop all calls for this many seconds; return by how many the pause became longer."""
         now = time.monotonic()
         before = max(self._paused_until, now)
         self._paused_until = max(before, now + seconds)

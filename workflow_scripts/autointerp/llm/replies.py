@@ -1,8 +1,8 @@
 """The answers of an annotator, and how a reply is judged. Pure: no network, no files.
 
-A reply is parsed strictly, then looked through for an object, then repaired; what comes out must
-satisfy the model of its answer, from which the schema in the request comes too. A reply that does
-not is requested again, with the reason, at most `MAX_REASKS` times. A failure is a status, never a
+A reply is parsed strictly, then searched for an object, then repaired; the result must satisfy the
+model of its answer, from which the schema in the request is made too. A reply that does not is
+requested again, with the reason, at most `MAX_REASKS` times. A failure is a status, never a
 default answer.
 """
 

@@ -1,4 +1,4 @@
-"""How requests ended, as the calling step's responses say."""
+"""How requests ended, read from the responses of the calling step."""
 
 from __future__ import annotations
 

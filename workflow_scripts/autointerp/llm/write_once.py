@@ -1,6 +1,6 @@
 """Files that are written once and whole, and are on the disk before they get their name.
 
-The first writer wins. A draft is written beside its place, synced, and linked into it.
+The first writer wins. A draft is written in the same folder, synced, and linked to its name.
 `write_once` does all three; in an event loop a `Syncer` does, whose threads wait for the disk.
 """
 
