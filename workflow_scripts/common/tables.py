@@ -50,8 +50,8 @@ def read_csv(
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the step that makes it") from None
     except pd.errors.EmptyDataError:
-        raise UserError(f"{path} is empty: delete it and run again") from None
+        raise UserError(f"{path} is empty: run the step that makes it, or fill it") from None
     lacking = [name for name in columns if name not in table.columns]
     if lacking:
-        raise UserError(f"{path} lacks the column {lacking[0]}: delete it and run again")
+        raise UserError(f"{path} lacks the column {lacking[0]}: add it, or make the file again")
     return table
