@@ -14,6 +14,7 @@ import pytest
 
 from tests.dataset.conftest import SPLITS, chat, sample, write_jsonl
 from tests.dataset.hub_folders import write_hub
+from workflow_scripts.common import provenance
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.files import read_json
 from workflow_scripts.common.provenance import code_digest
@@ -40,6 +41,21 @@ def test_sampling_is_reproducible_and_seeded(tmp_path: Path) -> None:
     third = sample(tmp_path / "c", GENERATOR, seed=1)
     assert first.read_bytes() == second.read_bytes()
     assert set(read(first)["hash"]).isdisjoint(read(third)["hash"])
+
+
+def test_the_code_is_recorded_as_it_was_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = module.draw_documents
+
+    def edit_and_draw(*arguments: Any) -> Any:
+        monkeypatch.setattr(provenance, "code_digest", lambda module: "edited since")
+        return draw(*arguments)
+
+    before = code_digest(module.__name__)
+    monkeypatch.setattr(module, "draw_documents", edit_and_draw)
+    recorded = manifest(sample(tmp_path, GENERATOR))["provenance"]
+    assert recorded["code"] == before
 
 
 def test_a_larger_budget_extends_a_smaller_one(tmp_path: Path) -> None:

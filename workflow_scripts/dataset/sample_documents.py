@@ -234,6 +234,7 @@ def sample_documents(
     UserError
         If the sources hold no document at all.
     """
+    origin = provenance(__file__)  # the code may change while documents are drawn
     named = [NamedSource(name, settings, seed) for name, settings in sources.items()]
     place = Place(**read_json(state)["place"]) if state else Place()
     seen = {key for path in earlier for key in _hashes(path)}
@@ -266,7 +267,7 @@ def sample_documents(
                 for name, count in counts.items()
             },
             "place": vars(place),
-            "provenance": provenance(__file__),
+            "provenance": origin,
         },
     )
 

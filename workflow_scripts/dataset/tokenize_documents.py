@@ -300,18 +300,18 @@ def fill_shard(
         categories,
         rendering.context_length,
     )
-    count = TokenCount(next_document=read_json(previous)["next_document"] if previous else 0)
-    batches = read_documents(documents, count.next_document)
-    held = fill(encoder, iter(cli.progress(batches, desc="documents")), tokens, count)
-    if not held and not previous:
-        raise UserError(f"{documents[0]} gives no usable row: {_reasons(count)}")
-    record = provenance(
+    record = provenance(  # the code may change while documents are read
         __file__,
         models=list(tokenizers),
         encoder=encoder_name,
         template_from=origin,
         template_sha256=hashlib.sha256((text or "").encode()).hexdigest(),
     )
+    count = TokenCount(next_document=read_json(previous)["next_document"] if previous else 0)
+    batches = read_documents(documents, count.next_document)
+    held = fill(encoder, iter(cli.progress(batches, desc="documents")), tokens, count)
+    if not held and not previous:
+        raise UserError(f"{documents[0]} gives no usable row: {_reasons(count)}")
     write_shard(output, pack(held, categories), record)
     _report(count, tokens)
     write_json(

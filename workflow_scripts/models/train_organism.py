@@ -308,6 +308,7 @@ def train_organism(
         If the documents do not fill a batch, or the loss is no longer finite.
     """
     set_threads(threads)
+    origin = provenance(__file__)  # the code may change while the model is trained
     with rounded_products(multiplies_bfloat16(torch.device("cpu"))):
         if base is None:
             tokenizer = organism_text.train_tokenizer(training.vocabulary, tokenizer_seed)
@@ -330,7 +331,7 @@ def train_organism(
             hidden_size=int(model.config.hidden_size),
             layers=int(model.config.num_hidden_layers),
             vocabulary=int(model.config.vocab_size),
-            training={"seed": seed, **arithmetic(), "provenance": provenance(__file__)},
+            training={"seed": seed, **arithmetic(), "provenance": origin},
         ).write(output_dir / "model.json")
 
 
