@@ -1,4 +1,4 @@
-"""kill -9, a full disk and a large shard: what is left, what is told, what a rerun makes."""
+"""kill -9, a full disk and a large shard: what is left, what is reported, what a rerun makes."""
 
 from __future__ import annotations
 

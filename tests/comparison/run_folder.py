@@ -54,7 +54,7 @@ PIECES = ("<bos>", "I", " cannot", " help", " with", " that", ".", "\n")
 
 @dataclass
 class Run:
-    """Where the made-up run lies, and what steps are told of it."""
+    """The folder of the made-up run, and what steps are given of it."""
 
     root: Path
     taxonomy: Path

@@ -1,4 +1,4 @@
-"""Which tokenizers agree, and how a conflict is told."""
+"""Which tokenizers agree, and how a conflict is reported."""
 
 from __future__ import annotations
 

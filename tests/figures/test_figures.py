@@ -1,4 +1,4 @@
-"""Every figure: not blank, tidy table beside, same bytes again, mistakes told."""
+"""Every figure: not blank, tidy table beside, same bytes again, mistakes reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published against measured: every verdict, no row left out, mistakes told."""
+"""Published against measured: every verdict, no row left out, mistakes reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What jobs ask a cluster for: by the work, alike within a step, and told in the Slurm profile."""
+"""What jobs request from a cluster: by the work, equal within a step, as in the Slurm profile."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def environment() -> dict[str, str]:
 
 
 def snakemake(folder: Path, *arguments: str, good: bool = True) -> str:
-    """Run Snakemake in ``folder`` and return what it printed; it must succeed unless told."""
+    """Run Snakemake in ``folder`` and return what it printed; it must succeed if ``good``."""
     done = subprocess.run(
         command(*arguments),
         cwd=folder,

@@ -141,7 +141,7 @@ class ActivationStore:
 
     @cached_property
     def _helpers(self) -> ThreadPoolExecutor:
-        """Threads that normalise, a model each but for the first one."""
+        """Threads that normalise, one for each model except the first."""
         return ThreadPoolExecutor(max(1, len(self.stored) - 1), thread_name_prefix="normalize")
 
     @cached_property

@@ -30,7 +30,7 @@ SHARES = (0.02, 0.05, 0.1, 0.2)
 def document_power() -> str:
     """Return the text of docs/choosing.md with its tables updated."""
     header = " | ".join(f"{100 * share:.0f} % of them" for share in SHARES)
-    lines = [f"| unique latents a side | {header} |", "|---" * (len(SHARES) + 1) + "|"]
+    lines = [f"| unique latents per side | {header} |", "|---" * (len(SHARES) + 1) + "|"]
     for total in TOTALS:
         cells = [told(*detectable_change(round(total * s), total, total)) for s in SHARES]
         lines.append(f"| {total} | {' | '.join(cells)} |")

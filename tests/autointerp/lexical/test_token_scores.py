@@ -45,7 +45,7 @@ def test_planted_words_are_named_token_by_token_and_topics_are_not(tmp_path: Pat
     assert (scores.loc[[0, 1], TOKENS].to_numpy() > 0.98).all()
     # Beside the suffix it names forms that also stand in other words.
     assert (scores.loc[[2], TOKENS].to_numpy() > 0.8).all()
-    # Its text is told by its words, on which it seldom fires.
+    # Its text is recognised by its words, on which it seldom fires.
     assert scores["auroc"][3] > 0.95
     assert (scores.loc[[3], TOKENS].to_numpy() < 0.2).all()
     assert np.isnan(scores.loc[[4], TOKENS].to_numpy()).all()
