@@ -1,4 +1,4 @@
-"""A step's command line follows from its function; what does not fit it is reported in one sentence."""
+"""A step's command line follows from its function; an error is one sentence."""
 
 from __future__ import annotations
 
