@@ -13,6 +13,7 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from workflow_scripts.common import cli, files
+from workflow_scripts.common.tables import write_csv
 from workflow_scripts.common.taxonomy import RESERVED
 
 NONE = "none"
@@ -51,8 +52,7 @@ def compare_truth(labels: Path, scores: Path, latents: Path, output: Path, confu
     result = {str(name): _annotator(rows) for name, rows in table.groupby("annotator")}
     files.write_json(output, {"annotators": result})
     counts = table.groupby(["annotator", "true_category", "category"]).size()
-    with files.atomic_path(confusion) as temporary:
-        counts.rename("latents").reset_index().to_csv(temporary, index=False)
+    write_csv(confusion, counts.rename("latents").reset_index())
 
 
 def _annotator(rows: pd.DataFrame) -> dict[str, object]:

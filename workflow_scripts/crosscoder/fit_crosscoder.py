@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -193,8 +192,8 @@ def _open_log(path: Path, models: Sequence[str], done: int) -> TextIO:
     )
     kept = [",".join(header)]
     if done and path.exists():
-        lines = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))[1:]
-        kept += [",".join(line) for line in lines if int(line[0]) <= done]
+        lines = path.read_text(encoding="utf-8").splitlines()[1:]
+        kept += [line for line in lines if int(line.split(",")[0]) <= done]
     path.write_text("\n".join(kept) + "\n", encoding="utf-8")
     return path.open("a", encoding="utf-8")
 

@@ -61,7 +61,7 @@ def shown(name: str, figure: Picture) -> Shown:
 
 def ledger_table(paths: Sequence[Path]) -> Table | None:
     """Return the totals of all answered calls to LLMs, by annotator and model."""
-    parts = [pd.read_csv(path) for path in paths]
+    parts = [read_csv(path, missing=("",)) for path in paths]
     calls = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     if calls.empty:
         return None

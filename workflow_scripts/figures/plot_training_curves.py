@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.ticker import FuncFormatter
 
 from workflow_scripts.common import cli
+from workflow_scripts.common.tables import read_csv
 from workflow_scripts.figures import style
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ def tidy(logs: Sequence[Path]) -> pd.DataFrame:
     """Return the training logs in one table, with a column ``run`` (0, 1, …)."""
     parts = []
     for run, path in enumerate(logs):
-        if not path.exists():
-            raise cli.UserError(f"{path} does not exist: run the step that makes it")
-        log = pd.read_csv(path)
+        log = read_csv(path, missing=("nan",))
         parts.append(log.iloc[:: max(len(log) // POINTS, 1)].assign(run=run))
     return pd.concat(parts, ignore_index=True)
 

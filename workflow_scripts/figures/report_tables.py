@@ -260,7 +260,7 @@ def _recovered(path: Path | None) -> dict[str, float]:
     """Return by model the share of the loss that reconstructions keep, against mean ablation."""
     if path is None:
         return {}
-    table = pd.read_csv(path)
+    table = read_csv(path)
     every = table[table["source"] == "all"]
     return dict(zip(every["model"], every["recovered_mean"].astype(float), strict=True))
 

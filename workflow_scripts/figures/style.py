@@ -19,6 +19,7 @@ from workflow_scripts.common import files
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.labels import LEXICAL, TRUE
 from workflow_scripts.common.settings import Settings
+from workflow_scripts.common.tables import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,8 +102,7 @@ def save(figure: Figure, table: pd.DataFrame, output: Output) -> None:
         nothing = {"CreationDate": None, "Producer": None, "Creator": None}
         figure.savefig(temporary, format="pdf", metadata=nothing, bbox_inches="tight")
     if output.table is not None:
-        with files.atomic_path(output.table) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g")
+        write_csv(output.table, table, missing="")
 
 
 def colours(names: Sequence[str], palette: Sequence[str]) -> Mapping[str, str]:

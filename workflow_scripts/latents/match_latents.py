@@ -22,6 +22,7 @@ from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute
+from workflow_scripts.common.tables import write_csv
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.activity import (
     CPU,
@@ -224,8 +225,7 @@ def match_latents(
     table = recurrences(chosen, pairs)
     files.write_parquet(matches, pairs)
     files.write_parquet(stability, table)
-    with files.atomic_path(consensus) as temporary:
-        agreed_groups(table, len(fitted)).to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(consensus, agreed_groups(table, len(fitted)))
 
 
 main = cli.command(match_latents)

@@ -6,13 +6,13 @@ fewer, unchanged when equally many: the truth against which the comparison is ch
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from workflow_scripts.common import cli, files
+from workflow_scripts.common import cli
 from workflow_scripts.common.manifest import model_folder
 from workflow_scripts.common.settings import Name
+from workflow_scripts.common.tables import write_csv
 from workflow_scripts.common.taxonomy import load_taxonomy
 from workflow_scripts.models import organism_text
 
@@ -81,13 +81,12 @@ def tabulate_planted(
         for category, documents in lessons.items():
             most[category] = max(most.get(category, 0), *documents)
     tokens = count_tokens(tokenizer, most, document_seed)
-    with files.atomic_path(output) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for pair in zip(baselines, candidates, strict=True):
-            lessons_of_pair = [taught[name] for name in pair]
-            for row in _rows(lessons_of_pair, tokens, class_of):
-                writer.writerow([*pair, *row])
+    rows = (
+        dict(zip(COLUMNS, (*pair, *row), strict=True))
+        for pair in zip(baselines, candidates, strict=True)
+        for row in _rows([taught[name] for name in pair], tokens, class_of)
+    )
+    write_csv(output, rows, COLUMNS)
 
 
 def _rows(
