@@ -77,7 +77,8 @@ def test_a_path_is_no_structure(first: str) -> None:
     [
         (["--k=0"], "--k is '0'"),
         (["--k=many"], "--k"),
-        (["--threads=many"], "--threads"),
+        (["--threads=many"], "--threads is 'many': give a whole number"),
+        (["--threads=1.5"], "--threads is '1.5': give a whole number"),
         (["--other=1"], "--other"),
         (['--files={"x": ['], "--files"),
         (["stray"], "stray"),

@@ -159,6 +159,15 @@ def _json(hint: type[T], tokens: Sequence[Any]) -> T:
     return parse(tokens[0].value, hint, tokens[0].keyword)
 
 
+def _whole(_: type[int], tokens: Sequence[Any]) -> int:
+    """Return the value of a flag that is a whole number; another number is not rounded."""
+    text, flag = tokens[0].value, tokens[0].keyword
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{flag} is {quoted(text)}: give a whole number") from None
+
+
 def _flattened(step: Callable[..., None]) -> Callable[..., None]:
     """Return ``step`` with a signature in which groups of settings give their own flags."""
     from cyclopts import Parameter
@@ -173,6 +182,8 @@ def _flattened(step: Callable[..., None]) -> Callable[..., None]:
             hint = Annotated[hint, Parameter(name="*")]
         elif get_origin(hint) is dict:
             hint = Annotated[hint, Parameter(converter=_json, n_tokens=1, accepts_keys=False)]
+        elif hint in (int, int | None):
+            hint = Annotated[hint, Parameter(converter=_whole)]
         kind = parameter.kind
         if kind is not inspect.Parameter.POSITIONAL_ONLY:
             kind = inspect.Parameter.KEYWORD_ONLY
