@@ -56,6 +56,17 @@ def test_a_key_among_the_settings_is_not_shown(capsys: pytest.CaptureFixture[str
     assert SENTINEL not in str(refused.value) + told.err + told.out
 
 
+def test_a_password_in_the_address_is_not_shown() -> None:
+    settings = {
+        "base_url": f"https://me:{SENTINEL}@api.example.org/v1",
+        "annotators": {"a": {"model": "m"}},
+    }
+    with pytest.raises(UserError, match="base_url must hold no user and no password") as refused:
+        load(put(smoke(), "autointerp.llm", settings))
+    assert SENTINEL not in str(refused.value)
+    assert connection(base_url="https://api.example.org/@org/v1").base_url.endswith("/@org/v1")
+
+
 def test_what_is_there_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for settings in (
         {"key_env": "DIFFSCOPE_TEST_KEY"},

@@ -88,10 +88,19 @@ def _variable(name: str) -> str:
     return name
 
 
+def _without_password(address: str) -> str:
+    """Return an address; one with a user or password is not shown: commands and records hold it."""
+    if re.match("[^/]*//[^/?#]*@", address):
+        raise ValueError(
+            "must hold no user and no password: leave them out, the key stays in the environment"
+        )
+    return address
+
+
 class Connection(Settings):
     """Where requests go; the key stays in the environment."""
 
-    base_url: str
+    base_url: Annotated[str, AfterValidator(_without_password)]
     """address of the endpoint, up to /v1"""
     key_env: Annotated[str, AfterValidator(_variable)] = "OPENAI_API_KEY"
     """environment variable that holds the key, never the key; empty: no key needed"""
