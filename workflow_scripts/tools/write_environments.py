@@ -24,7 +24,15 @@ COMMON = (
     "tqdm",
 )
 ENVIRONMENTS = {
-    "tables": ("datasets", "Jinja2", "MarkupSafe", "matplotlib", "seaborn"),
+    "tables": (
+        "datasets",
+        "jaxtyping",
+        "Jinja2",
+        "MarkupSafe",
+        "matplotlib",
+        "seaborn",
+        "wadler_lindig",
+    ),
     "torch": (
         "accelerate",
         "huggingface_hub",
