@@ -102,13 +102,13 @@ def _needs(part: Part) -> frozenset[Part]:
     module, name = part
     tops = _nodes(part)
     statements = [*tops, *(inner for top in tops for inner in _statements(top))]
-    needed = {found for node in statements for found in _imported(node).values()}
+    needed = {taken for node in statements for taken in _imported(node).values()}
     if name:
         used = {n.id for top in tops for n in ast.walk(top) if isinstance(n, ast.Name)} | {name}
         imports = (_imported(node) for node in _tree(_source(module)).body)
         needed |= {part for taken in imports for key, part in taken.items() if key in used}
         needed |= {(module, key) for key in used & _definitions(module).keys()}
-    parents = {found.rpartition(".")[0] for found, _ in needed}
+    parents = {other.rpartition(".")[0] for other, _ in needed}
     return frozenset(needed | {(parent, "") for parent in parents if _is_module(parent)})
 
 
@@ -119,21 +119,21 @@ def _imported(node: ast.AST) -> dict[str, Part]:
         return {key: (name, "") for key, name in names.items() if _is_module(name)}
     if not isinstance(node, ast.ImportFrom) or node.level or not _is_module(node.module or ""):
         return {}
-    source, found = str(node.module), dict[str, Part]()
+    source, imported = str(node.module), dict[str, Part]()
     for alias in node.names:
         inner = f"{source}.{alias.name}"
         if _is_module(inner):
-            found[alias.asname or alias.name] = (inner, "")
+            imported[alias.asname or alias.name] = (inner, "")
         else:
             chosen = alias.name if source.endswith(".settings") else ""
-            found[alias.asname or alias.name] = (source, chosen)
-    return found
+            imported[alias.asname or alias.name] = (source, chosen)
+    return imported
 
 
 @cache
 def _definitions(module: str) -> dict[str, list[ast.stmt]]:
     """Return the statements of a module that define its names, imports aside."""
-    found: dict[str, list[ast.stmt]] = {}
+    definitions: dict[str, list[ast.stmt]] = {}
     for node in _tree(_source(module)).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             names = [node.name]
@@ -141,8 +141,8 @@ def _definitions(module: str) -> dict[str, list[ast.stmt]]:
             stored = (n for n in ast.walk(node) if isinstance(n, ast.Name))
             names = [n.id for n in stored if isinstance(n.ctx, ast.Store)]
         for name in names:
-            found.setdefault(name, []).append(node)
-    return found
+            definitions.setdefault(name, []).append(node)
+    return definitions
 
 
 def _nodes(part: Part) -> Sequence[ast.AST]:

@@ -25,7 +25,7 @@ VERDICTS = {True: "better", False: "worse", None: "cannot be told"}
 
 
 def annotator_table(fits: Mapping[str, FitFiles]) -> Table | None:
-    """Return a row per crosscoder and annotator; None where no annotator was asked."""
+    """Return a row per crosscoder and annotator; None where there was no annotator."""
     rows = [
         [place, *_annotator(name, annotator, summary["floor"].get(name))]
         for place, summary in _summaries(fits)

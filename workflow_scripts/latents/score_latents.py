@@ -121,7 +121,8 @@ def document_groups(
 ) -> Iterator[tuple[int, Int[np.ndarray, " B"], Float[Tensor, "B M D"]]]:
     """Yield (group, rows, x): whole documents, dealt to groups in order.
 
-    Batches hold about ``batch`` tokens and never cut a document. The next one is read ahead.
+    Batches hold about ``batch`` tokens and never cut a document. The next one
+    is read while one is used.
     """
     rows = store.rows(split)
 

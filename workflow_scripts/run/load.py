@@ -126,9 +126,9 @@ def _nearest(place: list[str]) -> str:
 
 def all_settings() -> list[type[Settings]]:
     """Return every class of settings."""
-    waiting, found = [Settings], list[type[Settings]]()
+    waiting, groups = [Settings], list[type[Settings]]()
     while waiting:
         for group in waiting.pop(0).__subclasses__():
-            found.append(group)
+            groups.append(group)
             waiting.append(group)
-    return found
+    return groups

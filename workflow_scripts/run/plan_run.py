@@ -201,11 +201,11 @@ def llm_calls(config: Config, unique: float = UNIQUE) -> dict[str, PlannedCalls]
     planted = {"classify": sum(min(llm.canaries, count) for count in latents) * llm.replicates}
     counts = {}
     for purpose, (times, contexts, items) in each.items():
-        asked = subjects * times + planted.get(purpose, 0)
-        tokens_in = asked * (INSTRUCTIONS[purpose] + contexts * window)
-        tokens_out = asked * items * OUTPUT_TOKENS[purpose]
+        requests = subjects * times + planted.get(purpose, 0)
+        tokens_in = requests * (INSTRUCTIONS[purpose] + contexts * window)
+        tokens_out = requests * items * OUTPUT_TOKENS[purpose]
         counts[purpose] = PlannedCalls(
-            asked * len(models),
+            requests * len(models),
             float(tokens_in * len(models)),
             float(tokens_out * len(models)),
             sum(price.cost(tokens_in, tokens_out) for price in prices),

@@ -26,17 +26,17 @@ class Figure:
 
 def figures(config: Config) -> list[Figure]:
     """Return the figures of the report, in order."""
-    found = [figure for name in config.comparisons for figure in _of_comparison(config, name)]
+    shown = [figure for name in config.comparisons for figure in _of_comparison(config, name)]
     shares = "Share of each category's live latents that the two models do not share, by layer"
     for pair, layers in comparisons.layer_sweeps(config).items():
         caption = f"{shares}: {', '.join(layers)}."
-        found.append(Figure(f"layer_sweep_{pair}", "categories", caption))
+        shown.append(Figure(f"layer_sweep_{pair}", "categories", caption))
     if comparisons.planted_pairs(config):
         caption = "What every statistic measures, beside what was planted."
-        found.append(Figure("recovery", "recovery", caption))
+        shown.append(Figure("recovery", "recovery", caption))
     for name in comparisons.compared_fits(config):
-        found += _of_fit(config, name)
-    return found
+        shown += _of_fit(config, name)
+    return shown
 
 
 def pictures(paths: Paths) -> dict[str, dict[str, str]]:

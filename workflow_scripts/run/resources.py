@@ -70,8 +70,8 @@ def size(config: Config, model: str) -> Size:
         block = 4 * shape.width**2 + 3 * shape.width * shape.intermediate
         vocabulary = config.organism.vocabulary * shape.width
         return Size(shape.layers * block + vocabulary, shape.width)
-    told = re.findall(r"(\d+(?:\.\d+)?)b\b", (source.hub or "").lower())
-    parameters = 1e9 * float(told[0]) if told else UNKNOWN
+    size = re.findall(r"(\d+(?:\.\d+)?)b\b", (source.hub or "").lower())
+    parameters = 1e9 * float(size[0]) if size else UNKNOWN
     return Size(parameters, round(1.75 * parameters ** (1 / 3)))
 
 
@@ -188,10 +188,10 @@ def ask_annotators(config: Config) -> JobRequest:
     """The contexts of a few latents; for all latents, each annotator's requests and scores."""
     llm = config.autointerp.llm
     latents = max(fit.dictionary_size for fit in config.fits.values())
-    asked = latents * len(llm.annotators) * llm.replicates if llm else latents
+    requests = latents * len(llm.annotators) * llm.replicates if llm else latents
     items = llm.held_out + llm.null + llm.fuzz if llm else 0
-    held = asked * (ASKED + ITEM * items)
-    return JobRequest(LIBRARIES + round(held / 1e6), LEAST_MINUTES + asked // 4000)
+    held = requests * (ASKED + ITEM * items)
+    return JobRequest(LIBRARIES + round(held / 1e6), LEAST_MINUTES + requests // 4000)
 
 
 def train_organism(config: Config) -> JobRequest:

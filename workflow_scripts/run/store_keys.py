@@ -36,15 +36,15 @@ def digest(value: object) -> str:
 def fingerprint(path: Path) -> str:
     """Return a digest of a file's size and content; of a large one 64 blocks spread over it."""
     size = path.stat().st_size
-    found = hashlib.sha256(str(size).encode())
+    hashed = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
         if size <= SAMPLE_BLOCKS * BLOCK:
-            found.update(file.read())
+            hashed.update(file.read())
         else:
             for block in range(SAMPLE_BLOCKS):
                 file.seek(block * (size - BLOCK) // (SAMPLE_BLOCKS - 1))
-                found.update(file.read(BLOCK))
-    return found.hexdigest()[:16]
+                hashed.update(file.read(BLOCK))
+    return hashed.hexdigest()[:16]
 
 
 def fingerprints(paths: Iterable[Path]) -> list[list[str]]:
@@ -55,8 +55,8 @@ def fingerprints(paths: Iterable[Path]) -> list[list[str]]:
 def steps() -> list[str]:
     """Return every step of the workflow, as ``stage.verb_object``."""
     stages = [file for file in (ROOT / PACKAGE).glob("*/*.py") if file.parent.name not in BY_HAND]
-    found = [file for file in sorted(stages) if IS_STEP.search(file.read_text(encoding="utf-8"))]
-    return [f"{file.parent.name}.{file.stem}" for file in found]
+    modules = [file for file in sorted(stages) if IS_STEP.search(file.read_text(encoding="utf-8"))]
+    return [f"{file.parent.name}.{file.stem}" for file in modules]
 
 
 def step_digest(step: str) -> str:
@@ -132,8 +132,13 @@ def tokenizer_key(config: Config, model: str) -> str:
     if source.path is not None:
         folder = Path(source.path)
         described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        found = [*_tokenizer_files(folder), *_tokenizer_files(Path(source.adapter or "/nowhere"))]
-        return digest([fingerprints(found), described.get("vocab_size"), source.adapter_revision])
+        contents = [
+            *_tokenizer_files(folder),
+            *_tokenizer_files(Path(source.adapter or "/nowhere")),
+        ]
+        return digest(
+            [fingerprints(contents), described.get("vocab_size"), source.adapter_revision]
+        )
     return model_key(config, root(config, model))
 
 

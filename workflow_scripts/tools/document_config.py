@@ -105,12 +105,12 @@ def table(group: type[Settings], described: set[type[Settings]]) -> str:
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
         # What may be left out is filled in before the settings are checked.
         filled = field.is_required() and "; none: " in meaning
-        default = "none" if filled else told_default(field)
-        lines.append(f"| `{name}` | {told_type(field)} | {default} | {meaning} |")
+        default = "none" if filled else default_of(field)
+        lines.append(f"| `{name}` | {type_of(field)} | {default} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
-def told_default(field: FieldInfo) -> str:
+def default_of(field: FieldInfo) -> str:
     """Return a field's default in words."""
     if field.default_factory is not None:
         return "`{}`"
@@ -119,16 +119,16 @@ def told_default(field: FieldInfo) -> str:
     if isinstance(field.default, BaseModel):
         fields = type(field.default).model_fields
         needed = [name for name, inner in fields.items() if inner.is_required()]
-        told = ", ".join(f"{name}: {getattr(field.default, name)}" for name in needed)
-        return f"`{{{told}}}`" if told else "see there"
+        words = ", ".join(f"{name}: {getattr(field.default, name)}" for name in needed)
+        return f"`{{{words}}}`" if words else "see there"
     return "none" if field.default is None else f"`{field.default}`"
 
 
-def told_type(field: FieldInfo) -> str:
+def type_of(field: FieldInfo) -> str:
     """Return a field's type in words."""
     bounds = [str(m) for m in field.metadata]
     low = next((b for b in bounds if b.startswith(("Ge", "Gt"))), "")
-    return _told(field.annotation) + (f" {_bound(low)}" if low else "")
+    return _type_name(field.annotation) + (f" {_bound(low)}" if low else "")
 
 
 def _bound(text: str) -> str:
@@ -136,20 +136,20 @@ def _bound(text: str) -> str:
     return f"{sign} {re.sub('[^0-9.]', '', text)}"
 
 
-def _told(annotation: object) -> str:
+def _type_name(annotation: object) -> str:
     names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        return _told(arguments[0])
+        return _type_name(arguments[0])
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin in (Union, types.UnionType):
-        told = dict.fromkeys(_told(a) for a in arguments if a is not type(None))
-        return " or ".join(told)
+        words = dict.fromkeys(_type_name(a) for a in arguments if a is not type(None))
+        return " or ".join(words)
     if origin is list:
-        return f"list of {_told(arguments[0])}"
+        return f"list of {_type_name(arguments[0])}"
     if origin is dict:
-        return f"{_told(arguments[0])}: {_told(arguments[1])}"
+        return f"{_type_name(arguments[0])}: {_type_name(arguments[1])}"
     if annotation in names:
         return names[annotation]
     return "group"

@@ -32,7 +32,7 @@ def document_power() -> str:
     header = " | ".join(f"{100 * share:.0f} % of them" for share in SHARES)
     lines = [f"| unique latents per side | {header} |", "|---" * (len(SHARES) + 1) + "|"]
     for total in TOTALS:
-        cells = [told(*detectable_change(round(total * s), total, total)) for s in SHARES]
+        cells = [cell(*detectable_change(round(total * s), total, total)) for s in SHARES]
         lines.append(f"| {total} | {' | '.join(cells)} |")
     table = "\n".join(lines) + "\n"
     text = TARGET.read_text(encoding="utf-8")
@@ -61,7 +61,7 @@ def signed(percent: float, digits: int = 0) -> str:
     return f"{percent:+.{digits}f} %".replace("-", "−")
 
 
-def told(down: float, up: float) -> str:
+def cell(down: float, up: float) -> str:
     """Return the least drop and the least rise that can be called."""
     lower = "never" if math.isnan(down) else f"−{-down:.0f} %"
     upper = "never" if math.isnan(up) else f"+{up:.0f} %"

@@ -22,17 +22,17 @@ START, END = "<!-- requests -->\n", "<!-- /requests -->"
 def document_resources() -> str:
     """Return the text of docs/cluster.md with its table updated."""
     config = load(yaml.safe_load(PAPER.read_text(encoding="utf-8")))
-    on_gpu = {name for name, asked in profile()["set-resources"].items() if asked.get("gpu")}
+    on_gpu = {name for name, needed in profile()["set-resources"].items() if needed.get("gpu")}
     lines = ["| rule | GPU | memory | time | why |", "|---|---|---|---|---|"]
     trained = any(model.organism for model in config.models.values())
     for step, function in REQUESTS.items():
         if step == "train_organism" and not trained:
             continue
-        asked = request(config, step)
+        needed = request(config, step)
         why = " ".join((function.__doc__ or "").split())
         gpu = "1" if step in on_gpu else "–"
-        hours = f"{asked.runtime / 60:.1f} h"
-        lines.append(f"| `{step}` | {gpu} | {asked.mem_mb / 1000:.0f} GB | {hours} | {why} |")
+        hours = f"{needed.runtime / 60:.1f} h"
+        lines.append(f"| `{step}` | {gpu} | {needed.mem_mb / 1000:.0f} GB | {hours} | {why} |")
     table = "\n".join(lines) + "\n"
     text = TARGET.read_text(encoding="utf-8")
     return re.sub(f"{START}.*?{END}", f"{START}{table}{END}", text, flags=re.DOTALL)

@@ -69,16 +69,16 @@ def commit_of(pin: Pin) -> str:
     from huggingface_hub import HfApi
 
     try:
-        found = HfApi().repo_info(pin.repository, revision=pin.revision, repo_type=pin.kind)
+        info = HfApi().repo_info(pin.repository, revision=pin.revision, repo_type=pin.kind)
     except (HTTPError, OSError) as error:
         raise cli.UserError(
             f"the hub gives no commit of {pin.repository} at {pin.revision} "
             f"({cli.first_line(error)}): check the name, your access to it (HF_TOKEN) and the "
             "network"
         ) from None
-    if not COMMIT.fullmatch(found.sha or ""):
+    if not COMMIT.fullmatch(info.sha or ""):
         raise cli.UserError(f"the hub names no commit of {pin.repository}: pin it by hand")
-    return str(found.sha)
+    return str(info.sha)
 
 
 def pin_revisions(config: Path, /, *, check: bool = False) -> None:
@@ -93,21 +93,21 @@ def pin_revisions(config: Path, /, *, check: bool = False) -> None:
     """
     text = cli.existing_file(str(config)).read_text(encoding="utf-8")
     try:
-        found = pins(text)
+        pinned = pins(text)
     except yaml.YAMLError as error:
         raise cli.UserError(f"{config} is not valid YAML: {' '.join(str(error).split())}") from None
-    open_ones = [pin for pin in found if check or not COMMIT.fullmatch(pin.revision)]
+    open_ones = [pin for pin in pinned if check or not COMMIT.fullmatch(pin.revision)]
     commits = [(pin, commit_of(pin)) for pin in open_ones]
     for pin, commit in commits:
         print(f"{pin.repository}: {pin.revision} is {commit}")
     if check:
-        print(f"{config}: the hub has all {len(found)} revisions")
+        print(f"{config}: the hub has all {len(pinned)} revisions")
         return
     for pin, commit in reversed(commits):
         text = text[: pin.start] + commit + text[pin.end :]
     if commits:
         files.write_text(config, text)
-    print(f"{config}: {len(commits)} of {len(found)} revisions written, the others were commits")
+    print(f"{config}: {len(commits)} of {len(pinned)} revisions written, the others were commits")
 
 
 main = cli.command(pin_revisions)

@@ -13,6 +13,7 @@ COMMON = (
     "cyclopts",
     "h5py",
     "isal",
+    "jaxtyping",
     "numpy",
     "pandas",
     "pyarrow",
@@ -36,7 +37,6 @@ ENVIRONMENTS = {
     "torch": (
         "accelerate",
         "huggingface_hub",
-        "jaxtyping",
         "Jinja2",
         "peft",
         "safetensors",
