@@ -23,17 +23,10 @@ COMMON = (
     "scipy",
     "statsmodels",
     "tqdm",
+    "wadler_lindig",
 )
 ENVIRONMENTS = {
-    "tables": (
-        "datasets",
-        "jaxtyping",
-        "Jinja2",
-        "MarkupSafe",
-        "matplotlib",
-        "seaborn",
-        "wadler_lindig",
-    ),
+    "tables": ("datasets", "Jinja2", "MarkupSafe", "matplotlib", "seaborn"),
     "torch": (
         "accelerate",
         "huggingface_hub",
@@ -43,7 +36,6 @@ ENVIRONMENTS = {
         "tokenizers",
         "torch",
         "transformers",
-        "wadler_lindig",
     ),
     "llm": ("aiohttp", "aiolimiter", "httpx2", "json_repair", "openai", "tenacity"),
 }
