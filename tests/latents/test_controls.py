@@ -12,7 +12,7 @@ import torch
 from tests.activations.synthetic import token_shard, write_dump, write_normalizer
 from workflow_scripts.activations.controls import Control, ControlStore, StoreInputs
 from workflow_scripts.activations.store import ActivationStore
-from workflow_scripts.crosscoder.fit_crosscoder import fit_store
+from workflow_scripts.crosscoder import fit_crosscoder
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.crosscoder.settings import Training
 from workflow_scripts.dataset.shards import write_shard
@@ -43,6 +43,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_dump(folder / f"{model}.h5", shard, h.astype(np.float32))
         write_normalizer(folder / f"{model}_n.h5", h.mean(0), float(h.std()) * np.sqrt(D))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let fits be the same on processors that multiply bfloat16 and on others."""
+    monkeypatch.setattr(fit_crosscoder, "multiplies_bfloat16", lambda device: False)
 
 
 def opened(files: Path, control: Control | None, seed: int = 0) -> ActivationStore:
@@ -95,7 +101,7 @@ def scored(store: ActivationStore, files: Path, folder: Path) -> tuple[Crosscode
         calibration_rows=4096,
     )
     with torch.no_grad():
-        fit_store(store, training, 0, folder, folder / "c.safetensors")
+        fit_crosscoder.fit_store(store, training, 0, folder, folder / "c.safetensors")
     crosscoder = Crosscoder.load(folder)
     context = read_context([files / "tokens.h5"])
     with torch.no_grad():
