@@ -9,7 +9,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -196,17 +195,3 @@ def _flattened(step: Callable[..., None]) -> Callable[..., None]:
     flattened.__annotations__ = {p.name: p.annotation for p in parameters}
     flattened.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return flattened
-
-
-def existing_file(text: str) -> Path:
-    """Argparse type of an input file that must exist.
-
-    Raises
-    ------
-    UserError
-        If there is no such file.
-    """
-    path = Path(text)
-    if not path.exists():
-        raise UserError(f"{path} does not exist: check the path, or run the step that makes it")
-    return path

@@ -46,7 +46,6 @@ OPPOSED = "gap and change opposed"
 GAP_ONLY = "gap without a change of latents"
 CHANGE_ONLY = "change of latents that no score shows"
 NEITHER = "within noise"
-READINGS = (BOTH, OPPOSED, GAP_ONLY, CHANGE_ONLY, NEITHER)
 
 
 def reading(gap: Interval, verdict: str, shift: float) -> str:

@@ -91,7 +91,9 @@ def pin_revisions(config: Path, /, *, check: bool = False) -> None:
     check
         write nothing, look up every revision
     """
-    text = cli.existing_file(str(config)).read_text(encoding="utf-8")
+    if not config.is_file():
+        raise cli.UserError(f"{config} does not exist: name a config file")
+    text = config.read_text(encoding="utf-8")
     try:
         pinned = pins(text)
     except yaml.YAMLError as error:

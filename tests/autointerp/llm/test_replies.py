@@ -45,7 +45,6 @@ def test_strict_fenced_and_embedded_answers() -> None:
     [
         "{'category': 'one', 'confidence': 7}",
         '{"category": "one", "confidence": 7,}',
-        '{"category": "one", "confidence": 7',
         '{category: "one", confidence: 7}',
         'So:\n```json\n{"category": "one", // as before\n "confidence": 7}\n```',
         '<think>{one} or {two}?</think>{"category": "one", "confidence": 7}',
@@ -55,6 +54,18 @@ def test_strict_fenced_and_embedded_answers() -> None:
 def test_an_answer_that_is_broken_json_is_repaired(content: str) -> None:
     answer = answer_model(CLASSIFY).model_validate({"category": "one", "confidence": 7})
     assert _one(CLASSIFY, content) == Outcome("repaired", answer)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"category": "one", "confidence": 7',
+        '{"category": "one',
+        '```json\n{"category": "o',
+    ],
+)
+def test_a_reply_that_was_cut_off_is_not_completed(content: str) -> None:
+    assert isinstance(_one(CLASSIFY, content), Reask)
 
 
 def test_a_long_reply_is_not_repaired() -> None:

@@ -213,8 +213,11 @@ def _first_object(text: str) -> dict[str, object] | None:
 
 
 def _repaired(text: str) -> dict[str, object] | None:
-    """Return an object from JSON with single quotes, a comma too many or a bracket too few."""
-    if len(text) > MAX_REPAIRED:
+    """Return an object from JSON with single quotes, a comma too many or an inner bracket too few.
+
+    A text that does not end with a bracket was cut off: it is no answer.
+    """
+    if len(text) > MAX_REPAIRED or not text.rstrip("` \t\r\n").endswith(("}", "]")):
         return None
     with suppress(ValueError, RecursionError):
         value = json_repair.loads(text, skip_json_loads=True)
