@@ -20,8 +20,8 @@ CONTEXTS = {
     "latents": f"{AUTOINTERP}/latents.parquet",
 }
 TABLES, LEXICAL_TABLES, LLM_TABLES = (
-    [f"{AUTOINTERP}{folder}/{table}.parquet" for table in PURPOSES]
-    for folder in ("", "/lexical", "/llm")
+    [f"{folder}/{table}.parquet" for table in PURPOSES]
+    for folder in (AUTOINTERP, f"{AUTOINTERP}/lexical", f"{AUTOINTERP}/llm")
 )
 LEDGERS = [f"{AUTOINTERP}/{purpose}/ledger.csv" for purpose in PURPOSES.values()]
 LLM = SETTINGS.autointerp.llm if SETTINGS.autointerp.annotator == "llm" else None
