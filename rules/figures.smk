@@ -212,24 +212,10 @@ use rule plot_nu_plane as plot_recovery with:
         flags=LABELLING,
 
 
-rule list_links:
-    """List the links of a run: too many for a command line, where there are many shards."""
-    output:
-        "<results>/links.json",
-    log:
-        "<results>/logs/list_links.log",
-    localrule: True
-    params:
-        links=PATHS.links(),
-    run:
-        Path(output[0]).write_text(as_json(params.links), encoding="utf-8")
-
-
 rule record_run:
     """Write where the run's artifacts came from, and link the shared ones into its folder."""
     input:
         report_plan.recorded_files(PATHS),
-        links="<results>/links.json",
     output:
         record="<results>/provenance.json",
         links=list(PATHS.links()),
@@ -242,10 +228,11 @@ rule record_run:
         **step("figures.record_run"),
         settings=as_json(SETTINGS.model_dump(mode="json")),
         steps=store_keys.steps(),
+        links=as_json(PATHS.linked_names()),
         models=as_json({name: PATHS.manifest(name) for name in SETTINGS.models}),
     shell:
         "logged {log:q} python -m {params.step}"
-        " --settings {params.settings:q} --steps {params.steps:q} --links {input.links:q}"
+        " --settings {params.settings:q} --steps {params.steps:q} --links {params.links:q}"
         " --models {params.models:q} --output {output.record:q}"
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from workflow_scripts.common import statistics
+from workflow_scripts.common.intervals import percentile_interval, resample
 
 # A hypothetical example: pairs of totals with which these percentages are possible.
 HYPOTHETICAL = {
@@ -141,20 +142,20 @@ def test_samples_at_other_rates_of_equal_shares_are_not_told_apart() -> None:
 
 
 def test_a_bootstrap_draws_every_unit_as_often_on_average() -> None:
-    counts = statistics.resample(20, 3000, [3, 1])
+    counts = resample(20, 3000, [3, 1])
     assert (counts.sum(axis=1) == 20).all()
     assert counts.mean(axis=0) == pytest.approx(np.ones(20), abs=0.1)
-    assert (counts == statistics.resample(20, 3000, [3, 1])).all()
+    assert (counts == resample(20, 3000, [3, 1])).all()
 
 
 def test_the_percentile_interval_leaves_out_what_is_undefined() -> None:
     samples = np.append(np.arange(101.0), np.nan)
-    interval = statistics.percentile_interval(50.0, samples, 0.9)
+    interval = percentile_interval(50.0, samples, 0.9)
     assert (interval.estimate, interval.low, interval.high) == pytest.approx((50, 5, 95))
-    assert np.isnan(statistics.percentile_interval(1.0, [np.nan]).low)
+    assert np.isnan(percentile_interval(1.0, [np.nan]).low)
 
 
 def test_outward_bounds_are_samples_and_may_be_infinite() -> None:
     samples = [0.0, 1.0, 2.0, 3.0, np.inf]
-    interval = statistics.percentile_interval(2.0, samples, 0.8, method="outward")
+    interval = percentile_interval(2.0, samples, 0.8, method="outward")
     assert (interval.low, interval.high) == (0.0, np.inf)

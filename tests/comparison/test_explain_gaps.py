@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tests.comparison.run_folder import CATEGORIES, GAINED, LOST, Run, make_run
-from workflow_scripts.common.statistics import Interval
+from workflow_scripts.common.intervals import Interval
 from workflow_scripts.common.tables import read_csv
 from workflow_scripts.comparison import compare_categories, explain_gaps
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.comparison.run_folder import GAINED, LOST, Run, make_run
-from workflow_scripts.common import statistics
+from workflow_scripts.common.intervals import resample
 from workflow_scripts.common.tables import read_csv
 from workflow_scripts.comparison import vary_decisions, weight_shares
 from workflow_scripts.comparison.weight_shares import WeightedLatents, bootstrap_changes
@@ -73,7 +73,7 @@ def test_bootstrap_with_equal_weights_is_the_plain_change() -> None:
     rng = np.random.default_rng(0)
     before = WeightedLatents((np.arange(100) < 20)[:, None], np.ones(100))
     after = WeightedLatents((np.arange(200) < 80)[:, None], np.ones(200))
-    counts = (statistics.resample(100, 4000, rng), statistics.resample(200, 4000, rng))
+    counts = (resample(100, 4000, rng), resample(200, 4000, rng))
     ((*shares, change),) = bootstrap_changes((before, after), counts, 0.95)
     assert (*shares, change.estimate) == pytest.approx((0.2, 0.4, 100.0))
     # The logarithm's standard error is √(1/80 - 1/200 + 1/20 - 1/100).
@@ -85,7 +85,7 @@ def test_bootstrap_with_equal_weights_is_the_plain_change() -> None:
 def test_no_category_before_has_no_percentage() -> None:
     rng = np.random.default_rng(0)
     none, all_ = np.zeros((10, 1), bool), np.ones((10, 1), bool)
-    counts = (statistics.resample(10, 50, rng), statistics.resample(10, 50, rng))
+    counts = (resample(10, 50, rng), resample(10, 50, rng))
     sides = WeightedLatents(none, np.ones(10)), WeightedLatents(all_, np.ones(10))
     ((_, _, change),) = bootstrap_changes(sides, counts, 0.95)
     assert np.isnan(change.estimate)

@@ -9,9 +9,8 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import cohen_kappa_score
 
-from workflow_scripts.common.statistics import UNDEFINED, Interval, percentile_interval, resample
+from workflow_scripts.common.intervals import UNDEFINED, Interval, percentile_interval, resample
 
 RELIABLE = 0.667
 """Krippendorff's lowest alpha for tentative conclusions."""
@@ -60,6 +59,8 @@ def _alpha(counts: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray
 
 def cohen_kappa(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
     """Return Cohen's kappa over units that both have labelled; NaN when chance agreement is 1."""
+    from sklearn.metrics import cohen_kappa_score  # takes a second, which one annotator spares
+
     both = (first >= 0) & (second >= 0)
     a, b = first[both], second[both]
     if len(np.union1d(a, b)) < 2:

@@ -21,7 +21,7 @@ from workflow_scripts.autointerp.annotation_tables import (
 )
 from workflow_scripts.autointerp.context_schema import STRATA
 from workflow_scripts.common import cli, files
-from workflow_scripts.common.statistics import percentile_interval
+from workflow_scripts.common.intervals import percentile_interval
 from workflow_scripts.common.taxonomy import UNASSIGNED, load_taxonomy
 
 DRAWS = 2000

@@ -21,4 +21,6 @@ class Settings(BaseModel):
     The docstring below a field is its description in ``config/README.md`` and in ``--help``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, defer_build=True
+    )

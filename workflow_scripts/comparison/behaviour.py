@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.common import statistics
-from workflow_scripts.common.statistics import Interval
+from workflow_scripts.common.intervals import Interval
 from workflow_scripts.common.tables import MISSING, read_csv
 from workflow_scripts.comparison.counts import Level
 

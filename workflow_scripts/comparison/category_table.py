@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.common import cli, statistics
-from workflow_scripts.common.statistics import Interval
+from workflow_scripts.common.intervals import Interval
 from workflow_scripts.comparison import verdicts
 from workflow_scripts.comparison.evidence import LEVELS, evidence_rows, gather
 from workflow_scripts.comparison.pairs import ComparedPair

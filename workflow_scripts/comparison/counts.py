@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.common import statistics
-from workflow_scripts.common.statistics import UNDEFINED, Interval
+from workflow_scripts.common.intervals import UNDEFINED, Interval
 
 Level = Literal["category", "class"]
 

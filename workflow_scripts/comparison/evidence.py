@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from workflow_scripts.common import statistics
-from workflow_scripts.common.statistics import UNDEFINED, Interval
+from workflow_scripts.common.intervals import UNDEFINED, Interval
 from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY
 from workflow_scripts.comparison import counts
 from workflow_scripts.comparison.behaviour import likelihood_gaps

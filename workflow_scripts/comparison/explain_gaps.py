@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.common import cli, statistics
-from workflow_scripts.common.statistics import Interval
+from workflow_scripts.common.intervals import Interval
 from workflow_scripts.common.tables import read_csv, write_csv
 from workflow_scripts.comparison.settings import Intervals
 from workflow_scripts.comparison.verdicts import GAINED, LOST, TOO_FEW, UNCHANGED

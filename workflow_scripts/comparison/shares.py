@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from workflow_scripts.common import statistics
-from workflow_scripts.common.statistics import Interval
+from workflow_scripts.common.intervals import Interval
 from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY
 from workflow_scripts.comparison.counts import Level
 from workflow_scripts.comparison.settings import CategoryTest

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from workflow_scripts.common import cli, statistics
+from workflow_scripts.common import cli
 from workflow_scripts.common.artifacts import LabelledLatents
-from workflow_scripts.common.statistics import Interval
+from workflow_scripts.common.intervals import Interval, percentile_interval, resample
 from workflow_scripts.common.tables import write_csv
 from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY
 from workflow_scripts.comparison.pairs import ComparedPair, ComparisonInputs
@@ -92,7 +92,7 @@ def bootstrap_changes(
     result = []
     for before, after, samples in zip(*once, changes.T, strict=True):
         percent = float(100 * (after / before - 1)) if before else math.nan
-        change = statistics.percentile_interval(percent, samples, confidence, method="outward")
+        change = percentile_interval(percent, samples, confidence, method="outward")
         result.append((float(before), float(after), change))
     return result
 
@@ -109,7 +109,7 @@ def weighted_rows(
         return []
     names = sorted((set(old["category"]) | set(new["category"])) - set(WITHOUT_CATEGORY))
     rng = np.random.default_rng(pair.seed)
-    counts = (statistics.resample(len(old), draws, rng), statistics.resample(len(new), draws, rng))
+    counts = (resample(len(old), draws, rng), resample(len(new), draws, rng))
     rows = []
     for weighting in WEIGHTINGS:
         one, other = (_weighted(frame, names, weighting) for frame in (old, new))

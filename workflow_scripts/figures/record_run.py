@@ -45,7 +45,7 @@ def link_model(path: Path, manifest: Path) -> None:
 def record_run(
     settings: dict[str, object],
     steps: list[str],
-    links: Path,
+    links: dict[str, dict[str, list[str]]],
     models: dict[str, Path],
     output: Path,
 ) -> None:
@@ -58,13 +58,18 @@ def record_run(
     steps
         ``stage.verb_object`` of each step
     links
-        links to make, each with its target (JSON)
+        names of the files to link, by folder of the run and folder of the store
     models
         manifest of each model
     output
         record to write (JSON)
     """
-    targets: dict[str, str] = files.read_json(links)
+    targets = {
+        f"{folder}/{name}": f"{store}/{name}"
+        for folder, stores in links.items()
+        for store, names in stores.items()
+        for name in names
+    }
     for path, target in targets.items():
         link(Path(path), Path(target))
         if Path(target).name == MANIFEST:

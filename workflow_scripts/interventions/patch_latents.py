@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 from workflow_scripts.activations.settings import Batches, Precision
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute
-from workflow_scripts.common.statistics import percentile_interval, resample
+from workflow_scripts.common.intervals import percentile_interval, resample
 from workflow_scripts.common.tables import write_csv
 from workflow_scripts.dataset.answer_tokens import Document, read_documents
 from workflow_scripts.interventions.latent_editor import EditorInputs, LatentEditor, matched

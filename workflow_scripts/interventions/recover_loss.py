@@ -26,8 +26,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from workflow_scripts.activations.settings import Batches, Precision
-from workflow_scripts.common import cli, statistics
+from workflow_scripts.common import cli
 from workflow_scripts.common.device import Compute
+from workflow_scripts.common.intervals import resample
 from workflow_scripts.common.tables import write_csv
 from workflow_scripts.dataset.answer_tokens import Document
 from workflow_scripts.dataset.documents import read_sources
@@ -125,7 +126,7 @@ def summarise(
     sums: Float[np.ndarray, "documents 7"], tokens: Float[np.ndarray, " documents"], seed: int
 ) -> list[float]:
     """Return the figures of some documents."""
-    drawn = statistics.resample(len(sums), DRAWS, [seed, 13]) @ sums
+    drawn = resample(len(sums), DRAWS, [seed, 13]) @ sums
     tail = 100 * (1 - CONFIDENCE) / 2
     figures = list(sums.sum(0) / tokens.sum())
     for ablation in (2, 3):
