@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import resource
-import statistics
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -39,31 +32,8 @@ def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run config/smoke.yaml in a copy of the tree, once for all of pytest's processes."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if WORKER else base) / "smoke"
-    record = folder.with_suffix(".json")
+    record = folder.with_suffix(".txt")
     with FileLock(folder.with_suffix(".lock")):
         if not record.exists():
-            record.write_text(json.dumps(_run(folder)), encoding="utf-8")
-    return Run(folder, **json.loads(record.read_text(encoding="utf-8")))
-
-
-def _run(folder: Path) -> dict[str, object]:
-    running.copy_tree(folder)
-    starts = [_cpu_of(_import_torch) for _ in range(2)]
-    output: list[str] = []
-    cpu = _cpu_of(lambda: output.append(running.smoke(folder)))
-    starts += [_cpu_of(_import_torch) for _ in range(2)]
-    return {"output": output[0], "cpu": cpu, "start": statistics.median(starts)}
-
-
-def _import_torch() -> None:
-    subprocess.run([sys.executable, "-c", "import torch"], check=True)
-
-
-def _cpu_of(action: Callable[[], object]) -> float:
-    """Return the CPU seconds of the processes that an action starts."""
-    used = []
-    for do in (lambda: None, action):
-        do()
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used.append(usage.ru_utime + usage.ru_stime)
-    return used[1] - used[0]
+            record.write_text(running.smoke(running.copy_tree(folder)), encoding="utf-8")
+    return Run(folder, record.read_text(encoding="utf-8"))

@@ -19,16 +19,13 @@ NOTHING = "Nothing to be done"
 
 
 class Run(NamedTuple):
-    """A finished smoke run: its tree, what it printed, its CPU time in seconds.
+    """A finished smoke run: its tree and what it printed.
 
-    ``start`` is what it takes to start Python with torch, at that time on that machine. Tests in
-    several processes share the run: whoever changes it works on a copy.
+    Tests in several processes share the run: whoever changes it works on a copy.
     """
 
     folder: Path
     output: str
-    cpu: float
-    start: float
 
     def copy(self, folder: Path) -> Path:
         """Copy the tree, results included, to ``folder``."""

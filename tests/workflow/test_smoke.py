@@ -14,8 +14,6 @@ from tests.workflow.running import Run
 
 pytestmark = pytest.mark.workflow
 
-CORES, SECONDS, START = 2, 120, 1.4
-
 
 @pytest.fixture
 def tree(smoke_run: Run, tmp_path: Path) -> Path:
@@ -31,16 +29,6 @@ def test_run_ends_with_answer_and_report(smoke_run: Run) -> None:
     assert answer["sentence"] in smoke_run.output
     assert "report: results/smoke/report/index.html" in smoke_run.output
     assert (results / "report" / "index.html").stat().st_size > 10_000
-
-
-def test_run_takes_less_than_two_minutes_on_two_cores(smoke_run: Run) -> None:
-    """In units of the start of Python with torch, of which most of the run consists.
-
-    A machine that needs 1.4 s for that has two minutes on two cores; machines are unequally fast,
-    and the same one is from hour to hour.
-    """
-    print(f"{smoke_run.cpu:.0f} s of CPU time, {smoke_run.cpu / smoke_run.start:.0f} starts")
-    assert smoke_run.cpu / smoke_run.start < CORES * SECONDS / START
 
 
 def test_report_has_no_external_address(smoke_run: Run) -> None:
