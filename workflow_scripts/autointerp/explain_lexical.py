@@ -20,7 +20,7 @@ from workflow_scripts.autointerp.score_statistics import Gate
 from workflow_scripts.autointerp.settings import CategoryRule, GateMargin
 from workflow_scripts.autointerp.windows import read_windows
 from workflow_scripts.common import cli, files
-from workflow_scripts.common.labels import LEXICAL
+from workflow_scripts.common.labellers import LEXICAL
 from workflow_scripts.common.taxonomy import UNASSIGNED, Taxonomy, load_taxonomy
 
 BACKGROUND = 4000

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workflow_scripts.common import files
-from workflow_scripts.common.labels import ANSWERED, TRUE
+from workflow_scripts.common.labellers import ANSWERED, TRUE
 from workflow_scripts.common.settings import Settings
 from workflow_scripts.common.taxonomy import NOT_JUDGED, UNASSIGNED
 

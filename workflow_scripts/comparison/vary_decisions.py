@@ -18,7 +18,7 @@ import pandas as pd
 
 from workflow_scripts.common import cli
 from workflow_scripts.common.artifacts import LabelledLatents
-from workflow_scripts.common.labels import TRUE
+from workflow_scripts.common.labellers import TRUE
 from workflow_scripts.common.tables import write_csv
 from workflow_scripts.comparison.behaviour import read_behaviour
 from workflow_scripts.comparison.category_table import category_table

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from workflow_scripts.common import cli
-from workflow_scripts.common.labels import LEXICAL, TRUE, usual
+from workflow_scripts.common.labellers import LEXICAL, TRUE, usual
 from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY
 from workflow_scripts.comparison.verdicts import GAINED, LOST, TOO_FEW, UNCHANGED, UNCLEAR
 

@@ -10,7 +10,7 @@ from typing import Literal
 import pandas as pd
 
 from workflow_scripts.common.cli import UserError
-from workflow_scripts.common.labels import usual
+from workflow_scripts.common.labellers import usual
 from workflow_scripts.common.settings import Natural
 from workflow_scripts.common.tables import read_csv
 from workflow_scripts.comparison.settings import Labelling

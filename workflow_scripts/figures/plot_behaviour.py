@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from workflow_scripts.common import cli
-from workflow_scripts.common.labels import usual
+from workflow_scripts.common.labellers import usual
 from workflow_scripts.common.tables import read_csv
 from workflow_scripts.comparison.settings import Labelling
 from workflow_scripts.figures import category_rows, style

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from workflow_scripts.common import files
 from workflow_scripts.common.artifacts import FitFiles
-from workflow_scripts.common.labels import ANSWERED
+from workflow_scripts.common.labellers import ANSWERED
 
 
 class Column(TypedDict):

@@ -11,7 +11,7 @@ import pandas as pd
 
 from workflow_scripts.common import files
 from workflow_scripts.common.artifacts import FitFiles
-from workflow_scripts.common.labels import LEXICAL
+from workflow_scripts.common.labellers import LEXICAL
 from workflow_scripts.common.tables import read_csv
 from workflow_scripts.common.taxonomy import NOT_JUDGED
 from workflow_scripts.figures.category_rows import Row, rows_of

@@ -17,7 +17,7 @@ import pandas as pd
 
 from workflow_scripts.common import files
 from workflow_scripts.common.cli import UserError
-from workflow_scripts.common.labels import LEXICAL, TRUE
+from workflow_scripts.common.labellers import LEXICAL, TRUE
 from workflow_scripts.common.settings import Settings
 from workflow_scripts.common.tables import write_csv
 

@@ -23,7 +23,7 @@ from workflow_scripts.activations.settings import Batches, Precision
 from workflow_scripts.common import cli, statistics
 from workflow_scripts.common.artifacts import FitFiles, LabelledLatents, read_labelled_latents
 from workflow_scripts.common.device import Compute
-from workflow_scripts.common.labels import usual
+from workflow_scripts.common.labellers import usual
 from workflow_scripts.common.tables import write_csv
 from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY, load_taxonomy
 from workflow_scripts.dataset.answer_tokens import Document, read_documents

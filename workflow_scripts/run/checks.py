@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from workflow_scripts.common.cli import UserError
-from workflow_scripts.common.labels import LEXICAL, TRUE
+from workflow_scripts.common.labellers import LEXICAL, TRUE
 from workflow_scripts.dataset.local_files import matches, patterns
 from workflow_scripts.dataset.settings import FileSource
 from workflow_scripts.paper.published import read_study

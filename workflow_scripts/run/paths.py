@@ -77,6 +77,11 @@ class Paths:
     def _shards(self) -> range:
         return range(store_keys.shards(self.config))
 
+    @property
+    def labels(self) -> str:
+        """The labels of the documents, by labeller."""
+        return f"{self.results}/dataset/labels.parquet"
+
     def text_files(self) -> list[Path]:
         """Return the local files from which documents are drawn."""
         sources = self.config.text.sources.values()
@@ -195,8 +200,8 @@ class Paths:
     # What comparisons and the report read
 
     @property
-    def labels(self) -> list[str]:
-        """The tables of labels that comparisons read, without ending."""
+    def label_tables(self) -> list[str]:
+        """The tables of latents' labels that comparisons read, without ending."""
         return ["labels"] if self.annotated else []
 
     @property
@@ -242,7 +247,10 @@ class Paths:
     def comparison_inputs(self) -> dict[str, str | list[str]]:
         """Return the files that the steps read that compare categories."""
         fits = comparisons.compared_fits(self.config)
-        tables, labels = ([f"{t}.parquet" for t in ts] for ts in (self.latent_tables, self.labels))
+        tables, labels = (
+            [f"{table}.parquet" for table in names]
+            for names in (self.latent_tables, self.label_tables)
+        )
         return {
             "latents": self.of_seeds("latents", fits, *tables),
             "labels": self.of_seeds("autointerp", fits, *labels),

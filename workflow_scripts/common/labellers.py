@@ -1,4 +1,4 @@
-"""Who labels latents, whose labels answer by default, and what counts as an answer."""
+"""Who labels documents and latents, whose labels answer by default, and what counts as an answer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ TRUE = "true"
 """The known categories of generated text."""
 LEXICAL = "lexical"
 """The annotator that counts words."""
+SOURCE = "source"
+"""The source of a document, or the constant label that the config gives it."""
+TOPICS = "topics"
+"""Topics found in the text of the documents."""
 ANSWERED = ("ok", "repaired", "reasked")
 """Statuses of an annotator's answers that can be used."""
 

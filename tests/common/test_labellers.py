@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from workflow_scripts.common.labels import usual
+from workflow_scripts.common.labellers import usual
 from workflow_scripts.comparison.what_changed import choose
 
 
