@@ -1,4 +1,4 @@
-"""Who labels documents and latents, whose labels answer by default, and what counts as an answer."""
+"""Who labels documents and latents, whose labels answer, and what counts as an answer."""
 
 from __future__ import annotations
 
