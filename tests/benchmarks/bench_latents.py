@@ -23,7 +23,8 @@ from workflow_scripts.crosscoder.codes import encode
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
 from workflow_scripts.crosscoder.sparsity import BatchTopK
 from workflow_scripts.latents.activity import CPU
-from workflow_scripts.latents.score_latents import document_groups, latent_scores
+from workflow_scripts.latents.document_batches import document_groups
+from workflow_scripts.latents.score_latents import latent_scores
 from workflow_scripts.latents.settings import Scoring
 from workflow_scripts.latents.token_context import TokenContext
 

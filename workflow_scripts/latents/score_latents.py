@@ -5,7 +5,7 @@ Leaves one Parquet row per latent; ``COLUMNS.md`` beside this file states every 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Float64, Int, Integer, Shaped
+from jaxtyping import Bool, Float64, Int, Integer, Shaped
 from scipy import stats
 from torch import Tensor
 
@@ -21,11 +21,11 @@ from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute
-from workflow_scripts.common.prefetch import prefetch
 from workflow_scripts.crosscoder.codes import Codes, decode, encode
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.dataset.documents import read_sources
 from workflow_scripts.dataset.shards import ROLES
+from workflow_scripts.latents.document_batches import document_groups
 from workflow_scripts.latents.scaling import Ratio, ScalingSums, latent_scaling
 from workflow_scripts.latents.settings import Scoring
 from workflow_scripts.latents.token_context import TokenContext, read_context
@@ -114,44 +114,6 @@ def _add_by_code(
     latents, codes = sums.shape
     by_code = torch.bincount(latent * codes + code, weights=mass, minlength=latents * codes)
     sums += by_code.view(latents, codes)
-
-
-def document_groups(
-    store: ActivationStore, split: str, context: TokenContext, groups: int, batch: int
-) -> Iterator[tuple[int, Int[np.ndarray, " B"], Float[Tensor, "B M D"]]]:
-    """Yield (group, rows, x): whole documents, dealt to groups in order.
-
-    Batches hold about ``batch`` tokens and never cut a document. The next one
-    is read while one is used.
-    """
-    rows = store.rows(split)
-
-    def read(
-        part: tuple[int, Int[np.ndarray, " B"]],
-    ) -> tuple[int, Int[np.ndarray, " B"], Float[Tensor, "B M D"]]:
-        return *part, torch.from_numpy(store.read(part[1]))
-
-    yield from prefetch(read, _parts(rows, context.row_of(rows), groups, batch))
-
-
-def _parts(
-    rows: Int[np.ndarray, " N"], documents: Int[np.ndarray, " N"], groups: int, batch: int
-) -> Iterator[tuple[int, Int[np.ndarray, " B"]]]:
-    """Yield (group, rows)."""
-    starts = np.flatnonzero(np.diff(documents, prepend=-1))
-    ends = np.append(starts[1:], len(rows))
-    group_of = np.arange(len(starts)) * groups // max(len(starts), 1)
-    first = 0
-    while first < len(starts):
-        last = first
-        while (
-            last + 1 < len(starts)
-            and group_of[last + 1] == group_of[first]
-            and ends[last + 1] - starts[first] <= batch
-        ):
-            last += 1
-        yield int(group_of[first]), rows[starts[first] : ends[last]]
-        first = last + 1
 
 
 def latent_scores(

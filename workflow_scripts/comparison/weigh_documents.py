@@ -1,0 +1,131 @@
+"""Weigh each document of the score split: how far are two models apart on it, and by what latents?
+
+Leaves a row per document with a usable token (``document_weights.py``), and beside it the latents
+that carry the difference on each label's text (``carriers.py``). One pass, O(non-zeros).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from workflow_scripts.activations.controls import StoreInputs
+from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.common import cli, files
+from workflow_scripts.common.device import Compute
+from workflow_scripts.common.labels import TRUE
+from workflow_scripts.comparison.carriers import CarrierSums, carrier_table
+from workflow_scripts.comparison.document_weights import (
+    ComparedLatents,
+    DocumentWeights,
+    by_document,
+    compared_latents,
+)
+from workflow_scripts.crosscoder.codes import encode
+from workflow_scripts.crosscoder.model import Crosscoder
+from workflow_scripts.latents.document_batches import document_groups
+from workflow_scripts.latents.token_context import TokenContext, read_context
+
+SPLIT = "score"
+BATCH = 4096  # tokens encoded at once
+
+
+def weigh(
+    store: ActivationStore,
+    crosscoder: Crosscoder,
+    context: TokenContext,
+    latents: ComparedLatents,
+    models: tuple[str, str],
+    labels: pd.DataFrame,
+    batch: int = BATCH,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the tables of documents and of carriers for (baseline, candidate).
+
+    Raises
+    ------
+    UserError
+        If the split holds no usable token.
+    """
+    before, after = (crosscoder.models.index(model) for model in models)
+    weights = DocumentWeights(latents, (before, after))
+    sums = CarrierSums(labels, crosscoder.latents)
+    for _, rows, array in document_groups(store, SPLIT, context, 1, batch):
+        x = array.to(crosscoder.mean.device)
+        starts = np.flatnonzero(np.diff(context.row_of(rows), prepend=-1))
+        codes = by_document(context.document[rows], starts, encode(crosscoder, x).to("cpu"))
+        weights.add(x, starts, codes)
+        sums.add(codes)
+    if not weights.parts:
+        raise cli.UserError(f"the {SPLIT} split holds no usable token: raise text.tokens")
+    return weights.table(), carrier_table(sums, latents)
+
+
+@torch.no_grad()
+def weigh_documents(
+    inputs: StoreInputs,
+    crosscoder: Path,
+    latents: Path,
+    selection: Path,
+    baseline: str,
+    candidate: str,
+    tokens: list[Path],
+    compute: Compute,
+    documents: Path,
+    carriers: Path,
+    labels: Path | None = None,
+) -> None:
+    """Write how far two models are apart on each document, and which latents carry it.
+
+    Parameters
+    ----------
+    crosscoder
+        folder of the crosscoder
+    latents
+        scores of its latents
+    selection
+        which of them are unique
+    baseline
+        model before
+    candidate
+        model after
+    tokens
+        token shards, in order
+    documents
+        table to write, a row per document (Parquet)
+    carriers
+        table to write, the latents that carry each label's difference (Parquet)
+    labels
+        labels of the documents; none: the true categories of the tokens
+    """
+    device, models = compute.start(), (baseline, candidate)
+    fitted, context = Crosscoder.load(crosscoder).to(device), read_context(tokens)
+    pair = compared_latents(
+        fitted, files.read_parquet(latents), files.read_parquet(selection), *models
+    )
+    known = true_labels(context) if labels is None else files.read_parquet(labels)
+    weighed, carrying = weigh(inputs.open(), fitted, context, pair, models, known)
+    files.write_parquet(documents, weighed)
+    files.write_parquet(carriers, carrying)
+
+
+def true_labels(context: TokenContext) -> pd.DataFrame:
+    """Return the true categories of the documents as labels."""
+    known = context.category >= 0
+    table = pd.DataFrame(
+        {
+            "document": context.document[known].astype(np.int64),
+            "labeller": TRUE,
+            "label": np.array(context.categories, dtype=object)[context.category[known]],
+        }
+    )
+    return table.drop_duplicates(ignore_index=True)
+
+
+main = cli.command(weigh_documents)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
