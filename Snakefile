@@ -47,6 +47,7 @@ rule all:
     default_target: not ASKED_FOR_PAPER
     input:
         "<results>/report/index.html" if ANNOTATED else [],
+        PATHS.weighed_documents(),
         "<results>/provenance.json",
 
 

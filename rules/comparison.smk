@@ -1,7 +1,8 @@
 """Comparison: what fine-tuning changed, beyond chance, and whether the planted truth was found.
 
 Reads scored and labelled latents, and the models' likelihoods; leaves behaviour.csv,
-categories.csv, sensitivity.csv, weighted.csv, gaps.csv, recovery.csv and answer.json.
+tables of weighed documents, categories.csv, sensitivity.csv, weighted.csv, gaps.csv, recovery.csv
+and answer.json.
 """
 
 from workflow_scripts.activations.settings import Batches, Precision
@@ -39,6 +40,46 @@ rule evaluate_behaviour:
         "HF_HUB_OFFLINE=1 logged {log:q} python -m {params.step}"
         " --models {params.models:q} --tokens {input.tokens:q} {params.settings:q}"
         " {params.speed:q} --threads {threads} --output {output:q}"
+
+
+rule weigh_documents:
+    """Weigh each document: how far two models are apart on it, and by which latents."""
+    input:
+        unpack(lambda wildcards: PATHS.fit_inputs(fit_name(wildcards))),
+        crosscoder=lambda wildcards: (
+            f"{PATHS.crosscoder(fit_name(wildcards), wildcards.seed)}/crosscoder.safetensors"
+        ),
+        latents=lambda wildcards: (
+            f"{PATHS.latents(fit_name(wildcards), wildcards.seed)}/latents.parquet"
+        ),
+        selection=lambda wildcards: (
+            f"{PATHS.latents(fit_name(wildcards), wildcards.seed)}/selection.parquet"
+        ),
+        tokens=PATHS.tokens,
+    output:
+        documents="<results>/comparison/documents/{comparison}_seed{seed}.parquet",
+        carriers="<results>/comparison/documents/{comparison}_seed{seed}_carriers.parquet",
+    log:
+        "<results>/logs/weigh_documents/{comparison}_seed{seed}.log",
+    benchmark:
+        "<results>/logs/weigh_documents/{comparison}_seed{seed}.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        **ON_GPU,
+    params:
+        **FOLDER,
+        **step("comparison.weigh_documents"),
+        inputs=lambda wildcards: FLAGS.activations(fit_name(wildcards)),
+        models=for_comparison(FLAGS.compared_models),
+        speed=speed("device"),
+    shell:
+        "logged {log:q} python -m {params.step}"
+        " {params.inputs:q} --crosscoder {params.folder:q} --latents {input.latents:q}"
+        " --selection {input.selection:q} {params.models:q} --tokens {input.tokens:q}"
+        " --threads {threads} {params.speed:q}"
+        " --documents {output.documents:q} --carriers {output.carriers:q}"
 
 
 rule compare_categories:

@@ -16,7 +16,7 @@ from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute
-from workflow_scripts.common.labels import TRUE
+from workflow_scripts.common.labellers import TRUE
 from workflow_scripts.comparison.carriers import CarrierSums, carrier_table
 from workflow_scripts.comparison.document_weights import (
     ComparedLatents,

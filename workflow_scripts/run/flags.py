@@ -168,6 +168,11 @@ class Flags:
             *flags(self.config.comparison, CategoryTest),
         ]
 
+    def compared_models(self, comparison: str) -> list[str]:
+        """Return the flags with the models of baseline and candidate."""
+        baseline, candidate = comparisons.models_of(self.config, comparison)
+        return [f"--baseline={baseline}", f"--candidate={candidate}"]
+
     def primary(self) -> list[str]:
         """Return the flag that names the comparison that answers."""
         name = comparisons.primary(self.config)

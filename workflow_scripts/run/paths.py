@@ -257,6 +257,14 @@ class Paths:
             "behaviour": f"{self.results}/comparison/behaviour.csv",
         }
 
+    def weighed_documents(self, ending: str = "") -> list[str]:
+        """Return the tables of weighed documents, or (``_carriers``) of the latents that carry."""
+        return [
+            f"{self.results}/comparison/documents/{name}_seed{seed}{ending}.parquet"
+            for name in comparisons.direct_comparisons(self.config)
+            for seed in self.config.fits[comparisons.fit_of(self.config, name)].seeds
+        ]
+
     def links(self) -> dict[str, str]:
         """Return the links in the run's folder to what lies in the store."""
         config = self.config

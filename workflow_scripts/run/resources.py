@@ -236,6 +236,7 @@ REQUESTS: dict[str, Callable[[Config], JobRequest]] = {
     "explain_difference": encode_score,
     "collect_examples": collect_examples,
     "evaluate_behaviour": evaluate_behaviour,
+    "weigh_documents": encode_score,
     "patch_latents": patch_models,
     "ablate_categories": patch_models,
     "select_contexts": table,
