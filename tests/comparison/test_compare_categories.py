@@ -14,7 +14,9 @@ from tests.comparison.run_folder import CHAT, GAINED, LOST, Run, make_run
 from workflow_scripts.common import files
 from workflow_scripts.common.tables import read_csv
 from workflow_scripts.comparison import (
+    carriers,
     compare_categories,
+    document_weights,
     explain_gaps,
     score_recovery,
     vary_decisions,
@@ -47,12 +49,19 @@ def rows_of(table: pd.DataFrame, comparison: str, labeller: str = "true") -> pd.
 
 def test_columns_are_those_documented(table: pd.DataFrame) -> None:
     text = COLUMNS_FILE.read_text(encoding="utf-8")
-    tables = [re.findall(r"^\| `(\w+)` \|", part, re.M) for part in text.split("## ")[1:]]
-    assert list(table.columns) == list(COLUMNS) == tables[0]
-    assert list(score_recovery.COLUMNS) == tables[1]
-    assert list(vary_decisions.COLUMNS) == tables[2]
-    assert list(weight_shares.COLUMNS) == tables[3]
-    assert list(explain_gaps.COLUMNS) == tables[4]
+    parts = [part.split("\n", 1) for part in text.split("\n## ")[1:]]
+    told = {name: tuple(re.findall(r"^\| `(\w+)` \|", part, re.M)) for name, part in parts}
+    weighed = "`documents/<comparison>_seed<S>"
+    assert tuple(table.columns) == COLUMNS
+    assert told == {
+        "categories.csv": COLUMNS,
+        f"{weighed}.parquet`": document_weights.COLUMNS,
+        f"{weighed}_carriers.parquet`": carriers.COLUMNS,
+        "recovery.csv": score_recovery.COLUMNS,
+        "sensitivity.csv": vary_decisions.COLUMNS,
+        "weighted.csv": weight_shares.COLUMNS,
+        "gaps.csv": explain_gaps.COLUMNS,
+    }
 
 
 def test_a_row_per_comparison_seed_labeller_level_and_name(table: pd.DataFrame) -> None:
