@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.comparison.run_folder import Run, make_run
+from tests.figures.made_changes import write_changes
 from workflow_scripts.common import files
 from workflow_scripts.comparison import (
     compare_categories,
@@ -21,6 +22,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a run folder with categories, recovery and answer."""
     made = make_run(tmp_path_factory.mktemp("figures"), seeds=(0, 1))
     compared(made)
+    write_changes(made)
     write_causes(made)
     write_sweep(made)
     return made

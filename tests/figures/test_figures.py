@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
 
 FIGURES = {
+    "plot_two_axes": "--changes {changes} --answer {answer} --comparison direct",
     "plot_nu_plane": "--latents {l} --selection {s} --models it simpo",
     "plot_delta_norm": "--latents {l} --selection {s} --models it simpo --null {n}",
     "plot_firing_rates": "--latents {l} --selection {s} --models it simpo",
@@ -45,6 +46,8 @@ def flags_of(run: Run, name: str) -> list[str]:
     """Return the input flags of a figure."""
     latents = run.root / "latents/it_simpo/seed0"
     paths = {
+        "changes": run.root / "comparison/changes.csv",
+        "answer": run.root / "comparison/answer.json",
         "l": latents / "latents.parquet",
         "s": latents / "selection.parquet",
         "n": run.root / "latents/pt_it/seed0/latents.parquet",
@@ -85,7 +88,8 @@ def test_a_figure_is_drawn_and_drawn_again_alike(run: Run, tmp_path: Path, name:
     assert b"CreationDate" not in (first / f"{name}.pdf").read_bytes()
 
 
-LABELLED = {name for name, flags in FIGURES.items() if "--comparison" in flags} | {
+LABELLED = {name for name, flags in FIGURES.items() if "--categories" in flags} | {
+    "plot_behaviour",
     "plot_layer_sweep",
     "plot_recovery",
     "plot_cause",

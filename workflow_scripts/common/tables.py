@@ -13,7 +13,7 @@ from workflow_scripts.common.files import atomic_path
 MISSING = "n/a"
 TEXT = (
     *("comparison", "kind", "baseline", "candidate", "labeller", "level", "name", "class"),
-    *("category", "model"),
+    *("category", "model", "label", "verdict"),
 )
 """Columns that are text whatever they hold: a column of ``true`` must not turn into booleans."""
 

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 
 from workflow_scripts.common import cli
 from workflow_scripts.common.labellers import usual
 from workflow_scripts.common.tables import read_csv
 from workflow_scripts.comparison.settings import Labelling
 from workflow_scripts.figures import category_rows, style
+from workflow_scripts.figures.point_names import NamedPoint, name_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,27 +28,6 @@ SOURCES = {
     "score": "gap in score",
     "score_controlled": "gap in score, style controlled",
 }
-PLACES = {
-    (6, 3): ("left", "bottom"),
-    (6, -3): ("left", "top"),
-    (-6, 3): ("right", "bottom"),
-    (-6, -3): ("right", "top"),
-    (6, 14): ("left", "bottom"),
-    (-6, 14): ("right", "bottom"),
-    (6, -14): ("left", "top"),
-    (-6, -14): ("right", "top"),
-    (14, 26): ("left", "bottom"),
-    (-14, 26): ("right", "bottom"),
-    (14, -26): ("left", "top"),
-    (-14, -26): ("right", "top"),
-    (24, 40): ("left", "bottom"),
-    (-24, 40): ("right", "bottom"),
-    (24, -40): ("left", "top"),
-    (-24, -40): ("right", "top"),
-}
-"""Where a name may stand: its offset from the point in points, and how it is aligned."""
-NEAR = 10
-"""Points of offset beyond which a line leads from the point to its name."""
 
 
 def tidy(gaps: pd.DataFrame, comparison: str, labeller: str | None) -> pd.DataFrame:
@@ -74,31 +52,13 @@ def draw(axes: Axes, table: pd.DataFrame) -> None:
         axes.plot(x, y, "o", color=tint, markersize=5)
 
 
-def name_points(axes: Axes, table: pd.DataFrame) -> None:
-    """Write each name beside its point where there is room; the strongest shifts come first."""
-    points = axes.transData.transform(table[["gap", "delta_norm"]].to_numpy())
-    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in points]
-    left = axes.get_window_extent().x0
+def points(table: pd.DataFrame) -> list[NamedPoint]:
+    """Return the points of a table, the strongest shifts first."""
     order = table["delta_norm"].abs().sort_values(ascending=False, kind="stable").index
-    for row in category_rows.rows_of(table.loc[order]):
-        name = axes.annotate(
-            style.readable(row.text("name")),
-            (row.number("gap"), row.number("delta_norm")),
-            (0, 0),
-            textcoords="offset points",
-            fontsize=7,
-            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": style.GREY, "shrinkB": 2},
-        )
-        for place, (side, level) in PLACES.items():
-            name.set(position=place, ha=side, va=level)
-            name.get_window_extent()  # places it
-            box = Text.get_window_extent(name).padded(2)  # without the line
-            if name.arrow_patch is not None:
-                name.arrow_patch.set_visible(abs(place[1]) > NEAR)
-            free = not any(box.overlaps(other) for other in taken)
-            if free and box.x0 >= left:
-                break
-        taken.append(box)
+    return [
+        NamedPoint(row.number("gap"), row.number("delta_norm"), row.text("name"))
+        for row in category_rows.rows_of(table.loc[order])
+    ]
 
 
 def plot_behaviour(gaps: Path, comparison: str, labelling: Labelling, output: style.Output) -> None:
@@ -135,7 +95,8 @@ def plot_behaviour(gaps: Path, comparison: str, labelling: Labelling, output: st
         figure.tight_layout()
         for axes, source in zip(grid.flat, shown, strict=True):
             of_source = table[table["source"] == source]
-            name_points(axes, of_source[of_source["reading"] != "within noise"])
+            named = points(of_source[of_source["reading"] != "within noise"])
+            name_points(axes, named, points(of_source))
         style.save(figure, table, output)
 
 

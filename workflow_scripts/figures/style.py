@@ -17,7 +17,7 @@ import pandas as pd
 
 from workflow_scripts.common import files
 from workflow_scripts.common.cli import UserError
-from workflow_scripts.common.labellers import LEXICAL, TRUE
+from workflow_scripts.common.labellers import LEXICAL, SOURCE, TOPICS, TRUE
 from workflow_scripts.common.settings import Settings
 from workflow_scripts.common.tables import write_csv
 
@@ -37,6 +37,15 @@ VERDICTS = {
     "unchanged": GREY,
     "too few latents": LIGHT,
 }
+LOOKS = {
+    "gained": (VERMILION, "^"),
+    "lost": (BLUE, "v"),
+    "used differently": (PURPLE, "D"),
+    "moved": (GREEN, "s"),
+    "unchanged": (GREY, "o"),
+    "cannot tell": (LIGHT, "X"),
+}
+"""Colour and marker of each verdict of ``changes.csv``, those that call a change first."""
 MODELS = (GREEN, BLUE, VERMILION, PURPLE, ORANGE, SKY)
 CLASSES = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, "#8C564B", BLACK, YELLOW, GREY)
 
@@ -122,13 +131,22 @@ def readable(name: str) -> str:
     return name.replace("_", " ")
 
 
+def signed(value: float) -> str:
+    """Return a number of a few digits with a true minus sign."""
+    return f"{value:g}".replace("-", "−")
+
+
+WHOSE_LABELS = {
+    TRUE: "true categories of the text",
+    LEXICAL: "lexical, no LLM was used",
+    SOURCE: "sources of the text",
+    TOPICS: "topics found in the text",
+}
+
+
 def labels_note(labeller: str) -> str:
-    """Say who named the latents, as every figure with categories must."""
-    if labeller == TRUE:
-        return "labels: true categories of the text"
-    if labeller == LEXICAL:
-        return "labels: lexical, no LLM was used"
-    return f"labels: LLM {labeller}"
+    """Say whose labels are shown, as every figure with categories must."""
+    return f"labels: {WHOSE_LABELS.get(labeller, readable(labeller))}"
 
 
 def note_labels(axes: Axes, labellers: Iterable[str]) -> None:
@@ -173,12 +191,12 @@ def _watermark(figure: Figure) -> None:
     text.set_in_layout(False)
 
 
-def note(axes: Axes, text: str) -> None:
-    """Write a small grey line under the axes, at the right."""
+def note(axes: Axes, text: str, down: float = -34) -> None:
+    """Write a small grey line under the axes, at the right, so many points below them."""
     axes.annotate(
         text,
         (1, 0),
-        (0, -34),
+        (0, down),
         xycoords="axes fraction",
         textcoords="offset points",
         ha="right",
