@@ -1,7 +1,7 @@
 """Compare what was found with what was planted, and state the answer in one sentence.
 
 Leaves ``recovery.csv``, a row per comparison, seed, labeller, statistic and category (empty where
-nothing was planted), and ``answer.json``, whose ``sentence`` is computed from the categories.
+nothing was planted), and ``answer.json``, whose ``sentence`` is computed from the changes.
 """
 
 from __future__ import annotations
@@ -11,20 +11,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from workflow_scripts.common import cli, files
+from workflow_scripts.common.labellers import TRUE
 from workflow_scripts.common.tables import read_csv, write_csv
 from workflow_scripts.comparison.settings import Answering
-from workflow_scripts.comparison.verdicts import GAINED, LOST, UNCLEAR
+from workflow_scripts.comparison.verdicts import CHANGED, MOVED
 from workflow_scripts.comparison.what_changed import (
     SIGNS,
+    UNPLANTED,
     Fact,
     Truth,
+    categories_of,
     choose,
-    planted_fact,
     what_changed,
 )
+from workflow_scripts.dataset.labels import read_labels
 
 PLANTED_COLUMNS = (
     "baseline",
@@ -35,9 +39,9 @@ PLANTED_COLUMNS = (
     "candidate_tokens",
     "planted",
 )
+KEYS = ["comparison", "baseline", "candidate", "seed", "labeller"]
 COLUMNS = (
     "comparison",
-    "kind",
     "baseline",
     "candidate",
     "seed",
@@ -61,29 +65,32 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Statistic:
-    """Where ``categories.csv`` holds one statistic: its effect, interval, q value and sign."""
+    """Where a table holds one statistic: its effect and interval, q value and sign."""
 
     effect: str
-    low: str
-    high: str
-    q: str | None
-    sign: str | None  # None: the effect's own sign; "": it has none
+    q: str | None = None
+    sign: str | None = None  # None: the effect's own sign; "": it has none
+    bounds: tuple[str, str] | None = None  # None: the effect's name with _low and _high
+
+    @property
+    def interval(self) -> tuple[str, str]:
+        """The columns of the bounds."""
+        return self.bounds or (f"{self.effect}_low", f"{self.effect}_high")
 
 
-STATISTICS = {
-    "anchored_counts": Statistic("percent_change", "low", "high", "q", "count_sign"),
-    "direct_share": Statistic(
-        "unique_share", "unique_share_low", "unique_share_high", "detection_q", ""
-    ),
-    "direct_share_others": Statistic(
-        "unique_share", "unique_share_low", "unique_share_high", "others_q", ""
-    ),
-    "delta_norm": Statistic("delta_norm", "delta_norm_low", "delta_norm_high", None, None),
-    "likelihood_gap": Statistic(
-        "likelihood_gap", "likelihood_gap_low", "likelihood_gap_high", None, None
-    ),
-    "verdict": Statistic("unique_share", "unique_share_low", "unique_share_high", None, ""),
+OF_LATENTS = {
+    "anchored_counts": Statistic("percent_change", "q", "count_sign", ("low", "high")),
+    "direct_share": Statistic("unique_share", "detection_q", ""),
+    "direct_share_others": Statistic("unique_share", "others_q", ""),
+    "delta_norm": Statistic("delta_norm"),
 }
+"""Statistics of ``categories.csv``."""
+OF_DOCUMENTS = {
+    "behaviour": Statistic("behaviour", "behaviour_q"),
+    "representation": Statistic("representation", "representation_q", ""),
+    "verdict": Statistic("behaviour"),
+}
+"""Statistics of ``changes.csv``."""
 
 
 def read_planted(path: Path) -> pd.DataFrame:
@@ -112,36 +119,51 @@ def truths(planted: pd.DataFrame | None) -> dict[tuple[str, str], Truth]:
 
 
 def recover(
-    categories: pd.DataFrame, known: Mapping[tuple[str, str], Truth], fdr: float
+    categories: pd.DataFrame,
+    changes: pd.DataFrame,
+    known: Mapping[tuple[str, str], Truth],
+    fdr: float,
 ) -> pd.DataFrame:
     """Return the recovery table: every statistic of every comparison of a planted pair."""
-    rows = categories[(categories["level"] == "category") & categories["tested"].astype(bool)]
+    latents = categories[(categories["level"] == "category") & categories["tested"].astype(bool)]
+    documents = changes[changes["labeller"] == TRUE].rename(columns={"label": "name"})
     records = [
         record
+        for rows, statistics in ((latents, OF_LATENTS), (documents, OF_DOCUMENTS))
         for row in rows.to_dict("records")
         if (truth := known.get((row["baseline"], row["candidate"]))) is not None
         and (fact := planted_fact(row, truth)) is not None
-        for record in _recovered(row, fact, fdr)
+        for record in _recovered(row, statistics, fact, fdr)
     ]
     return pd.DataFrame(records, columns=list(COLUMNS))
 
 
-def _recovered(row: Mapping[object, object], fact: Fact, fdr: float) -> Iterator[dict[str, object]]:
+def planted_fact(row: Mapping[object, object], truth: Truth) -> Fact | None:
+    """Return what was planted in a row's category.
+
+    A category of the true labeller that no teaching names is unchanged; another labeller's may
+    not occur in the text at all, and has no truth.
+    """
+    return truth.get(row["name"], UNPLANTED if row["labeller"] == TRUE else None)
+
+
+def _recovered(
+    row: Mapping[object, object], statistics: Mapping[str, Statistic], fact: Fact, fdr: float
+) -> Iterator[dict[str, object]]:
     truth = SIGNS[str(fact["planted"])]
-    for name, statistic in STATISTICS.items():
-        low, high = _number(row[statistic.low]), _number(row[statistic.high])
-        effect = _number(row[statistic.effect])
+    for name, statistic in statistics.items():
+        effect, low, high = (_number(row[n]) for n in (statistic.effect, *statistic.interval))
         q = _number(row[statistic.q]) if statistic.q else math.nan
-        if name == "verdict":
-            called = row["verdict"] in (GAINED, LOST, UNCLEAR)
-            sign: float = {GAINED: 1, LOST: -1}.get(str(row["verdict"]), 0)
-        elif math.isnan(effect) and math.isnan(q):
+        if math.isnan(effect) and math.isnan(q):
             continue
+        if name == "verdict":
+            called = row["verdict"] in CHANGED
+            sign = math.nan if row["verdict"] == MOVED or not called else float(np.sign(effect))
         else:
             called = q <= fdr if statistic.q else low > 0 or high < 0
             sign = _sign(row, statistic, effect)
         yield {
-            **{key: row[key] for key in COLUMNS[:6]},
+            **{key: row[key] for key in COLUMNS[:5]},
             "statistic": name,
             "category": row["name"],
             "planted": fact["planted"],
@@ -162,7 +184,7 @@ def _sign(row: Mapping[object, object], statistic: Statistic, effect: float) -> 
     if statistic.sign == "":
         return math.nan
     value = _number(row[statistic.sign]) if statistic.sign else effect
-    return math.nan if math.isnan(value) else float((value > 0) - (value < 0))
+    return math.nan if math.isnan(value) else float(np.sign(value))
 
 
 def _judged(value: bool | None) -> str:
@@ -175,6 +197,8 @@ def _number(value: object) -> float:
 
 def score_recovery(
     categories: Path,
+    changes: Path,
+    labels: Path,
     answering: Answering,
     recovery: Path,
     answer: Path,
@@ -185,7 +209,11 @@ def score_recovery(
     Parameters
     ----------
     categories
-        what each model gained and lost (CSV)
+        what the latents say of each category (CSV)
+    changes
+        effects and verdict of each label (CSV)
+    labels
+        labels of the documents (Parquet)
     recovery
         table to write, a row per comparison, seed, labeller, statistic and category (CSV)
     answer
@@ -193,19 +221,24 @@ def score_recovery(
     planted
         what was planted (CSV)
     """
-    table = read_csv(categories)
+    table, known = read_csv(changes), truths(read_planted(planted) if planted else None)
+    if table.empty:
+        raise cli.UserError(
+            "no document has a label, so that there is nothing to compare: give text.sources a "
+            "category_column, or more text"
+        )
     chosen, by = choose(table, answering.primary, answering.labeller)
-    known = truths(read_planted(planted) if planted else None)
-    level = table[table["level"] == "category"]
-    answers = []
-    for key, rows in level.groupby(["comparison", "seed", "labeller"], sort=False):
-        sides = (str(rows.iloc[0]["baseline"]), str(rows.iloc[0]["candidate"]))
-        answers.append((key, what_changed(rows, known.get(sides))))
-    first = next(a for key, a in answers if (key[0], key[2]) == (chosen, by))
-    write_csv(recovery, recover(table, known, answering.fdr))
-    all_answers = [asdict(each) for _, each in answers]
-    files.write_json(answer, {**asdict(first), "fdr": answering.fdr, "all": all_answers})
-    cli.log(first.sentence)
+    write_csv(recovery, recover(read_csv(categories), table, known, answering.fdr))
+    of_label = {name: categories_of(read_labels(labels), name) for name in set(table["labeller"])}
+    answers = [
+        what_changed(rows, known.get((base, candidate)), of_label[labeller])
+        for (_, base, candidate, _, labeller), rows in table.groupby(KEYS, sort=False)
+    ]
+    own = [a for a in answers if a.comparison == chosen]
+    first = {a.labeller: asdict(a) for a in own if a.seed == own[0].seed}
+    cli.log(first[by]["sentence"])
+    beside = {"by_labeller": first, "all": [asdict(a) for a in answers]}
+    files.write_json(answer, {**first[by], "fdr": answering.fdr, **beside})
 
 
 main = cli.command(score_recovery)

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from workflow_scripts.common.settings import Confidence, Count, Name, Natural, Settings, Share
+from workflow_scripts.common.settings import (
+    Confidence,
+    Count,
+    Name,
+    Natural,
+    NonNegative,
+    Positive,
+    Settings,
+    Share,
+)
 
 
 class ComparedSide(Settings):
@@ -75,6 +84,30 @@ class CategoryTest(Intervals, Discoveries):
     taught equally differ too (docs/validation.md)"""
     least_latents: Count = 5
     """labelled latents that a test needs"""
+
+
+class Judgement(Intervals, Discoveries):
+    """When a label's text counts as changed; docs/validation.md shows how this was chosen."""
+
+    least_documents: Count = 10
+    """documents of the score split that a label needs"""
+    behaviour_floor: NonNegative = 0.02
+    """likelihood gap that is no change, however sure: nats per token"""
+    side_effect: Share = 0.08
+    """up to which part of the largest gap a gap is a side effect of training, not a change"""
+    relevant_gap: Positive = 0.5
+    """a label is *unchanged* only where a gap as large as this would have been called; nats per
+    token"""
+    training_noise: NonNegative = 0.2
+    """what chance in training makes of a gap: share of the mean absolute gap per token"""
+    shared_shift: Share = 0.25
+    """up to which part of the largest gap a shift that many labels share is no change of theirs"""
+    distance_floor: NonNegative = 0.02
+    """relative distance of activations that is no change, however sure"""
+    usual_scatter: Positive = 0.3
+    """scatter of the logarithms of distances among unchanged labels, where few are known"""
+    moved_ratio: Positive = 2.0
+    """how many times the distance of unchanged text makes a label *moved* that behaves as before"""
 
 
 class Labelling(Settings):

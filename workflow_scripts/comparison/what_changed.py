@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from workflow_scripts.common import cli
-from workflow_scripts.common.labellers import LEXICAL, TRUE, usual
-from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY
-from workflow_scripts.comparison.verdicts import GAINED, LOST, TOO_FEW, UNCHANGED, UNCLEAR
+from workflow_scripts.common.labellers import SOURCE, TOPICS, TRUE
+from workflow_scripts.comparison.verdicts import (
+    CANNOT_TELL,
+    CHANGED,
+    GAINED,
+    LOST,
+    MOVED,
+    UNCHANGED,
+    USED,
+    VERDICTS,
+)
 
 SIGNS = {"gained": 1, "lost": -1, "unchanged": 0}
 """Words of the planted table."""
 Fact = Mapping[object, object]
 Truth = Mapping[object, Fact]
+UNPLANTED: Fact = {"planted": "unchanged", "baseline_tokens": 0, "candidate_tokens": 0}
 
 
 @dataclass(frozen=True)
@@ -23,75 +33,59 @@ class WhatChanged:
     """What one comparison says, by one labeller at one seed."""
 
     comparison: str
-    kind: str
     seed: int
     labeller: str
-    llm_used: bool
     baseline: str
     candidate: str
-    gained: list[str]
-    lost: list[str]
-    unclear: list[str]
-    unchanged: list[str]
-    too_few: list[str]
-    coverage: float | None  # share of unique latents that have a category
+    verdicts: dict[str, list[str]]
     planted_total: int | None
-    planted_found: int | None  # called, with the right sign
+    planted_found: int | None  # planted categories called, with the right sign
     planted_detected: int | None  # called, whatever the sign
-    signs_right: int | None  # planted changes with the right sign, called or not
-    unchanged_total: int | None
+    unchanged_total: int | None  # labels of text in which nothing was planted
     unchanged_called: int | None
     unchanged_called_names: list[str]
     sentence: str
 
 
-def planted_fact(
-    row: Mapping[object, object], truth: Mapping[object, Mapping[object, object]]
-) -> Mapping[object, object] | None:
-    """Return what was planted in a row's category.
+def categories_of(labels: pd.DataFrame, labeller: str) -> dict[str, str]:
+    """Return the true category of most documents of each of a labeller's labels.
 
-    A category of the true labeller that no teaching names is unchanged; another labeller's may
-    not occur in the text at all, and has no truth.
+    ``labels`` are those of all labellers; a label without a category for half of its documents is
+    left out.
     """
-    if row["name"] in truth:
-        return truth[row["name"]]
-    if row["labeller"] == TRUE:
-        return {"planted": "unchanged", "baseline_tokens": 0, "candidate_tokens": 0}
-    return None
+    by = {name: rows.set_index("document")["label"] for name, rows in labels.groupby("labeller")}
+    if TRUE not in by or labeller not in by:
+        return {}
+    known = pd.DataFrame({"label": by[labeller], "category": by[TRUE]}).dropna(subset=["label"])
+    counts = known.groupby("label")["category"].value_counts()
+    most = counts.groupby("label").head(1).reset_index("category")
+    enough = most["count"] >= known.groupby("label").size() / 2
+    return {str(k): str(v) for k, v in most.loc[enough.reindex(most.index), "category"].items()}
 
 
-def what_changed(rows: pd.DataFrame, truth: Truth | None) -> WhatChanged:
-    """Return the answer of one comparison, seed and labeller, from its category rows."""
+def what_changed(rows: pd.DataFrame, truth: Truth | None, of: Mapping[str, str]) -> WhatChanged:
+    """Return the answer of one comparison, seed and labeller, from its rows of ``changes.csv``.
+
+    ``of`` gives the true categories of labels, ``truth`` what was planted by category.
+    """
     first = rows.iloc[0]
-    tested = rows[rows["tested"].astype(bool)]
-    groups = {
-        verdict: sorted(tested.loc[tested["verdict"] == verdict, "name"])
-        for verdict in (GAINED, LOST, UNCLEAR, UNCHANGED, TOO_FEW)
-    }
-    labeller = str(first["labeller"])
-    score = _score(tested, truth) if truth is not None else _Score()
+    groups = {word: sorted(rows.loc[rows["verdict"] == word, "label"]) for word in VERDICTS}
+    score = _score(rows, truth, of) if truth is not None and of else _Score()
+    baseline, candidate, labeller = (str(first[k]) for k in ("baseline", "candidate", "labeller"))
     return WhatChanged(
         comparison=str(first["comparison"]),
-        kind=str(first["kind"]),
         seed=int(first["seed"]),
         labeller=labeller,
-        llm_used=labeller not in (TRUE, LEXICAL),
-        baseline=str(first["baseline"]),
-        candidate=str(first["candidate"]),
-        gained=groups[GAINED],
-        lost=groups[LOST],
-        unclear=groups[UNCLEAR],
-        unchanged=groups[UNCHANGED],
-        too_few=groups[TOO_FEW],
-        coverage=coverage(rows),
+        baseline=baseline,
+        candidate=candidate,
+        verdicts=groups,
         planted_total=score.planted_total,
         planted_found=score.planted_found,
         planted_detected=score.planted_detected,
-        signs_right=score.signs_right,
         unchanged_total=score.unchanged_total,
         unchanged_called=None if score.unchanged_called is None else len(score.unchanged_called),
         unchanged_called_names=score.unchanged_called or [],
-        sentence=sentence(str(first["baseline"]), str(first["candidate"]), labeller, groups, score),
+        sentence=sentence(baseline, candidate, labeller, groups, score),
     )
 
 
@@ -102,33 +96,24 @@ class _Score:
     planted_total: int | None = None
     planted_found: int | None = None
     planted_detected: int | None = None
-    signs_right: int | None = None
     unchanged_total: int | None = None
     unchanged_called: list[str] | None = None
 
 
-def _score(tested: pd.DataFrame, truth: Truth) -> _Score:
-    facts = [(row, planted_fact(row, truth)) for row in tested.to_dict("records")]
-    known = [(row, SIGNS[str(fact["planted"])]) for row, fact in facts if fact is not None]
-    planted = [(row, sign) for row, sign in known if sign]
-    unchanged = [row for row, sign in known if not sign]
-    changed = (GAINED, LOST, UNCLEAR)
+def _score(rows: pd.DataFrame, truth: Truth, of: Mapping[str, str]) -> _Score:
+    known = rows[rows["label"].isin(list(of))]
+    categories = known["label"].map(of)
+    planted = np.array([SIGNS[str(truth.get(name, UNPLANTED)["planted"])] for name in categories])
+    called = known["verdict"].isin(CHANGED).to_numpy()
+    signs = np.where(known["verdict"] == MOVED, 0, np.sign(known["behaviour"].to_numpy(float)))
+    found, detected = called & (planted != 0) & (signs == planted), called & (planted != 0)
     return _Score(
         planted_total=sum(SIGNS[str(fact["planted"])] != 0 for fact in truth.values()),
-        planted_found=sum(row["verdict"] == {1: GAINED, -1: LOST}[sign] for row, sign in planted),
-        planted_detected=sum(row["verdict"] in changed for row, _ in planted),
-        signs_right=sum(float(str(row["direction"])) == sign for row, sign in planted),
-        unchanged_total=len(unchanged),
-        unchanged_called=sorted(str(r["name"]) for r in unchanged if r["verdict"] in changed),
+        planted_found=int(categories[found].nunique()),
+        planted_detected=int(categories[detected].nunique()),
+        unchanged_total=int((planted == 0).sum()),
+        unchanged_called=sorted(str(name) for name in known["label"][called & (planted == 0)]),
     )
-
-
-def coverage(rows: pd.DataFrame) -> float | None:
-    """Return the share of both sides' unique latents that have a category."""
-    total = int(rows.iloc[0]["N_baseline"] + rows.iloc[0]["N_candidate"])
-    without = rows[rows["name"].isin(WITHOUT_CATEGORY)]
-    missing = int(without["n_baseline"].sum() + without["n_candidate"].sum())
-    return 1 - missing / total if total else None
 
 
 def sentence(
@@ -139,24 +124,25 @@ def sentence(
     score: _Score,
 ) -> str:
     """Return the one sentence that answers «what changed?»."""
-    parts = []
-    for verb, verdict in (("gained", GAINED), ("lost", LOST)):
-        if groups[verdict]:
-            parts.append(f"{verb} {_listed(groups[verdict])}")
-    change = " and ".join(parts) or "neither gained nor lost any category beyond chance"
+    parts = [
+        f"{verb} {_listed(groups[word])}"
+        for verb, word in (("gained", GAINED), ("lost", LOST))
+        if groups[word]
+    ]
+    change = " and ".join(parts) or "neither gained nor lost any kind of text beyond chance"
     text = f"Against {baseline}, {candidate} {change}"
-    if groups[UNCLEAR]:
-        text += (
-            f"; {_listed(groups[UNCLEAR])} changed in a direction that the statistics leave open"
-        )
-    text += f" ({len(groups[UNCHANGED])} categories unchanged"
-    text += f", {len(groups[TOO_FEW])} with too few latents to say" if groups[TOO_FEW] else ""
+    if groups[USED]:
+        text += f"; it predicts {_listed(groups[USED])} differently, represented as before"
+    if groups[MOVED]:
+        text += f"; it represents {_listed(groups[MOVED])} differently, predicted as before"
+    text += f" ({len(groups[UNCHANGED])} unchanged"
+    text += f", {len(groups[CANNOT_TELL])} cannot be told" if groups[CANNOT_TELL] else ""
     text += f"; labels: {_labels(labeller)})"
     if score.planted_total is not None and score.unchanged_called is not None:
         text += (
             f"; {score.planted_found} of {score.planted_total} planted changes were found"
             f" and {len(score.unchanged_called)} of {score.unchanged_total}"
-            " unchanged categories wrongly called"
+            " unchanged ones wrongly called"
         )
     return text + "."
 
@@ -167,31 +153,36 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _labels(labeller: str) -> str:
-    if labeller == TRUE:
-        return "true categories of the text"
-    return "lexical, no LLM was used" if labeller == LEXICAL else f"LLM {labeller}"
+    words = {
+        TRUE: "true categories of the text",
+        SOURCE: "sources of the text",
+        TOPICS: "topics found in the text",
+    }
+    return words.get(labeller, labeller)
 
 
-def choose(categories: pd.DataFrame, primary: str | None, labeller: str | None) -> tuple[str, str]:
+def usual_labeller(labellers: Sequence[str]) -> str:
+    """Return who answers: a column of the data, else true categories, sources, or topics."""
+    order = (*(n for n in labellers if n not in (TRUE, SOURCE, TOPICS)), TRUE, SOURCE, TOPICS)
+    return next(name for name in order if name in labellers)
+
+
+def choose(changes: pd.DataFrame, primary: str | None, labeller: str | None) -> tuple[str, str]:
     """Return the comparison and the labeller that answer, unless they are named.
-
-    The first direct comparison, else the first; true labels, else an LLM's, else lexical ones.
 
     Raises
     ------
     UserError
         If the named comparison or labeller is not in the table.
     """
-    names = categories.drop_duplicates("comparison")
     if primary is None:
-        direct = names[names["kind"] == "direct"]
-        primary = str((direct if len(direct) else names).iloc[0]["comparison"])
-    rows = categories[categories["comparison"] == primary]
+        both = changes[changes["distance"].notna()]
+        primary = str((both if len(both) else changes).iloc[0]["comparison"])
+    rows = changes[changes["comparison"] == primary]
     if rows.empty:
         raise cli.UserError(f"no comparison is called {primary}: check `comparison.primary`")
     labellers = list(rows["labeller"].unique())
-    if labeller is None:
-        labeller = usual(labellers) or ""
-    if labeller not in labellers:
-        raise cli.UserError(f"{primary} has no labels by {labeller}: choose from {labellers}")
-    return primary, labeller
+    chosen = labeller or usual_labeller(labellers)
+    if chosen not in labellers:
+        raise cli.UserError(f"{primary} has no labels by {chosen}: choose from {labellers}")
+    return primary, chosen

@@ -1,0 +1,153 @@
+"""Judge which labels' text two models predict and represent differently: ``changes.csv``.
+
+A row per comparison, seed, labeller and label: both effects with intervals and tests, the measures
+that stand beside them, and the verdict. ``axes.py`` holds the tests, ``verdicts.py`` the rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from workflow_scripts.common import cli, files
+from workflow_scripts.common.intervals import UNDEFINED, Interval
+from workflow_scripts.common.settings import Settings
+from workflow_scripts.common.tables import write_csv
+from workflow_scripts.comparison.axes import judge_behaviour, judge_representation
+from workflow_scripts.comparison.behaviour import document_gaps
+from workflow_scripts.comparison.label_text import RATIOS, LabelText, measure_label
+from workflow_scripts.comparison.settings import Judgement
+from workflow_scripts.comparison.verdicts import verdict
+from workflow_scripts.dataset.labels import by_labeller, read_labels
+
+EFFECTS = ("behaviour", "representation")
+COLUMNS = (
+    *("comparison", "baseline", "candidate", "seed", "labeller", "label", "documents", "tokens"),
+    *(f"{axis}{end}" for axis in EFFECTS for end in ("", "_low", "_high", "_q", "_least")),
+    *(f"{measure}{end}" for measure in RATIOS for end in ("", "_low", "_high")),
+    "verdict",
+)
+"""Columns of ``changes.csv``; ``COLUMNS.md`` says what each means."""
+
+
+class JudgedPair(Settings):
+    """Two models that are compared, and their weighed documents."""
+
+    baseline: str
+    """model before"""
+    candidate: str
+    """model after"""
+    documents: dict[int, Path]
+    """weighed documents by the crosscoder's seed; none where no crosscoder holds both models"""
+
+
+def label_texts(
+    labels: pd.Series[str], gaps: pd.DataFrame, weights: pd.DataFrame | None, confidence: float
+) -> dict[str, LabelText]:
+    """Return what two models make of each label's text, by label in alphabetic order.
+
+    ``labels`` are by document; ``gaps`` and ``weights`` are indexed by document.
+    """
+    gaps_of = dict(list(gaps.groupby(labels.reindex(gaps.index))))
+    weights_of = (
+        {} if weights is None else dict(list(weights.groupby(labels.reindex(weights.index))))
+    )
+    names = sorted({str(name) for name in (*gaps_of, *weights_of)})
+    none = None if weights is None else weights.iloc[:0]
+    return {
+        name: measure_label(
+            name, gaps_of.get(name, gaps.iloc[:0]), weights_of.get(name, none), confidence
+        )
+        for name in names
+    }
+
+
+def rows_of(texts: Mapping[str, LabelText], rule: Judgement) -> Iterator[dict[str, object]]:
+    """Yield each label's effects, measures and verdict."""
+    behaviour = judge_behaviour(texts, rule)
+    representation = judge_representation(texts, behaviour, rule)
+    for label, text in texts.items():
+        row: dict[str, object] = {
+            "label": label,
+            "documents": text.documents,
+            "tokens": text.tokens,
+        }
+        effects = (behaviour[label], representation[label])
+        for axis, effect in zip(EFFECTS, effects, strict=True):
+            row |= _columns(axis, effect.interval)
+            row |= {f"{axis}_q": effect.q, f"{axis}_least": effect.least}
+        for name in RATIOS:
+            measure = text.ratios.get(name)
+            row |= _columns(name, measure.interval if measure else UNDEFINED)
+        yield row | {"verdict": verdict(*effects, rule.relevant_gap)}
+
+
+def _columns(name: str, interval: Interval) -> dict[str, object]:
+    return {
+        name: interval.estimate,
+        f"{name}_low": interval.low,
+        f"{name}_high": interval.high,
+    }
+
+
+def change_table(
+    pairs: Mapping[str, JudgedPair],
+    labels: Mapping[str, pd.Series[str]],
+    losses: pd.DataFrame,
+    rule: Judgement,
+) -> pd.DataFrame:
+    """Return the table of all comparisons."""
+    rows = []
+    for name, pair in pairs.items():
+        gaps = document_gaps(losses, pair.baseline, pair.candidate)
+        seeds = {seed: read_weights(path) for seed, path in pair.documents.items()}
+        for seed, weights in (seeds or {0: None}).items():
+            for labeller, of_document in labels.items():
+                key = {
+                    "comparison": name,
+                    "baseline": pair.baseline,
+                    "candidate": pair.candidate,
+                    "seed": seed,
+                    "labeller": labeller,
+                }
+                texts = label_texts(of_document, gaps, weights, rule.confidence)
+                rows += [key | row for row in rows_of(texts, rule)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def read_weights(path: Path) -> pd.DataFrame:
+    """Return weighed documents, indexed by document."""
+    return files.read_parquet(path).set_index("document")
+
+
+def judge_changes(
+    pairs: dict[str, JudgedPair],
+    labels: Path,
+    losses: Path,
+    rule: Judgement,
+    output: Path,
+) -> None:
+    """Write which labels' text two models predict and represent differently.
+
+    Parameters
+    ----------
+    pairs
+        models and weighed documents of each comparison (JSON)
+    labels
+        labels of the documents (Parquet)
+    losses
+        losses of each model on documents (Parquet)
+    output
+        table to write, a row per comparison, seed, labeller and label (CSV)
+    """
+    known = by_labeller(read_labels(labels))
+    write_csv(output, change_table(pairs, known, files.read_parquet(losses), rule))
+
+
+main = cli.command(judge_changes)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
