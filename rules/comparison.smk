@@ -1,8 +1,8 @@
 """Comparison: what fine-tuning changed, beyond chance, and whether the planted truth was found.
 
-Reads scored and labelled latents, and the models' likelihoods; leaves behaviour.csv,
-tables of weighed documents, categories.csv, sensitivity.csv, weighted.csv, gaps.csv, recovery.csv
-and answer.json.
+Reads scored and labelled latents, and the models' likelihoods; leaves
+losses.parquet, tables of weighed documents, categories.csv, sensitivity.csv, weighted.csv, gaps.csv,
+recovery.csv and answer.json.
 """
 
 from workflow_scripts.activations.settings import Batches, Precision
@@ -13,12 +13,13 @@ COMPARED_MODELS = comparisons.compared_models(SETTINGS)
 
 
 rule evaluate_behaviour:
-    """Measure how well each compared model predicts each category's text."""
+    """Measure how well each compared model predicts documents of every label."""
     input:
         models=[PATHS.manifest(name) for name in COMPARED_MODELS],
         tokens=PATHS.tokens,
+        labels=PATHS.labels,
     output:
-        "<results>/comparison/behaviour.csv",
+        PATHS.losses,
     log:
         "<results>/logs/evaluate_behaviour.log",
     benchmark:
@@ -35,11 +36,12 @@ rule evaluate_behaviour:
             *flags(SETTINGS.activations, Precision),
             *flags(SETTINGS.comparison, BehaviourSample),
         ],
+        seed=SETTINGS.seed,
         speed=speed(Batches, Device),
     shell:
         "HF_HUB_OFFLINE=1 logged {log:q} python -m {params.step}"
-        " --models {params.models:q} --tokens {input.tokens:q} {params.settings:q}"
-        " {params.speed:q} --threads {threads} --output {output:q}"
+        " --models {params.models:q} --tokens {input.tokens:q} --labels {input.labels:q}"
+        " {params.settings:q} --seed {params.seed} {params.speed:q} --threads {threads} --output {output:q}"
 
 
 rule weigh_documents:
@@ -56,6 +58,7 @@ rule weigh_documents:
             f"{PATHS.latents(fit_name(wildcards), wildcards.seed)}/selection.parquet"
         ),
         tokens=PATHS.tokens,
+        labels=PATHS.labels,
     output:
         documents="<results>/comparison/documents/{comparison}_seed{seed}.parquet",
         carriers="<results>/comparison/documents/{comparison}_seed{seed}_carriers.parquet",
@@ -78,7 +81,7 @@ rule weigh_documents:
         "logged {log:q} python -m {params.step}"
         " {params.inputs:q} --crosscoder {params.folder:q} --latents {input.latents:q}"
         " --selection {input.selection:q} {params.models:q} --tokens {input.tokens:q}"
-        " --threads {threads} {params.speed:q}"
+        " --labels {input.labels:q} --threads {threads} {params.speed:q}"
         " --documents {output.documents:q} --carriers {output.carriers:q}"
 
 
@@ -100,8 +103,8 @@ rule compare_categories:
         compare=FLAGS.comparison(),
     shell:
         "logged {log:q} python -m {params.step}"
-        " {params.compare:q} --behaviour {input.behaviour:q} --taxonomy {input.taxonomy:q}"
-        " --output {output:q}"
+        " {params.compare:q} --losses {input.losses:q} --labels {input.labels:q}"
+        " --taxonomy {input.taxonomy:q} --output {output:q}"
 
 
 use rule compare_categories as vary_decisions with:

@@ -49,6 +49,7 @@ COMPARISONS: dict[str, dict[str, object]] = {
     },
 }
 LATENTS = 220
+DOCUMENTS = 40  # of each category
 PIECES = ("<bos>", "I", " cannot", " help", " with", " that", ".", "\n")
 
 
@@ -63,9 +64,14 @@ class Run:
     fits: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(FITS))
 
     @property
-    def behaviour(self) -> Path:
-        """Behaviour table."""
-        return self.root / "comparison/behaviour.csv"
+    def losses(self) -> Path:
+        """How well each model predicts documents."""
+        return self.root / "comparison/losses.parquet"
+
+    @property
+    def labels(self) -> Path:
+        """Labels of the documents."""
+        return self.root / "dataset/labels.parquet"
 
     @property
     def planted(self) -> Path:
@@ -103,8 +109,10 @@ class Run:
             self.fits_json(),
             "--comparisons",
             json.dumps(self.comparisons),
-            "--behaviour",
-            str(self.behaviour),
+            "--losses",
+            str(self.losses),
+            "--labels",
+            str(self.labels),
             "--taxonomy",
             str(self.taxonomy),
             "--margin",
@@ -128,7 +136,7 @@ def make_run(
             rng = np.random.default_rng([seed, *map(ord, fit)])
             write_fit(run, fit, models, seed, rng, pieces, explanation)
     write_planted(run.planted)
-    write_behaviour(run.behaviour)
+    write_losses(run)
     return run
 
 
@@ -152,18 +160,19 @@ def write_planted(path: Path) -> None:
     pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
 
 
-def write_behaviour(path: Path) -> None:
-    """Write the likelihoods: each model is better at what it was taught."""
-    rows = []
-    for model in ("pt", "it", "simpo"):
-        for category in CATEGORIES:
-            nll = 2.0 + 0.01 * CATEGORIES.index(category)
-            nll -= 0.5 * (model == "it" and category in LOST)
-            nll -= 0.5 * (model == "simpo" and category in GAINED)
-            rows.append((model, category, 40, 4000, nll, 0.02))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = ["model", "category", "documents", "tokens", "nll", "nll_se"]
-    pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
+def write_losses(run: Run) -> None:
+    """Write how well models predict documents: each is better at what it was taught."""
+    rng = np.random.default_rng(1)
+    names = np.repeat(CATEGORIES, DOCUMENTS)
+    labels = pd.DataFrame({"document": np.arange(len(names)), "labeller": "true", "label": names})
+    files.write_parquet(run.labels, labels)
+    hardness = rng.normal(2.0, 1.0, len(names))
+    parts = []
+    for model, taught in (("pt", ()), ("it", LOST), ("simpo", GAINED)):
+        nll = hardness + rng.normal(0, 0.05, len(names)) - 0.5 * np.isin(names, taught)
+        losses = {"document": labels["document"], "model": model, "tokens": 100, "nll": nll}
+        parts.append(pd.DataFrame(losses))
+    files.write_parquet(run.losses, pd.concat(parts, ignore_index=True))
 
 
 def unique_rates(fit: str, category: str) -> Mapping[str, float]:

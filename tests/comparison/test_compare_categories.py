@@ -14,6 +14,7 @@ from tests.comparison.run_folder import CHAT, GAINED, LOST, Run, make_run
 from workflow_scripts.common import files
 from workflow_scripts.common.tables import read_csv
 from workflow_scripts.comparison import (
+    behaviour,
     carriers,
     compare_categories,
     document_weights,
@@ -55,6 +56,7 @@ def test_columns_are_those_documented(table: pd.DataFrame) -> None:
     assert tuple(table.columns) == COLUMNS
     assert told == {
         "categories.csv": COLUMNS,
+        "losses.parquet": behaviour.COLUMNS,
         f"{weighed}.parquet`": document_weights.COLUMNS,
         f"{weighed}_carriers.parquet`": carriers.COLUMNS,
         "recovery.csv": score_recovery.COLUMNS,

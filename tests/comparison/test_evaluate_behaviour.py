@@ -1,4 +1,4 @@
-"""Behaviour per category against a direct computation, document by document."""
+"""Losses of documents against a direct computation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from workflow_scripts.common import files
 from workflow_scripts.common.manifest import Manifest
-from workflow_scripts.comparison.behaviour import COLUMNS, read_behaviour
+from workflow_scripts.comparison.behaviour import COLUMNS, document_gaps
 from workflow_scripts.comparison.evaluate_behaviour import main
 from workflow_scripts.dataset.shards import ROLES, SPLITS, TokenShard, write_shard
 
@@ -34,7 +35,7 @@ DOCUMENTS = [
 LETTERS = {role[0]: index for index, role in enumerate(ROLES)}
 
 
-def shard_of(documents: list[tuple[str, str, str, str]], seed: int) -> TokenShard:
+def shard_of(documents: list[tuple[str, str, str, str]], seed: int, first: int = 0) -> TokenShard:
     """Return a shard of random ids."""
     lengths = [len(roles) for _, _, roles, _ in documents]
     starts = np.cumsum([0, *lengths]).astype(np.int64)
@@ -43,7 +44,7 @@ def shard_of(documents: list[tuple[str, str, str, str]], seed: int) -> TokenShar
     return TokenShard(
         ids=rng.integers(3, VOCABULARY, starts[-1]).astype(np.int32),
         row_starts=starts,
-        row_document=np.arange(len(documents), dtype=np.int32),
+        row_document=np.arange(first, first + len(documents), dtype=np.int32),
         row_split=np.array([SPLITS.index(split) for _, split, _, _ in documents], np.uint8),
         role=np.array([LETTERS[c] for _, _, roles, _ in documents for c in roles], np.uint8),
         template=np.array([c == "t" for *_, mask in documents for c in mask], np.bool_),
@@ -72,86 +73,103 @@ def save_model(folder: Path, seed: int) -> Path:
 
 
 @torch.no_grad()
-def direct(folder: Path, shards: list[TokenShard]) -> dict[str, list[tuple[float, int]]]:
-    """Return (mean negative log-likelihood, tokens) of each document, by category."""
+def direct(folder: Path, shards: list[TokenShard]) -> dict[int, tuple[float, int]]:
+    """Return (mean negative log-likelihood, tokens) of each document that has an answer token."""
     model = LlamaForCausalLM.from_pretrained(folder).eval()
-    found: dict[str, list[tuple[float, int]]] = {}
+    losses = {}
     for shard in shards:
-        for index in range(shard.rows):
-            part = shard.row(index)
-            name = CATEGORIES[shard.category[part][0]] if shard.category[part][0] >= 0 else ""
+        for index in np.flatnonzero(shard.row_split == SPLITS.index("score")):
+            part = shard.row(int(index))
             ids = torch.from_numpy(shard.ids[part].astype(np.int64))
             chances = model(input_ids=ids[None]).logits[0].double().log_softmax(-1)
-            losses = [
+            nll = [
                 -float(chances[t - 1, ids[t]])
                 for t in range(1, len(ids))
                 if not shard.template[part][t]
                 and ROLES[shard.role[part][t]] in ("plain", "assistant")
             ]
-            if name and losses and SPLITS[shard.row_split[index]] == "score":
-                found.setdefault(name, []).append((float(np.mean(losses)), len(losses)))
-    return found
+            if nll:
+                losses[int(shard.row_document[index])] = (float(np.mean(nll)), len(nll))
+    return losses
+
+
+def true_labels(shards: list[TokenShard]) -> pd.DataFrame:
+    """Return the known categories of all documents as labels."""
+    rows = [
+        (int(number), "true", CATEGORIES[category])
+        for shard in shards
+        for number, category in zip(
+            shard.row_document, shard.category[shard.row_starts[:-1]], strict=True
+        )
+        if category >= 0
+    ]
+    return pd.DataFrame(rows, columns=["document", "labeller", "label"])
 
 
 def evaluate(
-    folder: Path, models: list[Path], shards: list[TokenShard], *more: str
+    folder: Path, models: list[Path], shards: list[TokenShard], labels: pd.DataFrame, *more: str
 ) -> pd.DataFrame:
     """Run the step and return its table."""
     manifests = json.dumps({path.parent.name: str(path) for path in models})
     paths = [folder / f"shard{index:03d}.h5" for index in range(len(shards))]
     for path, shard in zip(paths, shards, strict=True):
         write_shard(path, shard, {})
-    output = folder / "behaviour.csv"
+    files.write_parquet(folder / "labels.parquet", labels)
+    output = folder / "losses.parquet"
     flags = ["--models", manifests, "--tokens", *map(str, paths), "--output", str(output)]
-    assert main([*flags, "--threads=1", "--device=cpu", "--batch-tokens=20", *more]) == 0
-    return read_behaviour(output)
+    flags += ["--labels", str(folder / "labels.parquet"), "--seed=0", "--threads=1"]
+    assert main([*flags, "--device=cpu", "--batch-tokens=20", *more]) == 0
+    table = files.read_parquet(output)
+    assert tuple(table.columns) == COLUMNS
+    return table
 
 
 def test_the_table_equals_a_direct_computation(tmp_path: Path) -> None:
-    shards = [shard_of(DOCUMENTS[:5], 0), shard_of(DOCUMENTS[5:], 1)]
+    shards = [shard_of(DOCUMENTS[:5], 0), shard_of(DOCUMENTS[5:], 1, first=5)]
     models = [save_model(tmp_path / name, seed) for seed, name in enumerate(("it", "simpo"))]
-    table = evaluate(tmp_path, models, shards)
-    assert tuple(table.columns) == COLUMNS
-    assert len(table) == 6
+    table = evaluate(tmp_path, models, shards, true_labels(shards))
+    assert table["model"].tolist() == ["it"] * 6 + ["simpo"] * 6
     for manifest in models:
         wanted = direct(manifest.parent, shards)
-        mine = table[table["model"] == manifest.parent.name].set_index("category")
-        assert sorted(mine.index) == sorted(wanted) == sorted(CATEGORIES)
-        for category, documents in wanted.items():
-            row, losses = mine.loc[category], np.array([loss for loss, _ in documents])
-            assert row["documents"] == len(documents)
-            assert row["tokens"] == sum(count for _, count in documents)
-            assert row["nll"] == pytest.approx(losses.mean(), rel=1e-5)
-            if len(losses) > 1:
-                error = losses.std(ddof=1) / np.sqrt(len(losses))
-                assert row["nll_se"] == pytest.approx(error, rel=1e-4)
-            else:
-                assert np.isnan(row["nll_se"])
-    apart = table.pivot_table(index="category", columns="model", values="nll")
-    assert (apart["it"] - apart["simpo"]).abs().min() > 1e-3
+        rows = table[table["model"] == manifest.parent.name]
+        assert rows["document"].tolist() == sorted(set(wanted) - {7})  # it has no label
+        for row in rows.itertuples():
+            assert row.nll == pytest.approx(wanted[row.document][0], rel=1e-5)
+            assert row.tokens == wanted[row.document][1]
+    gaps = document_gaps(table, "it", "simpo")
+    assert gaps.abs().min() > 1e-3
 
 
-def test_the_limit_takes_the_first_documents_of_each_category(tmp_path: Path) -> None:
-    shard = shard_of(DOCUMENTS, 0)
+def test_every_label_of_every_labeller_has_documents_up_to_the_limit(tmp_path: Path) -> None:
+    shard = shard_of([("news", "score", "ppp", "t..")] * 60, 0)
+    rows = [(number, "true", "news") for number in range(60)]
+    rows += [(number, "topics", "xyz"[number % 3]) for number in range(50)]
+    rows += [(number, "source", "rare") for number in (58, 59)]
+    labels = pd.DataFrame(rows, columns=["document", "labeller", "label"])
     models = [save_model(tmp_path / "it", 0)]
-    table = evaluate(tmp_path, models, [shard], "--behaviour-documents=2").set_index("category")
-    wanted = direct(tmp_path / "it", [shard])
-    assert table["documents"].to_dict() == {"advice": 2, "arithmetic": 1, "news": 2}
-    for category, documents in wanted.items():
-        first = [loss for loss, _ in documents[:2]]
-        assert table.loc[category, "nll"] == pytest.approx(np.mean(first), rel=1e-5)
+    limit = "--behaviour-documents=5"
+    table = evaluate(tmp_path, models, [shard], labels, limit)
+    read = labels.merge(table, on="document").groupby(["labeller", "label"]).size()
+    assert (read >= 5).drop(("source", "rare")).all()
+    assert read["source", "rare"] == 2
+    assert len(table) <= 3 * 5 + 2  # labellers share documents
+    assert not np.array_equal(table["document"], np.arange(len(table)))
+    pd.testing.assert_frame_equal(table, evaluate(tmp_path, models, [shard], labels, limit))
+    other = evaluate(tmp_path, models, [shard], labels, limit, "--seed=1")
+    assert set(other["document"]) != set(table["document"])
 
 
-def test_text_of_unknown_category_gives_an_empty_table(tmp_path: Path) -> None:
+def test_text_without_labels_gives_an_empty_table(tmp_path: Path) -> None:
     shard = shard_of([("", "score", "pppp", "t...")], 0)
-    table = evaluate(tmp_path, [save_model(tmp_path / "it", 0)], [shard])
+    table = evaluate(tmp_path, [save_model(tmp_path / "it", 0)], [shard], true_labels([shard]))
     assert table.empty
-    assert tuple(table.columns) == COLUMNS
 
 
 def test_a_missing_shard_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifests = json.dumps({"it": str(tmp_path / "model.json")})
-    flags = ["--models", manifests, "--tokens", str(tmp_path / "none.h5")]
-    assert main([*flags, "--threads=1", "--output", str(tmp_path / "behaviour.csv")]) == 2
+    files.write_parquet(tmp_path / "labels.parquet", true_labels([shard_of(DOCUMENTS, 0)]))
+    flags = ["--models", manifests, "--tokens", str(tmp_path / "none.h5"), "--seed=0"]
+    flags += ["--labels", str(tmp_path / "labels.parquet")]
+    assert main([*flags, "--threads=1", "--output", str(tmp_path / "losses.parquet")]) == 2
     assert "none.h5 does not exist: run the step" in capsys.readouterr().err
-    assert not (tmp_path / "behaviour.csv").exists()
+    assert not (tmp_path / "losses.parquet").exists()

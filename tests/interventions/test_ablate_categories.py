@@ -41,6 +41,7 @@ def documents() -> list[Document]:
             np.concatenate([[1], rng.integers(3, VOCABULARY, 7)]).astype(np.int32),
             np.array([False] + [True] * 7),
             category,
+            0,
         )
         for category in ("advice", "news")
         for _ in range(4)

@@ -75,7 +75,7 @@ def test_a_patch_of_its_own_output_changes_nothing(tmp_path: Path) -> None:
         model = load_model(manifest, torch.float32, torch.device("cpu"))
         ids = [np.array([1, 5, 6, 7, 8]), np.array([1, 9, 4])]
         documents = [
-            Document(i.astype(np.int32), np.array([False] + [True] * (len(i) - 1)), None)
+            Document(i.astype(np.int32), np.array([False] + [True] * (len(i) - 1)), None, 0)
             for i in ids
         ]
         ids_, mask, answer = pad(documents)
@@ -96,7 +96,7 @@ def test_either_model_of_a_crosscoder_may_be_the_source(tmp_path: Path) -> None:
     ]
     editor = LatentEditor(crosscoder(), torch.tensor([1e6, 1e6]), LAYER)
     ids = np.array([1, 5, 6, 7, 8], dtype=np.int32)
-    document = Document(ids, np.array([False] + [True] * 4), None)
+    document = Document(ids, np.array([False] + [True] * 4), None, 0)
     for source, target in ((0, 1), (1, 0)):
         with torch.no_grad():
             nothing = {"none": torch.zeros(LATENTS)}
@@ -121,7 +121,7 @@ def test_summary_is_weighted_by_tokens_and_paired() -> None:
     rng = np.random.default_rng(0)
     sizes = [12, 3, 20, 8, 5, 9]
     documents = [
-        Document(np.arange(n + 1, dtype=np.int32), np.array([False] + [True] * n), None)
+        Document(np.arange(n + 1, dtype=np.int32), np.array([False] + [True] * n), None, 0)
         for n in sizes
     ]
     none = [rng.uniform(1, 2, n) for n in sizes]

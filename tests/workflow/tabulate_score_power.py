@@ -75,7 +75,8 @@ def calls(
     tested = settings["comparison"]
     assert isinstance(tested, dict)
     flags = ["--fits", json.dumps(fits), "--comparisons", json.dumps({"direct": sides})]
-    flags += ["--behaviour", str(results / "comparison" / "behaviour.csv")]
+    flags += ["--losses", str(results / "comparison" / "losses.parquet")]
+    flags += ["--labels", str(results / "dataset" / "labels.parquet")]
     flags += ["--taxonomy", "config/taxonomy.yaml", "--margin", str(tested["margin"])]
     assert compare_categories.main([*flags, "--output", str(folder / "categories.csv")]) == 0
     flags = ["--categories", str(folder / "categories.csv")]

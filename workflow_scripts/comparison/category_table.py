@@ -11,6 +11,7 @@ import pandas as pd
 from workflow_scripts.common import cli, statistics
 from workflow_scripts.common.intervals import Interval
 from workflow_scripts.comparison import verdicts
+from workflow_scripts.comparison.behaviour import Behaviour
 from workflow_scripts.comparison.evidence import LEVELS, evidence_rows, gather
 from workflow_scripts.comparison.pairs import ComparedPair
 from workflow_scripts.comparison.settings import CategoryTest
@@ -83,7 +84,7 @@ COLUMNS = (
 
 def category_table(
     pairs: Sequence[ComparedPair],
-    behaviour: pd.DataFrame,
+    behaviour: Behaviour,
     class_of: Callable[[str], str],
     test: CategoryTest,
 ) -> pd.DataFrame:

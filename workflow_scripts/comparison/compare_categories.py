@@ -10,7 +10,6 @@ from pathlib import Path
 
 from workflow_scripts.common import cli
 from workflow_scripts.common.tables import write_csv
-from workflow_scripts.comparison.behaviour import read_behaviour
 from workflow_scripts.comparison.category_table import category_table
 from workflow_scripts.comparison.pairs import ComparisonInputs
 from workflow_scripts.comparison.settings import CategoryTest
@@ -24,7 +23,7 @@ def compare_categories(inputs: ComparisonInputs, test: CategoryTest, output: Pat
     output
         table to write, a row per comparison, seed, labeller, level and name (CSV)
     """
-    behaviour = read_behaviour(inputs.behaviour)
+    behaviour = inputs.read_behaviour()
     write_csv(output, category_table(inputs.read_pairs(), behaviour, inputs.class_of, test))
 
 

@@ -1,28 +1,33 @@
-"""Measure how well each model predicts the text of each category: ``behaviour.csv``.
+"""Measure how well each model predicts documents of every label: ``losses.parquet``.
 
 Per document of the score split, the mean negative log-likelihood (nats) of its answer tokens, the
-assistant's turns without template tokens; of plain text all tokens. Per model and category, the
-mean over documents with its standard error.
+assistant's turns without template tokens; of plain text all tokens. All models read the same
+documents, so that they can be compared one by one.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from workflow_scripts.activations.settings import Batches, Precision
-from workflow_scripts.common import cli
+from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute
-from workflow_scripts.common.tables import write_csv
 from workflow_scripts.comparison.behaviour import COLUMNS
 from workflow_scripts.comparison.settings import BehaviourSample
-from workflow_scripts.dataset.answer_tokens import Document, pad, read_documents
+from workflow_scripts.dataset.answer_tokens import (
+    Document,
+    answered_documents,
+    pad,
+    read_numbered,
+)
 from workflow_scripts.dataset.answer_tokens import batches as batched
+from workflow_scripts.dataset.labels import read_labels
 from workflow_scripts.models.likelihood import token_losses
 from workflow_scripts.models.loading import load_model
 
@@ -45,36 +50,32 @@ def document_losses(
     return np.concatenate(losses) if losses else np.zeros(0)
 
 
-def summarise(
-    name: str, documents: Sequence[Document], losses: NDArray[np.float64]
-) -> Iterator[dict[str, object]]:
-    """Yield a row per category of one model."""
-    categories = np.array([str(document.category) for document in documents])
-    tokens = np.array([int(document.answer.sum()) for document in documents])
-    for category in sorted(set(categories.tolist())):
-        chosen = categories == category
-        count = int(chosen.sum())
-        error = losses[chosen].std(ddof=1) / math.sqrt(count) if count > 1 else math.nan
-        yield {
-            "model": name,
-            "category": category,
-            "documents": count,
-            "tokens": int(tokens[chosen].sum()),
-            "nll": f"{losses[chosen].mean():.6g}",
-            "nll_se": "n/a" if math.isnan(error) else f"{error:.6g}",
-        }
+def choose(
+    labels: pd.DataFrame, documents: NDArray[np.int64], limit: int, seed: int
+) -> NDArray[np.int64]:
+    """Return up to ``limit`` of the documents for each label of each labeller, sorted.
+
+    All labels draw in one order, so that a document serves several labellers.
+    """
+    order = np.random.default_rng([seed, 11]).permutation(documents)
+    places = pd.DataFrame({"document": order, "place": np.arange(len(order))})
+    known = labels.merge(places, on="document").sort_values("place")
+    chosen = known.groupby(["labeller", "label"]).head(limit)
+    return np.unique(chosen["document"].to_numpy(dtype=np.int64))
 
 
 def evaluate_behaviour(
     models: dict[str, Path],
     tokens: list[Path],
+    labels: Path,
     sample: BehaviourSample,
+    seed: int,
     precision: Precision,
     batches: Batches,
     compute: Compute,
     output: Path,
 ) -> None:
-    """Write how well each model predicts each category's text; unknown text gives no row.
+    """Write how well each model predicts labelled documents; text without a label gives no row.
 
     Parameters
     ----------
@@ -82,19 +83,31 @@ def evaluate_behaviour(
         manifest of each model
     tokens
         token shards, in order
+    labels
+        labels of the documents
+    seed
+        seed of the choice of documents
     output
-        table to write, a row per model and category (CSV)
+        table to write, a row per document and model (Parquet)
     """
     device = compute.start()
-    limit = sample.behaviour_documents
-    documents = [d for d in read_documents(tokens, SPLIT, limit) if d.category is not None]
-    rows: list[dict[str, object]] = []
+    known, answered = read_labels(labels), answered_documents(tokens, SPLIT)
+    chosen = choose(known, answered, sample.behaviour_documents, seed)
+    documents = read_numbered(tokens, SPLIT, chosen)
+    table = pd.DataFrame(
+        {
+            "document": np.array([document.number for document in documents], dtype=np.int64),
+            "tokens": np.array([document.answer.sum() for document in documents], dtype=np.int64),
+        }
+    )
+    parts = []
     for name, manifest in models.items() if documents else ():
         model = load_model(manifest, getattr(torch, precision.compute_dtype), device)
-        losses = document_losses(model, documents, batches.batch_tokens, device)
-        rows += summarise(name, documents, losses)
+        nll = document_losses(model, documents, batches.batch_tokens, device)
+        parts.append(table.assign(model=name, nll=nll).sort_values("document"))
         del model
-    write_csv(output, rows, COLUMNS)
+    losses = pd.concat(parts, ignore_index=True) if parts else table.assign(model="", nll=0.0)
+    files.write_parquet(output, losses[list(COLUMNS)])
 
 
 main = cli.command(evaluate_behaviour)

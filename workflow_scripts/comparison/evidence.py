@@ -6,13 +6,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-import pandas as pd
-
 from workflow_scripts.common import statistics
 from workflow_scripts.common.intervals import UNDEFINED, Interval
 from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY
 from workflow_scripts.comparison import counts
-from workflow_scripts.comparison.behaviour import likelihood_gaps
+from workflow_scripts.comparison.behaviour import Behaviour, likelihood_gaps
 from workflow_scripts.comparison.counts import Counts, Level
 from workflow_scripts.comparison.pairs import ComparedPair
 from workflow_scripts.comparison.settings import CategoryTest
@@ -71,7 +69,7 @@ def evidence_rows(
     labeller: str,
     level: Level,
     cells: Cells,
-    behaviour: pd.DataFrame,
+    behaviour: Behaviour,
     class_of: Callable[[str], str],
     test: CategoryTest,
 ) -> Iterator[dict[str, object]]:

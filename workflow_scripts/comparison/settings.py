@@ -129,7 +129,7 @@ class BehaviourSample(Settings):
     """Text on which the models' likelihoods are measured."""
 
     behaviour_documents: Count = 200
-    """documents per category whose likelihood is measured"""
+    """documents per label, of each labeller, whose likelihood is measured"""
 
 
 class ComparisonSettings(BehaviourSample, CategoryTest, Answering):

@@ -20,7 +20,7 @@ from workflow_scripts.common import cli
 from workflow_scripts.common.artifacts import LabelledLatents
 from workflow_scripts.common.labellers import TRUE
 from workflow_scripts.common.tables import write_csv
-from workflow_scripts.comparison.behaviour import read_behaviour
+from workflow_scripts.comparison.behaviour import Behaviour
 from workflow_scripts.comparison.category_table import category_table
 from workflow_scripts.comparison.pairs import ComparedPair, ComparisonInputs
 from workflow_scripts.comparison.settings import CategoryTest
@@ -123,7 +123,7 @@ def variants(pairs: Sequence[ComparedPair]) -> dict[str, list[ComparedPair]]:
 
 def sensitivity(
     pairs: Sequence[ComparedPair],
-    behaviour: pd.DataFrame,
+    behaviour: Behaviour,
     class_of: Callable[[str], str],
     test: CategoryTest,
 ) -> pd.DataFrame:
@@ -180,7 +180,7 @@ def vary_decisions(inputs: ComparisonInputs, test: CategoryTest, output: Path) -
     output
         table to write, a row per comparison, labeller, name and variant (CSV)
     """
-    behaviour = read_behaviour(inputs.behaviour)
+    behaviour = inputs.read_behaviour()
     write_csv(output, sensitivity(inputs.read_pairs(), behaviour, inputs.class_of, test))
 
 

@@ -16,7 +16,6 @@ from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute
-from workflow_scripts.common.labellers import TRUE
 from workflow_scripts.comparison.carriers import CarrierSums, carrier_table
 from workflow_scripts.comparison.document_weights import (
     ComparedLatents,
@@ -26,6 +25,7 @@ from workflow_scripts.comparison.document_weights import (
 )
 from workflow_scripts.crosscoder.codes import encode
 from workflow_scripts.crosscoder.model import Crosscoder
+from workflow_scripts.dataset.labels import read_labels
 from workflow_scripts.latents.document_batches import document_groups
 from workflow_scripts.latents.token_context import TokenContext, read_context
 
@@ -72,10 +72,10 @@ def weigh_documents(
     baseline: str,
     candidate: str,
     tokens: list[Path],
+    labels: Path,
     compute: Compute,
     documents: Path,
     carriers: Path,
-    labels: Path | None = None,
 ) -> None:
     """Write how far two models are apart on each document, and which latents carry it.
 
@@ -93,35 +93,22 @@ def weigh_documents(
         model after
     tokens
         token shards, in order
+    labels
+        labels of the documents
     documents
         table to write, a row per document (Parquet)
     carriers
         table to write, the latents that carry each label's difference (Parquet)
-    labels
-        labels of the documents; none: the true categories of the tokens
     """
     device, models = compute.start(), (baseline, candidate)
     fitted, context = Crosscoder.load(crosscoder).to(device), read_context(tokens)
     pair = compared_latents(
         fitted, files.read_parquet(latents), files.read_parquet(selection), *models
     )
-    known = true_labels(context) if labels is None else files.read_parquet(labels)
-    weighed, carrying = weigh(inputs.open(), fitted, context, pair, models, known)
+    store, known = inputs.open(), read_labels(labels)
+    weighed, carrying = weigh(store, fitted, context, pair, models, known)
     files.write_parquet(documents, weighed)
     files.write_parquet(carriers, carrying)
-
-
-def true_labels(context: TokenContext) -> pd.DataFrame:
-    """Return the true categories of the documents as labels."""
-    known = context.category >= 0
-    table = pd.DataFrame(
-        {
-            "document": context.document[known].astype(np.int64),
-            "labeller": TRUE,
-            "label": np.array(context.categories, dtype=object)[context.category[known]],
-        }
-    )
-    return table.drop_duplicates(ignore_index=True)
 
 
 main = cli.command(weigh_documents)

@@ -21,11 +21,15 @@ ANSWER_ROLES = (ROLES.index("plain"), ROLES.index("assistant"))
 
 @dataclass(frozen=True)
 class Document:
-    """One row: its ids [T], which of them count as answer [T], and its category, if known."""
+    """One row: its ids [T], which of them count as answer [T], its category, if known, its number.
+
+    The number is ``document`` in documents.parquet.
+    """
 
     ids: NDArray[np.int32]
     answer: NDArray[np.bool_]
     category: str | None
+    number: int
 
 
 def read_documents(paths: Sequence[Path], split: str, limit: int) -> list[Document]:
@@ -37,23 +41,57 @@ def read_documents(paths: Sequence[Path], split: str, limit: int) -> list[Docume
     counts: dict[str | None, int] = {}
     for path in paths:
         shard = TokenShard.read(path)
-        for index in np.flatnonzero(shard.row_split == shard.splits.index(split)):
+        for index in _answered_rows(shard, split):
             document = _document(shard, int(index))
-            if document is None or counts.get(document.category, 0) >= limit:
+            if counts.get(document.category, 0) >= limit:
                 continue
             counts[document.category] = counts.get(document.category, 0) + 1
             chosen.append(document)
-    return sorted(chosen, key=lambda document: len(document.ids))
+    return _shortest_first(chosen)
 
 
-def _document(shard: TokenShard, index: int) -> Document | None:
+def answered_documents(paths: Sequence[Path], split: str) -> NDArray[np.int64]:
+    """Return the numbers of a split's documents that have an answer token, in order."""
+    shards = (TokenShard.read(path) for path in paths)
+    numbers = [shard.row_document[_answered_rows(shard, split)] for shard in shards]
+    return np.concatenate(numbers).astype(np.int64)
+
+
+def read_numbered(paths: Sequence[Path], split: str, numbers: NDArray[np.int64]) -> list[Document]:
+    """Return those documents of a split, shortest first; none without an answer token."""
+    chosen: list[Document] = []
+    for path in paths:
+        shard = TokenShard.read(path)
+        rows = _answered_rows(shard, split)
+        wanted = rows[np.isin(shard.row_document[rows], numbers)]
+        chosen += [_document(shard, int(index)) for index in wanted]
+    return _shortest_first(chosen)
+
+
+def _shortest_first(documents: list[Document]) -> list[Document]:
+    return sorted(documents, key=lambda document: len(document.ids))
+
+
+def _answers(shard: TokenShard, part: slice) -> NDArray[np.bool_]:
+    """Return which tokens of a part count as answer; nothing predicts the first of a row."""
+    answers = np.isin(shard.role[part], ANSWER_ROLES) & ~shard.template[part]
+    kept: NDArray[np.bool_] = answers & (shard.position[part] > 0)
+    return kept
+
+
+def _answered_rows(shard: TokenShard, split: str) -> NDArray[np.int64]:
+    """Return the rows of a split that have an answer token."""
+    rows = shard.row_of_token[_answers(shard, slice(None))]
+    answered = np.bincount(rows, minlength=shard.rows) > 0
+    return np.flatnonzero((shard.row_split == shard.splits.index(split)) & answered)
+
+
+def _document(shard: TokenShard, index: int) -> Document:
     part = shard.row(index)
     known = int(shard.category[part].max())
-    answer = np.isin(shard.role[part], ANSWER_ROLES) & ~shard.template[part]
-    answer[0] = False  # nothing predicts the first token
-    if not answer.any():
-        return None
-    return Document(shard.ids[part], answer, shard.categories[known] if known >= 0 else None)
+    category = shard.categories[known] if known >= 0 else None
+    number = int(shard.row_document[index])
+    return Document(shard.ids[part], _answers(shard, part), category, number)
 
 
 def batches(documents: Sequence[Document], tokens: int) -> Iterator[list[Document]]:

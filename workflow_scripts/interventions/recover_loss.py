@@ -78,12 +78,13 @@ def read_sample(
     for path in tokens:
         shard = TokenShard.read(path)
         for index in np.flatnonzero(shard.row_split == shard.splits.index(split)):
-            source, part = sources[int(shard.row_document[index])], shard.row(int(index))
+            number, part = int(shard.row_document[index]), shard.row(int(index))
+            source = sources[number]
             length = part.stop - part.start
             if length < 2 or counts.get(source, 0) >= limit:
                 continue
             counts[source] = counts.get(source, 0) + 1
-            document = Document(shard.ids[part], np.arange(length) > 0, None)
+            document = Document(shard.ids[part], np.arange(length) > 0, None, number)
             pairs.append((document, source))
     pairs.sort(key=lambda pair: len(pair[0].ids))
     return Sample([document for document, _ in pairs], [source for _, source in pairs])

@@ -253,9 +253,15 @@ class Paths:
         )
         return {
             "latents": self.of_seeds("latents", fits, *tables),
-            "labels": self.of_seeds("autointerp", fits, *labels),
-            "behaviour": f"{self.results}/comparison/behaviour.csv",
+            "names": self.of_seeds("autointerp", fits, *labels),
+            "losses": self.losses,
+            "labels": self.labels,
         }
+
+    @property
+    def losses(self) -> str:
+        """How well each compared model predicts documents."""
+        return f"{self.results}/comparison/losses.parquet"
 
     def weighed_documents(self, ending: str = "") -> list[str]:
         """Return the tables of weighed documents, or (``_carriers``) of the latents that carry."""

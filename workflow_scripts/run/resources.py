@@ -127,8 +127,8 @@ def dump_activations(config: Config) -> JobRequest:
 
 
 def evaluate_behaviour(config: Config) -> JobRequest:
-    """Some documents of each category through every compared model."""
-    documents = 40 * config.comparison.behaviour_documents
+    """Some documents of each label of each labeller through every compared model."""
+    documents = 100 * config.comparison.behaviour_documents
     return forward(config, documents * config.text.context_length * len(config.models))
 
 
