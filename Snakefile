@@ -47,7 +47,6 @@ rule all:
     default_target: not ASKED_FOR_PAPER
     input:
         "<results>/report/index.html" if ANNOTATED else [],
-        PATHS.weighed_documents(),
         "<results>/provenance.json",
 
 

@@ -1,13 +1,13 @@
 """Comparison: what fine-tuning changed, beyond chance, and whether the planted truth was found.
 
 Reads scored and labelled latents, and the models' likelihoods; leaves
-losses.parquet, tables of weighed documents, categories.csv, sensitivity.csv, weighted.csv, gaps.csv,
-recovery.csv and answer.json.
+losses.parquet, tables of weighed documents, changes.csv, categories.csv, sensitivity.csv,
+weighted.csv, gaps.csv, recovery.csv and answer.json.
 """
 
 from workflow_scripts.activations.settings import Batches, Precision
 from workflow_scripts.common.device import Device
-from workflow_scripts.comparison.settings import BehaviourSample, Intervals
+from workflow_scripts.comparison.settings import BehaviourSample, Intervals, Judgement
 
 COMPARED_MODELS = comparisons.compared_models(SETTINGS)
 
@@ -103,8 +103,7 @@ rule compare_categories:
         compare=FLAGS.comparison(),
     shell:
         "logged {log:q} python -m {params.step}"
-        " {params.compare:q} --losses {input.losses:q} --labels {input.labels:q}"
-        " --taxonomy {input.taxonomy:q} --output {output:q}"
+        " {params.compare:q} --taxonomy {input.taxonomy:q} --output {output:q}"
 
 
 use rule compare_categories as vary_decisions with:
@@ -130,10 +129,33 @@ use rule compare_categories as weight_shares with:
         **step("comparison.weight_shares"),
 
 
-rule explain_gaps:
-    """Join each category's gap in score with the change of its latents."""
+rule judge_changes:
+    """Judge on two axes which labels' text the models predict and represent differently."""
     input:
-        categories="<results>/comparison/categories.csv",
+        labels=PATHS.labels,
+        losses=PATHS.losses,
+        documents=PATHS.weighed_documents(),
+    output:
+        "<results>/comparison/changes.csv",
+    log:
+        "<results>/logs/judge_changes.log",
+    priority: CHAIN
+    localrule: True
+    conda:
+        "../envs/tables.yaml"
+    params:
+        **step("comparison.judge_changes"),
+        pairs=FLAGS.judged_pairs(),
+        rule_=flags(SETTINGS.comparison, Judgement),
+    shell:
+        "logged {log:q} python -m {params.step} {params.pairs:q} --labels {input.labels:q}"
+        " --losses {input.losses:q} {params.rule_:q} --output {output:q}"
+
+
+rule explain_gaps:
+    """Join the gaps of a leaderboard with the changes of the same labels."""
+    input:
+        changes="<results>/comparison/changes.csv",
         leaderboard=SETTINGS.comparison.leaderboard or [],
     output:
         "<results>/comparison/gaps.csv",
@@ -144,16 +166,18 @@ rule explain_gaps:
         "../envs/tables.yaml"
     params:
         **step("comparison.explain_gaps"),
-        rule_=flags(SETTINGS.comparison, Intervals, "leaderboard"),
+        rule_=flags(SETTINGS.comparison, Intervals),
     shell:
-        "logged {log:q} python -m {params.step}"
-        " --categories {input.categories:q} {params.rule_:q} --output {output:q}"
+        "logged {log:q} python -m {params.step} --changes {input.changes:q}"
+        " --leaderboard {input.leaderboard:q} {params.rule_:q} --output {output:q}"
 
 
 rule score_recovery:
     """Compare what was found with what was planted, and state the answer in one sentence."""
     input:
         categories="<results>/comparison/categories.csv",
+        changes="<results>/comparison/changes.csv",
+        labels=PATHS.labels,
         planted="<results>/models/planted.csv" if PLANTED_PAIRS else [],
     output:
         recovery="<results>/comparison/recovery.csv",
@@ -169,5 +193,6 @@ rule score_recovery:
         rule_=[*FLAGS.primary(), *flags(SETTINGS.comparison, "labeller", "fdr")],
     shell:
         "logged {log:q} python -m {params.step}"
-        " --categories {input.categories:q} {params.planted:q} {params.rule_:q}"
+        " --categories {input.categories:q} --changes {input.changes:q} --labels {input.labels:q}"
+        " {params.planted:q} {params.rule_:q}"
         " --recovery {output.recovery:q} --answer {output.answer:q}"

@@ -1,21 +1,16 @@
-"""The table of categories: evidence, q values over families of tests, direction, verdict, seeds."""
+"""The table of categories: evidence of latents, q values over families of tests, seeds."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from workflow_scripts.common import cli, statistics
-from workflow_scripts.common.intervals import Interval
-from workflow_scripts.comparison import verdicts
-from workflow_scripts.comparison.behaviour import Behaviour
 from workflow_scripts.comparison.evidence import LEVELS, evidence_rows, gather
 from workflow_scripts.comparison.pairs import ComparedPair
 from workflow_scripts.comparison.settings import CategoryTest
-from workflow_scripts.comparison.verdicts import Vote
 
 COLUMNS = (
     "comparison",
@@ -67,12 +62,7 @@ COLUMNS = (
     "anchored_change_low",
     "anchored_change_high",
     "anchored_sign",
-    "likelihood_gap",
-    "likelihood_gap_low",
-    "likelihood_gap_high",
-    "direction",
-    "votes",
-    "verdict",
+    "called",
     "seeds",
     "seed_effect",
     "seed_low",
@@ -84,7 +74,6 @@ COLUMNS = (
 
 def category_table(
     pairs: Sequence[ComparedPair],
-    behaviour: Behaviour,
     class_of: Callable[[str], str],
     test: CategoryTest,
 ) -> pd.DataFrame:
@@ -96,7 +85,7 @@ def category_table(
         for level in LEVELS
     }
     blocks = [
-        pd.DataFrame(list(evidence_rows(pair, labeller, level, cells, behaviour, class_of, test)))
+        pd.DataFrame(list(evidence_rows(pair, labeller, level, cells, class_of)))
         for pair in pairs
         for labeller in pair.labellers
         for level in LEVELS
@@ -108,43 +97,17 @@ def category_table(
 
 
 def _judge(block: pd.DataFrame, test: CategoryTest) -> pd.DataFrame:
-    """Add q values, direction and verdict to the rows of one family of tests."""
+    """Add q values to the rows of one family of tests, and whether the comparison's own is met."""
     tested = block["tested"].to_numpy(dtype=bool)
     direct = (block["kind"] == "direct").to_numpy()
-    latents = np.where(direct, block["labelled"], block["n_baseline"] + block["n_candidate"])
-    enough = latents >= test.least_latents
+    enough = block["labelled"].to_numpy() >= test.least_latents
     block = block.assign(
         q=statistics.adjust(block["p"].where(tested)),
         detection_q=statistics.adjust(block["detection_p"].where(tested & enough)),
         others_q=statistics.adjust(block["others_p"].where(tested & enough)),
     )
-    signs, words, agreement = [], [], []
-    for row, size in zip(block.to_dict("records"), latents, strict=True):
-        votes = votes_of(row)
-        is_direct = row["kind"] == "direct"
-        sign = verdicts.direction(votes) if is_direct else int(row["count_sign"])
-        q = float(row["detection_q"] if is_direct else row["q"])
-        verdict = verdicts.verdict(q, test.fdr, size, test.least_latents, sign)
-        signs.append(sign)
-        words.append(verdict if row["tested"] else "")
-        agreement.append(_agreement(votes, sign) if is_direct else "")
-    return block.assign(direction=signs, votes=agreement, verdict=words)
-
-
-def votes_of(row: Mapping[object, object]) -> list[Vote]:
-    """Return the votes on a direct row's direction: Δnorm, anchored counts, likelihood gap."""
-    votes = []
-    for name in ("delta_norm", "anchored_change", "likelihood_gap"):
-        value, low, high = (float(str(row[f"{name}{end}"])) for end in ("", "_low", "_high"))
-        sign = float(str(row["anchored_sign"])) if name == "anchored_change" else np.sign(value)
-        known = 0 if math.isnan(sign) else int(sign)
-        votes.append(Vote(known, Interval(value, low, high).excludes(0.0)))
-    return votes
-
-
-def _agreement(votes: Sequence[Vote], sign: int) -> str:
-    cast = [vote for vote in votes if vote.sign]
-    return f"{sum(vote.sign == sign for vote in cast)} of {len(cast)}" if cast else ""
+    q = block["detection_q"].where(direct, block["q"])
+    return block.assign(called=np.where(q <= test.fdr, "yes", np.where(q.notna(), "no", "")))
 
 
 def add_seed_intervals(table: pd.DataFrame, test: CategoryTest) -> pd.DataFrame:
@@ -165,10 +128,9 @@ def add_seed_intervals(table: pd.DataFrame, test: CategoryTest) -> pd.DataFrame:
     for key, group in effect.groupby([table[k] for k in keys], sort=False):
         seed_means[key] = (len(group), statistics.mean_interval(group, test.confidence))
     intervals = [seed_means[key] for key in table[keys].itertuples(index=False, name=None)]
-    called = table["detection_q"].where(direct, table["q"]) <= test.fdr
     robust = [
-        "n/a" if count < 2 else ("yes" if c and interval.excludes(0.0) else "no")
-        for c, (count, interval) in zip(called, intervals, strict=True)
+        "n/a" if count < 2 else ("yes" if called == "yes" and interval.excludes(0.0) else "no")
+        for called, (count, interval) in zip(table["called"], intervals, strict=True)
     ]
     return table.assign(
         seeds=[count for count, _ in intervals],

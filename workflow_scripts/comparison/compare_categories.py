@@ -1,4 +1,4 @@
-"""Compare what two models gained and lost, category by category.
+"""Compare the latents of two models, category by category.
 
 Leaves ``categories.csv``, a row per comparison, seed, labeller, level and name; ``COLUMNS.md``
 beside this file states every column.
@@ -16,15 +16,14 @@ from workflow_scripts.comparison.settings import CategoryTest
 
 
 def compare_categories(inputs: ComparisonInputs, test: CategoryTest, output: Path) -> None:
-    """Write what two models gained and lost, category by category.
+    """Write how the latents of two models differ, category by category.
 
     Parameters
     ----------
     output
         table to write, a row per comparison, seed, labeller, level and name (CSV)
     """
-    behaviour = inputs.read_behaviour()
-    write_csv(output, category_table(inputs.read_pairs(), behaviour, inputs.class_of, test))
+    write_csv(output, category_table(inputs.read_pairs(), inputs.class_of, test))
 
 
 main = cli.command(compare_categories)

@@ -1,8 +1,8 @@
 """Measure how well each model predicts documents of every label: ``losses.parquet``.
 
-Per document of the score split, the mean negative log-likelihood (nats) of its answer tokens, the
-assistant's turns without template tokens; of plain text all tokens. All models read the same
-documents, so that they can be compared one by one.
+Per document of the score split, the negative log-likelihood (nats) of each of its answer tokens,
+the assistant's turns without template tokens; of plain text all tokens. All models read the same
+documents, so that they can be compared token by token.
 """
 
 from __future__ import annotations
@@ -37,17 +37,14 @@ SPLIT = "score"
 @torch.no_grad()
 def document_losses(
     model: torch.nn.Module, documents: Sequence[Document], tokens: int, device: torch.device
-) -> NDArray[np.float64]:
-    """Return each document's mean negative log-likelihood per answer token, in nats."""
-    losses = []
+) -> list[NDArray[np.float32]]:
+    """Return −log p of each document's answer tokens, in nats."""
+    losses: list[NDArray[np.float32]] = []
     for batch in cli.progress(list(batched(documents, tokens)), desc="behaviour"):
         ids, mask, answer = (x.to(device) for x in pad(batch))
-        kept = answer[:, 1:]
-        loss = token_losses(model, ids, mask, answer)
-        sums = torch.zeros(len(batch), dtype=torch.float64, device=device)
-        sums.index_add_(0, kept.nonzero()[:, 0], loss.double())
-        losses.append((sums / kept.sum(1)).cpu().numpy())
-    return np.concatenate(losses) if losses else np.zeros(0)
+        counts = answer[:, 1:].sum(1).tolist()
+        losses += [x.numpy() for x in token_losses(model, ids, mask, answer).cpu().split(counts)]
+    return losses
 
 
 def choose(
@@ -103,11 +100,11 @@ def evaluate_behaviour(
     parts = []
     for name, manifest in models.items() if documents else ():
         model = load_model(manifest, getattr(torch, precision.compute_dtype), device)
-        nll = document_losses(model, documents, batches.batch_tokens, device)
-        parts.append(table.assign(model=name, nll=nll).sort_values("document"))
+        losses = document_losses(model, documents, batches.batch_tokens, device)
+        parts.append(table.assign(model=name, losses=losses).sort_values("document"))
         del model
-    losses = pd.concat(parts, ignore_index=True) if parts else table.assign(model="", nll=0.0)
-    files.write_parquet(output, losses[list(COLUMNS)])
+    whole = pd.concat(parts, ignore_index=True) if parts else table.assign(model="", losses=None)
+    files.write_parquet(output, whole[list(COLUMNS)])
 
 
 main = cli.command(evaluate_behaviour)

@@ -1,4 +1,4 @@
-"""The evidence on every category of a comparison, before any verdict."""
+"""What the latents say of every category of a comparison."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from workflow_scripts.common import statistics
 from workflow_scripts.common.intervals import UNDEFINED, Interval
 from workflow_scripts.common.taxonomy import WITHOUT_CATEGORY
 from workflow_scripts.comparison import counts
-from workflow_scripts.comparison.behaviour import Behaviour, likelihood_gaps
 from workflow_scripts.comparison.counts import Counts, Level
 from workflow_scripts.comparison.pairs import ComparedPair
 from workflow_scripts.comparison.settings import CategoryTest
@@ -69,20 +68,10 @@ def evidence_rows(
     labeller: str,
     level: Level,
     cells: Cells,
-    behaviour: Behaviour,
     class_of: Callable[[str], str],
-    test: CategoryTest,
 ) -> Iterator[dict[str, object]]:
-    """Yield a row per name, without q, direction and verdict."""
+    """Yield a row per name, without q."""
     comparison = pair.comparison
-    gaps = likelihood_gaps(
-        behaviour,
-        comparison.baseline.model,
-        comparison.candidate.model,
-        level,
-        class_of,
-        test.confidence,
-    )
     anchored = cells.get((comparison.anchored or "", pair.place, labeller, level), {})
     placebo = cells.get((comparison.placebo or "", pair.place, labeller, level), {})
     for name, evidence in cells[pair.name, pair.place, labeller, level].items():
@@ -104,7 +93,6 @@ def evidence_rows(
             **_interval_columns("delta_norm", evidence.norm),
             **_interval_columns("anchored_change", companion.change if companion else UNDEFINED),
             "anchored_sign": companion.sign if companion else math.nan,
-            **_interval_columns("likelihood_gap", gaps.get(name, UNDEFINED)),
         }
 
 

@@ -1,13 +1,12 @@
-"""Join each category's gap in score with the change of its latents: which gaps have a counterpart?
+"""Join a leaderboard's gaps in score with the changes of the same labels.
 
-Leaves ``gaps.csv``, a row per direct comparison, labeller, category and score (first seed). Scores
-are the models' likelihoods, already in ``categories.csv``, and those of the user's leaderboard.
+Leaves ``gaps.csv``, a row per comparison, labeller, label and score (first seed).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,50 +16,45 @@ from workflow_scripts.common import cli, statistics
 from workflow_scripts.common.intervals import Interval
 from workflow_scripts.common.tables import read_csv, write_csv
 from workflow_scripts.comparison.settings import Intervals
-from workflow_scripts.comparison.verdicts import GAINED, LOST, TOO_FEW, UNCHANGED
+from workflow_scripts.comparison.verdicts import CHANGED, UNCHANGED
 
-LIKELIHOOD = "likelihood"
 SCORES = ("score", "score_controlled")
 COLUMNS = (
     "comparison",
     "baseline",
     "candidate",
     "labeller",
-    "name",
-    "class",
+    "label",
     "source",
     "gap",
     "gap_low",
     "gap_high",
-    "delta_norm",
-    "delta_norm_low",
-    "delta_norm_high",
-    "unique_share",
-    "anchored_change",
+    "behaviour",
+    "behaviour_low",
+    "behaviour_high",
     "verdict",
     "reading",
 )
 """Columns of ``gaps.csv``; ``COLUMNS.md`` says what each means."""
-BOTH = "gap with a change of latents"
+BOTH = "gap with a change"
 OPPOSED = "gap and change opposed"
-GAP_ONLY = "gap without a change of latents"
-CHANGE_ONLY = "change of latents that no score shows"
+GAP_ONLY = "gap without a change"
+CHANGE_ONLY = "change that the score does not show"
 NEITHER = "within noise"
 
 
-def reading(gap: Interval, verdict: str, shift: float) -> str:
-    """Say how a gap in score and a change of latents go together.
+def reading(gap: Interval, verdict: str, behaviour: float) -> str:
+    """Say how a gap in score and a change go together.
 
     A gap counts when its interval excludes 0, a change when the verdict says so. They are opposed
-    when the verdict's direction, or where it has none the shift of Δnorm, contradicts the gap.
+    when the likelihood gap has the other sign.
     """
     clear = gap.excludes(0.0)
-    if verdict in (UNCHANGED, TOO_FEW):
+    if verdict not in CHANGED:
         return GAP_ONLY if clear else NEITHER
     if not clear:
         return CHANGE_ONLY
-    sign = {GAINED: 1.0, LOST: -1.0}.get(verdict, shift)
-    return OPPOSED if gap.estimate * sign < 0 else BOTH
+    return OPPOSED if gap.estimate * behaviour < 0 else BOTH
 
 
 def read_leaderboard(path: Path) -> pd.DataFrame:
@@ -110,61 +104,42 @@ def score_gaps(
     return {n: statistics.normal_interval(gaps[n], errors[n], confidence) for n in names}
 
 
-def gaps_by_source(
-    rows: pd.DataFrame, board: pd.DataFrame | None, confidence: float
-) -> dict[str, Mapping[str, Interval]]:
-    """Return the gaps of one comparison, by source of the score."""
-    first = rows.iloc[0]
-    gaps: dict[str, Mapping[str, Interval]] = {
-        LIKELIHOOD: {
-            str(row["name"]): Interval(
-                *(float(row[f"likelihood_gap{end}"]) for end in ("", "_low", "_high"))
-            )
-            for row in rows.to_dict("records")
-        }
-    }
-    if board is not None:
-        unchanged = list(rows.loc[rows["verdict"] == UNCHANGED, "name"])
-        pair = (str(first["baseline"]), str(first["candidate"]))
-        for column in SCORES:
-            gaps[column] = score_gaps(board, *pair, column, unchanged, confidence)
-    return gaps
-
-
-def join(categories: pd.DataFrame, board: pd.DataFrame | None, confidence: float) -> pd.DataFrame:
+def join(changes: pd.DataFrame, board: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Return the table of gaps and changes."""
-    rows = categories[(categories["kind"] == "direct") & (categories["level"] == "category")]
-    rows = rows[rows["tested"].astype(bool)]
     joined = []
-    for _, block in rows.groupby(["comparison", "labeller"], sort=False):
-        first = block[block["seed"] == block["seed"].iloc[0]]
-        for source, gaps in gaps_by_source(first, board, confidence).items():
-            for row in first.to_dict("records"):
-                gap = gaps.get(str(row["name"]))
-                if gap is None or math.isnan(gap.estimate):
-                    continue
+    for _, block in changes.groupby(["comparison", "labeller"], sort=False):
+        rows = block[block["seed"] == block["seed"].iloc[0]]
+        pair = (str(rows["baseline"].iloc[0]), str(rows["candidate"].iloc[0]))
+        unchanged = list(rows.loc[rows["verdict"] == UNCHANGED, "label"])
+        for source in SCORES:
+            gaps = score_gaps(board, *pair, source, unchanged, confidence)
+            for row in rows[rows["label"].isin(list(gaps))].to_dict("records"):
+                gap = gaps[str(row["label"])]
                 bounds = {"gap": gap.estimate, "gap_low": gap.low, "gap_high": gap.high}
-                says = reading(gap, str(row["verdict"]), float(row["delta_norm"]))
+                says = reading(gap, str(row["verdict"]), float(row["behaviour"]))
                 joined.append({**row, **bounds, "source": source, "reading": says})
     return pd.DataFrame(joined, columns=list(COLUMNS))
 
 
-def explain_gaps(
-    categories: Path, intervals: Intervals, output: Path, leaderboard: Path | None = None
-) -> None:
-    """Write each category's gaps in score beside the change of its latents.
+def explain_gaps(changes: Path, leaderboard: Path, intervals: Intervals, output: Path) -> None:
+    """Write the gaps of a leaderboard beside the changes of the same labels.
 
     Parameters
     ----------
-    categories
-        what each model gained and lost (CSV)
-    output
-        table to write, a row per direct comparison, labeller, category and score (CSV)
+    changes
+        effects and verdict of each label (CSV)
     leaderboard
         scores of your own (CSV: category, model, score)
+    output
+        table to write, a row per comparison, labeller, label and score (CSV)
     """
-    board = read_leaderboard(leaderboard) if leaderboard else None
-    write_csv(output, join(read_csv(categories), board, intervals.confidence))
+    table, board = read_csv(changes), read_leaderboard(leaderboard)
+    unknown = sorted(set(board["category"].astype(str)) - set(table["label"].astype(str)))
+    if unknown:
+        cli.log(
+            f"warning: {leaderboard} has categories that no label is called: {', '.join(unknown)}"
+        )
+    write_csv(output, join(table, board, intervals.confidence))
 
 
 main = cli.command(explain_gaps)

@@ -10,7 +10,6 @@ from pathlib import Path
 from workflow_scripts.common.artifacts import FitFiles, LabelledLatents, read_labelled_latents
 from workflow_scripts.common.settings import Settings
 from workflow_scripts.common.taxonomy import Taxonomy, load_taxonomy
-from workflow_scripts.comparison.behaviour import Behaviour, read_behaviour
 from workflow_scripts.comparison.settings import Comparison
 
 
@@ -41,10 +40,6 @@ class ComparisonInputs(Settings):
     """sides and companions of each comparison"""
     taxonomy: Path
     """classes and categories (YAML)"""
-    losses: Path | None = None
-    """how well each model predicts documents (Parquet); none: likelihood has no vote"""
-    labels: Path | None = None
-    """labels of the documents (Parquet)"""
 
     @cached_property
     def _taxonomy(self) -> Taxonomy:
@@ -53,16 +48,6 @@ class ComparisonInputs(Settings):
     def class_of(self, name: str) -> str:
         """Return the class of a category."""
         return self._taxonomy.class_of(name)
-
-    def read_behaviour(self) -> Behaviour:
-        """Return how well the models predict documents, and what these are.
-
-        Raises
-        ------
-        UserError
-            If a table is missing.
-        """
-        return read_behaviour(self.losses, self.labels)
 
     def read_pairs(self) -> list[ComparedPair]:
         """Return every comparison at every seed.

@@ -132,7 +132,7 @@ class BehaviourSample(Settings):
     """documents per label, of each labeller, whose likelihood is measured"""
 
 
-class ComparisonSettings(BehaviourSample, CategoryTest, Answering):
+class ComparisonSettings(BehaviourSample, CategoryTest, Judgement, Answering):
     """How comparisons are tested, and which one gives the answer."""
 
     cause_documents: Natural = 6

@@ -1,9 +1,8 @@
-"""Check whether a verdict depends on decisions that could have been made otherwise.
+"""Check whether the latents call other categories when decisions are made otherwise.
 
 Leaves ``sensitivity.csv``: the comparison made again with tighter and looser ν thresholds,
 without template latents and by class instead of category, a row per comparison, labeller, name and
 variant; first seed, categories.
-A change is ``robust`` when its sign is the same in every variant and by every labeller.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from workflow_scripts.common import cli
 from workflow_scripts.common.artifacts import LabelledLatents
 from workflow_scripts.common.labellers import TRUE
 from workflow_scripts.common.tables import write_csv
-from workflow_scripts.comparison.behaviour import Behaviour
 from workflow_scripts.comparison.category_table import category_table
 from workflow_scripts.comparison.pairs import ComparedPair, ComparisonInputs
 from workflow_scripts.comparison.settings import CategoryTest
@@ -41,10 +39,8 @@ COLUMNS = (
     "percent_change",
     "unique_share",
     "q",
-    "sign",
-    "verdict",
-    "same_verdict",
-    "robust",
+    "called",
+    "same_call",
 )
 """Columns of ``sensitivity.csv``; ``COLUMNS.md`` says what each means."""
 
@@ -123,7 +119,6 @@ def variants(pairs: Sequence[ComparedPair]) -> dict[str, list[ComparedPair]]:
 
 def sensitivity(
     pairs: Sequence[ComparedPair],
-    behaviour: Behaviour,
     class_of: Callable[[str], str],
     test: CategoryTest,
 ) -> pd.DataFrame:
@@ -131,26 +126,22 @@ def sensitivity(
     firsts = list({pair.name: pair for pair in reversed(pairs)}.values())[::-1]
     parts = []
     for name, varied in variants(firsts).items():
-        table = category_table(varied, behaviour, class_of, test)
+        table = category_table(varied, class_of, test)
         table = table[table["tested"].astype(bool)]
         direct = table["kind"] == "direct"
         tested = table.assign(
             variant=name,
             q=table["detection_q"].where(direct, table["q"]),
-            sign=table["direction"],
         )
         categories = tested[tested["level"] == "category"]
         parts.append(categories)
         if name == BASE:
             parts.append(as_classes(categories, tested[tested["level"] == "class"]))
     table = pd.concat(parts, ignore_index=True)
-    base = table[table["variant"] == BASE].set_index(["comparison", "labeller", "name"])["verdict"]
+    base = table[table["variant"] == BASE].set_index(["comparison", "labeller", "name"])["called"]
     keys = list(zip(table["comparison"], table["labeller"], table["name"], strict=True))
-    same = [
-        verdict == base.get(key, "") for key, verdict in zip(keys, table["verdict"], strict=True)
-    ]
-    table = table.assign(same_verdict=np.where(same, "yes", "no"))
-    return table.assign(robust=robust(table))[list(COLUMNS)]
+    same = [called == base.get(key, "") for key, called in zip(keys, table["called"], strict=True)]
+    return table.assign(same_call=np.where(same, "yes", "no"))[list(COLUMNS)]
 
 
 def as_classes(categories: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
@@ -161,27 +152,15 @@ def as_classes(categories: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     return named.assign(variant=BY_CLASS)
 
 
-def robust(table: pd.DataFrame) -> pd.Series[str]:
-    """Return, for each row, whether its name's sign is the same in all variants and labels.
-
-    A sign of 0 agrees with any; a name whose signs are all 0 is not robust.
-    """
-    groups = table.groupby(["comparison", "name"])["sign"]
-    low, high = groups.transform("min"), groups.transform("max")
-    agree = ((low >= 0) & (high > 0)) | ((high <= 0) & (low < 0))
-    return agree.map({True: "yes", False: "no"})
-
-
 def vary_decisions(inputs: ComparisonInputs, test: CategoryTest, output: Path) -> None:
-    """Write whether a verdict depends on decisions that could have been made otherwise.
+    """Write whether the latents call other categories when decisions are made otherwise.
 
     Parameters
     ----------
     output
         table to write, a row per comparison, labeller, name and variant (CSV)
     """
-    behaviour = inputs.read_behaviour()
-    write_csv(output, sensitivity(inputs.read_pairs(), behaviour, inputs.class_of, test))
+    write_csv(output, sensitivity(inputs.read_pairs(), inputs.class_of, test))
 
 
 main = cli.command(vary_decisions)

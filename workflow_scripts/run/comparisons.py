@@ -102,8 +102,8 @@ def has_true_categories(config: Config) -> bool:
 
 
 def has_scores(config: Config) -> bool:
-    """Return whether models are scored by category."""
-    return has_true_categories(config) or config.comparison.leaderboard is not None
+    """Return whether the user gives scores of the models by category."""
+    return config.comparison.leaderboard is not None
 
 
 def planted_pairs(config: Config) -> list[tuple[str, str]]:

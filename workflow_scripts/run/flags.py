@@ -173,6 +173,15 @@ class Flags:
         baseline, candidate = comparisons.models_of(self.config, comparison)
         return [f"--baseline={baseline}", f"--candidate={candidate}"]
 
+    def judged_pairs(self) -> str:
+        """Return the flag with the models and the weighed documents of each comparison."""
+        pairs = {}
+        for name in self.config.comparisons:
+            baseline, candidate = comparisons.models_of(self.config, name)
+            documents = self.paths.weighed(name)
+            pairs[name] = {"baseline": baseline, "candidate": candidate, "documents": documents}
+        return f"--pairs={in_order(pairs)}"
+
     def primary(self) -> list[str]:
         """Return the flag that names the comparison that answers."""
         name = comparisons.primary(self.config)
