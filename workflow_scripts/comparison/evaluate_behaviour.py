@@ -101,7 +101,8 @@ def evaluate_behaviour(
     for name, manifest in models.items() if documents else ():
         model = load_model(manifest, getattr(torch, precision.compute_dtype), device)
         losses = document_losses(model, documents, batches.batch_tokens, device)
-        parts.append(table.assign(model=name, losses=losses).sort_values("document"))
+        of_model = table.assign(model=name, losses=pd.Series(losses, dtype=object))
+        parts.append(of_model.sort_values("document"))
         del model
     whole = pd.concat(parts, ignore_index=True) if parts else table.assign(model="", losses=None)
     files.write_parquet(output, whole[list(COLUMNS)])

@@ -102,8 +102,8 @@ def change_table(
     rows = []
     for name, pair in pairs.items():
         gaps = document_gaps(losses, pair.baseline, pair.candidate)
-        seeds = {seed: read_weights(path) for seed, path in pair.documents.items()}
-        for seed, weights in (seeds or {0: None}).items():
+        for seed, path in (pair.documents or {0: None}).items():
+            weights = read_weights(path) if path else None
             for labeller, of_document in labels.items():
                 key = {
                     "comparison": name,

@@ -231,7 +231,7 @@ def score_recovery(
     write_csv(recovery, recover(read_csv(categories), table, known, answering.fdr))
     of_label = {name: categories_of(read_labels(labels), name) for name in set(table["labeller"])}
     answers = [
-        what_changed(rows, known.get((base, candidate)), of_label[labeller])
+        what_changed(rows, known.get((str(base), str(candidate))), of_label[str(labeller)])
         for (_, base, candidate, _, labeller), rows in table.groupby(KEYS, sort=False)
     ]
     own = [a for a in answers if a.comparison == chosen]
