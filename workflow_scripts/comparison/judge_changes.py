@@ -102,7 +102,8 @@ def change_table(
     rows = []
     for name, pair in pairs.items():
         gaps = document_gaps(losses, pair.baseline, pair.candidate)
-        for seed, path in (pair.documents or {0: None}).items():
+        documents: Mapping[int, Path | None] = pair.documents or {0: None}
+        for seed, path in documents.items():
             weights = read_weights(path) if path else None
             for labeller, of_document in labels.items():
                 key = {
