@@ -29,7 +29,7 @@ from workflow_scripts.common.statistics import adjust
 from workflow_scripts.comparison.label_text import LabelText
 from workflow_scripts.comparison.settings import Judgement
 
-PRIOR_FREEDOM = 3.0  # degrees of freedom behind the usual scatter of reference labels
+PRIOR_FREEDOM = 1.0  # degrees of freedom behind the usual scatter of reference labels
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,15 @@ class Effect:
     """An effect on one axis: interval over documents, test, and whether it counts as a change.
 
     ``least`` is the least effect that this test calls when it stands alone; all is NaN where the
-    axis was not measured or has too few documents.
+    axis was not measured or has too few documents. ``excluded`` says that a relevant effect can be
+    ruled out (representation only).
     """
 
     interval: Interval = UNDEFINED
     q: float = math.nan
     least: float = math.nan
     called: bool = False
+    excluded: bool = False
 
     @property
     def known(self) -> bool:
@@ -63,16 +65,16 @@ def background(gaps: NDArray[np.float64], rule: Judgement) -> Background:
     """Return the shift that a cluster of labels shares, or none.
 
     A fine-tune may move the likelihood of all text a little, as forgetting does. The cluster is the
-    narrowest window that holds a quarter of the labels and at least three of four or more; its
-    median must be a small part (``shared_shift``) of the largest gap, for where all gaps are alike
-    they are the change.
+    narrowest window that holds a quarter of the labels and at least three of four or more; all of
+    it must be a small part (``shared_shift``) of the largest gap, for where all gaps are alike they
+    are the change.
     """
     count = max(3, math.ceil(len(gaps) / 4))
     if len(gaps) <= count:
         return Background()
     ordered = np.sort(gaps)
     windows = np.lib.stride_tricks.sliding_window_view(ordered, count)
-    small = np.abs(np.median(windows, axis=1)) <= rule.shared_shift * np.abs(gaps).max()
+    small = np.abs(windows).max(axis=1) <= rule.shared_shift * np.abs(gaps).max()
     if not small.any():
         return Background()
     widths = np.where(small, windows[:, -1] - windows[:, 0], np.inf)
@@ -127,14 +129,19 @@ class Reference:
 
         Student's t of a new observation; ``error`` is the standard error of its logarithm.
         """
-        if distance <= 0:
-            return 1.0
-        return float(stats.t.sf(math.log(distance / self.mean) / self._width(error), self.freedom))
+        return float(stats.t.sf(self._excess(distance, error), self.freedom))
+
+    def below(self, ratio: float, distance: float, error: float) -> float:
+        """Return the one-sided p of a distance that is ``ratio`` times the reference or more."""
+        return float(stats.t.cdf(self._excess(distance / ratio, error), self.freedom))
 
     def least(self, error: float, chance: float) -> float:
         """Return the least excess over ``mean`` whose p is at most ``chance``."""
         reach = float(stats.t.isf(chance, self.freedom)) * self._width(error)
         return self.mean * math.expm1(reach)
+
+    def _excess(self, distance: float, error: float) -> float:
+        return math.log(distance / self.mean) / self._width(error) if distance > 0 else -math.inf
 
     def _width(self, error: float) -> float:
         return math.hypot(error, self.scatter * math.sqrt(1 + 1 / max(self.labels, 1)))
@@ -159,6 +166,7 @@ def judge_representation(
     The reference are the other labels whose behaviour did not change. Labels whose behaviour did
     are tested at ``fdr`` each, since the first axis has chosen them (a gatekeeper). For the others
     q is Benjamini-Hochberg's, and a distance must be ``moved_ratio`` times the reference too.
+    Excluded is a distance of ``same_ratio`` times the reference, in a test at ``fdr``.
     """
     known = {
         name: text.distance
@@ -182,5 +190,7 @@ def judge_representation(
             q[name],
             max(beside.least(distance.relative, rule.fdr), (ratio - 1) * beside.mean),
             q[name] <= rule.fdr and far,
+            beside.below(rule.same_ratio, distance.interval.estimate, distance.relative)
+            <= rule.fdr,
         )
     return effects

@@ -93,7 +93,7 @@ class Judgement(Intervals, Discoveries):
     """documents of the score split that a label needs"""
     behaviour_floor: NonNegative = 0.02
     """likelihood gap that is no change, however sure: nats per token"""
-    side_effect: Share = 0.08
+    side_effect: Share = 0.12
     """up to which part of the largest gap a gap is a side effect of training, not a change"""
     relevant_gap: Positive = 0.5
     """a label is *unchanged* only where a gap as large as this would have been called; nats per
@@ -106,6 +106,9 @@ class Judgement(Intervals, Discoveries):
     """relative distance of activations that is no change, however sure"""
     usual_scatter: Positive = 0.3
     """scatter of the logarithms of distances among unchanged labels, where few are known"""
+    same_ratio: Positive = 1.25
+    """a label whose behaviour changed is *used differently* where a distance so many times that of
+    unchanged text can be excluded"""
     moved_ratio: Positive = 2.0
     """how many times the distance of unchanged text makes a label *moved* that behaves as before"""
 

@@ -17,17 +17,18 @@ CHANGED = (GAINED, LOST, USED, MOVED)
 def verdict(behaviour: Effect, representation: Effect, relevant: float) -> str:
     """Return the verdict on one label.
 
-    - ``gained`` or ``lost``: both axes changed; the direction is that of behaviour;
-    - ``used differently``: behaviour alone;
+    - ``gained`` or ``lost``: behaviour changed, and so did representation as far as can be told;
+      the direction is that of behaviour;
+    - ``used differently``: behaviour changed, while a change of representation can be excluded;
     - ``moved``: representation alone;
     - ``cannot tell``: no change was seen, but a gap of ``relevant`` nats per token might not have
       been, or the label has too few documents;
     - ``unchanged``: otherwise.
     """
-    if behaviour.called and representation.called:
-        return GAINED if behaviour.interval.estimate > 0 else LOST
-    if behaviour.called:
+    if behaviour.called and representation.excluded and not representation.called:
         return USED
+    if behaviour.called:
+        return GAINED if behaviour.interval.estimate > 0 else LOST
     if representation.called:
         return MOVED
     seen = behaviour.known and behaviour.least <= relevant
