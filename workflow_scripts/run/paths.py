@@ -265,6 +265,11 @@ class Paths:
             for seed in self.config.fits[comparisons.fit_of(self.config, name)].seeds
         ]
 
+    def weighed(self, comparison: str, ending: str = "") -> str:
+        """Return one of these tables: that of a direct comparison's first crosscoder."""
+        seed = comparisons.first_seed(self.config, comparison)
+        return f"{self.results}/comparison/documents/{comparison}_seed{seed}{ending}.parquet"
+
     def links(self) -> dict[str, str]:
         """Return the links in the run's folder to what lies in the store."""
         config = self.config

@@ -220,6 +220,11 @@ def collect_examples(config: Config) -> JobRequest:
     return encode(config, config.text.splits.explain + config.text.splits.verify)
 
 
+def show_carriers(config: Config) -> JobRequest:
+    """Encode the explain split once."""
+    return encode(config, config.text.splits.explain)
+
+
 REQUESTS: dict[str, Callable[[Config], JobRequest]] = {
     "sample_documents": read_text,
     "tokenize_documents": read_text,
@@ -237,6 +242,7 @@ REQUESTS: dict[str, Callable[[Config], JobRequest]] = {
     "collect_examples": collect_examples,
     "evaluate_behaviour": evaluate_behaviour,
     "weigh_documents": encode_score,
+    "show_carriers": show_carriers,
     "patch_latents": patch_models,
     "ablate_categories": patch_models,
     "select_contexts": table,
