@@ -162,6 +162,7 @@ def recorded_files(paths: Paths) -> list[str]:
     return [
         *paths.links().values(),
         f"{results}/dataset/manifest.json",
+        paths.labels,
         *(picture["png"] for picture in pictures(paths).values()),
         *paths.of_seeds("autointerp", fits, *tables),
         *(f"{results}/comparison/{n}" for n in ("answer.json", "sensitivity.csv", "weighted.csv")),

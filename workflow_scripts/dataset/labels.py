@@ -1,0 +1,30 @@
+"""Labels of documents, as later steps read them: each labeller has its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from workflow_scripts.common import files
+
+COLUMNS = ("document", "labeller", "label")
+
+
+def read_labels(path: Path) -> pd.DataFrame:
+    """Return the table of labels: ``document``, ``labeller``, ``label``, a row per label.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or no Parquet file.
+    """
+    return files.read_parquet(path, columns=list(COLUMNS))
+
+
+def by_labeller(table: pd.DataFrame) -> dict[str, pd.Series[str]]:
+    """Return each labeller's labels, by number of document; documents without one are left out."""
+    return {
+        str(labeller): rows.set_index("document")["label"]
+        for labeller, rows in table.groupby("labeller", sort=True)
+    }
