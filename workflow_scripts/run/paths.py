@@ -257,18 +257,20 @@ class Paths:
             "behaviour": f"{self.results}/comparison/behaviour.csv",
         }
 
-    def weighed_documents(self, ending: str = "") -> list[str]:
-        """Return the tables of weighed documents, or (``_carriers``) of the latents that carry."""
-        return [
-            f"{self.results}/comparison/documents/{name}_seed{seed}{ending}.parquet"
-            for name in comparisons.direct_comparisons(self.config)
-            for seed in self.config.fits[comparisons.fit_of(self.config, name)].seeds
-        ]
+    def weighed(self, comparison: str, ending: str = "") -> dict[int, str]:
+        """Return a comparison's tables of weighed documents by seed, none unless it is direct.
 
-    def weighed(self, comparison: str, ending: str = "") -> str:
-        """Return one of these tables: that of a direct comparison's first crosscoder."""
-        seed = comparisons.first_seed(self.config, comparison)
-        return f"{self.results}/comparison/documents/{comparison}_seed{seed}{ending}.parquet"
+        With the ending ``_carriers`` they are those of the latents that carry the difference.
+        """
+        if comparison not in comparisons.direct_comparisons(self.config):
+            return {}
+        stem = f"{self.results}/comparison/documents/{comparison}"
+        seeds = self.config.fits[comparisons.fit_of(self.config, comparison)].seeds
+        return {seed: f"{stem}_seed{seed}{ending}.parquet" for seed in seeds}
+
+    def weighed_documents(self) -> list[str]:
+        """Return the tables of weighed documents of all comparisons."""
+        return [path for name in self.config.comparisons for path in self.weighed(name).values()]
 
     def links(self) -> dict[str, str]:
         """Return the links in the run's folder to what lies in the store."""

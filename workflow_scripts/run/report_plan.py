@@ -112,10 +112,9 @@ def report_fits(paths: Paths) -> dict[str, FitFiles]:
     direct = comparisons.direct_comparisons(config)
     mirrored = {comparison.baseline.fit for comparison in direct.values()}
     carriers = {
-        (comparisons.fit_of(config, name), comparisons.first_seed(config, name)): paths.weighed(
-            name, "_contexts"
-        )
+        (comparisons.fit_of(config, name), seed): Path(path)
         for name in answering(config)
+        for seed, path in list(paths.weighed(name, "_contexts").items())[:1]
     }
 
     def files(name: str, seed: int) -> SeedFiles:
@@ -131,7 +130,7 @@ def report_fits(paths: Paths) -> dict[str, FitFiles]:
                 "evaluation": crosscoder / "evaluation.json",
                 **({"examples": latents / "examples.parquet", **named} if paths.annotated else {}),
                 **({"loss": crosscoder / "loss.csv"} if loss else {}),
-                **({"carriers": Path(path)} if (path := carriers.get((name, seed))) else {}),
+                **({"carriers": path} if (path := carriers.get((name, seed))) else {}),
                 **({"mirrors": latents / "mirrors.parquet"} if name in mirrored else {}),
             }
         )
