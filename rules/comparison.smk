@@ -85,6 +85,38 @@ rule weigh_documents:
         " --documents {output.documents:q} --carriers {output.carriers:q}"
 
 
+rule show_carriers:
+    """Collect contexts of the latents that carry a change, unique or not."""
+    input:
+        unpack(lambda wildcards: PATHS.fit_inputs(fit_name(wildcards))),
+        crosscoder=lambda wildcards: (
+            f"{PATHS.crosscoder(fit_name(wildcards), wildcards.seed)}/crosscoder.safetensors"
+        ),
+        carriers="<results>/comparison/documents/{comparison}_seed{seed}_carriers.parquet",
+        tokens=PATHS.tokens,
+        tokenizer=PATHS.manifest(store_keys.tokenizer_models(SETTINGS)[0]),
+    output:
+        "<results>/comparison/documents/{comparison}_seed{seed}_contexts.parquet",
+    log:
+        "<results>/logs/show_carriers/{comparison}_seed{seed}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        **ON_GPU,
+    params:
+        **FOLDER,
+        **step("comparison.show_carriers"),
+        inputs=lambda wildcards: FLAGS.activations(fit_name(wildcards)),
+        sizes=flags(SETTINGS.latents.examples),
+        speed=speed("device"),
+    shell:
+        "logged {log:q} python -m {params.step}"
+        " {params.inputs:q} --tokens {input.tokens:q} --crosscoder {params.folder:q}"
+        " --carriers {input.carriers:q} --tokenizer {input.tokenizer:q} {params.sizes:q}"
+        " --threads {threads} {params.speed:q} --output {output:q}"
+
+
 rule compare_categories:
     """Compare counts and shares per category, with intervals, tests and the null beside them."""
     input:

@@ -31,7 +31,11 @@ rule sample_documents:
         **SIZED,
     params:
         **step("dataset.sample_documents"),
-        sources=as_json(SETTINGS.text.model_dump(exclude_none=True)["sources"]),
+        sources=as_json(
+            SETTINGS.text.model_dump(exclude_none=True, exclude=store_keys.LABELS_OF_SOURCES)[
+                "sources"
+            ]
+        ),
         sampling=flags(SETTINGS.text, Sampling),
         tokens=lambda wildcards: min(
             (shard_number(wildcards) + 1) * SETTINGS.text.shard_tokens, SETTINGS.text.tokens
@@ -100,3 +104,30 @@ rule describe_text:
         "logged {log:q} python -m {params.step}"
         " --documents {input.documents:q} --shards {input.shards:q} {params.splits:q}"
         " --tokens {params.tokens} --output {output:q}"
+
+
+rule label_documents:
+    """Label the documents: columns and sources of the user's, and topics in the text."""
+    input:
+        PATHS.documents,
+    output:
+        labels=PATHS.labels,
+        summary="<results>/dataset/labels.json",
+    log:
+        "<results>/logs/label_documents.log",
+    benchmark:
+        "<results>/logs/label_documents.tsv"
+    priority: 50
+    conda:
+        "../envs/tables.yaml"
+    resources:
+        **SIZED,
+    params:
+        **step("dataset.label_documents"),
+        labelling=FLAGS.labelling(),
+        topics=flags(SETTINGS.text.topics),
+        seed=SETTINGS.seed,
+    shell:
+        "logged {log:q} python -m {params.step}"
+        " --documents {input:q} {params.labelling:q} {params.topics:q} --seed {params.seed}"
+        " --output {output.labels:q} --summary {output.summary:q}"

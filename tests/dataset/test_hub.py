@@ -66,9 +66,9 @@ def test_order_is_of_the_seed(hub: Path, tmp_path: Path) -> None:
 
 def test_only_what_is_needed_is_read(hub: Path) -> None:
     data = HubSource(kind="huggingface", path=str(hub))
-    rows = list(stream(data, ["text"], 0))
+    rows = list(stream(data, ["text"], [], 0))
     assert {tuple(row) for row in rows} == {("text",)}
-    assert list(stream(data, ["text"], 70)) == rows[70:]
+    assert list(stream(data, ["text"], [], 70)) == rows[70:]
 
 
 def test_json_lines_in_the_layout_of_the_hub(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_columns_and_manifest_counts(tmp_path: Path) -> None:
     path = sample(tmp_path, GENERATOR)
     table, facts = read(path), manifest(path)
     assert list(table.columns) == [
-        "document", "source", "kind", "category", "split", "text", "messages", "hash",
+        "document", "source", "kind", "category", "split", "text", "messages", "hash", "labels",
     ]  # fmt: skip
     assert facts["documents"] == len(table)
     splits = facts["sources"]["made"]["splits"]

@@ -19,6 +19,8 @@ from workflow_scripts.common import cli
 from workflow_scripts.common.device import Compute
 from workflow_scripts.crosscoder.model import Crosscoder, Weights
 from workflow_scripts.latents import collect_examples as step
+from workflow_scripts.latents import example_contexts
+from workflow_scripts.latents.example_contexts import EXPLAIN, VERIFY, find_peaks
 from workflow_scripts.latents.settings import ExampleCounts, Examples
 from workflow_scripts.latents.token_context import TokenContext
 
@@ -38,7 +40,7 @@ class SplitStore(MemoryStore):
     def rows(self, split: str) -> NDArray[np.int64]:
         tokens = np.arange(len(self.x), dtype=np.int64)
         odd = tokens // LENGTH % 2 == 1
-        kept: NDArray[np.int64] = tokens[(tokens % LENGTH > 0) & (odd == (split == step.VERIFY))]
+        kept: NDArray[np.int64] = tokens[(tokens % LENGTH > 0) & (odd == (split == VERIFY))]
         return kept
 
 
@@ -137,11 +139,11 @@ def test_parts_of_the_models_stand_beside_the_peak(table: pd.DataFrame) -> None:
     assert (shown["part_a"] >= 2).all()
 
 
-@pytest.mark.parametrize("split", [step.EXPLAIN, step.VERIFY])
+@pytest.mark.parametrize("split", [EXPLAIN, VERIFY])
 def test_strongest_documents_come_first_and_each_document_once(
     table: pd.DataFrame, split: str
 ) -> None:
-    odd = split == step.VERIFY
+    odd = split == VERIFY
     firing = [d for d in range(FIRING * 2) if d % 4 < 2 and d % 2 == odd]
     top = of(table, 0, "positive", "top", split)
     assert top["document"].tolist() == sorted(firing)[::-1][:4]
@@ -171,7 +173,7 @@ def test_positive_windows_hold_the_peak_with_context_before_it(table: pd.DataFra
         assert np.asarray(window.activations).tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("split", [step.EXPLAIN, step.VERIFY])
+@pytest.mark.parametrize("split", [EXPLAIN, VERIFY])
 def test_negatives_are_silent_and_the_hard_ones_alike(table: pd.DataFrame, split: str) -> None:
     random = of(table, 0, "random_negative", "none", split)
     hard = of(table, 0, "hard_negative", "none", split)
@@ -182,7 +184,7 @@ def test_negatives_are_silent_and_the_hard_ones_alike(table: pd.DataFrame, split
     assert not ((both["document"] < FIRING * 2) & (both["document"] % 4 < 2)).any()
     # Only the first documents are written in the words of those in which the latent fires.
     assert (hard["document"] < FIRING * 2).all()
-    assert (both["document"] % 2 == (split == step.VERIFY)).all()
+    assert (both["document"] % 2 == (split == VERIFY)).all()
 
 
 def test_a_latent_that_never_fires_has_random_negatives_only(table: pd.DataFrame) -> None:
@@ -204,7 +206,7 @@ def test_tokens_are_written_as_text(table: pd.DataFrame) -> None:
 def test_reading_past_memory_gives_the_same(
     table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(step, "IN_MEMORY", 0)
+    monkeypatch.setattr(example_contexts, "IN_MEMORY", 0)
     store, crosscoder, context = planted()
     chosen = pd.DataFrame({"latent": [0, 1], "unique_to": ["a", ""], "sample_weight": 1.0})
     windows, values, _ = step.collect_split(
@@ -214,9 +216,9 @@ def test_reading_past_memory_gives_the_same(
         chosen,
         SETTINGS,
         0,
-        step.EXPLAIN,
+        EXPLAIN,
     )
-    before = table[table["split"] == step.EXPLAIN]
+    before = table[table["split"] == EXPLAIN]
     assert windows["start"].tolist() == before["start"].tolist()
     assert values.tolist() == np.concatenate(before["activations"].tolist()).tolist()
 
@@ -238,10 +240,10 @@ def test_a_split_without_tokens_is_named() -> None:
     store, crosscoder, context = planted()
     store.x = store.x[:0]
     with pytest.raises(cli.UserError, match="explain split holds no usable token"):
-        step.find_peaks(
+        find_peaks(
             store,  # type: ignore[arg-type]
             crosscoder,
             context,
             np.array([0]),
-            step.EXPLAIN,
+            EXPLAIN,
         )

@@ -29,6 +29,8 @@ class SeedFiles(Settings):
     """latents that are shown to annotators, and how many each stands for"""
     examples: Path | None = None
     """contexts of these latents"""
+    carriers: Path | None = None
+    """contexts of the latents that carry what changed"""
     mirrors: Path | None = None
     """pairs of latents that fire for the same text"""
     crosscoder: Path | None = None

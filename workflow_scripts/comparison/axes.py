@@ -38,7 +38,7 @@ class Effect:
 
     ``least`` is the least effect that this test calls when it stands alone; all is NaN where the
     axis was not measured or has too few documents. ``excluded`` says that a relevant effect can be
-    ruled out (representation only).
+    ruled out.
     """
 
     interval: Interval = UNDEFINED
@@ -46,11 +46,6 @@ class Effect:
     least: float = math.nan
     called: bool = False
     excluded: bool = False
-
-    @property
-    def known(self) -> bool:
-        """Whether the axis was measured."""
-        return not math.isnan(self.q)
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,9 @@ def judge_behaviour(texts: Mapping[str, LabelText], rule: Judgement) -> dict[str
 
     H0: the gap is within ``behaviour_floor``, and within ``side_effect`` of the largest gap. Normal
     p of the excess, with the variance of documents (bootstrap), of training (``training_noise`` of
-    the mean absolute gap per token) and of the background; Benjamini-Hochberg over labels.
+    the mean absolute gap per token) and of the background; Benjamini-Hochberg over labels. Excluded
+    is a gap of ``relevant_gap``, or of ``shared_shift`` of the largest if that is more, where it
+    would have been called.
     """
     known = {n: t.gap for n, t in texts.items() if t.gap.documents >= rule.least_documents}
     effects = dict.fromkeys(texts, Effect())
@@ -102,9 +99,12 @@ def judge_behaviour(texts: Mapping[str, LabelText], rule: Judgement) -> dict[str
     floor = max(rule.behaviour_floor, rule.side_effect * float(sizes.max()))
     p = stats.norm.sf((sizes - floor) / errors)
     least = floor + stats.norm.isf(rule.fdr) * errors
+    relevant = max(rule.relevant_gap, rule.shared_shift * float(sizes.max()))
     for (name, gap), q, smallest in zip(known.items(), adjust(p), least, strict=True):
         shifted = gap.interval.map(1.0, -common.shift)
-        effects[name] = Effect(shifted, float(q), float(smallest), bool(q <= rule.fdr))
+        called = bool(q <= rule.fdr)
+        excluded = bool(smallest <= relevant) and not called
+        effects[name] = Effect(shifted, float(q), float(smallest), called, excluded)
     return effects
 
 

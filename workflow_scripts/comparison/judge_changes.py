@@ -81,7 +81,7 @@ def rows_of(texts: Mapping[str, LabelText], rule: Judgement) -> Iterator[dict[st
         for name in RATIOS:
             measure = text.ratios.get(name)
             row |= _columns(name, measure.interval if measure else UNDEFINED)
-        yield row | {"verdict": verdict(*effects, rule.relevant_gap)}
+        yield row | {"verdict": verdict(*effects)}
 
 
 def _columns(name: str, interval: Interval) -> dict[str, object]:

@@ -14,16 +14,15 @@ CHANGED = (GAINED, LOST, USED, MOVED)
 """Verdicts that call a change."""
 
 
-def verdict(behaviour: Effect, representation: Effect, relevant: float) -> str:
+def verdict(behaviour: Effect, representation: Effect) -> str:
     """Return the verdict on one label.
 
     - ``gained`` or ``lost``: behaviour changed, and so did representation as far as can be told;
       the direction is that of behaviour;
     - ``used differently``: behaviour changed, while a change of representation can be excluded;
     - ``moved``: representation alone;
-    - ``cannot tell``: no change was seen, but a gap of ``relevant`` nats per token might not have
-      been, or the label has too few documents;
-    - ``unchanged``: otherwise.
+    - ``unchanged``: no change was seen, and a relevant gap would have been;
+    - ``cannot tell``: it might not have been, or the label has too few documents.
     """
     if behaviour.called and representation.excluded and not representation.called:
         return USED
@@ -31,5 +30,4 @@ def verdict(behaviour: Effect, representation: Effect, relevant: float) -> str:
         return GAINED if behaviour.interval.estimate > 0 else LOST
     if representation.called:
         return MOVED
-    seen = behaviour.known and behaviour.least <= relevant
-    return UNCHANGED if seen else CANNOT_TELL
+    return UNCHANGED if behaviour.excluded else CANNOT_TELL

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from workflow_scripts.common import files
+
+CHUNK = 5_000
+"""Documents whose text is held at once."""
 
 
 def read_sources(paths: Sequence[Path]) -> dict[int, str]:
@@ -15,3 +19,18 @@ def read_sources(paths: Sequence[Path]) -> dict[int, str]:
         table = files.read_parquet(path, columns=["document", "source"])
         sources |= dict(zip(table["document"].tolist(), table["source"].tolist(), strict=True))
     return sources
+
+
+def contents(paths: Sequence[Path]) -> Iterator[list[str]]:
+    """Yield the text of all documents in order, a list of them at a time; of chats the contents."""
+    import pyarrow.parquet as pq
+
+    for path in paths:
+        for batch in pq.ParquetFile(path).iter_batches(CHUNK, columns=["text", "messages"]):
+            columns = (batch["text"].to_pylist(), batch["messages"].to_pylist())
+            yield [text or _joined(messages) for text, messages in zip(*columns, strict=True)]
+
+
+def _joined(messages: str) -> str:
+    """Return the contents of a chat, given as JSON, without the names of roles."""
+    return "\n".join(message["content"] for message in json.loads(messages or "[]"))

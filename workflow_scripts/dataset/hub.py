@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from workflow_scripts.common.cli import UserError, shortened
 from workflow_scripts.dataset.settings import HubSource
@@ -18,8 +18,13 @@ FORMATS = ("parquet", "json", "csv", "text", "arrow")
 PAGE = "https://huggingface.co/datasets/"
 
 
-def stream(data: HubSource, columns: Sequence[str], first: int) -> Iterator[Mapping[str, object]]:
-    """Yield the rows of a data set in their order from row ``first`` on; ``columns`` where given.
+def stream(
+    data: HubSource, columns: Sequence[str], labels: Sequence[str], first: int
+) -> Iterator[Mapping[str, object]]:
+    """Yield the rows of a data set in their order from row ``first`` on.
+
+    They hold ``columns`` and ``labels``, all columns without ``columns``. Labels that are stored
+    as numbers of classes are given by name; a negative number stands for none.
 
     Raises
     ------
@@ -39,24 +44,46 @@ def stream(data: HubSource, columns: Sequence[str], first: int) -> Iterator[Mapp
                 "read, convert it"
             )
         rows = load_dataset(data.path, **place, split=data.split, streaming=True)
-        _check_columns(data, rows, columns)
+        _check_columns(data, rows, columns, "set text_column or messages_column")
+        _check_columns(data, rows, labels, "check its category_column")
         if columns:
-            rows = rows.select_columns(list(columns))
+            rows = rows.select_columns(list(dict.fromkeys([*columns, *labels])))
+        classes = _class_names(rows, labels)
         for row in rows.skip(first) if first else rows:
-            yield cast("Mapping[str, object]", row)
+            yield _with_names(row, classes)
     except UserError:
         raise
     except Exception as error:  # of pyarrow, fsspec, httpx, huggingface_hub, datasets
         raise UserError(refusal(data.path, error)) from None
 
 
-def _check_columns(data: HubSource, rows: Any, columns: Sequence[str]) -> None:
+def _class_names(rows: Any, columns: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names of the classes of those columns that hold their numbers."""
+    from datasets import ClassLabel
+
+    kinds = {column: (rows.features or {}).get(column) for column in columns}
+    return {column: kind.names for column, kind in kinds.items() if isinstance(kind, ClassLabel)}
+
+
+def _with_names(
+    row: Mapping[str, Any], classes: Mapping[str, Sequence[str]]
+) -> Mapping[str, object]:
+    """Return a row with the names of classes in place of their numbers."""
+    numbers = {column: row[column] for column in classes}
+    named = {
+        column: None if number is None or number < 0 else classes[column][number]
+        for column, number in numbers.items()
+    }
+    return {**row, **named}
+
+
+def _check_columns(data: HubSource, rows: Any, columns: Sequence[str], remedy: str) -> None:
     known = rows.column_names or list(next(iter(rows), {}))
     for column in columns:
         if column not in known:
             raise UserError(
                 f"the data set {data.path} has no column {column!r} (it has {', '.join(known)}): "
-                "set text_column or messages_column"
+                f"{remedy}"
             )
 
 

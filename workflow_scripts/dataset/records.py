@@ -10,7 +10,7 @@ import gzip
 import json
 import random
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -109,6 +109,14 @@ def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
             raise UserError(f"{path} is no whole gzip file ({error}): fetch it again") from None
 
 
+def without_column(name: str, column: str, known: Collection[str]) -> UserError:
+    """Return the error of a source in which no record has a column of labels."""
+    return UserError(
+        f"source {name}: no record has the column {column!r} (they have "
+        f"{', '.join(sorted(known)) or 'none'}): check its category_column"
+    )
+
+
 def shuffled_blocks(
     rows: Callable[[int], Iterator[tuple[str, R]]], seed: str, start: int
 ) -> Iterator[tuple[str, R]]:
@@ -125,22 +133,23 @@ def shuffled_blocks(
 
 
 def parquet_records(
-    files: Files, columns: Sequence[str], start: int
+    files: Files, columns: Sequence[str], labels: Sequence[str], start: int
 ) -> Iterator[tuple[str, Record]]:
     """Yield the records of Parquet files, each with where it stands, from place ``start`` on.
 
-    ``columns``, ``text`` and ``messages`` are read where the files have them, else one column.
+    ``columns``, ``text`` and ``messages`` are read where the files have them, and ``labels`` with
+    them; else one column.
 
     Raises
     ------
     UserError
-        If a file is no Parquet file, or all are empty.
+        If a file is no Parquet file, all are empty, or none has a column of labels.
     """
     import pyarrow
     import pyarrow.parquet as pq
 
     groups: list[tuple[Path, int, int]] = []
-    rows = 0
+    rows, known = 0, set[str]()
     for path in files.paths:
         try:
             meta = pq.read_metadata(path)
@@ -149,11 +158,15 @@ def parquet_records(
                 f"source {files.name}: {path} is not a Parquet file ({error}): check its `path`"
             ) from None
         rows += meta.num_rows
+        known.update(meta.schema.to_arrow_schema().names)
         groups.extend(
             (path, group, meta.row_group(group).num_rows) for group in range(meta.num_row_groups)
         )
     if not rows:
         raise UserError(f"source {files.name}: {files.paths[0]} is empty: it holds no documents")
+    for column in labels:
+        if column not in known:
+            raise without_column(files.name, column, known)
     generator = random.Random(files.seed)
     generator.shuffle(groups)
     needed = {*columns, "text", "messages"}
@@ -166,7 +179,7 @@ def parquet_records(
             continue
         file = pq.ParquetFile(path)
         names = set(file.schema_arrow.names)
-        read = sorted(needed & names) or sorted(names)[:1]
+        read = sorted({*needed, *labels} & names) if needed & names else sorted(names)[:1]
         records = file.read_row_group(group, columns=read).to_pylist()
         for row in order[skipped:]:
             where = f"{path} row {row} of row group {group}"

@@ -8,7 +8,8 @@ function of its content alone.
 The documents are written in parts: a part continues where the previous one ended, up to
 its own, larger budget. So a larger sample has the parts of a smaller one, and more. A part is a
 table (``document``, ``source``, ``kind``, ``category``, ``split``, ``text``, ``messages`` as a JSON
-list, ``hash``) and a JSON file with its counts and the state from which the next part continues.
+list, ``hash``, ``labels`` as a JSON object of columns) and a JSON file with its counts and the
+state from which the next part continues.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class DocumentRow:
     text: str
     messages: str
     hash: str
+    labels: str
 
 
 def estimate_tokens(document: DrawnDocument, sampling: Sampling) -> float:
@@ -189,6 +191,7 @@ def _row(
         text=document.text,
         messages=json.dumps(messages, ensure_ascii=False) if messages else "",
         hash=digest,
+        labels=json.dumps(dict(document.labels), ensure_ascii=False) if document.labels else "",
     )
 
 
@@ -288,7 +291,7 @@ def _write_rows(path: Path, rows: Iterator[DocumentRow], categories: Sequence[st
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = ("source", "kind", "category", "split", "text", "messages", "hash")
+    names = ("source", "kind", "category", "split", "text", "messages", "hash", "labels")
     schema = pa.schema(
         [("document", pa.int64()), *((name, pa.large_string()) for name in names)],
         metadata={"categories": json.dumps(categories)},

@@ -55,6 +55,25 @@ class RecordSource(SourceShare):
     """column of plain text"""
     messages_column: str | None = None
     """column of chat messages"""
+    category_column: str | list[str] | None = None
+    """column that says what kind of text a document is, or several; its values are the labels"""
+    category: str | None = None
+    """label of all its documents; none: the source's name"""
+
+    @property
+    def label_columns(self) -> list[str]:
+        """The columns of labels."""
+        columns = self.category_column or []
+        return [columns] if isinstance(columns, str) else columns
+
+    @model_validator(mode="after")
+    def _distinct_labels(self) -> Self:
+        columns = self.label_columns
+        if len(set(columns)) < len(columns):
+            raise ValueError("names a category_column twice: name each once")
+        if self.category is not None and not self.category.strip():
+            raise ValueError("has a blank category: name the kind of its text, or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _one_column(self) -> Self:
@@ -157,6 +176,15 @@ class Rendering(RowLength):
     """file of a Jinja chat template; none: that of the first model with one"""
 
 
+class Topics(Settings):
+    """Topics that are found in the text, as labels of documents."""
+
+    count: Natural | None = None
+    """topics to find; 0: none, none given: as many as separate the documents best"""
+    least_similarity: Share = 0.3
+    """cosine to its topic's centre below which a document stays without a topic"""
+
+
 class Text(Sampling, Rendering):
     """The text that the models read."""
 
@@ -166,3 +194,5 @@ class Text(Sampling, Rendering):
     """token budget over all splits; raising it adds shards and redoes no full one"""
     shard_tokens: Count = 2_000_000
     """tokens per shard, and of each dump"""
+    topics: Topics = Topics()
+    """topics that are found in the text"""

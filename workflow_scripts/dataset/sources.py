@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.dataset.hub import stream
+from workflow_scripts.dataset.label_values import Labels, labels_of
 from workflow_scripts.dataset.local_files import matches, patterns
 from workflow_scripts.dataset.records import (
     Files,
@@ -23,10 +24,12 @@ from workflow_scripts.dataset.records import (
     jsonl_records,
     parquet_records,
     shuffled_blocks,
+    without_column,
 )
 from workflow_scripts.dataset.settings import FileSource, GeneratorSource, HubSource, Source
 from workflow_scripts.generator import generate
 
+SEARCHED = 10_000  # records in which a column of labels must show up
 MALFORMED = 100  # a hub's source that starts with so many unusable rows is refused
 CHAT_ROLES = ("system", "user", "assistant")
 
@@ -35,12 +38,14 @@ CHAT_ROLES = ("system", "user", "assistant")
 class DrawnDocument:
     """Plain ``text`` or chat ``messages`` (the other one is empty).
 
-    ``malformed`` says that a row of a hub's data set holds no document.
+    ``labels`` are column and value; ``malformed`` says that a row of a hub's data set holds no
+    document.
     """
 
     text: str
     messages: tuple[tuple[str, str], ...] = ()
     category: str = ""
+    labels: Labels = ()
     malformed: bool = False
 
     @property
@@ -107,9 +112,10 @@ class NamedSource:
         columns = [name for name in (settings.text_column, settings.messages_column) if name]
         if isinstance(settings, HubSource):
             return _hub_records(settings, columns, f"{self.seed}:{self.name}", start)
+        labels = settings.label_columns
         files = Files(self.name, self.paths, f"{self.seed}:{self.name}")
         if settings.kind == "parquet":
-            return parquet_records(files, columns, start)
+            return parquet_records(files, columns, labels, start)
         gzipped = any(path.suffix == ".gz" for path in files.paths)
         return gzip_records(files, start) if gzipped else jsonl_records(files, start)
 
@@ -124,9 +130,11 @@ class NamedSource:
         if not column:
             return
         good = start > 0
-        for number, (where, record) in enumerate(self._records(settings, start)):
+        records = self._labelled(settings, start)
+        for number, (where, record, labels) in enumerate(records):
             try:
                 document = _document(record, column, chat, f"source {self.name}: {where}")
+                document = replace(document, labels=labels)
             except UserError:
                 # Nobody can fix a hub's rows, but rows of another form are a wrong setting.
                 fixable = not isinstance(settings, HubSource) or column not in record
@@ -135,6 +143,29 @@ class NamedSource:
                 document = DrawnDocument("", malformed=True)
             good = good or not document.malformed
             yield document
+
+    def _labelled(
+        self, settings: FileSource | HubSource, start: int
+    ) -> Iterator[tuple[str, Record, Labels]]:
+        """Yield each record with where it stands and its labels.
+
+        Raises
+        ------
+        UserError
+            If a column of labels is in none of the first records, or a value is no label.
+        """
+        columns = settings.label_columns
+        absent = set() if start else set(columns)
+        known: set[str] = set()
+        for number, (where, record) in enumerate(self._records(settings, start), 1):
+            if absent:
+                known |= record.keys()
+                absent -= known
+            if absent and number == SEARCHED:
+                break
+            yield where, record, labels_of(record, columns, f"source {self.name}: {where}")
+        if absent:
+            raise without_column(self.name, min(absent), known)
 
 
 def _document(record: Record, column: str, chat: bool, where: str) -> DrawnDocument:
@@ -164,7 +195,8 @@ def _hub_records(
     data: HubSource, columns: list[str], seed: str, start: int
 ) -> Iterator[tuple[str, Record]]:
     def rows(first: int) -> Iterator[tuple[str, Record]]:
-        for number, row in enumerate(stream(data, columns, first), first):
+        labels = data.label_columns
+        for number, row in enumerate(stream(data, columns, labels, first), first):
             yield f"row {number} of {data.path}", row
 
     return shuffled_blocks(rows, seed, start)

@@ -68,8 +68,10 @@ def browser(fit: str, files_of: FitFiles, contexts: int) -> Browser:
     examples: dict[str, list[Context]] = {}
     maxima: dict[str, float] = {}
     pieces: list[str] = []
-    if source.examples is not None:
-        examples, maxima, pieces = read_contexts(source.examples, contexts)
+    for path in (source.carriers, source.examples):  # where a latent is in both, the latter counts
+        if path is not None:
+            own, largest, texts = read_contexts(path, contexts, len(pieces))
+            examples, maxima, pieces = {**examples, **own}, {**maxima, **largest}, pieces + texts
     return {
         "fit": fit,
         "seed": seed,
@@ -83,11 +85,12 @@ def browser(fit: str, files_of: FitFiles, contexts: int) -> Browser:
 
 
 def read_contexts(
-    path: Path, count: int
+    path: Path, count: int, offset: int = 0
 ) -> tuple[dict[str, list[Context]], dict[str, float], list[str]]:
     """Return each latent's strongest contexts, its largest activation, and the tokens' texts.
 
-    Two thirds are the strongest, the rest spread over the other positive ones.
+    Two thirds are the strongest, the rest spread over the other positive ones. Tokens are numbered
+    from ``offset`` on.
     """
     columns = ["latent", "split", "kind", "document", "max_activation", "latent_max"]
     table = files.read_parquet(path, columns)
@@ -97,7 +100,7 @@ def read_contexts(
     latents, first, sizes = np.unique(positive["latent"], return_index=True, return_counts=True)
     places = [a + _shown(int(size), count) for a, size in zip(first, sizes, strict=True)]
     chosen = positive.iloc[np.concatenate([np.zeros(0, np.int64), *places])]
-    lists, pieces = _read_lists(path, chosen.index.to_numpy())
+    lists, pieces = _read_lists(path, chosen.index.to_numpy(), offset)
     contexts: Iterator[Context] = (
         {"split": str(split), "document": int(document), "tokens": tokens, "active": active}
         for split, document, (tokens, active) in zip(
@@ -121,14 +124,14 @@ def _shown(size: int, count: int) -> NDArray[np.int64]:
 
 
 def _read_lists(
-    path: Path, rows: NDArray[np.int64]
+    path: Path, rows: NDArray[np.int64], offset: int
 ) -> tuple[Iterator[tuple[list[int], list[tuple[int, float]]]], list[str]]:
     """Return an iterator over the tokens and activations of some rows, and the tokens' texts."""
     table = pq.read_table(path, columns=["pieces", "activations"]).take(pa.array(rows))
     lengths = pc.list_value_length(table["pieces"]).to_numpy()
     ends = np.cumsum(lengths)
     texts = pc.list_flatten(table["pieces"]).combine_chunks().dictionary_encode()
-    numbers = texts.indices.to_numpy()
+    numbers = texts.indices.to_numpy() + offset
     values = pc.list_flatten(table["activations"]).to_numpy()
 
     def read() -> Iterator[tuple[list[int], list[tuple[int, float]]]]:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from workflow_scripts.common.cli import UserError
-from workflow_scripts.common.labellers import LEXICAL, TRUE
+from workflow_scripts.common.labellers import LEXICAL, SOURCE, TOPICS, TRUE
 from workflow_scripts.dataset.local_files import matches, patterns
-from workflow_scripts.dataset.settings import FileSource
+from workflow_scripts.dataset.settings import FileSource, RecordSource
 from workflow_scripts.paper.published import read_study
 from workflow_scripts.run.fit_checks import check_comparisons, check_fits
 from workflow_scripts.run.model_checks import check_layers, check_models
@@ -26,6 +26,20 @@ def check_text(config: Config) -> None:
     for name, source in config.text.sources.items():
         if isinstance(source, FileSource):
             _check_files(f"config: text.sources.{name}", source)
+
+
+def check_labellers(config: Config) -> None:
+    """Check that no column of labels has the name of other labels."""
+    llm = config.autointerp.llm
+    taken = {TRUE, LEXICAL, SOURCE, TOPICS, *(llm.annotators if llm else ())}
+    for name, source in config.text.sources.items():
+        columns = source.label_columns if isinstance(source, RecordSource) else []
+        for column in columns:
+            if column in taken:
+                raise UserError(
+                    f"config: text.sources.{name}.category_column: {column!r} is the name of other "
+                    "labels in the results: rename the column in the data"
+                )
 
 
 def check_splits(config: Config) -> None:
@@ -80,7 +94,7 @@ def check_annotator(config: Config) -> None:
             "give its base_url and annotators, or use lexical"
         )
     llm = config.autointerp.llm
-    reserved = {TRUE, LEXICAL}.intersection(llm.annotators if llm else ())
+    reserved = {TRUE, LEXICAL, SOURCE, TOPICS}.intersection(llm.annotators if llm else ())
     if reserved:
         raise UserError(
             f"config: autointerp.llm.annotators: {min(reserved)!r} means labels that no LLM gives: "
@@ -119,6 +133,7 @@ def check_results(config: Config) -> None:
 CHECKS: tuple[Callable[[Config], None], ...] = (
     check_models,
     check_text,
+    check_labellers,
     check_splits,
     check_layers,
     check_fits,

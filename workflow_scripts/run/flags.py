@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from workflow_scripts.comparison.settings import CategoryTest
 from workflow_scripts.crosscoder.settings import Fit, Training
+from workflow_scripts.dataset.settings import RecordSource
 from workflow_scripts.models.settings import ModelFiles, Preference
 from workflow_scripts.run import comparisons, store_keys
 from workflow_scripts.run.paths import Paths
@@ -58,6 +59,14 @@ class Flags:
     def config(self) -> Config:
         """The settings of the run."""
         return self.paths.config
+
+    def labelling(self) -> list[str]:
+        """Return the flags with the labels that the config gives sources, and their columns."""
+        sources = self.config.text.sources.items()
+        records = {name: source for name, source in sources if isinstance(source, RecordSource)}
+        constants = {name: s.category for name, s in records.items() if s.category is not None}
+        columns = {name: s.label_columns for name, s in records.items() if s.label_columns}
+        return [f"--constants={as_json(constants)}", f"--columns={as_json(columns)}"]
 
     def lessons(self, organism: str) -> list[str]:
         """Return the flags with all that an organism is taught, and how."""

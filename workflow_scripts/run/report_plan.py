@@ -94,6 +94,12 @@ def _of_fit(config: Config, name: str) -> Iterator[Figure]:
         yield Figure(f"training_curves_{name}", "training", f"Training of the crosscoder {of}.")
 
 
+def answering(config: Config) -> list[str]:
+    """Return the direct comparison that gives the answer of the run, if it is one."""
+    name = comparisons.primary(config)
+    return [name] if name in comparisons.direct_comparisons(config) else []
+
+
 def naming(config: Config) -> dict[str, str]:
     """Return what tells how far names can be trusted: part of the report to file of a fit."""
     truth = {"truth": "truth"} if comparisons.has_true_categories(config) else {}
@@ -105,6 +111,11 @@ def report_fits(paths: Paths) -> dict[str, FitFiles]:
     config = paths.config
     direct = comparisons.direct_comparisons(config)
     mirrored = {comparison.baseline.fit for comparison in direct.values()}
+    carriers = {
+        (comparisons.fit_of(config, name), seed): Path(path)
+        for name in answering(config)
+        for seed, path in list(paths.weighed(name, "_contexts").items())[:1]
+    }
 
     def files(name: str, seed: int) -> SeedFiles:
         crosscoder, latents = Path(paths.crosscoder(name, seed)), Path(paths.latents(name, seed))
@@ -119,6 +130,7 @@ def report_fits(paths: Paths) -> dict[str, FitFiles]:
                 "evaluation": crosscoder / "evaluation.json",
                 **({"examples": latents / "examples.parquet", **named} if paths.annotated else {}),
                 **({"loss": crosscoder / "loss.csv"} if loss else {}),
+                **({"carriers": path} if (path := carriers.get((name, seed))) else {}),
                 **({"mirrors": latents / "mirrors.parquet"} if name in mirrored else {}),
             }
         )
@@ -149,6 +161,7 @@ def recorded_files(paths: Paths) -> list[str]:
     return [
         *paths.links().values(),
         f"{results}/dataset/manifest.json",
+        paths.labels,
         *(picture["png"] for picture in pictures(paths).values()),
         *paths.of_seeds("autointerp", fits, *tables),
         *(f"{results}/comparison/{n}" for n in ("answer.json", "sensitivity.csv", "weighted.csv")),

@@ -178,6 +178,14 @@ def read_text(config: Config) -> JobRequest:
     return JobRequest(LIBRARIES + round(held / 1e6), LEAST_MINUTES + round(shard / 1e6))
 
 
+def label_documents(config: Config) -> JobRequest:
+    """The documents that topics are fitted on, their words, and all labels."""
+    documents = config.text.tokens / 100
+    return JobRequest(
+        LIBRARIES + READER + round(documents / 1e3), LEAST_MINUTES + round(documents / 2e4)
+    )
+
+
 def table(config: Config) -> JobRequest:
     """Tables of latents and contexts."""
     latents = max(fit.dictionary_size for fit in config.fits.values())
@@ -220,9 +228,15 @@ def collect_examples(config: Config) -> JobRequest:
     return encode(config, config.text.splits.explain + config.text.splits.verify)
 
 
+def show_carriers(config: Config) -> JobRequest:
+    """Encode the explain split once."""
+    return encode(config, config.text.splits.explain)
+
+
 REQUESTS: dict[str, Callable[[Config], JobRequest]] = {
     "sample_documents": read_text,
     "tokenize_documents": read_text,
+    "label_documents": label_documents,
     "train_organism": train_organism,
     "dump_activations": dump_activations,
     "fit_normalizer": fit_normalizer,
@@ -237,6 +251,7 @@ REQUESTS: dict[str, Callable[[Config], JobRequest]] = {
     "collect_examples": collect_examples,
     "evaluate_behaviour": evaluate_behaviour,
     "weigh_documents": encode_score,
+    "show_carriers": show_carriers,
     "patch_latents": patch_models,
     "ablate_categories": patch_models,
     "select_contexts": table,

@@ -22,6 +22,8 @@ from workflow_scripts.run.settings import Config
 
 BY_HAND = ("run", "tools")
 IS_STEP = re.compile(r"^(def main\(|main = )", re.MULTILINE)
+LABELS_OF_SOURCES = {"sources": {"__all__": {"category"}}}
+"""Settings of text that are read after it is drawn."""
 SAMPLE_BLOCKS = 64
 BLOCK = 1 << 16
 
@@ -87,7 +89,8 @@ def _text_key(config: Config) -> str:
     text = config.text
     files = {n: fingerprints(source_files(source)) for n, source in text.sources.items()}
     settings = text.model_dump(
-        include={"sources", "shard_tokens", "context_length", "bytes_per_token", "splits"}
+        include={"sources", "shard_tokens", "context_length", "bytes_per_token", "splits"},
+        exclude=LABELS_OF_SOURCES,
     )
     return digest([settings, files, config.seed, step_digest("dataset.sample_documents")])
 
