@@ -96,8 +96,8 @@ class Judgement(Intervals, Discoveries):
     side_effect: Share = 0.12
     """up to which part of the largest gap a gap is a side effect of training, not a change"""
     relevant_gap: Positive = 0.5
-    """a label is *unchanged* only where a gap as large as this, or as `shared_shift` of the largest,
-    would have been called; nats per token"""
+    """a label is *unchanged* only where a gap as large as this, or as `shared_shift` of the
+    largest, would have been called; nats per token"""
     training_noise: NonNegative = 0.2
     """what chance in training makes of a gap: share of the mean absolute gap per token"""
     shared_shift: Share = 0.25
