@@ -67,7 +67,7 @@ def test_gaps_and_effects_are_those_of_the_tables(run: Run, tmp_path: Path) -> N
     beside = changes.loc[rows.index]
     for name in ("behaviour", "behaviour_low", "behaviour_high", "verdict"):
         assert (rows[name] == beside[name]).all()
-    row = rows.loc["direct", "true", "safety_refusal"]
+    row = rows.xs("direct").xs("true").xs("safety_refusal")
     place = CATEGORIES.index("safety_refusal")
     assert row["gap"] == 30 + place % 3 - 1
     assert row["gap_high"] - row["gap"] == pytest.approx(1.96 * 8**0.5, rel=1e-3)
