@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,7 +38,7 @@ CLASSES = {
     "instruction_following": "interaction",
 }
 FITS = {"pt_it": ("pt", "it"), "pt_simpo": ("pt", "simpo"), "it_simpo": ("it", "simpo")}
-COMPARISONS: dict[str, dict[str, object]] = {
+COMPARISONS: dict[str, dict[str, Any]] = {
     "anchored": {
         "baseline": {"fit": "pt_it", "model": "it"},
         "candidate": {"fit": "pt_simpo", "model": "simpo"},
@@ -50,6 +51,7 @@ COMPARISONS: dict[str, dict[str, object]] = {
 }
 LATENTS = 220
 DOCUMENTS = 40  # of each category
+TOKENS = 20  # answer tokens of each document
 PIECES = ("<bos>", "I", " cannot", " help", " with", " that", ".", "\n")
 
 
@@ -60,7 +62,7 @@ class Run:
     root: Path
     taxonomy: Path
     seeds: tuple[int, ...] = (0,)
-    comparisons: dict[str, dict[str, object]] = field(default_factory=lambda: dict(COMPARISONS))
+    comparisons: dict[str, dict[str, Any]] = field(default_factory=lambda: dict(COMPARISONS))
     fits: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(FITS))
 
     @property
@@ -109,10 +111,6 @@ class Run:
             self.fits_json(),
             "--comparisons",
             json.dumps(self.comparisons),
-            "--losses",
-            str(self.losses),
-            "--labels",
-            str(self.labels),
             "--taxonomy",
             str(self.taxonomy),
             "--margin",
@@ -120,6 +118,34 @@ class Run:
             "--output",
             str(output),
         ]
+
+    def weighed(self, comparison: str, seed: int) -> Path:
+        """Return the weighed documents of a comparison."""
+        return self.root / f"comparison/documents/{comparison}_seed{seed}.parquet"
+
+    def judge_flags(self, output: Path) -> list[str]:
+        """Return the command line of ``judge_changes``."""
+        pairs = {
+            name: {
+                "baseline": sides["baseline"]["model"],
+                "candidate": sides["candidate"]["model"],
+                "documents": {
+                    str(seed): str(self.weighed(name, seed))
+                    for seed in self.seeds
+                    if self.weighed(name, seed).exists()
+                },
+            }
+            for name, sides in self.comparisons.items()
+        }
+        flags = [f"--pairs={json.dumps(pairs)}", f"--labels={self.labels}"]
+        return [*flags, f"--losses={self.losses}", f"--output={output}"]
+
+    def recovery_flags(self, recovery: Path, answer: Path) -> list[str]:
+        """Return the command line of ``score_recovery``."""
+        folder = self.root / "comparison"
+        flags = [f"--categories={folder / 'categories.csv'}"]
+        flags += [f"--changes={folder / 'changes.csv'}", f"--labels={self.labels}"]
+        return [*flags, f"--recovery={recovery}", f"--answer={answer}"]
 
 
 def make_run(
@@ -137,6 +163,8 @@ def make_run(
             write_fit(run, fit, models, seed, rng, pieces, explanation)
     write_planted(run.planted)
     write_losses(run)
+    for seed in seeds:
+        write_weights(run, "direct", seed)
     return run
 
 
@@ -161,18 +189,41 @@ def write_planted(path: Path) -> None:
 
 
 def write_losses(run: Run) -> None:
-    """Write how well models predict documents: each is better at what it was taught."""
+    """Write how well models predict documents: each is better at what it was taught.
+
+    Topics name the same text otherwise, and leave a document of each category out.
+    """
     rng = np.random.default_rng(1)
     names = np.repeat(CATEGORIES, DOCUMENTS)
-    labels = pd.DataFrame({"document": np.arange(len(names)), "labeller": "true", "label": names})
-    files.write_parquet(run.labels, labels)
-    hardness = rng.normal(2.0, 1.0, len(names))
+    true = pd.DataFrame({"document": np.arange(len(names)), "labeller": "true", "label": names})
+    topics = true.assign(labeller="topics", label="words of " + true["label"])
+    topics = topics[topics["document"] % DOCUMENTS > 0]
+    files.write_parquet(run.labels, pd.concat([topics, true], ignore_index=True))
+    hardness = rng.normal(2.0, 1.0, (len(names), TOKENS))
     parts = []
     for model, taught in (("pt", ()), ("it", LOST), ("simpo", GAINED)):
-        nll = hardness + rng.normal(0, 0.05, len(names)) - 0.5 * np.isin(names, taught)
-        losses = {"document": labels["document"], "model": model, "tokens": 100, "nll": nll}
-        parts.append(pd.DataFrame(losses))
+        losses = hardness + rng.normal(0, 0.05, hardness.shape)
+        losses -= 0.5 * np.isin(names, taught)[:, None]
+        rows = {"document": true["document"], "model": model, "tokens": TOKENS}
+        parts.append(pd.DataFrame({**rows, "losses": list(losses.astype(np.float32))}))
     files.write_parquet(run.losses, pd.concat(parts, ignore_index=True))
+
+
+def write_weights(run: Run, comparison: str, seed: int) -> None:
+    """Write weighed documents of a direct comparison: far apart where one model was taught."""
+    rng = np.random.default_rng([2, seed])
+    names = np.repeat(CATEGORIES, DOCUMENTS)
+    sign = np.isin(names, GAINED) * 1.0 - np.isin(names, LOST)
+    energy = rng.gamma(40, 10, len(names))
+    part = np.where(sign != 0, 0.8, 0.1) * rng.gamma(50, 1 / 50, len(names))
+    weights = pd.DataFrame({"document": np.arange(len(names)), "tokens": TOKENS})
+    weights["difference"], weights["energy"] = part * energy, energy
+    weights["signed"] = 0.1 * sign * energy
+    weights["unique_baseline"] = np.where(sign < 0, 0.3, 0.02) * energy
+    weights["unique_candidate"] = np.where(sign > 0, 0.3, 0.02) * energy
+    weights["total"] = 0.9 * energy
+    weights["delta_norm"] = 0.5 + 0.05 * sign + rng.normal(0, 0.01, len(names))
+    files.write_parquet(run.weighed(comparison, seed), weights)
 
 
 def unique_rates(fit: str, category: str) -> Mapping[str, float]:

@@ -1,81 +1,63 @@
-"""Paired gaps of likelihood, label by label."""
+"""Paired gaps of likelihood, document by document."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
-from workflow_scripts.comparison.behaviour import (
-    Behaviour,
-    document_gaps,
-    label_gaps,
-    likelihood_gaps,
-)
+from workflow_scripts.comparison.behaviour import document_gaps
 
 DOCUMENTS = 300
-EFFECT = {"a": 0.3, "b": 0.0, "c": 0.0, "d": -0.2}
 
 
 @pytest.fixture(scope="module")
-def behaviour() -> Behaviour:
-    """Documents whose hardness differs far more than what either model makes of them."""
+def better() -> list[np.ndarray]:
+    """By how much the candidate predicts each answer token better, document by document."""
     rng = np.random.default_rng(0)
-    label = rng.choice(list(EFFECT), DOCUMENTS)
-    hardness = rng.normal(4, 2, DOCUMENTS)
-    better = np.array([EFFECT[name] for name in label]) + rng.normal(0, 0.1, DOCUMENTS)
-    numbers = 3 * np.arange(DOCUMENTS)
-    losses = [
-        pd.DataFrame({"document": numbers, "model": model, "tokens": 9, "nll": nll})
-        for model, nll in (("it", hardness + 1), ("simpo", hardness + 1 - better))
+    return [
+        rng.normal(0.3 * (i % 2), 0.2, length)
+        for i, length in enumerate(rng.integers(1, 40, DOCUMENTS))
     ]
-    shuffled = pd.concat(losses).sample(frac=1, random_state=0)
-    labels = pd.Series(label, index=numbers)
-    partly = pd.Series("x", index=numbers[:7])
-    return Behaviour(shuffled, {"true": labels, "partly": partly})
 
 
-def test_gaps_are_taken_document_by_document(behaviour: Behaviour) -> None:
-    gaps = behaviour.gaps("true", "it", "simpo", 0.95)
-    by_document = document_gaps(behaviour.losses, "it", "simpo")
-    labels = behaviour.labels["true"]
-    assert list(gaps) == sorted(EFFECT)
-    for name, effect in EFFECT.items():
-        values = by_document[labels.index[labels == name]]
-        assert gaps[name].estimate == pytest.approx(values.mean())
-        student = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
-        assert (gaps[name].low, gaps[name].high) == pytest.approx(student, abs=0.005)
-        assert gaps[name].estimate == pytest.approx(effect, abs=0.05)
-        assert gaps[name].high - gaps[name].low < 0.1
-    turned = behaviour.gaps("true", "simpo", "it", 0.95)
-    assert turned["a"].estimate == pytest.approx(-gaps["a"].estimate)
-    assert len(document_gaps(behaviour.losses, "it", "absent")) == 0
+@pytest.fixture(scope="module")
+def losses(better: list[np.ndarray]) -> pd.DataFrame:
+    """Losses whose hardness differs far more than what either model makes of it."""
+    rng = np.random.default_rng(1)
+    parts = []
+    for number, gain in enumerate(better):
+        hardness = rng.normal(4, 2, len(gain)) + rng.normal(3, 1)
+        for model, own in (("it", hardness), ("simpo", hardness - gain)):
+            values = own.astype(np.float32)
+            parts.append((3 * number, model, len(gain), values))
+    table = pd.DataFrame(parts, columns=["document", "model", "tokens", "losses"])
+    return table.sample(frac=1, random_state=0)
 
 
-def test_a_labeller_that_labels_a_part_counts_that_part(behaviour: Behaviour) -> None:
-    by_document = document_gaps(behaviour.losses, "it", "simpo")
-    gaps = behaviour.gaps("partly", "it", "simpo", 0.95)
-    assert gaps["x"].estimate == pytest.approx(by_document[behaviour.labels["partly"].index].mean())
-    assert behaviour.gaps("absent", "it", "simpo", 0.95) == {}
+def test_gaps_are_taken_token_by_token(losses: pd.DataFrame, better: list[np.ndarray]) -> None:
+    gaps = document_gaps(losses, "it", "simpo").sort_index()
+    assert gaps.index.tolist() == [3 * i for i in range(DOCUMENTS)]
+    assert gaps["tokens"].tolist() == [len(gain) for gain in better]
+    assert gaps["gap"].to_numpy() == pytest.approx([gain.mean() for gain in better], abs=1e-5)
+    spread = [np.abs(gain).mean() for gain in better]
+    assert gaps["spread"].to_numpy() == pytest.approx(spread, abs=1e-5)
 
 
-def test_one_document_has_no_interval() -> None:
-    gaps = label_gaps(pd.Series({5: 0.5}), pd.Series({5: "x", 6: "y"}), 0.95)
-    assert list(gaps) == ["x"]
-    assert gaps["x"].estimate == 0.5
-    assert np.isnan([gaps["x"].low, gaps["x"].high]).all()
+def test_the_other_way_round_the_sign_turns(losses: pd.DataFrame) -> None:
+    gaps, turned = document_gaps(losses, "it", "simpo"), document_gaps(losses, "simpo", "it")
+    both = gaps.join(turned, rsuffix="_turned")
+    assert (both["gap"] == -both["gap_turned"]).all()
+    assert (both["spread"] == both["spread_turned"]).all()
 
 
-def test_a_gap_is_relative_to_the_median_of_true_categories(behaviour: Behaviour) -> None:
-    gaps = behaviour.gaps("true", "it", "simpo", 0.95)
-    median = np.median([gap.estimate for gap in gaps.values()])
-    relative = likelihood_gaps(behaviour, "it", "simpo", "category", str, 0.95)
-    assert relative["a"].estimate == pytest.approx(gaps["a"].estimate - median)
-    assert relative["a"].low == pytest.approx(gaps["a"].low - median)
-    classes = likelihood_gaps(
-        behaviour, "it", "simpo", "class", lambda n: "v" if n < "c" else "w", 0.95
-    )
-    assert list(classes) == ["v", "w"]
-    assert classes["v"].estimate == pytest.approx(-classes["w"].estimate)
-    assert likelihood_gaps(Behaviour(behaviour.losses, {}), "it", "simpo", "class", str, 0.9) == {}
+def test_only_common_documents_count(losses: pd.DataFrame) -> None:
+    half = losses[(losses["model"] == "it") | (losses["document"] < 90)]
+    assert sorted(document_gaps(half, "it", "simpo").index) == list(range(0, 90, 3))
+    assert document_gaps(losses, "it", "absent").empty
+    assert list(document_gaps(losses, "it", "absent").columns) == ["tokens", "gap", "spread"]
+
+
+def test_a_model_against_itself_has_no_gap(losses: pd.DataFrame) -> None:
+    gaps = document_gaps(losses, "it", "it")
+    assert (gaps[["gap", "spread"]] == 0).all(axis=None)

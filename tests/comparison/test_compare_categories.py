@@ -19,12 +19,12 @@ from workflow_scripts.comparison import (
     compare_categories,
     document_weights,
     explain_gaps,
+    judge_changes,
     score_recovery,
     vary_decisions,
     weight_shares,
 )
 from workflow_scripts.comparison.category_table import COLUMNS
-from workflow_scripts.comparison.verdicts import Vote, direction, verdict
 
 COLUMNS_FILE = Path(compare_categories.__file__).with_name("COLUMNS.md")
 
@@ -55,6 +55,7 @@ def test_columns_are_those_documented(table: pd.DataFrame) -> None:
     weighed = "`documents/<comparison>_seed<S>"
     assert tuple(table.columns) == COLUMNS
     assert told == {
+        "changes.csv": judge_changes.COLUMNS,
         "categories.csv": COLUMNS,
         "losses.parquet": behaviour.COLUMNS,
         f"{weighed}.parquet`": document_weights.COLUMNS,
@@ -109,13 +110,23 @@ def test_sampled_labels_stand_for_all_live_latents(run: Run, table: pd.DataFrame
     assert "unassigned" in rows.index
 
 
-def test_planted_changes_are_called_with_their_sign(table: pd.DataFrame) -> None:
+def test_latents_of_planted_changes_are_called(table: pd.DataFrame) -> None:
     rows = rows_of(table, "direct")
-    assert (rows.loc[list(LOST), "direction"] == -1).all()
-    assert (rows.loc[list(GAINED), "direction"] == 1).all()
-    called = rows["verdict"].isin(["gained", "lost"])
+    assert (rows.loc[list(LOST), "delta_norm_high"] < 0).all()
+    assert (rows.loc[list(GAINED), "delta_norm_low"] > 0).all()
+    called = rows["called"] == "yes"
     assert called[[*LOST, *GAINED]].sum() >= 3
     assert not called[list(CHAT)].any()
+    assert set(rows.loc[~rows["tested"].astype(bool), "called"]) == {""}
+    tested = rows[rows["tested"].astype(bool)]
+    assert ((tested["detection_q"] <= 0.1) == (tested["called"] == "yes")).all()
+
+
+def test_counts_are_called_by_their_own_test(table: pd.DataFrame) -> None:
+    rows = rows_of(table, "anchored")
+    tested = rows[rows["tested"].astype(bool)]
+    assert ((tested["q"] <= 0.1) == (tested["called"] == "yes")).all()
+    assert rows["unique_share"].isna().all()
 
 
 def test_seed_level_interval_needs_two_seeds(table: pd.DataFrame) -> None:
@@ -133,7 +144,7 @@ def test_shuffled_labels_find_nothing(run: Run, tmp_path: Path) -> None:
     output = tmp_path / "categories.csv"
     assert compare_categories.main(shuffled.compare_flags(output)) == 0
     rows = rows_of(read_csv(output), "direct")
-    assert rows["verdict"].isin(["unchanged", "too few latents"])[rows["tested"]].all()
+    assert (rows.loc[rows["tested"], "called"] != "yes").all()
 
 
 def test_order_of_the_models_in_the_fit_does_not_matter(run: Run, tmp_path: Path) -> None:
@@ -146,7 +157,7 @@ def test_order_of_the_models_in_the_fit_does_not_matter(run: Run, tmp_path: Path
     assert compare_categories.main(swapped.compare_flags(output)) == 0
     rows = rows_of(read_csv(output), "direct")
     assert (rows.loc[list(LOST), "delta_norm"] > 0).all()
-    assert (rows.loc[list(GAINED), "likelihood_gap"] < 0).all()
+    assert (rows.loc[list(GAINED), "delta_norm"] < 0).all()
 
 
 def test_placebo_stands_beside(run: Run, tmp_path: Path) -> None:
@@ -195,24 +206,3 @@ def test_companions_are_those_of_the_seed_in_the_same_place(run: Run, tmp_path: 
     pd.testing.assert_series_equal(
         both["anchored_change"], both["percent_change_companion"], check_names=False
     )
-
-
-def test_the_rule_of_direction() -> None:
-    up, down, weak_up, weak_down = Vote(1, True), Vote(-1, True), Vote(1, False), Vote(-1, False)
-    nothing = Vote(0, False)
-    assert direction([up, weak_down, weak_down]) == 1
-    assert direction([up, down, weak_up]) == 0
-    assert direction([weak_up, weak_up, weak_down]) == 1
-    assert direction([weak_down, nothing, weak_down]) == -1
-    assert direction([weak_up, nothing, nothing]) == 0
-    assert direction([weak_up, weak_down, nothing]) == 0
-
-
-def test_the_rule_of_the_verdict() -> None:
-    assert verdict(0.01, 0.1, 3, 5, 1) == "too few latents"
-    assert verdict(0.2, 0.1, 30, 5, 1) == "unchanged"
-    # What could not be tested is not found unchanged.
-    assert verdict(float("nan"), 0.1, 30, 5, 1) == "too few latents"
-    assert verdict(0.1, 0.1, 30, 5, 1) == "gained"
-    assert verdict(0.01, 0.1, 30, 5, -1) == "lost"
-    assert verdict(0.01, 0.1, 30, 5, 0) == "changed, direction unclear"

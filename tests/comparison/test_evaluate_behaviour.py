@@ -73,8 +73,8 @@ def save_model(folder: Path, seed: int) -> Path:
 
 
 @torch.no_grad()
-def direct(folder: Path, shards: list[TokenShard]) -> dict[int, tuple[float, int]]:
-    """Return (mean negative log-likelihood, tokens) of each document that has an answer token."""
+def direct(folder: Path, shards: list[TokenShard]) -> dict[int, list[float]]:
+    """Return −log p of the answer tokens of each document that has any."""
     model = LlamaForCausalLM.from_pretrained(folder).eval()
     losses = {}
     for shard in shards:
@@ -89,7 +89,7 @@ def direct(folder: Path, shards: list[TokenShard]) -> dict[int, tuple[float, int
                 and ROLES[shard.role[part][t]] in ("plain", "assistant")
             ]
             if nll:
-                losses[int(shard.row_document[index])] = (float(np.mean(nll)), len(nll))
+                losses[int(shard.row_document[index])] = nll
     return losses
 
 
@@ -107,7 +107,12 @@ def true_labels(shards: list[TokenShard]) -> pd.DataFrame:
 
 
 def evaluate(
-    folder: Path, models: list[Path], shards: list[TokenShard], labels: pd.DataFrame, *more: str
+    folder: Path,
+    models: list[Path],
+    shards: list[TokenShard],
+    labels: pd.DataFrame,
+    *more: str,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Run the step and return its table."""
     manifests = json.dumps({path.parent.name: str(path) for path in models})
@@ -117,7 +122,7 @@ def evaluate(
     files.write_parquet(folder / "labels.parquet", labels)
     output = folder / "losses.parquet"
     flags = ["--models", manifests, "--tokens", *map(str, paths), "--output", str(output)]
-    flags += ["--labels", str(folder / "labels.parquet"), "--seed=0", "--threads=1"]
+    flags += ["--labels", str(folder / "labels.parquet"), f"--seed={seed}", "--threads=1"]
     assert main([*flags, "--device=cpu", "--batch-tokens=20", *more]) == 0
     table = files.read_parquet(output)
     assert tuple(table.columns) == COLUMNS
@@ -134,10 +139,11 @@ def test_the_table_equals_a_direct_computation(tmp_path: Path) -> None:
         rows = table[table["model"] == manifest.parent.name]
         assert rows["document"].tolist() == sorted(set(wanted) - {7})  # it has no label
         for row in rows.itertuples():
-            assert row.nll == pytest.approx(wanted[row.document][0], rel=1e-5)
-            assert row.tokens == wanted[row.document][1]
+            assert row.losses.tolist() == pytest.approx(wanted[row.document], rel=1e-5)
+            assert row.losses.dtype == np.float32
+            assert row.tokens == len(row.losses)
     gaps = document_gaps(table, "it", "simpo")
-    assert gaps.abs().min() > 1e-3
+    assert gaps["gap"].abs().min() > 1e-3
 
 
 def test_every_label_of_every_labeller_has_documents_up_to_the_limit(tmp_path: Path) -> None:
@@ -152,10 +158,10 @@ def test_every_label_of_every_labeller_has_documents_up_to_the_limit(tmp_path: P
     read = labels.merge(table, on="document").groupby(["labeller", "label"]).size()
     assert (read >= 5).drop(("source", "rare")).all()
     assert read["source", "rare"] == 2
-    assert len(table) <= 3 * 5 + 2  # labellers share documents
+    assert len(table) < 5 + 3 * 5 + 2  # labellers share documents
     assert not np.array_equal(table["document"], np.arange(len(table)))
     pd.testing.assert_frame_equal(table, evaluate(tmp_path, models, [shard], labels, limit))
-    other = evaluate(tmp_path, models, [shard], labels, limit, "--seed=1")
+    other = evaluate(tmp_path, models, [shard], labels, limit, seed=1)
     assert set(other["document"]) != set(table["document"])
 
 
@@ -163,6 +169,7 @@ def test_text_without_labels_gives_an_empty_table(tmp_path: Path) -> None:
     shard = shard_of([("", "score", "pppp", "t...")], 0)
     table = evaluate(tmp_path, [save_model(tmp_path / "it", 0)], [shard], true_labels([shard]))
     assert table.empty
+    assert document_gaps(table, "it", "simpo").empty
 
 
 def test_a_missing_shard_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,10 @@
-"""Does the primary statistic find what was planted, and nothing in placebos, over seeds?
+"""Does the verdict find what was planted, and nothing in placebos, over seeds?
 
 ``python -m tests.workflow.check_recovery results/recovery`` reads artifacts only. It prints power
 and false calls of every statistic, which it leaves as ``power.csv`` too, and exits non-zero when a
-check fails: signs right in at least 90 % of the planted changes at full dose, at least 60 % of
-them called, at least 9 of 10 placebo tables without a call, effect rising with dose.
+check fails: at full dose at least 90 % of the planted changes called, the direction right in at
+least 95 % of those, at most 2 % of what is unchanged called; at least 95 % of the placebo tables
+without a call; effect rising with dose.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from scipy import stats
 
 from workflow_scripts.common.tables import read_csv
 
-LEAST_SIGNS = 0.9
-LEAST_CALLED = 0.6
-LEAST_QUIET = 0.9
+LEAST_CALLED = 0.9
+LEAST_SIGNS = 0.95
+MOST_FALSE = 0.02
+LEAST_QUIET = 0.95
 FULL_DOSE = ("direct", "direct_b")
 PLACEBO = ("placebo", "placebo_b")
 DOSES = (*FULL_DOSE, "mid", "low")
@@ -39,6 +41,7 @@ class Outcome:
     planted: int
     called: int
     signs_right: int
+    signs_wrong: int
     unchanged: int
     false_calls: int
 
@@ -60,6 +63,7 @@ def outcomes(recovery: pd.DataFrame) -> list[Outcome]:
                 planted=int(planted.sum()),
                 called=int((called & planted).sum()),
                 signs_right=int((table["sign_right"] == "yes").sum()),
+                signs_wrong=int((table["sign_right"] == "no").sum()),
                 unchanged=int((~planted).sum()),
                 false_calls=int((called & ~planted).sum()),
             )
@@ -67,32 +71,18 @@ def outcomes(recovery: pd.DataFrame) -> list[Outcome]:
     return found
 
 
-def directions(categories: pd.DataFrame, recovery: pd.DataFrame) -> tuple[int, int]:
-    """Return how many planted changes at full dose have the right sign, called or not, of all."""
-    rows = categories[(categories["labeller"] == "true") & (categories["level"] == "category")]
-    rows = rows[rows["comparison"].isin(FULL_DOSE)]
-    truth = recovery[recovery["planted"] != "unchanged"].drop_duplicates(["comparison", "category"])
-    joined = rows.merge(
-        truth[["comparison", "category", "planted"]],
-        left_on=["comparison", "name"],
-        right_on=["comparison", "category"],
-    )
-    right = joined["direction"] == joined["planted"].map({"gained": 1, "lost": -1})
-    return int(right.sum()), len(joined)
-
-
 def power(found: Sequence[Outcome]) -> pd.DataFrame:
     """Return, per comparison and statistic, sums over seeds."""
     table = pd.DataFrame([vars(outcome) for outcome in found])
     sums = table.groupby(["name", "statistic"], sort=False)
-    return (
-        sums[["planted", "called", "signs_right", "unchanged", "false_calls"]].sum().reset_index()
-    )
+    counted = ["planted", "called", "signs_right", "signs_wrong", "unchanged", "false_calls"]
+    return sums[counted].sum().reset_index()
 
 
 def doses(recovery: pd.DataFrame) -> pd.DataFrame:
-    """Return, per comparison and planted category, dose in tokens and the mean direct share."""
-    rows = recovery[(recovery["labeller"] == "true") & (recovery["statistic"] == "direct_share")]
+    """Return, per comparison and planted category, dose in tokens and mean size of the gap."""
+    rows = recovery[(recovery["labeller"] == "true") & (recovery["statistic"] == "behaviour")]
+    rows = rows.assign(effect=rows["effect"].abs())
     rows = rows[rows["comparison"].isin(DOSES) & (rows["planted"] != "unchanged")]
     means = rows.groupby(["comparison", "category"])[
         ["effect", "baseline_tokens", "candidate_tokens"]
@@ -122,21 +112,22 @@ def check(results: Path) -> list[tuple[bool, str]]:
     full = [o for o in verdicts if o.name in FULL_DOSE]
     placebo = [o for o in verdicts if o.name in PLACEBO]
     planted, called = sum(o.planted for o in full), sum(o.called for o in full)
-    right, judged = directions(read_csv(results / "comparison" / "categories.csv"), recovery)
+    right = sum(o.signs_right for o in full)
+    judged = right + sum(o.signs_wrong for o in full)
     quiet = sum(o.false_calls == 0 for o in placebo)
-    unchanged = sum(o.unchanged for o in full)
+    unchanged, false = sum(o.unchanged for o in full), sum(o.false_calls for o in full)
     cells = doses(recovery)
     rho, low, high = rank_correlation(cells)
     told = f"dose against effect: ρ = {rho:.2f} ({low:.2f} … {high:.2f}, {len(cells)} cells)"
     return [
-        (judged > 0 and right >= LEAST_SIGNS * judged, f"signs right: {right} of {judged}"),
         (planted > 0 and called >= LEAST_CALLED * planted, f"called: {called} of {planted}"),
+        (judged > 0 and right >= LEAST_SIGNS * judged, f"signs right: {right} of {judged}"),
+        (unchanged > 0 and false <= MOST_FALSE * unchanged, f"false: {false} of {unchanged}"),
         (
             bool(placebo) and quiet >= LEAST_QUIET * len(placebo),
             f"placebo tables without a call: {quiet} of {len(placebo)}",
         ),
         (low > 0, told),
-        (True, f"unchanged called beside: {sum(o.false_calls for o in full)} of {unchanged}"),
     ]
 
 

@@ -1,14 +1,13 @@
 """Is a finished run right? ``python -m tests.workflow.check_run results/quickstart``.
 
-Reads artifacts only, prints a line per check with the published statistic and the lexical table
-beside the primary one, and exits non-zero when a check fails.
+Reads artifacts only, prints a line per check and what latents show beside the verdicts, and exits
+non-zero when a check fails.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,12 +17,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from workflow_scripts.common.tables import read_csv
+
 LEAST_FVE = 0.95
 L0_TOLERANCE = 0.05
 LEAST_UNIQUE = 60
-LEAST_CALLED = 3 / 4
-FDR = 0.1
-SIGNS = {"gained": 1, "lost": -1, "unchanged": 0}
+LABELLERS = ("true", "topics")
+"""Who must find all planted changes, and call nothing else."""
 FIGURES = ("nu_plane", "delta_norm", "category_changes", "training_curves")
 LEAST_INK = 0.002
 """Share of pixels that must differ from a figure's background."""
@@ -43,6 +43,7 @@ class Run:
 
     results: Path
     categories: pd.DataFrame
+    changes: pd.DataFrame
     planted: pd.DataFrame
     answer: dict[str, Any]
     comparisons: dict[str, Any]
@@ -57,7 +58,8 @@ class Run:
         pair = planted[["baseline", "candidate"]] == [answer["baseline"], answer["candidate"]]
         return cls(
             results,
-            pd.read_csv(comparison / "categories.csv", na_values=["n/a"]),
+            read_csv(comparison / "categories.csv"),
+            read_csv(comparison / "changes.csv"),
             planted[pair.all(axis=1)],
             answer,
             record["settings"]["comparisons"],
@@ -107,41 +109,28 @@ def check_unique(run: Run) -> Iterator[Result]:
 
 
 def check_planted(run: Run) -> Iterator[Result]:
-    """The planted changes, by the primary statistic with true labels, the published one beside."""
-    truth = dict(zip(run.planted["category"], run.planted["planted"], strict=True))
-    counts = pd.Series(truth).value_counts()
+    """Known categories, and topics found in the text, tell all planted changes and nothing else."""
+    counts = run.planted["planted"].value_counts()
     enough = counts.get("gained", 0) >= 2 and counts.get("lost", 0) >= 2
     yield Result(enough, f"planted: {counts.to_dict()} (at least two gained, two lost)")
     primary = run.answer["comparison"]
-    rows = run.rows(primary, "true")
-    for seed, table in rows.groupby("seed"):
-        yield from _check_seed(table.set_index("name"), truth, f"{primary} seed {seed}")
-    if rows.empty:
-        yield Result(False, f"{primary} has no rows with true labels")
+    answers = [a for a in run.answer["all"] if a["comparison"] == primary]
+    for labeller in LABELLERS:
+        own = [answer for answer in answers if answer["labeller"] == labeller]
+        if not own:
+            yield Result(False, f"{primary} has no answer with the labels {labeller}")
+        for answer in own:
+            yield from _check_answer(answer, f"{primary} seed {answer['seed']}, {labeller}")
 
 
-def _check_seed(table: pd.DataFrame, truth: dict[str, str], where: str) -> Iterator[Result]:
-    q = table["detection_q"] if (table["kind"] == "direct").all() else table["q"]
-    called = (q <= FDR) & table["verdict"].isin(["gained", "lost", "changed, direction unclear"])
-    changed = [name for name, word in truth.items() if SIGNS[word]]
-    wrong = [n for n in changed if n not in table.index or _sign(table, n) != SIGNS[truth[n]]]
-    told = f"{where}: signs of planted changes right"
-    yield Result(not wrong, told + (f", but not of {', '.join(wrong)}" if wrong else ""))
-    found = [name for name in changed if bool(called.get(name, False))]
-    yield Result(
-        len(found) >= LEAST_CALLED * len(changed) > 0,
-        f"{where}: {len(found)} of {len(changed)} planted changes called at q ≤ {FDR}",
-    )
-    false = [
-        str(n) for n in table.index if bool(called[n]) and not SIGNS[truth.get(n, "unchanged")]
-    ]
-    told = f"{where}: no unchanged category called"
-    yield Result(not false, told + (f", but {', '.join(false)}" if false else ""))
-
-
-def _sign(table: pd.DataFrame, name: str) -> int:
-    value = float(str(table.loc[name, "direction"]))
-    return 0 if math.isnan(value) else int(np.sign(value))
+def _check_answer(answer: dict[str, Any], where: str) -> Iterator[Result]:
+    total, found = answer["planted_total"], answer["planted_found"]
+    told = f"{where}: {found} of {total} planted changes found, with the right direction"
+    yield Result(bool(total) and found == total, told)
+    false = answer["unchanged_called_names"]
+    told = f"{where}: none of {answer['unchanged_total']} unchanged labels called"
+    known = bool(answer["unchanged_total"])
+    yield Result(known and not false, told + (f", but {', '.join(false)}" if false else ""))
 
 
 def check_counts(run: Run) -> Iterator[Result]:
@@ -194,23 +183,11 @@ def check_report(run: Run) -> Iterator[Result]:
     yield Result(not outside, told + (f", but {outside[0]}" if outside else ""))
 
 
-def check_lexical(run: Run) -> Iterator[Result]:
-    """The lexical table stands beside, with its coverage, whatever it says."""
-    found = [a for a in run.answer["all"] if a["labeller"] == "lexical"]
-    rows = run.categories[run.categories["labeller"] == "lexical"]
-    for answer in found:
-        covered = "none" if answer["coverage"] is None else f"{answer['coverage']:.0%}"
-        yield Result(True, f"lexical, {answer['comparison']}: coverage {covered}")
-    if not found or rows.empty:
-        yield Result(False, "there is no lexical table")
-
-
 CHECKS: tuple[Callable[[Run], Iterator[Result]], ...] = (
     check_crosscoders,
     check_unique,
     check_planted,
     check_counts,
-    check_lexical,
     check_figures,
     check_report,
 )
@@ -232,18 +209,20 @@ def check_run(results: Path) -> list[Result]:
 
 
 def print_tables(results: Path) -> None:
-    """Print, per planted category, the primary statistic and the published one beside it."""
+    """Print, per label, both effects and the verdict; for categories what latents show beside."""
     run = Run.read(results)
     truth = run.planted.set_index("category")["planted"]
     primary, published = run.answer["comparison"], (run.anchored or [""])[0]
-    for labeller in ("true", "lexical"):
-        table = run.rows(primary, labeller).set_index("name")
-        columns = ["unique", "live", "unique_share", "detection_q", "direction", "verdict"]
-        beside = run.rows(published, labeller).set_index("name")
-        counts = beside[["n_baseline", "n_candidate", "percent_change", "q"]]
-        shown = table[["seed", *columns]].join(counts.rename(columns={"q": "q_anchored"}))
-        shown.insert(0, "planted", truth.reindex(shown.index).fillna("-"))
-        print(f"\n{labeller} labels: {primary} (primary), beside it {published} (as published)")
+    own = run.changes[run.changes["comparison"] == primary]
+    effects = ["documents", "behaviour", "behaviour_q", "representation", "representation_q"]
+    latents = run.rows(primary, "true").set_index(["seed", "name"])["unique_share"]
+    counts = run.rows(published, "true").set_index(["seed", "name"])["percent_change"]
+    for labeller in LABELLERS:
+        table = own[own["labeller"] == labeller].set_index(["seed", "label"])
+        shown = table[["verdict", *effects]].join(latents).join(counts)
+        planted = truth.reindex(shown.index.get_level_values("label")).fillna("-")
+        shown.insert(0, "planted", planted.to_numpy())
+        print(f"\n{labeller} labels: {primary}, beside it counts of {published} (as published)")
         print(shown.to_string(float_format=lambda v: f"{v:.3g}"))
 
 

@@ -1,8 +1,8 @@
-"""How many planted changes are called as fewer documents are scored: half, a quarter, a tenth.
+"""How many planted changes are called as fewer documents are read: half, a quarter, a tenth.
 
 ``python -m tests.workflow.tabulate_score_power results/recovery`` (part of ``make validate``)
-scores the first seed's crosscoder of the planted pair again on part of the score split's documents
-and prints a line per share. It leaves ``score_power.csv``.
+judges the planted pair again on part of the documents of each true category, under every seed of
+the crosscoder, and prints a line per share. It leaves ``score_power.csv``.
 """
 
 from __future__ import annotations
@@ -11,110 +11,59 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import numpy as np
 import pandas as pd
-import torch
-from numpy.typing import NDArray
 
-from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import files
+from workflow_scripts.common.labellers import TRUE
 from workflow_scripts.common.tables import read_csv
-from workflow_scripts.comparison import compare_categories, score_recovery
-from workflow_scripts.crosscoder.model import Crosscoder
-from workflow_scripts.latents.score_latents import latent_scores
-from workflow_scripts.latents.select_latents import decide
-from workflow_scripts.latents.settings import Scoring, Selection
-from workflow_scripts.latents.token_context import TokenContext, read_context
+from workflow_scripts.comparison.judge_changes import JudgedPair, change_table
+from workflow_scripts.comparison.score_recovery import read_planted, recover, truths
+from workflow_scripts.comparison.settings import Judgement
+from workflow_scripts.comparison.verdicts import CANNOT_TELL
+from workflow_scripts.dataset.labels import by_labeller, read_labels
 
-SHARES = (1.0, 0.5, 0.25, 0.1)
-FIT, MODELS, LAYER = "it_simpo", ("it", "simpo"), 3
-
-
-class Part(ActivationStore):
-    """A store of which only some documents are read."""
-
-    context: TokenContext
-    share = 1.0
-
-    def rows(self, split: str) -> NDArray[np.int64]:
-        """Return the usable tokens of the first part of a split's documents."""
-        rows = super().rows(split)
-        documents = self.context.row_of(rows)
-        known = np.unique(documents)
-        last = known[max(1, round(self.share * len(known))) - 1]
-        kept: NDArray[np.int64] = rows[documents <= last]
-        return kept
+SHARES = (1.0, 0.5, 0.25, 0.1, 0.05)
+COMPARISON, MODELS = "direct", ("it", "simpo")
 
 
-def opened(results: Path) -> Part:
-    """Open the activations of the planted pair."""
-    folders = {m: results / "activations" / m / f"layer{LAYER}" for m in MODELS}
-    shards = {m: sorted(folder.glob("shard*.h5")) for m, folder in folders.items()}
-    return Part(shards, LAYER, {m: folder / "normalizer.h5" for m, folder in folders.items()})
-
-
-def calls(
-    results: Path, latents: pd.DataFrame, settings: dict[str, object], folder: Path
-) -> tuple[int, int, int]:
-    """Return planted changes called, with the right sign, and unchanged categories called."""
-    rule = settings["latents"]
-    assert isinstance(rule, dict)
-    decided = decide(
-        latents, MODELS, Selection(nu_r=rule["nu_r"], nu_e=rule["nu_e"], fdr=rule["fdr"])
-    )
-    files.write_parquet(folder / "latents.parquet", latents)
-    files.write_parquet(folder / "selection.parquet", decided)
-    paths = {name: str(folder / f"{name}.parquet") for name in ("latents", "selection")}
-    fits = {FIT: {"models": MODELS, "seeds": {"0": paths}}}
-    sides = {
-        side: {"fit": FIT, "model": model}
-        for side, model in zip(("baseline", "candidate"), MODELS, strict=True)
-    }
-    tested = settings["comparison"]
-    assert isinstance(tested, dict)
-    flags = ["--fits", json.dumps(fits), "--comparisons", json.dumps({"direct": sides})]
-    flags += ["--losses", str(results / "comparison" / "losses.parquet")]
-    flags += ["--labels", str(results / "dataset" / "labels.parquet")]
-    flags += ["--taxonomy", "config/taxonomy.yaml", "--margin", str(tested["margin"])]
-    assert compare_categories.main([*flags, "--output", str(folder / "categories.csv")]) == 0
-    flags = ["--categories", str(folder / "categories.csv")]
-    flags += ["--planted", str(results / "models" / "planted.csv")]
-    flags += ["--recovery", str(folder / "recovery.csv"), "--answer", str(folder / "answer.json")]
-    assert score_recovery.main(flags) == 0
-    table = read_csv(folder / "recovery.csv")
-    verdicts = table[table["statistic"] == "verdict"]
-    planted = verdicts["planted"] != "unchanged"
-    called = verdicts["called"].astype(bool)
-    right = verdicts["sign_right"] == "yes"
-    return (
-        int((called & planted).sum()),
-        int((right & planted).sum()),
-        int((called & ~planted).sum()),
-    )
+def first_documents(labels: pd.Series[str], share: float) -> pd.Series[str]:
+    """Return the first part of each label's documents, at least one."""
+    grouped = labels.groupby(labels)
+    kept = (share * grouped.transform("size")).round().clip(lower=1)
+    return labels[grouped.cumcount() < kept]
 
 
 def tabulate(results: Path) -> pd.DataFrame:
-    """Return a row per share of the score split's documents."""
-    settings = json.loads((results / "provenance.json").read_text(encoding="utf-8"))["settings"]
-    rule = settings["latents"]
-    scoring = Scoring(**{name: rule[name] for name in Scoring.model_fields})
-    crosscoder = Crosscoder.load(results / "crosscoder" / FIT / "seed0")
-    store = opened(results)
-    tokens = sorted((results / "dataset" / "tokens").glob("shard*.h5"))
-    store.context = read_context(tokens)
+    """Return a row per share of the documents; counts are sums over seeds."""
+    record = json.loads((results / "provenance.json").read_text(encoding="utf-8"))
+    given = record["settings"]["comparison"]
+    rule = Judgement(**{name: given[name] for name in Judgement.model_fields})
+    comparison = results / "comparison"
+    weighed = comparison.glob(f"documents/{COMPARISON}_seed*[0-9].parquet")
+    seeds = {int(path.stem.rpartition("_seed")[2]): path for path in sorted(weighed)}
+    pair = JudgedPair(baseline=MODELS[0], candidate=MODELS[1], documents=seeds)
+    losses = files.read_parquet(comparison / "losses.parquet")
+    labels = by_labeller(read_labels(results / "dataset" / "labels.parquet"))[TRUE]
+    labels = labels[labels.index.isin(losses["document"])].sort_index()
+    latents = read_csv(comparison / "categories.csv").iloc[:0]
+    known = truths(read_planted(results / "models" / "planted.csv"))
     rows = []
     for share in SHARES:
-        store.share = share
-        with TemporaryDirectory() as folder, torch.no_grad():
-            table = latent_scores(store, crosscoder, store.context, scoring)
-            found, right, false = calls(results, table, settings, Path(folder))
-            tested = int((table["status_it_vs_simpo"] == "ok").sum())
-        rows.append((share, len(store.rows("score")), tested, found, right, false))
-        print(*rows[-1], flush=True)
-    columns = ["share", "tokens", "latents_tested", "called", "signs_right", "unchanged_called"]
-    return pd.DataFrame(rows, columns=columns)
+        part = first_documents(labels, share)
+        changes = change_table({COMPARISON: pair}, {TRUE: part}, losses, rule)
+        found = recover(latents, changes, known, rule.fdr)
+        verdicts = found[found["statistic"] == "verdict"]
+        planted, called = verdicts["planted"] != "unchanged", verdicts["called"].astype(bool)
+        told = {
+            "planted": int(planted.sum()),
+            "called": int((called & planted).sum()),
+            "signs_right": int((verdicts["sign_right"] == "yes").sum()),
+            "unchanged_called": int((called & ~planted).sum()),
+            "cannot_tell": int((changes["verdict"] == CANNOT_TELL).sum()),
+        }
+        rows.append({"share": share, "documents": len(part), **told})
+    return pd.DataFrame(rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path)
     results = parser.parse_args(argv).results
-    tabulate(results).to_csv(results / "score_power.csv", index=False)
+    table = tabulate(results)
+    table.to_csv(results / "score_power.csv", index=False)
+    print(table.to_string(index=False))
     return 0
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.workflow import check_run
 from workflow_scripts.common.provenance import ROOT
-from workflow_scripts.comparison import compare_categories, score_recovery
+from workflow_scripts.comparison import compare_categories, judge_changes, score_recovery
 
 UNCHANGED = ("advice", "summarization", "multilingual", "structured_output", "creative_writing")
 TRUTH = {
@@ -34,6 +34,7 @@ COMPARISONS = {
     },
 }
 PER_CATEGORY = 40
+DOCUMENTS = 30  # of each category
 
 
 def latent_tables(models: list[str], rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -68,6 +69,32 @@ def latent_tables(models: list[str], rng: np.random.Generator) -> tuple[pd.DataF
     return latents, selection
 
 
+def write_documents(results: Path, rng: np.random.Generator) -> None:
+    """Write documents whose text the models predict and represent as planted; topics name it."""
+    names = np.repeat(list(TRUTH), DOCUMENTS)
+    side = pd.Series(TRUTH).map({"gained": 1.0, "lost": -1.0, "unchanged": 0.0})[names].to_numpy()
+    numbers = np.arange(len(names))
+    labels = [
+        pd.DataFrame({"document": numbers, "labeller": labeller, "label": label})
+        for labeller, label in (("topics", [f"words of {n}" for n in names]), ("true", names))
+    ]
+    (results / "dataset").mkdir()
+    pd.concat(labels).to_parquet(results / "dataset" / "labels.parquet")
+    (results / "comparison" / "documents").mkdir(parents=True)
+    before = rng.normal(3, 1, (len(names), 20))
+    after = before - side[:, None] + rng.normal(0, 0.05, before.shape)
+    losses = [
+        pd.DataFrame({"document": numbers, "model": model, "tokens": 20, "losses": list(values)})
+        for model, values in (("it", before), ("simpo", after))
+    ]
+    pd.concat(losses).to_parquet(results / "comparison" / "losses.parquet")
+    weights = pd.DataFrame({"document": numbers, "tokens": 20, "energy": 10.0, "total": 9.0})
+    weights["difference"] = np.where(side != 0, 8.0, 1.0) * rng.gamma(50, 1 / 50, len(names))
+    weights["signed"], weights["delta_norm"] = side, 0.5 + 0.1 * side
+    weights["unique_baseline"] = weights["unique_candidate"] = 0.1
+    weights.to_parquet(results / "comparison" / "documents" / "direct_seed0.parquet")
+
+
 def compare(results: Path) -> None:
     """Run the comparison's steps on the artifacts of ``results``."""
     fits = {}
@@ -88,9 +115,23 @@ def compare(results: Path) -> None:
         ]
     )
     assert code == 0
+    pair = {"baseline": "it", "candidate": "simpo"}
+    documents = {"0": str(comparison / "documents" / "direct_seed0.parquet")}
+    pairs = {"anchored": {**pair, "documents": {}}, "direct": {**pair, "documents": documents}}
+    code = judge_changes.main(
+        [
+            f"--pairs={json.dumps(pairs)}",
+            f"--labels={results / 'dataset' / 'labels.parquet'}",
+            f"--losses={comparison / 'losses.parquet'}",
+            f"--output={comparison / 'changes.csv'}",
+        ]
+    )
+    assert code == 0
     code = score_recovery.main(
         [
             f"--categories={comparison / 'categories.csv'}",
+            f"--changes={comparison / 'changes.csv'}",
+            f"--labels={results / 'dataset' / 'labels.parquet'}",
             f"--planted={results / 'models' / 'planted.csv'}",
             f"--recovery={comparison / 'recovery.csv'}",
             f"--answer={comparison / 'answer.json'}",
@@ -141,7 +182,7 @@ def good(tmp_path: Path) -> Path:
     planted["baseline"], planted["candidate"] = "it", "simpo"
     planted["class"], planted["baseline_tokens"], planted["candidate_tokens"] = "x", 1, 1
     planted.to_csv(tmp_path / "models" / "planted.csv", index=False)
-    (tmp_path / "comparison").mkdir()
+    write_documents(tmp_path, rng)
     record = {"settings": {"comparisons": COMPARISONS}}
     (tmp_path / "provenance.json").write_text(json.dumps(record))
     (tmp_path / "report").mkdir()
@@ -161,8 +202,9 @@ def test_good_run_passes(good: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert failures(good) == []
     assert check_run.main([str(good)]) == 0
     printed = capsys.readouterr().out
-    assert "beside it anchored (as published)" in printed
-    assert "lexical labels" in printed
+    assert "true labels: direct, beside it counts of anchored (as published)" in printed
+    assert "topics labels: direct" in printed
+    assert "4 of 4 planted changes found" in printed
 
 
 def test_permuted_planted_table_fails(good: Path) -> None:
@@ -171,35 +213,75 @@ def test_permuted_planted_table_fails(good: Path) -> None:
     table["planted"] = np.roll(table["planted"], 3)
     table.to_csv(path, index=False)
     compare(good)
-    assert any("signs of planted changes" in told for told in failures(good))
+    told = failures(good)
+    for labeller in check_run.LABELLERS:
+        assert any(f"{labeller}: 0 of 4 planted changes found" in line for line in told)
     assert check_run.main([str(good)]) == 1
 
 
-def test_shuffled_labels_fail(good: Path) -> None:
+def test_labels_of_latents_that_the_table_does_not_count_fail(good: Path) -> None:
     path = good / "latents" / "it_simpo" / "seed0" / "latents.parquet"
     table = pd.read_parquet(path)
     rng = np.random.default_rng(1)
     table["true_category"] = rng.permutation(table["true_category"].to_numpy())
     table.to_parquet(path)
-    assert any("counts agree" in told for told in failures(good))
+    assert failures(good) == ["direct seed 0: counts agree with latents.parquet"]
+
+
+@pytest.mark.parametrize("labeller", check_run.LABELLERS)
+def test_shuffled_labels_of_documents_fail(good: Path, labeller: str) -> None:
+    path = good / "dataset" / "labels.parquet"
+    table = pd.read_parquet(path).reset_index(drop=True)
+    own = table["labeller"] == labeller
+    rng = np.random.default_rng(1)
+    table.loc[own, "label"] = rng.permutation(table.loc[own, "label"].to_numpy())
+    table.to_parquet(path)
     compare(good)
-    assert any("planted changes called" in told for told in failures(good))
+    told = failures(good)
+    assert any(f"{labeller}: " in line and "planted changes found" in line for line in told)
     assert check_run.main([str(good)]) == 1
 
 
+@pytest.mark.parametrize("labeller", check_run.LABELLERS)
+def test_an_answer_that_is_missing_fails(good: Path, labeller: str) -> None:
+    path = good / "dataset" / "labels.parquet"
+    table = pd.read_parquet(path)
+    table[table["labeller"] != labeller].to_parquet(path)
+    compare(good)
+    assert f"direct has no answer with the labels {labeller}" in failures(good)
+
+
 def test_no_difference_fails(good: Path) -> None:
-    """``pt`` against ``pt``: nothing is unique to either."""
+    """A model against itself: nothing is unique to either, and nothing is predicted otherwise."""
     for path in good.glob("latents/*/seed0/selection.parquet"):
         table = pd.read_parquet(path)
         table["unique_to"] = ""
         for name in [column for column in table.columns if "_vs_" in column]:
             table[name] = False
         table.to_parquet(path)
+    path = good / "comparison" / "losses.parquet"
+    losses = pd.read_parquet(path)
+    one = losses[losses["model"] == "it"]
+    pd.concat([one, one.assign(model="simpo")]).to_parquet(path)
     compare(good)
     told = failures(good)
     assert any("0 latents unique to" in line for line in told)
-    assert any("0 of 4 planted changes called" in line for line in told)
+    assert any("0 of 4 planted changes found" in line for line in told)
     assert check_run.main([str(good)]) == 1
+
+
+def test_a_false_call_fails(good: Path) -> None:
+    path = good / "comparison" / "losses.parquet"
+    losses = pd.read_parquet(path)
+    place = list(TRUTH).index("advice")
+    rows = (losses["model"] == "simpo") & (losses["document"] // DOCUMENTS == place)
+    losses.loc[rows, "losses"] = losses.loc[rows, "losses"].map(lambda values: values + 1)
+    losses.to_parquet(path)
+    compare(good)
+    assert failures(good) == [
+        "direct seed 0, true: none of 5 unchanged labels called, but advice",
+        "direct seed 0, topics: none of 5 unchanged labels called, but words of advice",
+    ]
 
 
 def test_blank_figure_bad_fit_and_outside_address_fail(good: Path) -> None:

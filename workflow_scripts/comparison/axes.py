@@ -97,7 +97,8 @@ def judge_behaviour(texts: Mapping[str, LabelText], rule: Judgement) -> dict[str
     errors = np.sqrt(documents**2 + training**2 + common.scatter**2)
     sizes = np.abs(gaps - common.shift)
     floor = max(rule.behaviour_floor, rule.side_effect * float(sizes.max()))
-    p = stats.norm.sf((sizes - floor) / errors)
+    certain = np.where(sizes > floor, np.inf, -np.inf)  # a model against itself has no scatter
+    p = stats.norm.sf(np.divide(sizes - floor, errors, out=certain, where=errors != 0))
     least = floor + stats.norm.isf(rule.fdr) * errors
     relevant = max(rule.relevant_gap, rule.shared_shift * float(sizes.max()))
     for (name, gap), q, smallest in zip(known.items(), adjust(p), least, strict=True):

@@ -47,8 +47,6 @@ COLUMNS = (
     "reference_share",
     "detection_p",
     "detection_q",
-    "others_p",
-    "others_q",
     "detectable_share",
     "placebo_live",
     "placebo_unique",
@@ -97,14 +95,13 @@ def category_table(
 
 
 def _judge(block: pd.DataFrame, test: CategoryTest) -> pd.DataFrame:
-    """Add q values to the rows of one family of tests, and whether the comparison's own is met."""
+    """Add q values to the rows of one family of tests, and whether its own one calls a row."""
     tested = block["tested"].to_numpy(dtype=bool)
     direct = (block["kind"] == "direct").to_numpy()
     enough = block["labelled"].to_numpy() >= test.least_latents
     block = block.assign(
         q=statistics.adjust(block["p"].where(tested)),
         detection_q=statistics.adjust(block["detection_p"].where(tested & enough)),
-        others_q=statistics.adjust(block["others_p"].where(tested & enough)),
     )
     q = block["detection_q"].where(direct, block["q"])
     return block.assign(called=np.where(q <= test.fdr, "yes", np.where(q.notna(), "no", "")))

@@ -1,4 +1,4 @@
-"""The anchored counts of a comparison, and the shift of Δnorm, one of the votes on direction."""
+"""The counts of unique latents in a comparison, and the shift of Δnorm."""
 
 from __future__ import annotations
 
@@ -35,11 +35,6 @@ class Counts:
         left = self.n_candidate * self.N_baseline
         right = self.n_baseline * self.N_candidate
         return (left > right) - (left < right)
-
-    @property
-    def clear(self) -> bool:
-        """Say whether the interval excludes «no change»."""
-        return self.change.excludes(0.0)
 
 
 def count(

@@ -123,7 +123,6 @@ def _share_columns(share: DirectShare | None) -> dict[str, object]:
         "reference_live": share.reference_live if share else math.nan,
         "reference_share": share.reference_share if share else math.nan,
         "detection_p": share.p if share else math.nan,
-        "others_p": share.p_others if share else math.nan,
         "detectable_share": share.detectable if share else math.nan,
     }
 

@@ -16,7 +16,7 @@ from workflow_scripts.common import cli, statistics
 from workflow_scripts.common.intervals import Interval
 from workflow_scripts.common.tables import read_csv, write_csv
 from workflow_scripts.comparison.settings import Intervals
-from workflow_scripts.comparison.verdicts import CHANGED, UNCHANGED
+from workflow_scripts.comparison.verdicts import CHANGED, MOVED, UNCHANGED
 
 SCORES = ("score", "score_controlled")
 COLUMNS = (
@@ -47,14 +47,15 @@ def reading(gap: Interval, verdict: str, behaviour: float) -> str:
     """Say how a gap in score and a change go together.
 
     A gap counts when its interval excludes 0, a change when the verdict says so. They are opposed
-    when the likelihood gap has the other sign.
+    when the likelihood gap has the other sign; what only *moved* has no direction.
     """
     clear = gap.excludes(0.0)
     if verdict not in CHANGED:
         return GAP_ONLY if clear else NEITHER
     if not clear:
         return CHANGE_ONLY
-    return OPPOSED if gap.estimate * behaviour < 0 else BOTH
+    opposed = verdict != MOVED and gap.estimate * behaviour < 0
+    return OPPOSED if opposed else BOTH
 
 
 def read_leaderboard(path: Path) -> pd.DataFrame:

@@ -81,7 +81,6 @@ class Statistic:
 OF_LATENTS = {
     "anchored_counts": Statistic("percent_change", "q", "count_sign", ("low", "high")),
     "direct_share": Statistic("unique_share", "detection_q", ""),
-    "direct_share_others": Statistic("unique_share", "others_q", ""),
     "delta_norm": Statistic("delta_norm"),
 }
 """Statistics of ``categories.csv``."""

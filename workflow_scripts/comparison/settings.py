@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from workflow_scripts.common.settings import (
     Confidence,
     Count,
@@ -33,7 +31,7 @@ class Comparison(Settings):
     candidate: ComparedSide
     """the side after"""
     anchored: Name | None = None
-    """comparison whose counts vote on the direction of a direct one"""
+    """comparison whose counts stand beside a direct one's"""
     placebo: Name | None = None
     """comparison of a model with its placebo, as a null"""
     against: Name | None = None
@@ -68,20 +66,11 @@ class Discoveries(Settings):
 
 
 class CategoryTest(Intervals, Discoveries):
-    """How a change of a category is tested.
+    """How a category's latents are tested; the verdict is that of documents, not of latents."""
 
-    The reference of a direct share is ``others``, all other live latents, those without category
-    among them; ``unchanged``, the latents of the other categories without those that are
-    themselves called, so that many changes do not hide each other (at most half of the categories
-    are left out; latents without a category fire on changed and unchanged text alike, so they are
-    no reference); ``lower_half``, the half of the categories with the lowest shares.
-    """
-
-    reference: Literal["unchanged", "others", "lower_half"] = "unchanged"
-    """latents against which a direct share is tested"""
     margin: Share = 0.15
-    """by how much a direct share must exceed the reference's: categories that both models were
-    taught equally differ too (docs/validation.md)"""
+    """by how much a direct share must exceed that of unchanged categories to be called: those that
+    both models were taught equally differ too"""
     least_latents: Count = 5
     """labelled latents that a test needs"""
 
@@ -117,7 +106,7 @@ class Labelling(Settings):
     """Whose labels count."""
 
     labeller: Name | None = None
-    """labels for the answer; none: true ones where known, else an LLM's, else lexical"""
+    """labels for the answer; none: a column of the data, else true categories, sources or topics"""
 
 
 class Answering(Labelling, Discoveries):

@@ -53,7 +53,6 @@ class DirectShare:
     reference_live: float
     reference_share: float
     p: float
-    p_others: float  # Fisher's exact test, one-sided, against all other live latents
     detectable: float
     weight: float  # live latents for which each labelled one that is not unique stands
 
@@ -73,13 +72,13 @@ def shares(
 
 
 def reference_names(tallies: Mapping[str, LatentTally], test: CategoryTest) -> set[str]:
-    """Return the names whose latents form the reference; a name is never its own reference."""
+    """Return the names whose latents form the reference; a name is never its own reference.
+
+    They are the categories that are not called themselves, so that many changes do not hide each
+    other, but at least half of them. Latents without a category fire on changed and unchanged text
+    alike, so they are no reference.
+    """
     categories = [name for name in tallies if name not in WITHOUT_CATEGORY]
-    if test.reference == "lower_half":
-        ranked = sorted(categories, key=lambda name: tallies[name].share)
-        return set(ranked[: max(len(ranked) // 2, 1)])
-    if test.reference == "others":
-        return set(tallies)
     kept = set(categories)
     out: list[str] = []
     for _ in categories:
@@ -143,7 +142,6 @@ def _share(
     name: str, tallies: Mapping[str, LatentTally], kept: Collection[str], test: CategoryTest
 ) -> DirectShare:
     own, reference = tallies[name], _reference(name, tallies, kept)
-    everything = _reference(name, tallies, set(tallies))
     alpha = 1 - test.confidence
     return DirectShare(
         own.size,
@@ -153,7 +151,6 @@ def _share(
         reference.live,
         reference.share,
         detection_p(own, reference, test.margin),
-        detection_p(own, everything, 0.0),
         detectable_share(own, lambda t: detection_p(t, reference, test.margin) <= alpha),
         own.weight,
     )
