@@ -15,7 +15,7 @@ import pytest
 from tests.dataset.conftest import chat, content, sample, write_jsonl
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.files import read_json
-from workflow_scripts.dataset import sources
+from workflow_scripts.dataset import labels, sources
 from workflow_scripts.dataset.label_documents import main
 from workflow_scripts.dataset.label_values import LONGEST, label_text
 from workflow_scripts.dataset.labels import by_labeller, read_labels
@@ -80,12 +80,12 @@ def test_columns_label_documents(write: Writer, text_column: str | None, tmp_pat
     source = {**write(tmp_path, ROWS), **named, "category_column": ["kind", "level"]}
     part = sample(tmp_path / "part", {"own": source})
     assert label(tmp_path, [part], columns={"own": ["kind", "level"]}) == 0
-    labels, documents = labelled(tmp_path), pd.read_parquet(part).set_index("document")
-    assert set(labels) == {"kind", "level"}
+    found, documents = labelled(tmp_path), pd.read_parquet(part).set_index("document")
+    assert set(found) == {"kind", "level"}
     known = {row["text"]: row for row in ROWS}
     for number, text in documents["text"].items():
-        assert labels["kind"][number] == known[text]["kind"]
-        assert labels["level"][number] == str(known[text]["level"])
+        assert found["kind"][number] == known[text]["kind"]
+        assert found["level"][number] == str(known[text]["level"])
 
 
 def test_table_is_sorted_and_counted(tmp_path: Path) -> None:
@@ -229,3 +229,16 @@ def test_values_become_text(value: object, text: str) -> None:
 def test_a_value_that_is_no_label_is_refused(value: object) -> None:
     with pytest.raises(UserError, match=f"line 1 holds {type(value).__name__} in 'kind', not one"):
         label_text(value, "kind", "line 1")
+
+
+def test_columns_are_documented(tmp_path: Path) -> None:
+    page = Path(labels.__file__).with_name("COLUMNS.md").read_text(encoding="utf-8")
+    part = sample(tmp_path / "part", {"own": write_lines(tmp_path, ROWS)})
+    tables = {
+        "documents/shard": list(pd.read_parquet(part).columns),
+        "labels.parquet": list(labels.COLUMNS),
+    }
+    for name, columns in tables.items():
+        section = page.split(f"## {name}")[1].split("\n## ")[0]
+        described = [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")]
+        assert described == columns
