@@ -106,6 +106,7 @@ CAPPED: Raw = {
     "max_cost": 5,
     "prices": {"m": [1, 1]},
 }
+HUB: Raw = {"kind": "huggingface", "path": "a/b", "revision": "0" * 40}
 MISTAKES: list[tuple[str, object, str]] = [
     ("text.tokns", 3, "text.tokns is no setting: did you mean tokens?"),
     ("models.pt.organsim", {}, "models.pt.organsim is no setting: did you mean organism?"),
@@ -117,6 +118,12 @@ MISTAKES: list[tuple[str, object, str]] = [
     ("text.sources.generated.kind", "csv", "text.sources.generated has no known kind"),
     ("text.sources.f", {"kind": "jsonl"}, "text.sources.f.path is missing"),
     ("text.sources.f", {"kind": "jsonl", "path": "no.jsonl"}, "no.jsonl does not exist"),
+    ("text.sources.f", {**HUB, "category_column": "source"}, "'source' is the name of other labels"),
+    ("text.sources.f", {**HUB, "category_column": ["a", "topics"]}, "f.category_column: 'topics'"),
+    ("text.sources.f", {**HUB, "category_column": ["a", "a"]}, "names a category_column twice"),
+    ("text.sources.f", {**HUB, "category": " "}, "text.sources.f has a blank category"),
+    ("text.sources.generated.category", "x", "text.sources.generated.category is no setting"),
+    ("text.topics", {"count": -1}, "text.topics.count is -1"),
     ("text.splits", {"fit": 0.9}, "text.splits sum to 1.3: make them sum to 1"),
     ("text.sources.generated.categories", ["poetry"], "the unknown category poetry"),
     ("models.it.organism.teach.poetry", 5, "names the unknown category poetry"),

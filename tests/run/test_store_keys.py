@@ -44,6 +44,7 @@ def test_what_a_dump_depends_on_changes_its_key(place: str, value: object) -> No
 NO_CHANGES: list[tuple[str, object]] = [
     ("run", "other"),
     ("text.tokens", 90_000),
+    ("text.topics", {"count": 3}),
     ("layers.high", [2]),
     ("models.simpo.organism.seed", 9),
     ("activations.batch_tokens", 100),
@@ -63,6 +64,13 @@ def test_a_hub_model_is_known_by_id_and_revision() -> None:
     raw = put(smoke(), "models.other", HUB)
     assert dump(raw, "other") != dump(put(raw, "models.other.revision", "1" * 40), "other")
     assert dump(raw, "other") != dump(put(raw, "models.other.hub", "owner/else"), "other")
+
+
+def test_a_column_of_labels_is_drawn_with_the_text_and_a_constant_is_not() -> None:
+    source = {"kind": "huggingface", "path": "owner/text", "revision": "0" * 40}
+    raw = put(smoke(), "text.sources.web", source)
+    assert dump(put(raw, "text.sources.web.category", "legal")) == dump(raw)
+    assert dump(put(raw, "text.sources.web.category_column", "kind")) != dump(raw)
 
 
 def test_the_format_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from workflow_scripts.common.settings import Name
 from workflow_scripts.dataset import topics
 from workflow_scripts.dataset.documents import contents
 from workflow_scripts.dataset.label_values import one_line
+from workflow_scripts.dataset.labels import COLUMNS
 from workflow_scripts.dataset.settings import Topics
 
 MOST_LABELS = 300
@@ -124,7 +125,7 @@ def table_of(labels: Mapping[str, pd.Series[str]]) -> pd.DataFrame:
         pd.DataFrame({"document": series.index, "labeller": labeller, "label": series.to_numpy()})
         for labeller, series in sorted(labels.items())
     ]
-    table = pd.concat(rows, ignore_index=True)
+    table = pd.concat([pd.DataFrame(columns=list(COLUMNS)), *rows]).astype(COLUMNS)
     return table[table["label"] != ""].sort_values(["labeller", "document"], kind="stable")
 
 

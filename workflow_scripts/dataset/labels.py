@@ -8,7 +8,7 @@ import pandas as pd
 
 from workflow_scripts.common import files
 
-COLUMNS = ("document", "labeller", "label")
+COLUMNS = {"document": "int64", "labeller": "str", "label": "str"}
 
 
 def read_labels(path: Path) -> pd.DataFrame:

@@ -181,8 +181,8 @@ class Topics(Settings):
 
     count: Natural | None = None
     """topics to find; 0: none, none given: as many as separate the documents best"""
-    least_similarity: Share = 0.3
-    """cosine to its topic's centre below which a document stays without a topic"""
+    least_similarity: Share = 0.05
+    """cosine of a document's words and its topic's centre below which it stays without a topic"""
 
 
 class Text(Sampling, Rendering):
