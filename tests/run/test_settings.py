@@ -118,11 +118,7 @@ MISTAKES: list[tuple[str, object, str]] = [
     ("text.sources.generated.kind", "csv", "text.sources.generated has no known kind"),
     ("text.sources.f", {"kind": "jsonl"}, "text.sources.f.path is missing"),
     ("text.sources.f", {"kind": "jsonl", "path": "no.jsonl"}, "no.jsonl does not exist"),
-    (
-        "text.sources.f",
-        {**HUB, "category_column": "source"},
-        "'source' is the name of other labels",
-    ),
+    ("text.sources.f", {**HUB, "category_column": "source"}, "'source' is the name of other"),
     ("text.sources.f", {**HUB, "category_column": ["a", "topics"]}, "f.category_column: 'topics'"),
     ("text.sources.f", {**HUB, "category_column": ["a", "a"]}, "names a category_column twice"),
     ("text.sources.f", {**HUB, "category": " "}, "text.sources.f has a blank category"),
