@@ -52,12 +52,8 @@ def label_text(
     spread = float(np.abs(gap + tokens).mean())
     own = distance * math.exp(RULE.usual_scatter * rng.standard_normal())
     distances = own * rng.gamma(40, 1 / 40, documents)
-    return LabelText(
-        measured(shifted + tokens.mean(1)),
-        spread,
-        documents * 30,
-        {"distance": measured(distances)},
-    )
+    ratios = {"distance": measured(distances)}
+    return LabelText(measured(shifted + tokens.mean(1)), spread, documents * 30, ratios)
 
 
 def drawn(
@@ -73,9 +69,7 @@ def judged(texts: dict[str, LabelText], rule: Judgement = RULE) -> dict[str, str
     """Return the verdicts."""
     behaviour = judge_behaviour(texts, rule)
     representation = judge_representation(texts, behaviour, rule)
-    return {
-        name: verdict(behaviour[name], representation[name], rule.relevant_gap) for name in texts
-    }
+    return {name: verdict(behaviour[name], representation[name]) for name in texts}
 
 
 def fixed(gap: float, error: float = 0.01, spread: float = 0.1, documents: int = 50) -> LabelText:
@@ -93,14 +87,17 @@ def at_distance(distance: float, error: float = 0.01, documents: int = 50) -> La
 
 @pytest.mark.parametrize("labels", [4, 11, 40])
 def test_unchanged_labels_are_rarely_called(labels: int) -> None:
-    """500 pairs in which nothing changed: at most 2 % of labels are called, most tables quiet."""
+    """500 pairs in which nothing changed: at most 2 % of labels are called.
+
+    Each axis is a family of its own: a table has a call no more often than in twice the rate.
+    """
     pairs = 500 if labels == 11 else 150
     called = [
         sum(word in CHANGED for word in judged(drawn(seed, {}, labels)).values())
         for seed in range(pairs)
     ]
     assert np.mean(called) / labels <= 0.02
-    assert np.mean(np.array(called) == 0) >= 0.9
+    assert np.mean(np.array(called) > 0) <= 2 * RULE.fdr
 
 
 @pytest.mark.parametrize(
@@ -137,7 +134,7 @@ def test_most_or_all_labels_may_have_changed(unchanged: int) -> None:
 def test_all_changed_alike_are_no_shared_shift() -> None:
     """A cluster of gaps is a shift of all text only where it is small beside the largest gap."""
     words = judged({f"new{i}": fixed(0.7 + 0.01 * i) for i in range(8)})
-    assert set(words.values()) == {USED}
+    assert set(words.values()) == {GAINED}
 
 
 def test_a_shift_that_all_text_shares_is_no_change() -> None:
@@ -162,7 +159,7 @@ def test_background_is_the_narrowest_window_near_nothing() -> None:
 def test_the_test_of_behaviour_is_the_formula() -> None:
     texts = {"a": fixed(0.9, 0.02, 0.8), "b": fixed(0.1, 0.01, 0.2), "c": fixed(-0.3, 0.05, 0.3)}
     effects = judge_behaviour(texts, RULE)
-    floor = 0.08 * 0.9
+    floor = RULE.side_effect * 0.9
     errors = np.hypot([0.02, 0.01, 0.05], 0.2 * np.array([0.8, 0.2, 0.3]))
     p = stats.norm.sf((np.array([0.9, 0.1, 0.3]) - floor) / errors)
     assert [effects[n].q for n in "abc"] == pytest.approx(list(adjust(p)))
@@ -216,7 +213,7 @@ def test_few_documents_cannot_tell() -> None:
     assert words["new"] == GAINED
     assert words["rare"] == CANNOT_TELL
     effect = judge_behaviour(texts, RULE)["rare"]
-    assert not effect.known
+    assert math.isnan(effect.q)
     assert math.isnan(effect.interval.estimate)
 
 
@@ -321,40 +318,55 @@ def test_chance_calls_of_the_moved_are_adjusted() -> None:
 
 def test_labels_without_weighed_documents_have_no_representation() -> None:
     effects = judge_representation({"a": fixed(1.0)}, {"a": Effect()}, RULE)
-    assert not effects["a"].known
+    assert math.isnan(effects["a"].q)
     assert not effects["a"].called
 
 
 @pytest.mark.parametrize(
-    ("gap", "behaves", "moves", "least", "word"),
+    ("gap", "behaves", "moves", "excluded", "word"),
     [
-        (0.5, True, True, 0.1, GAINED),
-        (-0.5, True, True, 0.1, LOST),
-        (0.5, True, False, 0.1, USED),
-        (-0.5, True, False, 0.9, USED),
-        (0.0, False, True, 0.1, MOVED),
-        (0.0, False, True, 0.9, MOVED),
-        (0.0, False, False, 0.1, UNCHANGED),
-        (0.0, False, False, 0.5, UNCHANGED),
-        (0.0, False, False, 0.9, CANNOT_TELL),
+        (0.5, True, True, (False, False), GAINED),
+        (-0.5, True, True, (False, False), LOST),
+        (0.5, True, False, (False, False), GAINED),
+        (-0.5, True, False, (False, False), LOST),
+        (0.5, True, False, (False, True), USED),
+        (-0.5, True, False, (False, True), USED),
+        (0.5, True, True, (False, True), GAINED),
+        (0.0, False, True, (False, False), MOVED),
+        (0.0, False, True, (True, True), MOVED),
+        (0.0, False, False, (True, False), UNCHANGED),
+        (0.0, False, False, (True, True), UNCHANGED),
+        (0.0, False, False, (False, True), CANNOT_TELL),
     ],
 )
 def test_the_rule_of_the_verdict(
-    gap: float, behaves: bool, moves: bool, least: float, word: str
+    gap: float, behaves: bool, moves: bool, excluded: tuple[bool, bool], word: str
 ) -> None:
-    behaviour = Effect(
-        Interval(gap, gap - 0.1, gap + 0.1), 0.05 if behaves else 0.5, least, behaves
-    )
-    representation = Effect(Interval(0.3, 0.2, 0.4), 0.05 if moves else 0.5, 0.1, moves)
-    assert verdict(behaviour, representation, 0.5) == word
+    interval = Interval(gap, gap - 0.1, gap + 0.1)
+    behaviour = Effect(interval, called=behaves, excluded=excluded[0])
+    representation = Effect(Interval(0.3, 0.2, 0.4), called=moves, excluded=excluded[1])
+    assert verdict(behaviour, representation) == word
     assert word in VERDICTS
 
 
-def test_an_axis_that_was_not_measured_calls_nothing() -> None:
+def test_an_axis_that_was_not_measured_says_nothing() -> None:
     seen = Effect(Interval(0.5, 0.4, 0.6), 0.01, 0.1, called=True)
-    assert verdict(Effect(), Effect(), 0.5) == CANNOT_TELL
-    assert verdict(Effect(), seen, 0.5) == MOVED
-    assert verdict(seen, Effect(), 0.5) == USED
+    assert verdict(Effect(), Effect()) == CANNOT_TELL
+    assert verdict(Effect(), seen) == MOVED
+    assert verdict(seen, Effect()) == GAINED
+
+
+def test_used_differently_needs_a_reference_that_is_sure() -> None:
+    """A distance like that of many unchanged labels excludes a change, one like that of two not."""
+    behaviour = {"x": Effect(Interval(1, 1, 1), 0.0, 0.1, called=True)}
+    for labels, excluded in ((40, True), (2, False)):
+        texts = {f"same{i}": at_distance(0.1, 0.001) for i in range(labels)}
+        rest = dict.fromkeys(texts, Effect(q=0.5))
+        effects = judge_representation(
+            texts | {"x": at_distance(0.09, 0.001)}, behaviour | rest, RULE
+        )
+        assert not effects["x"].called
+        assert effects["x"].excluded == excluded
 
 
 def test_more_documents_see_smaller_gaps() -> None:
