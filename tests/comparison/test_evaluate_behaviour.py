@@ -138,10 +138,12 @@ def test_the_table_equals_a_direct_computation(tmp_path: Path) -> None:
         wanted = direct(manifest.parent, shards)
         rows = table[table["model"] == manifest.parent.name]
         assert rows["document"].tolist() == sorted(set(wanted) - {7})  # it has no label
-        for row in rows.itertuples():
-            assert row.losses.tolist() == pytest.approx(wanted[row.document], rel=1e-5)
-            assert row.losses.dtype == np.float32
-            assert row.tokens == len(row.losses)
+        for number, tokens, values in zip(
+            rows["document"], rows["tokens"], rows["losses"], strict=True
+        ):
+            assert values.tolist() == pytest.approx(wanted[number], rel=1e-5)
+            assert values.dtype == np.float32
+            assert tokens == len(values)
     gaps = document_gaps(table, "it", "simpo")
     assert gaps["gap"].abs().min() > 1e-3
 

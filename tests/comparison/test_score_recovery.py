@@ -61,12 +61,13 @@ def test_every_labeller_and_comparison_answers(run: Run, tmp_path: Path) -> None
     assert answer["by_labeller"]["true"]["sentence"] == answer["sentence"]
 
 
-def test_without_a_crosscoder_of_both_nothing_is_gained_or_lost(run: Run, tmp_path: Path) -> None:
+def test_without_a_crosscoder_of_both_behaviour_answers(run: Run, tmp_path: Path) -> None:
     """The anchored comparison has behaviour alone."""
     _, _, path = score(run, tmp_path, f"--planted={run.planted}", "--primary=anchored")
     answer = files.read_json(path)
     assert answer["comparison"] == "anchored"
-    assert answer["verdicts"]["used differently"] == sorted([*GAINED, *LOST])
+    assert answer["verdicts"]["gained"] == sorted(GAINED)
+    assert answer["verdicts"]["lost"] == sorted(LOST)
     assert answer["planted_found"] == 4
 
 

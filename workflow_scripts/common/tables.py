@@ -44,8 +44,10 @@ def read_csv(
         If the file is missing, is empty, or lacks one of ``columns``.
     """
     try:
+        names = pd.read_csv(path, nrows=0).columns
+        absent = {name: list(missing) for name in names if name != "label"}  # a label may be n/a
         table = pd.read_csv(
-            path, keep_default_na=False, na_values=list(missing), dtype=dict.fromkeys(TEXT, str)
+            path, keep_default_na=False, na_values=absent, dtype=dict.fromkeys(TEXT, str)
         )
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the step that makes it") from None

@@ -75,7 +75,7 @@ def measure_label(
     behaviour = measures(of_gaps, {"gap": ("gap", "one")}, seed, confidence)
     ratios = {} if weights is None else measures(parts(weights), RATIOS, seed, confidence)
     return LabelText(
-        gap=behaviour["gap"],
+        gap=behaviour.get("gap", Measure()),
         spread=float(gaps["spread"].mean()),
         tokens=int(gaps["tokens"].sum()),
         ratios=ratios,

@@ -59,8 +59,8 @@ def categories_of(labels: pd.DataFrame, labeller: str) -> dict[str, str]:
     known = pd.DataFrame({"label": by[labeller], "category": by[TRUE]}).dropna(subset=["label"])
     counts = known.groupby("label")["category"].value_counts()
     most = counts.groupby("label").head(1).reset_index("category")
-    enough = most["count"] >= known.groupby("label").size() / 2
-    return {str(k): str(v) for k, v in most.loc[enough.reindex(most.index), "category"].items()}
+    enough = most["count"] >= known.groupby("label").size().reindex(most.index) / 2
+    return {str(k): str(v) for k, v in most.loc[enough, "category"].items()}
 
 
 def what_changed(rows: pd.DataFrame, truth: Truth | None, of: Mapping[str, str]) -> WhatChanged:
