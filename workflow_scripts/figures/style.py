@@ -146,7 +146,12 @@ WHOSE_LABELS = {
 
 def labels_note(labeller: str) -> str:
     """Say whose labels are shown, as every figure with categories must."""
-    return f"labels: {WHOSE_LABELS.get(labeller, readable(labeller))}"
+    return f"labels: {whose_labels(labeller)}"
+
+
+def whose_labels(labeller: str) -> str:
+    """Return a labeller in words."""
+    return WHOSE_LABELS.get(labeller, readable(labeller))
 
 
 def note_labels(axes: Axes, labellers: Iterable[str]) -> None:
