@@ -11,6 +11,7 @@ from workflow_scripts.latents.settings import Region
 PICTURES = report_plan.pictures(PATHS)
 CAPTIONS = {picture["png"]: picture["caption"] for picture in PICTURES.values()}
 LAYER_SWEEPS = comparisons.layer_sweeps(SETTINGS)
+WEIGHED = report_plan.weighed(PATHS)
 REPORT_FITS = report_plan.report_fits(PATHS)
 PAGE = Path(os.path.relpath(workflow.basedir), "workflow_scripts", "figures")
 PUBLISHED = [f"{RESULTS}/paper/published.{e}" for e in ("csv", "json")] if SETTINGS.paper else []
@@ -103,12 +104,27 @@ use rule plot_nu_plane as plot_seed_stability with:
         flags=MODELS,
 
 
+use rule plot_nu_plane as plot_two_axes with:
+    """Plot behaviour against representation, a point per label."""
+    input:
+        changes="<results>/comparison/changes.csv",
+        answer="<results>/comparison/answer.json",
+    output:
+        **figure("two_axes_{comparison}", "Answer", "two axes"),
+    log:
+        "<results>/logs/plot_two_axes/{comparison}.log",
+    localrule: True
+    params:
+        **step("figures.plot_two_axes"),
+        flags=lambda wildcards: [f"--comparison={wildcards.comparison}"],
+
+
 use rule plot_nu_plane as plot_direct_shares with:
     """Plot which share of a category's latents belongs to one model only."""
     input:
         categories="<results>/comparison/categories.csv",
     output:
-        **figure("direct_shares_{comparison}", "Answer", "what changed"),
+        **figure("direct_shares_{comparison}", "Categories", "unique latents"),
     log:
         "<results>/logs/plot_direct_shares/{comparison}.log",
     localrule: True
@@ -240,6 +256,11 @@ rule build_report:
     """Put everything on one page that opens from disk."""
     input:
         answer="<results>/comparison/answer.json",
+        changes="<results>/comparison/changes.csv",
+        labels=PATHS.labels,
+        losses="<results>/comparison/losses.parquet",
+        documents=PATHS.documents,
+        weighed=[files[name] for files in WEIGHED.values() for name in ("documents", "carriers")],
         categories="<results>/comparison/categories.csv",
         recovery="<results>/comparison/recovery.csv",
         gaps="<results>/comparison/gaps.csv",
@@ -266,12 +287,15 @@ rule build_report:
         **step("figures.build_report"),
         run=SETTINGS.run,
         figures=in_order(PICTURES),
+        weighed=in_order(WEIGHED),
         published=["--published", *PUBLISHED] if SETTINGS.paper else [],
         fits=in_order(REPORT_FITS),
         ledgers=lambda wildcards, input: [f"--ledgers={file}" for file in input.ledgers],
     shell:
         "logged {log:q} python -m {params.step} --run {params.run}"
-        " --answer {input.answer:q} --categories {input.categories:q}"
+        " --answer {input.answer:q} --changes {input.changes:q} --labels {input.labels:q}"
+        " --losses {input.losses:q} --documents {input.documents:q} --weighed {params.weighed:q}"
+        " --categories {input.categories:q}"
         " --recovery {input.recovery:q} --gaps {input.gaps:q}"
         " --sensitivity {input.sensitivity:q} --provenance {input.provenance:q}"
         " {params.published:q} {params.ledgers:q} --figures {params.figures:q} --fits {params.fits:q}"

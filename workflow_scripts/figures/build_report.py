@@ -18,9 +18,9 @@ from markupsafe import Markup, escape
 
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.artifacts import FitFiles
-from workflow_scripts.common.labellers import TOPICS
 from workflow_scripts.common.settings import Name, Settings
 from workflow_scripts.common.tables import read_csv
+from workflow_scripts.comparison.answers import sentences
 from workflow_scripts.figures import (
     annotator_tables,
     report_data,
@@ -205,16 +205,6 @@ def build_report(
     )
     files.write_text(output, page)
     cli.log(f"{output}: {len(page.encode()) / 1e6:.1f} MB")
-
-
-def other_sentences(facts: Mapping[str, Any]) -> list[str]:
-    """Return the sentence by topics found in the text, where other labels answer."""
-    answers = facts.get("by_labeller", {})
-    return (
-        [str(answers[TOPICS]["sentence"])]
-        if TOPICS in answers and (facts["labeller"] != TOPICS)
-        else []
-    )
 
 
 def sections(figures: Mapping[str, Picture]) -> dict[str, list[Shown]]:

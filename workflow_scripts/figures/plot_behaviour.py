@@ -1,4 +1,4 @@
-"""Plot each category's gap in score against the shift of its latents, a panel per score.
+"""Plot each category's gap in scores of your own against the shift of its latents.
 
 A gap that goes with a change of latents lies in the lower left or the upper right; a change that
 no score shows lies on the vertical line, a gap without a change on the horizontal one.
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SOURCES = {
-    "likelihood": "likelihood gap less the median category's, nats per token",
     "score": "gap in score",
     "score_controlled": "gap in score, style controlled",
 }
@@ -34,7 +33,9 @@ def tidy(gaps: pd.DataFrame, comparison: str, labeller: str | None) -> pd.DataFr
     """Return the rows of one comparison and labeller that have a gap and a shift."""
     rows = gaps[gaps["comparison"] == comparison]
     chosen = labeller or usual(list(rows["labeller"].unique()))
-    rows = rows[rows["labeller"] == chosen].dropna(subset=["gap", "delta_norm"])
+    rows = rows[(rows["labeller"] == chosen) & rows["source"].isin(SOURCES)].dropna(
+        subset=["gap", "delta_norm"]
+    )
     return rows.sort_values(["source", "name"])
 
 
