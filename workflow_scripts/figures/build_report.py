@@ -173,7 +173,7 @@ def build_report(
         .render(
             run=run,
             answer=facts,
-            also=other_sentences(facts),
+            sentences=sentences(facts),
             lines=first_lines(facts, rows, weighed.get(comparison), texts, browsers),
             sections=sections(figures),
             least=verdict_table.least_table(rows),

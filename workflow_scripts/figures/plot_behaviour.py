@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.lines import Line2D
 
 from workflow_scripts.common import cli
 from workflow_scripts.common.labellers import usual
@@ -27,6 +26,8 @@ SOURCES = {
     "score": "gap in score",
     "score_controlled": "gap in score, style controlled",
 }
+NOISE = "within noise"
+"""The reading of a category in which neither score nor latents changed."""
 
 
 def tidy(gaps: pd.DataFrame, comparison: str, labeller: str | None) -> pd.DataFrame:
@@ -44,7 +45,7 @@ def draw(axes: Axes, table: pd.DataFrame) -> None:
     axes.axhline(0, color=style.BLACK, linewidth=0.8, zorder=0)
     axes.axvline(0, color=style.BLACK, linewidth=0.8, zorder=0)
     for row in category_rows.rows_of(table):
-        tint = style.VERDICTS[row.text("verdict")]
+        tint = style.LIGHT if row.text("reading") == NOISE else style.BLUE
         x, y = row.number("gap"), row.number("delta_norm")
         across = [row.number(f"gap_{end}") for end in ("low", "high")]
         along = [row.number(f"delta_norm_{end}") for end in ("low", "high")]
@@ -86,17 +87,11 @@ def plot_behaviour(gaps: Path, comparison: str, labelling: Labelling, output: st
             draw(axes, table[table["source"] == source])
             axes.set_xlabel(f"{SOURCES[source]}  ({base} better ←  → {cand} better)")
             axes.set_ylabel(f"shift of Δnorm  ({base} ←  → {cand})")
-        handles = [
-            Line2D([], [], linestyle="", marker="o", color=tint, label=word)
-            for word, tint in style.VERDICTS.items()
-            if word in set(table["verdict"])
-        ]
-        grid[0, 0].legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5))
         style.note_labels(grid[-1, 0], table["labeller"])
         figure.tight_layout()
         for axes, source in zip(grid.flat, shown, strict=True):
             of_source = table[table["source"] == source]
-            named = points(of_source[of_source["reading"] != "within noise"])
+            named = points(of_source[of_source["reading"] != NOISE])
             name_points(axes, named, points(of_source))
         style.save(figure, table, output)
 

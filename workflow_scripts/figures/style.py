@@ -30,13 +30,6 @@ ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#000000"
 GREY, LIGHT = "#7F7F7F", "#D9D9D9"
 BASELINE, CANDIDATE = BLUE, VERMILION
-VERDICTS = {
-    "gained": VERMILION,
-    "lost": BLUE,
-    "changed, direction unclear": PURPLE,
-    "unchanged": GREY,
-    "too few latents": LIGHT,
-}
 LOOKS = {
     "gained": (VERMILION, "^"),
     "lost": (BLUE, "v"),
