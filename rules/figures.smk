@@ -11,6 +11,7 @@ from workflow_scripts.latents.settings import Region
 PICTURES = report_plan.pictures(PATHS)
 CAPTIONS = {picture["png"]: picture["caption"] for picture in PICTURES.values()}
 LAYER_SWEEPS = comparisons.layer_sweeps(SETTINGS)
+GAPS = [f"{RESULTS}/comparison/gaps.csv"] if comparisons.has_scores(SETTINGS) else []
 WEIGHED = report_plan.weighed(PATHS)
 REPORT_FITS = report_plan.report_fits(PATHS)
 PAGE = Path(os.path.relpath(workflow.basedir), "workflow_scripts", "figures")
@@ -172,9 +173,10 @@ use rule plot_direct_shares as plot_layer_sweep with:
 
 
 use rule plot_nu_plane as plot_behaviour with:
-    """Plot each category's gap in score against the shift of its latents."""
+    """Plot each label's gap in score against its gap in likelihood."""
     input:
         gaps="<results>/comparison/gaps.csv",
+        answer="<results>/comparison/answer.json",
     output:
         **figure("behaviour_{comparison}", "Scores", "gaps in score"),
     log:
@@ -182,7 +184,7 @@ use rule plot_nu_plane as plot_behaviour with:
     localrule: True
     params:
         **step("figures.plot_behaviour"),
-        flags=COMPARISON,
+        flags=lambda wildcards: [f"--comparison={wildcards.comparison}"],
 
 
 use rule plot_nu_plane as plot_cause with:
@@ -258,12 +260,12 @@ rule build_report:
         answer="<results>/comparison/answer.json",
         changes="<results>/comparison/changes.csv",
         labels=PATHS.labels,
-        losses="<results>/comparison/losses.parquet",
+        losses=PATHS.losses,
         documents=PATHS.documents,
         weighed=[files[name] for files in WEIGHED.values() for name in ("documents", "carriers")],
         categories="<results>/comparison/categories.csv",
         recovery="<results>/comparison/recovery.csv",
-        gaps="<results>/comparison/gaps.csv",
+        gaps=GAPS,
         sensitivity="<results>/comparison/sensitivity.csv",
         provenance="<results>/provenance.json",
         figures=[picture["png"] for picture in PICTURES.values()],
@@ -288,6 +290,7 @@ rule build_report:
         run=SETTINGS.run,
         figures=in_order(PICTURES),
         weighed=in_order(WEIGHED),
+        gaps=[f"--gaps={file}" for file in GAPS],
         published=["--published", *PUBLISHED] if SETTINGS.paper else [],
         fits=in_order(REPORT_FITS),
         ledgers=lambda wildcards, input: [f"--ledgers={file}" for file in input.ledgers],
@@ -296,7 +299,7 @@ rule build_report:
         " --answer {input.answer:q} --changes {input.changes:q} --labels {input.labels:q}"
         " --losses {input.losses:q} --documents {input.documents:q} --weighed {params.weighed:q}"
         " --categories {input.categories:q}"
-        " --recovery {input.recovery:q} --gaps {input.gaps:q}"
+        " --recovery {input.recovery:q} {params.gaps:q}"
         " --sensitivity {input.sensitivity:q} --provenance {input.provenance:q}"
         " {params.published:q} {params.ledgers:q} --figures {params.figures:q} --fits {params.fits:q}"
         " --output {output:q}"

@@ -109,7 +109,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
     run = make_run(folder / "run", pieces=HOSTILE, explanation=" ".join(HOSTILE))
     compared(run)
-    write_changes(run, dict(zip(HOSTILE, cycle(LOOKS))), HOSTILE)
+    write_changes(run, dict(zip(HOSTILE, cycle(LOOKS), strict=False)), HOSTILE)
     return made_report(run, folder)
 
 
@@ -182,7 +182,7 @@ def test_everything_below_stands_under_one_question(page: Path) -> None:
         ("The same question, asked of other labels", "sure"),
         ("What the activations show", "carries"),
         ("latents unique to it in one crosscoder against", "carries"),
-        ("What counts of unique latents say under other decisions", "decisions"),
+        ("Whether counts of unique latents call a category", "decisions"),
         ("Crosscoders", "crosscoders"),
         ("No LLM was used.", "names"),
     ):

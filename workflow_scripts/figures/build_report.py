@@ -118,13 +118,13 @@ def build_report(
     documents: list[Path],
     categories: Path,
     recovery: Path,
-    gaps: Path,
     sensitivity: Path,
     provenance: Path,
     figures: dict[str, Picture],
     fits: dict[str, FitFiles],
     output: Path,
     weighed: dict[str, Weighed],
+    gaps: Path | None = None,
     ledgers: list[Path] | None = None,
     published: tuple[Path, Path] | None = None,
 ) -> None:
@@ -144,7 +144,7 @@ def build_report(
         how well each model predicts each document (Parquet)
     documents
         the sampled documents, in parts (Parquet)
-    categories, recovery, gaps, sensitivity
+    categories, recovery, sensitivity
         tables of the comparison (CSV)
     provenance
         where the run's artifacts came from (JSON)
@@ -156,6 +156,8 @@ def build_report(
         page to write (HTML)
     weighed
         what carries each direct comparison, by name
+    gaps
+        gaps in scores of the user's own (CSV)
     ledgers
         calls to LLMs (CSV)
     published
@@ -184,7 +186,7 @@ def build_report(
             sensitivity=report_tables.sensitivity_table(
                 read_csv(sensitivity), comparison, labeller
             ),
-            scores=report_tables.score_table(read_csv(gaps)),
+            scores=report_tables.score_table(read_csv(gaps), labeller) if gaps else None,
             published=report_tables.published_table(published[0]) if published else None,
             measured_with=files.read_json(published[1]) if published else [],
             fits=report_tables.fit_table(fits),

@@ -17,9 +17,6 @@ from workflow_scripts.figures.category_rows import Row, rows_of
 from workflow_scripts.figures.style import labels_note, readable
 from workflow_scripts.latents.ownership import owned_by
 
-OWN_SCORES = ("score", "score_controlled")
-"""Sources of gaps that come from the user's own scores."""
-
 
 @dataclass(frozen=True)
 class Table:
@@ -242,46 +239,43 @@ def recovery_table(recovery: pd.DataFrame) -> Table | None:
     return Table("Planted changes and what each statistic finds", header, rows)
 
 
-def score_table(gaps: pd.DataFrame) -> Table | None:
-    """Return the gaps in scores of the user's own beside the models; None without such scores."""
-    own = gaps[gaps["source"].isin(OWN_SCORES)]
+def score_table(gaps: pd.DataFrame, labeller: str) -> Table | None:
+    """Return the gaps in scores of the user's own beside what changed; None without any."""
+    own = gaps[gaps["labeller"] == labeller]
     if own.empty:
         return None
     rows = [
         [
-            readable(row.text("name")),
+            readable(row.text("label")),
+            row.text("comparison"),
             row.text("source"),
             number(row.number("gap"), 3, sign=True),
             interval(row, "gap", 1, 3, sign=True),
             row.text("reading"),
-            row.text("comparison"),
-            row.text("labeller"),
         ]
         for row in rows_of(own)
     ]
-    header = ["category", "score", "gap", "interval", "reading", "comparison", "labels"]
-    caption = "Gaps in your own scores beside what changed"
-    return Table(caption, header, rows)
+    header = ["category", "comparison", "score", "gap", "interval", "reading"]
+    return Table("Gaps in your own scores beside what changed", header, rows)
 
 
 def sensitivity_table(table: pd.DataFrame, comparison: str, labeller: str) -> Table | None:
-    """Return what every variant says of each change that one calls; None where none calls any.
+    """Return what every variant says of each category that one calls; None where none calls any.
 
     Shown are the labels of one labeller, or of the usual one where the table has none of its.
     """
     own = table[table["comparison"] == comparison]
     names = list(own["labeller"].unique())
     own = own[own["labeller"] == (labeller if labeller in names else usual(names))]
-    called = own.loc[own["verdict"].isin(["gained", "lost", "changed, direction unclear"]), "name"]
+    called = own.loc[own["called"] == "yes", "name"]
     variants = list(own["variant"].unique())
     rows = []
     for name, block in own[own["name"].isin(called)].groupby("name", sort=False):
-        words = block.set_index("variant")["verdict"]
-        cells = [str(words.get(variant, "–")) for variant in variants]
-        rows.append([readable(str(name)), *cells, str(block["robust"].iloc[0])])
-    header = ["category", *variants, "one direction"]
-    caption = "What counts of unique latents say under other decisions"
-    return Table(caption, header, rows) if rows else None
+        calls = block.set_index("variant")["called"]
+        words = {"yes": "called", "no": "not called"}
+        rows.append([readable(str(name)), *(words.get(calls.get(v, ""), "–") for v in variants)])
+    caption = "Whether counts of unique latents call a category under other decisions"
+    return Table(caption, ["category", *variants], rows) if rows else None
 
 
 def published_table(path: Path) -> Table:

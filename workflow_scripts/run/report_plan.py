@@ -66,8 +66,8 @@ def _of_comparison(config: Config, name: str) -> Iterator[Figure]:
     yield Figure(f"category_changes_{name}", section, f"{caption}: {pair} ({name}).")
     caption = f"Each category's share of the unique latents of either model: {pair} ({name})."
     yield Figure(f"category_shares_{name}", "carries", caption)
-    if direct and config.comparison.leaderboard is not None:
-        caption = f"Gaps in your own scores against shifts of latents: {pair} ({name})."
+    if comparisons.has_scores(config):
+        caption = f"Gaps in your own scores against those in likelihood: {pair} ({name})."
         yield Figure(f"behaviour_{name}", "decisions", caption)
     if name in comparisons.patched_comparisons(config):
         caption = "What unique latents cause: patched into the other model, and taken away"
@@ -105,8 +105,10 @@ def weighed(paths: Paths) -> dict[str, dict[str, str]]:
     return {
         name: {
             "fit": comparisons.fit_of(paths.config, name),
-            "documents": paths.weighed(name),
-            "carriers": paths.weighed(name, "_carriers"),
+            "documents": paths.weighed(name)[comparisons.first_seed(paths.config, name)],
+            "carriers": paths.weighed(name, "_carriers")[
+                comparisons.first_seed(paths.config, name)
+            ],
         }
         for name in answering(paths.config)
     }
