@@ -11,6 +11,8 @@ from workflow_scripts.latents.settings import Region
 PICTURES = report_plan.pictures(PATHS)
 CAPTIONS = {picture["png"]: picture["caption"] for picture in PICTURES.values()}
 LAYER_SWEEPS = comparisons.layer_sweeps(SETTINGS)
+GAPS = [f"{RESULTS}/comparison/gaps.csv"] if comparisons.has_scores(SETTINGS) else []
+WEIGHED = report_plan.weighed(PATHS)
 REPORT_FITS = report_plan.report_fits(PATHS)
 PAGE = Path(os.path.relpath(workflow.basedir), "workflow_scripts", "figures")
 PUBLISHED = [f"{RESULTS}/paper/published.{e}" for e in ("csv", "json")] if SETTINGS.paper else []
@@ -103,12 +105,27 @@ use rule plot_nu_plane as plot_seed_stability with:
         flags=MODELS,
 
 
+use rule plot_nu_plane as plot_two_axes with:
+    """Plot behaviour against representation, a point per label."""
+    input:
+        changes="<results>/comparison/changes.csv",
+        answer="<results>/comparison/answer.json",
+    output:
+        **figure("two_axes_{comparison}", "Answer", "two axes"),
+    log:
+        "<results>/logs/plot_two_axes/{comparison}.log",
+    localrule: True
+    params:
+        **step("figures.plot_two_axes"),
+        flags=lambda wildcards: [f"--comparison={wildcards.comparison}"],
+
+
 use rule plot_nu_plane as plot_direct_shares with:
     """Plot which share of a category's latents belongs to one model only."""
     input:
         categories="<results>/comparison/categories.csv",
     output:
-        **figure("direct_shares_{comparison}", "Answer", "what changed"),
+        **figure("direct_shares_{comparison}", "Categories", "unique latents"),
     log:
         "<results>/logs/plot_direct_shares/{comparison}.log",
     localrule: True
@@ -156,9 +173,10 @@ use rule plot_direct_shares as plot_layer_sweep with:
 
 
 use rule plot_nu_plane as plot_behaviour with:
-    """Plot each category's gap in score against the shift of its latents."""
+    """Plot each label's gap in score against its gap in likelihood."""
     input:
         gaps="<results>/comparison/gaps.csv",
+        answer="<results>/comparison/answer.json",
     output:
         **figure("behaviour_{comparison}", "Scores", "gaps in score"),
     log:
@@ -166,7 +184,7 @@ use rule plot_nu_plane as plot_behaviour with:
     localrule: True
     params:
         **step("figures.plot_behaviour"),
-        flags=COMPARISON,
+        flags=lambda wildcards: [f"--comparison={wildcards.comparison}"],
 
 
 use rule plot_nu_plane as plot_cause with:
@@ -240,9 +258,14 @@ rule build_report:
     """Put everything on one page that opens from disk."""
     input:
         answer="<results>/comparison/answer.json",
+        changes="<results>/comparison/changes.csv",
+        labels=PATHS.labels,
+        losses=PATHS.losses,
+        documents=PATHS.documents,
+        weighed=[files[name] for files in WEIGHED.values() for name in ("documents", "carriers")],
         categories="<results>/comparison/categories.csv",
         recovery="<results>/comparison/recovery.csv",
-        gaps="<results>/comparison/gaps.csv",
+        gaps=GAPS,
         sensitivity="<results>/comparison/sensitivity.csv",
         provenance="<results>/provenance.json",
         figures=[picture["png"] for picture in PICTURES.values()],
@@ -266,13 +289,17 @@ rule build_report:
         **step("figures.build_report"),
         run=SETTINGS.run,
         figures=in_order(PICTURES),
+        weighed=in_order(WEIGHED),
+        gaps=[f"--gaps={file}" for file in GAPS],
         published=["--published", *PUBLISHED] if SETTINGS.paper else [],
         fits=in_order(REPORT_FITS),
         ledgers=lambda wildcards, input: [f"--ledgers={file}" for file in input.ledgers],
     shell:
         "logged {log:q} python -m {params.step} --run {params.run}"
-        " --answer {input.answer:q} --categories {input.categories:q}"
-        " --recovery {input.recovery:q} --gaps {input.gaps:q}"
+        " --answer {input.answer:q} --changes {input.changes:q} --labels {input.labels:q}"
+        " --losses {input.losses:q} --documents {input.documents:q} --weighed {params.weighed:q}"
+        " --categories {input.categories:q}"
+        " --recovery {input.recovery:q} {params.gaps:q}"
         " --sensitivity {input.sensitivity:q} --provenance {input.provenance:q}"
         " {params.published:q} {params.ledgers:q} --figures {params.figures:q} --fits {params.fits:q}"
         " --output {output:q}"

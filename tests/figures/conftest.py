@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.comparison.run_folder import Run, make_run
-from tests.figures.made_changes import write_changes
+from tests.comparison.run_folder import CATEGORIES, GAINED, LOST, Run, make_run
+from tests.figures.made_changes import VERDICTS, write_changes
 from workflow_scripts.common import files
 from workflow_scripts.comparison import (
     compare_categories,
@@ -22,7 +25,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return a run folder with categories, recovery and answer."""
     made = make_run(tmp_path_factory.mktemp("figures"), seeds=(0, 1))
     compared(made)
-    write_changes(made)
     write_causes(made)
     write_sweep(made)
     return made
@@ -68,17 +70,34 @@ def write_sweep(made: Run) -> None:
     pd.concat([table, deep]).to_csv(made.root / "sweep.csv", index=False)
 
 
-def compared(made: Run) -> None:
+def write_scores(made: Run) -> Path:
+    """Write a leaderboard: each model is better at what it was taught."""
+    scores = [
+        (name, model, 0.5 + 0.2 * (name in taught) + 0.01 * (number + len(model)) % 0.03)
+        for number, name in enumerate(CATEGORIES)
+        for model, taught in (("it", LOST), ("simpo", GAINED))
+    ]
+    path = made.root / "leaderboard.csv"
+    pd.DataFrame(scores, columns=["category", "model", "score"]).to_csv(path, index=False)
+    return path
+
+
+def compared(made: Run, verdicts: Mapping[str, str] = VERDICTS) -> None:
     """Write the comparison's tables of a run folder."""
     folder = made.root / "comparison"
     assert compare_categories.main(made.compare_flags(folder / "categories.csv")) == 0
+    assert vary_decisions.main(made.compare_flags(folder / "sensitivity.csv")) == 0
+    write_changes(made, verdicts)
+    answer = (folder / "answer.json").read_bytes()
     flags = [
         *("--categories", str(folder / "categories.csv")),
+        *("--changes", str(folder / "changes.csv")),
+        *("--labels", str(made.labels)),
         *("--planted", str(made.planted)),
         *("--recovery", str(folder / "recovery.csv")),
         *("--answer", str(folder / "answer.json")),
     ]
     assert score_recovery.main(flags) == 0
-    flags = ["--categories", str(folder / "categories.csv"), "--output", str(folder / "gaps.csv")]
-    assert explain_gaps.main(flags) == 0
-    assert vary_decisions.main(made.compare_flags(folder / "sensitivity.csv")) == 0
+    (folder / "answer.json").write_bytes(answer)
+    flags = ["--changes", str(folder / "changes.csv"), "--output", str(folder / "gaps.csv")]
+    assert explain_gaps.main([*flags, "--leaderboard", str(write_scores(made))]) == 0

@@ -112,10 +112,10 @@ def write_documents(run: Run, labels: Sequence[str], texts: Sequence[str]) -> No
     rng = np.random.default_rng(5)
     words = [texts[i % len(texts)] for i in range(count)]
     chat = numbers % 3 == 0
-    messages = [json.dumps([["user", text], ["assistant", "No."]]) for text in words]
+    messages = [json.dumps([{"role": "user", "content": text}]) for text in words]
     table = pd.DataFrame({"document": numbers, "source": "generated", "split": "score"})
     table["text"] = np.where(chat, "", words)
-    table["messages"] = np.where(chat, messages, "[]")
+    table["messages"] = np.where(chat, messages, "")
     files.write_parquet(run.root / "dataset/documents.parquet", table)
     own = np.repeat(np.array(labels, dtype=object), DOCUMENTS)
     frame = pd.DataFrame({"document": numbers, "labeller": "true", "label": own})
@@ -134,9 +134,14 @@ def write_documents(run: Run, labels: Sequence[str], texts: Sequence[str]) -> No
 
 
 def write_carriers(run: Run, labels: Sequence[str]) -> None:
-    """Write the latents that carry each label's difference: those that have contexts."""
-    examples = files.read_parquet(run.root / "latents/it_simpo/seed0/examples.parquet")
-    latents = sorted(examples["latent"].unique())
+    """Write the latents that carry each label's difference, and contexts of the first ones.
+
+    None of these has a context among those that were collected for explanations.
+    """
+    folder, stem = run.root / "latents/it_simpo/seed0", run.root / "comparison/documents"
+    live = files.read_parquet(folder / "selection.parquet")["latent"]
+    examples = files.read_parquet(folder / "examples.parquet")
+    latents = sorted(set(live) - set(examples["latent"]))
     rows = [
         {
             "labeller": labeller,
@@ -154,4 +159,8 @@ def write_carriers(run: Run, labels: Sequence[str]) -> None:
     ]
     names = ["labeller", "label", "latent", "part", "share", "own", "delta_norm", "rank"]
     table = pd.DataFrame(rows, columns=names)
-    files.write_parquet(run.root / "comparison/documents/direct_seed0_carriers.parquet", table)
+    files.write_parquet(stem / "direct_seed0_carriers.parquet", table)
+    positive = examples[(examples["kind"] == "positive") & (examples["split"] == "explain")]
+    shown = sorted(set(table.loc[table["rank"] <= 3, "latent"]))
+    contexts = [positive.head(2).assign(latent=latent) for latent in shown or latents[:1]]
+    files.write_parquet(stem / "direct_seed0_contexts.parquet", pd.concat(contexts))

@@ -32,7 +32,7 @@ FIGURES = {
     "plot_category_changes": "--categories {c} --comparison anchored --fdr 0.1",
     "plot_direct_shares": "--categories {c} --comparison direct",
     "plot_category_shares": "--categories {c} --comparison anchored --labeller lexical",
-    "plot_behaviour": "--gaps {g} --comparison direct",
+    "plot_behaviour": "--gaps {g} --answer {answer} --comparison direct",
     "plot_recovery": "--recovery {r}",
     "plot_cause": "--cause {cause} --ablation {ablation}",
     "plot_layer_sweep": '--categories {sweep} --layers {{"direct":2,"deep":5}}',
@@ -89,7 +89,6 @@ def test_a_figure_is_drawn_and_drawn_again_alike(run: Run, tmp_path: Path, name:
 
 
 LABELLED = {name for name, flags in FIGURES.items() if "--categories" in flags} | {
-    "plot_behaviour",
     "plot_layer_sweep",
     "plot_recovery",
     "plot_cause",
@@ -200,15 +199,17 @@ def test_no_unique_latent_at_all(run: Run, tmp_path: Path) -> None:
 
 def test_how_scores_and_latents_go_together(run: Run, tmp_path: Path) -> None:
     assert plot("plot_behaviour", flags_of(run, "plot_behaviour"), tmp_path) == 0
-    reading = pd.read_csv(tmp_path / "plot_behaviour.csv").set_index("name")["reading"]
-    assert reading["safety_refusal"] == "gap with a change of latents"
+    reading = pd.read_csv(tmp_path / "plot_behaviour.csv").set_index("label")["reading"]
+    assert reading["safety_refusal"] == "gap with a change"
     assert reading["advice"] == "within noise"
 
 
 def test_without_anything_to_show_a_figure_says_so(run: Run, tmp_path: Path) -> None:
     (tmp_path / "recovery.csv").write_text("comparison,kind,labeller\n")
     assert plot("plot_recovery", ["--recovery", str(tmp_path / "recovery.csv")], tmp_path) == 0
-    gaps = ["--gaps", str(run.root / "comparison/gaps.csv"), "--comparison", "anchored"]
+    comparison = run.root / "comparison"
+    gaps = ["--gaps", str(comparison / "gaps.csv"), "--comparison", "anchored"]
+    gaps += ["--answer", str(comparison / "answer.json")]
     assert plot("plot_behaviour", gaps, tmp_path) == 0
 
 

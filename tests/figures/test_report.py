@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from html.parser import HTMLParser
+from itertools import cycle
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from tests.comparison.run_folder import Run, make_run
 from tests.debian import can_install
 from tests.figures.browser import Page, browse, chromium
 from tests.figures.conftest import compared
+from tests.figures.made_changes import write_changes
 from tests.figures.test_figures import flags_of, plot
 from workflow_scripts.common import files
-from workflow_scripts.common.tables import read_csv, write_csv
-from workflow_scripts.figures import build_report, report_tables
+from workflow_scripts.common.tables import write_csv
+from workflow_scripts.figures import build_report
 from workflow_scripts.figures.report_data import to_json
+from workflow_scripts.figures.style import LOOKS
 
 HOSTILE = (
     "<script>window.broken = 1</script>",
@@ -59,12 +61,23 @@ def report_flags(run: Run, figure: Path, output: Path) -> list[str]:
                 "explanations": [str(named / "explanations.parquet")],
                 "scores": [str(named / "scores.parquet")],
             }
+        if name == "it_simpo":
+            contexts = run.root / "comparison/documents/direct_seed0_contexts.parquet"
+            next(iter(seeds.values()))["carriers"] = str(contexts)
         fits[name] = {"models": list(models), "layer": 3, "seeds": seeds}
-    pictures = {"shares": {"png": str(figure), "caption": "Shares.", "section": "answer"}}
+    pictures = {"two_axes": {"png": str(figure), "caption": "Two axes.", "section": "answer"}}
     comparison = run.root / "comparison"
+    stem = comparison / "documents/direct_seed0"
+    weighed = {"fit": "it_simpo", "documents": f"{stem}.parquet"}
+    weighed["carriers"] = f"{stem}_carriers.parquet"
     return [
         *("--run", "made_up", "--figures", json.dumps(pictures), "--fits", json.dumps(fits)),
         *("--answer", str(comparison / "answer.json")),
+        *("--changes", str(comparison / "changes.csv")),
+        *("--losses", str(comparison / "losses.parquet")),
+        *("--labels", str(run.root / "dataset/labels.parquet")),
+        *("--documents", str(run.root / "dataset/documents.parquet")),
+        *("--weighed", json.dumps({"direct": weighed})),
         *("--categories", str(comparison / "categories.csv")),
         *("--recovery", str(comparison / "recovery.csv")),
         *("--gaps", str(comparison / "gaps.csv")),
@@ -76,13 +89,13 @@ def report_flags(run: Run, figure: Path, output: Path) -> list[str]:
 
 def made_report(run: Run, folder: Path) -> Path:
     """Build the report of a run and return its path."""
-    assert plot("plot_direct_shares", flags_of(run, "plot_direct_shares"), folder) == 0
+    assert plot("plot_two_axes", flags_of(run, "plot_two_axes"), folder) == 0
     facts: dict[str, object] = {"config": "digest", "models": {"it": {"revision": "a" * 40}}}
     dump = "results/quickstart/activations/instructed/layer3/shard000.h5"
     facts["links"] = {dump: "results/store/0123456789abcdef/instructed/middle/shard000.h5"}
     files.write_json(run.root / "provenance.json", facts)
     page = folder / "report/index.html"
-    assert build_report.main(report_flags(run, folder / "plot_direct_shares.png", page)) == 0
+    assert build_report.main(report_flags(run, folder / "plot_two_axes.png", page)) == 0
     return page
 
 
@@ -96,7 +109,21 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
     run = make_run(folder / "run", pieces=HOSTILE, explanation=" ".join(HOSTILE))
     compared(run)
+    write_changes(run, dict(zip(HOSTILE, cycle(LOOKS), strict=False)), HOSTILE)
     return made_report(run, folder)
+
+
+@pytest.fixture(scope="module")
+def another(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Mapping[str, str]], Path]:
+    """Return what builds the page of a run with other labels and verdicts."""
+    run = make_run(tmp_path_factory.mktemp("another"))
+    compared(run)
+
+    def build(verdicts: Mapping[str, str]) -> Path:
+        write_changes(run, verdicts)
+        return made_report(run, tmp_path_factory.mktemp("page"))
+
+    return build
 
 
 class Links(HTMLParser):
@@ -133,40 +160,35 @@ def test_nothing_is_loaded_from_elsewhere(which: str, request: pytest.FixtureReq
 
 def test_the_answer_stands_first_with_its_picture(run: Run, page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    sentence = files.read_json(run.root / "comparison/answer.json")["sentence"]
-    assert text.index(sentence) < text.index("data:image/png") < text.index('id="evidence"')
-    assert "No LLM was used." in text
-    assert "Planted changes and what each statistic finds" in text
-    assert "Gaps in score and changes of latents" in text
-    assert "Verdicts under other decisions" in text
+    answer = files.read_json(run.root / "comparison/answer.json")
+    topics = answer["by_labeller"]["topics"]["sentence"]
+    places = (answer["sentence"], topics, "data:image/png", 'class="lines"', 'class="question"')
+    found = [text.index(place) for place in places]
+    assert found == sorted(found)
     assert "a" * 40 in text
+    first = text.split('class="question"')[0].split("<h1>")[1]
+    assert len(re.findall("<table", first)) == 1
+    assert len(re.findall('<th scope="col">', first)) == 6
 
 
-def test_tables_of_counted_words_tell_how_many_latents_have_a_category(run: Run) -> None:
-    categories = read_csv(run.root / "comparison/categories.csv")
-    told = {
-        (comparison, labeller): table.caption
-        for comparison, labeller, table in report_tables.category_tables(categories)
-    }
-    named = pd.read_parquet(run.root / "autointerp/it_simpo/seed0/labels.parquet")["category"]
-    count, of = int((named != "unassigned").sum()), len(named)
-    assert told["direct", "lexical"].endswith(
-        f"; with a category: {count} of {of} latents judged ({100 * count / of:.0f} %)"
-    )
-    assert re.search(
-        r"; with a category: \d+ of \d+ judged, of it \(\d+ %\), \d+ of \d+ of simpo \(\d+ %\)$",
-        told["anchored", "lexical"],
-    )
-    assert "with a category" not in told["direct", "true"]
-    failed = categories.copy()
-    lexical = (failed["labeller"] == "lexical") & (failed["name"] == "unassigned")
-    failed.loc[lexical, "name"] = "not_judged"
-    told = {
-        (comparison, labeller): table.caption
-        for comparison, labeller, table in report_tables.category_tables(failed)
-    }
-    every = f"with a category: {count} of {count} latents judged (100 %)"
-    assert every in told["direct", "lexical"]
+def test_everything_below_stands_under_one_question(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    below = text[text.index('class="question"') : text.index('id="browser"')]
+    captions = re.findall(r"<caption>(.*?)</caption>", below)
+    assert len(set(captions)) == len(captions)
+    for part, question in (
+        ("How sure each verdict is", "sure"),
+        ("Planted changes and what each statistic finds", "sure"),
+        ("The same question, asked of other labels", "sure"),
+        ("What the activations show", "carries"),
+        ("latents unique to it in one crosscoder against", "carries"),
+        ("Whether counts of unique latents call a category", "decisions"),
+        ("Crosscoders", "crosscoders"),
+        ("No LLM was used.", "names"),
+    ):
+        opened = below.split(part)[0].rpartition('class="question" id="')[2]
+        assert opened.startswith(question), part
+    assert "labels: lexical" not in below
 
 
 def test_clauses_and_recovered_losses_are_told(run: Run, page: Path) -> None:
@@ -281,3 +303,82 @@ def test_no_sideways_scrolling_and_dark_colours(browser: Page, page: Path, width
     assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
     ground = browser.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == "rgb(18, 22, 27)"
+
+
+def test_a_click_leads_from_a_verdict_to_its_evidence(browser: Page, page: Path) -> None:
+    browser.open(page.as_uri())
+    shown = "document.querySelector('.more').getClientRects().length"
+    assert browser.evaluate(shown) == 0
+    browser.evaluate("document.querySelector('.lines summary').click()")
+    assert browser.evaluate(shown) == 1
+    assert "Sorry, I cannot help" in browser.evaluate("document.querySelector('.more').innerText")
+    first = "document.querySelector('.lines td a')"
+    latent = browser.evaluate(f"{first}.textContent")
+    browser.evaluate(f"{first}.click()")
+    browser.wait_for("!document.getElementById('latent').hidden")
+    heading = browser.evaluate("document.querySelector('#latent h3').textContent")
+    assert heading.startswith(f"Latent {latent} of it_simpo")
+    assert browser.evaluate("document.querySelectorAll('#latent .context').length") > 0
+    assert browser.complaints == []
+
+
+def test_the_first_screen_shows_the_answer_and_needs_no_script(
+    browser: Page, page: Path, tmp_path: Path
+) -> None:
+    text = page.read_text(encoding="utf-8")
+    plain = tmp_path / "plain.html"
+    plain.write_text(re.sub(r"<script.*?</script>", "", text, flags=re.S), encoding="utf-8")
+    browser.open(plain.as_uri(), 1280, 800)
+    bottom = "document.querySelector('{}').getBoundingClientRect().bottom"
+    for part in (".answer", "#answer img", ".lines tbody:nth-of-type(8)"):
+        assert browser.evaluate(bottom.format(part)) < 800, part
+    browser.evaluate("document.querySelector('.lines summary').click()")
+    assert browser.evaluate("document.querySelector('.more').getClientRects().length") == 1
+
+
+def test_questions_are_folded_away_and_printed(browser: Page, page: Path) -> None:
+    browser.open(page.as_uri())
+    closed = "document.querySelectorAll('details.question:not([open])').length"
+    everything = browser.evaluate("document.querySelectorAll('details.question').length")
+    assert browser.evaluate(closed) == everything > 4
+    browser.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert browser.evaluate(closed) == 0
+    browser.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert browser.evaluate(closed) == everything
+
+
+def test_hostile_labels_and_documents_are_inert(browser: Page, hostile: Path) -> None:
+    browser.open(hostile.as_uri())
+    assert browser.evaluate("window.broken === undefined")
+    lines = browser.evaluate("document.querySelector('.lines').textContent")
+    assert "<script>window.broken = 1</script>" in lines
+    assert "U+202E" in lines
+    assert "\u202e" not in lines
+    assert "http://example.com/beacon.png" in lines
+    inside = "document.querySelectorAll('.lines img, .lines script').length"
+    assert browser.evaluate(inside) == 0
+    assert browser.complaints == []
+    assert all(url.startswith(("file:", "data:", "about:")) for url in browser.requests)
+
+
+def test_of_many_labels_those_without_a_change_are_folded_away(
+    browser: Page, another: Callable[[Mapping[str, str]], Path]
+) -> None:
+    words = ("unchanged", "unchanged", "gained", "cannot tell")
+    browser.open(another({f"kind_{i}": words[i % 4] for i in range(40)}).as_uri(), 390, 844)
+    counts = "[...document.querySelectorAll('.lines')].map(t => t.tBodies.length)"
+    assert browser.evaluate(counts) == [10, 30]
+    assert "30 categories without a change" in browser.evaluate("document.body.innerText")
+    assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("count", [2, 0])
+def test_few_labels_or_none(
+    browser: Page, another: Callable[[Mapping[str, str]], Path], count: int
+) -> None:
+    page = another(dict(list({"poems": "gained", "code": "cannot tell"}.items())[:count]))
+    browser.open(page.as_uri())
+    lines = browser.evaluate("document.querySelectorAll('.lines tbody .verdict').length")
+    assert lines == count
+    assert browser.evaluate("document.querySelector('#answer img').naturalWidth") > 0
+    assert browser.complaints == []

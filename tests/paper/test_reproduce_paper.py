@@ -45,7 +45,7 @@ def test_every_published_quantity_has_its_row(tree: Path) -> None:
     assert text.count("\n| ") == len(STUDY.rows) + 1  # and the header
     assert "crosscoder pt_it of pt and it: layer 1, 256 latents, k = 8, seed 0, fitted on" in text
     report = (tree / RESULTS / "report/index.html").read_text(encoding="utf-8")
-    assert "Against the publication" in report
+    assert "Does it agree with the publication?" in report
     assert all(row.quantity in report for row in STUDY.rows)
 
 

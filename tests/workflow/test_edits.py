@@ -26,6 +26,7 @@ PLOTS = {
     "plot_recovery",
     "plot_seed_stability",
     "plot_training_curves",
+    "plot_two_axes",
 }
 FITS = {"fit_crosscoder", "fit_difference"}
 SEVERAL = {"fit_crosscoder": FITS}  # step → its rules, where they are not its one namesake

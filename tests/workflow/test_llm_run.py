@@ -81,7 +81,13 @@ def test_an_llms_run_fails_midway_goes_on_and_reports(
     labels = pd.concat(map(pd.read_parquet, results.glob("autointerp/*/*/labels.parquet")))
     assert set(labels["annotator"]) == {"lexical", "one", "two"}
     page = (results / "report" / "index.html").read_text(encoding="utf-8")
-    for told in ("Are the names reliable?", "Krippendorff", "counting words", "obeyed it"):
+    questions = (
+        "How good are the names of latents?",
+        "Krippendorff",
+        "counting words",
+        "obeyed it",
+    )
+    for told in questions:
         assert told in page
     # Neither the page nor any other file, message or command line holds the key.
     assert any("call_llm" in line for line in commands)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from workflow_scripts.common import files
@@ -34,3 +34,16 @@ def contents(paths: Sequence[Path]) -> Iterator[list[str]]:
 def _joined(messages: str) -> str:
     """Return the contents of a chat, given as JSON, without the names of roles."""
     return "\n".join(message["content"] for message in json.loads(messages or "[]"))
+
+
+def read_contents(paths: Sequence[Path], wanted: Iterable[int]) -> dict[int, str]:
+    """Return the text of some documents by number; of a chat, the contents with their roles."""
+    chosen = set(wanted)
+    found: dict[int, str] = {}
+    for path in paths:
+        table = files.read_parquet(path, columns=["document", "text", "messages"])
+        for row in table[table["document"].isin(chosen)].to_dict("records"):
+            messages = json.loads(row["messages"] or "[]")
+            chat = "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+            found[int(row["document"])] = row["text"] or chat
+    return found

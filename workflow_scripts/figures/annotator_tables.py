@@ -42,7 +42,7 @@ def annotator_table(fits: Mapping[str, FitFiles]) -> Table | None:
         "other latents) and, for counted words, on which of their tokens (medians of F1 and of "
         "Pearson's r with the activation; about 0 for terms that say nothing)"
     )
-    return Table(caption, header, rows, [""] * len(rows)) if rows else None
+    return Table(caption, header, rows) if rows else None
 
 
 def _annotator(name: str, annotator: Numbers, floor: Numbers | None) -> list[str]:
@@ -93,7 +93,7 @@ def agreement_table(fits: Mapping[str, FitFiles]) -> Table | None:
         rows.append([*cells, f"{_number(alpha['value'])} ({bounds})", reliable, "\n".join(pairs)])
     header = ["crosscoder", "labels", "missing", "Krippendorff's α", "reliable", "pairs"]
     caption = "Agreement of the LLM's annotators on categories, before the gate"
-    return Table(caption, header, rows, [""] * len(rows)) if rows else None
+    return Table(caption, header, rows) if rows else None
 
 
 def no_agreement(fits: Mapping[str, FitFiles]) -> str | None:
@@ -135,7 +135,7 @@ def _truth_table(name: str, crosscoders: Sequence[Numbers]) -> Table:
     header = ["true category", "found, of all latents of it"]
     header += ["right, of all called so (of no true category included)"]
     header += ["median AUROC, over crosscoders"]
-    return Table(caption, header, rows, [""] * len(rows))
+    return Table(caption, header, rows)
 
 
 def _sum(parts: Sequence[Numbers], name: str) -> str:

@@ -6,26 +6,40 @@ The page's parts are files beside this module: ``report.html.j2``, ``report.css`
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.artifacts import FitFiles
-from workflow_scripts.common.settings import Settings
+from workflow_scripts.common.settings import Name, Settings
 from workflow_scripts.common.tables import read_csv
-from workflow_scripts.figures import annotator_tables, report_data, report_tables
+from workflow_scripts.comparison.answers import sentences
+from workflow_scripts.figures import (
+    annotator_tables,
+    report_data,
+    report_tables,
+    telling_documents,
+    verdict_rows,
+    verdict_table,
+)
+from workflow_scripts.figures.report_data import Browser
 from workflow_scripts.figures.report_tables import Table
 from workflow_scripts.figures.style import readable
+from workflow_scripts.figures.verdict_table import FirstTable
 
 HERE = Path(__file__).resolve().parent
 
 
 CONTEXTS = 6  # of each latent, in the browser
+HIDDEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
+"""Classes of characters that cannot be seen."""
 
 
 class Picture(Settings):
@@ -34,6 +48,23 @@ class Picture(Settings):
     png: Path
     section: str
     caption: str
+
+
+class Weighed(Settings):
+    """What carries a direct comparison, for its first crosscoder."""
+
+    fit: Name
+    documents: Path
+    carriers: Path
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What is known of single documents: labels, likelihoods and the texts in parts."""
+
+    labels: Path
+    losses: Path
+    documents: Sequence[Path]
 
 
 @dataclass(frozen=True)
@@ -75,20 +106,25 @@ def ledger_table(paths: Sequence[Path]) -> Table | None:
         for row in totals.itertuples(index=False)
     ]
     header = [readable(str(name)) for name in totals.columns]
-    return Table("Calls to LLMs", header, rows, [""] * len(rows))
+    return Table("Calls to LLMs", header, rows)
 
 
 def build_report(
     run: str,
     answer: Path,
+    changes: Path,
+    labels: Path,
+    losses: Path,
+    documents: list[Path],
     categories: Path,
     recovery: Path,
-    gaps: Path,
     sensitivity: Path,
     provenance: Path,
     figures: dict[str, Picture],
     fits: dict[str, FitFiles],
     output: Path,
+    weighed: dict[str, Weighed],
+    gaps: Path | None = None,
     ledgers: list[Path] | None = None,
     published: tuple[Path, Path] | None = None,
 ) -> None:
@@ -100,7 +136,15 @@ def build_report(
         name of the run
     answer
         what the run answers (JSON)
-    categories, recovery, gaps, sensitivity
+    changes
+        verdicts and effects by label (CSV)
+    labels
+        labels of the documents (Parquet)
+    losses
+        how well each model predicts each document (Parquet)
+    documents
+        the sampled documents, in parts (Parquet)
+    categories, recovery, sensitivity
         tables of the comparison (CSV)
     provenance
         where the run's artifacts came from (JSON)
@@ -110,51 +154,111 @@ def build_report(
         files of the fits shown
     output
         page to write (HTML)
+    weighed
+        what carries each direct comparison, by name
+    gaps
+        gaps in scores of the user's own (CSV)
     ledgers
         calls to LLMs (CSV)
     published
         published quantities beside what was measured (CSV), and with what it was measured (JSON)
     """
-    answered = files.read_json(answer)
-    own = (answered["comparison"], answered["labeller"])
-    tables = report_tables.category_tables(read_csv(categories))
-    sections: dict[str, list[Shown]] = {}
-    for name, picture in figures.items():
-        sections.setdefault(picture.section, []).append(shown(name, picture))
-    browsers = [report_data.browser(name, fit, CONTEXTS) for name, fit in fits.items()]
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters["readable"] = readable
-    page = environment.get_template("report.html.j2").render(
-        run=run,
-        answer=answered,
-        annotators=report_data.llm_annotators(fits),
-        warnings=annotator_tables.warnings(fits),
-        trust=annotator_tables.annotator_table(fits),
-        truth=annotator_tables.truth_tables(fits),
-        canaries=annotator_tables.canary_sentence(fits),
-        agreement=annotator_tables.agreement_table(fits),
-        no_agreement=annotator_tables.no_agreement(fits),
-        lead=sections.pop("answer", []),
-        sections=sections,
-        first_tables=[table for *key, table in tables if tuple(key) == own],
-        other_tables=[table for *key, table in tables if tuple(key) != own],
-        recovery=report_tables.recovery_table(read_csv(recovery)),
-        gaps=report_tables.gap_table(read_csv(gaps)),
-        sensitivity=report_tables.sensitivity_table(read_csv(sensitivity)),
-        fits=report_tables.fit_table(fits),
-        clauses=report_tables.clause_table(fits),
-        published=report_tables.published_table(published[0]) if published else None,
-        measured_with=files.read_json(published[1]) if published else [],
-        provenance=report_tables.flatten(files.read_json(provenance)),
-        ledger=ledger_table(ledgers or []),
-        style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
-        script=Markup((HERE / "report.js").read_text(encoding="utf-8")),
-        data=Markup(report_data.to_json(browsers)),
+    facts = files.read_json(answer)
+    comparison, labeller = str(facts["comparison"]), str(facts["labeller"])
+    table = verdict_rows.read_changes(changes)
+    rows = verdict_rows.answering(table, comparison, labeller)
+    browsers = {name: report_data.browser(name, fit, CONTEXTS) for name, fit in fits.items()}
+    texts = Texts(labels, losses, documents)
+    page = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            run=run,
+            answer=facts,
+            sentences=sentences(facts),
+            lines=first_lines(facts, rows, weighed.get(comparison), texts, browsers),
+            sections=sections(figures),
+            least=verdict_table.least_table(rows),
+            others=verdict_table.other_verdicts(table, rows),
+            recovery=report_tables.recovery_table(read_csv(recovery)),
+            evidence=verdict_table.evidence_table(rows),
+            counts=report_tables.counts_tables(read_csv(categories), labeller),
+            sensitivity=report_tables.sensitivity_table(
+                read_csv(sensitivity), comparison, labeller
+            ),
+            scores=report_tables.score_table(read_csv(gaps), labeller) if gaps else None,
+            published=report_tables.published_table(published[0]) if published else None,
+            measured_with=files.read_json(published[1]) if published else [],
+            fits=report_tables.fit_table(fits),
+            clauses=report_tables.clause_table(fits),
+            annotators=report_data.llm_annotators(fits),
+            warnings=annotator_tables.warnings(fits),
+            trust=annotator_tables.annotator_table(fits),
+            truth=annotator_tables.truth_tables(fits),
+            canaries=annotator_tables.canary_sentence(fits),
+            agreement=annotator_tables.agreement_table(fits),
+            no_agreement=annotator_tables.no_agreement(fits),
+            ledger=ledger_table(ledgers or []),
+            provenance=report_tables.flatten(files.read_json(provenance)),
+            style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
+            script=Markup((HERE / "report.js").read_text(encoding="utf-8")),
+            data=Markup(report_data.to_json(list(browsers.values()))),
+        )
     )
     files.write_text(output, page)
     cli.log(f"{output}: {len(page.encode()) / 1e6:.1f} MB")
+
+
+def sections(figures: Mapping[str, Picture]) -> dict[str, list[Shown]]:
+    """Return the figures by the section that shows them, in order."""
+    by_section: dict[str, list[Shown]] = {}
+    for name, picture in figures.items():
+        by_section.setdefault(picture.section, []).append(shown(name, picture))
+    return by_section
+
+
+def first_lines(
+    facts: Mapping[str, Any],
+    rows: pd.DataFrame,
+    weighed: Weighed | None,
+    texts: Texts,
+    browsers: Mapping[str, Browser],
+) -> FirstTable:
+    """Return the page's first table, with the documents and latents that carry each verdict."""
+    if weighed is None or rows.empty:
+        return verdict_table.first_table(rows, {}, {})
+    labeller, models = str(rows["labeller"].iloc[0]), (facts["baseline"], facts["candidate"])
+    telling = telling_documents.read_telling(
+        texts.labels, labeller, weighed.documents, texts.losses, texts.documents, models
+    )
+    words = verdict_table.latent_words(browsers[weighed.fit])
+    carriers = files.read_parquet(weighed.carriers)
+    links = verdict_table.latent_links(carriers, labeller, weighed.fit, words)
+    return verdict_table.first_table(rows, links, verdict_table.excerpts_of(telling))
+
+
+def environment() -> Environment:
+    """Return the environment of the page's template: what it writes is data, never markup."""
+    return Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=inert,
+    )
+
+
+def inert(value: object) -> Markup:
+    """Return a value as markup that shows it: no tag, no address, no character that hides.
+
+    Characters that cannot be seen or that turn the writing round are shown by their number.
+    """
+    if isinstance(value, Markup):
+        return value
+    text = "".join(
+        f"U+{ord(c):04X}" if c != "\n" and unicodedata.category(c) in HIDDEN else c
+        for c in str(value)
+    )
+    return Markup(str(escape(text)).replace("://", ":&#47;&#47;"))
 
 
 main = cli.command(build_report)

@@ -26,9 +26,6 @@ COLUMNS = (
     "unique_share_high",
     "reference_share",
     "placebo_share",
-    "detection_p",
-    "detection_q",
-    "verdict",
 )
 
 
@@ -49,10 +46,9 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
 def draw(axes: Axes, table: pd.DataFrame) -> None:
     """Draw a bar per category with its interval, the reference and the placebo beside."""
     for y, row in enumerate(category_rows.rows_of(table)):
-        tint = style.VERDICTS[row.text("verdict")]
-        axes.barh(y, 100 * row.number("unique_share"), height=0.7, color=tint, alpha=0.55)
+        axes.barh(y, 100 * row.number("unique_share"), height=0.7, color=style.BLUE, alpha=0.45)
         ends = [100 * row.number(f"unique_share_{end}") for end in ("low", "high")]
-        axes.plot(ends, [y, y], color=tint, lw=1.6)
+        axes.plot(ends, [y, y], color=style.BLUE, lw=1.6)
         reference, placebo = row.number("reference_share"), row.number("placebo_share")
         axes.plot(100 * reference, y, "|", color=style.BLACK, markersize=9, mew=1.2)
         axes.plot(100 * placebo, y, "x", color=style.BLACK, markersize=4)
@@ -68,17 +64,14 @@ def draw(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def legend(axes: Axes, table: pd.DataFrame) -> None:
-    """Tell verdicts by colour, and the two marks."""
-    handles = [
-        Line2D([], [], color=tint, linewidth=6, alpha=0.6, label=word)
-        for word, tint in style.VERDICTS.items()
-        if word in set(table["verdict"])
-    ]
+    """Tell the marks."""
     marks = {"|": "reference"}
     if table["placebo_share"].notna().any():
         marks["x"] = "placebo"
-    for marker, label in marks.items():
-        handles.append(Line2D([], [], linestyle="", marker=marker, color=style.BLACK, label=label))
+    handles = [
+        Line2D([], [], linestyle="", marker=marker, color=style.BLACK, label=label)
+        for marker, label in marks.items()
+    ]
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.2, 0.5))
 
 

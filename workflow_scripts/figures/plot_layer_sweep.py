@@ -24,9 +24,8 @@ COLUMNS = (
     "unique_share",
     "unique_share_low",
     "unique_share_high",
-    "verdict",
+    "reference_share",
 )
-UNCHANGED = ("unchanged", "too few latents")
 
 
 def sweep(
@@ -42,12 +41,12 @@ def sweep(
 
 
 def draw(axes: Axes, table: pd.DataFrame) -> None:
-    """Draw a line per category, in the colour of its verdict where it changed at some layer."""
+    """Draw a line per category, in colour where some layer's interval is above the reference."""
     layers = sorted(table["layer"].unique())
-    changed = table[~table["verdict"].isin(UNCHANGED)]
+    above = table.loc[table["unique_share_low"] > table["reference_share"], "name"]
+    tints = style.colours(list(above), style.CLASSES)
     for name, block in table.groupby("name"):
-        verdicts = changed.loc[changed["name"] == name, "verdict"]
-        tint = style.VERDICTS[str(verdicts.iloc[0])] if len(verdicts) else style.LIGHT
+        tint = tints.get(str(name), style.LIGHT)
         y = 100 * block["unique_share"]
         reach = [y - 100 * block["unique_share_low"], 100 * block["unique_share_high"] - y]
         axes.errorbar(
@@ -59,9 +58,9 @@ def draw(axes: Axes, table: pd.DataFrame) -> None:
             markersize=4,
             linewidth=1.3,
             elinewidth=0.8,
-            zorder=2 + len(verdicts),
+            zorder=2 + (name in tints),
         )
-        if len(verdicts):
+        if name in tints:
             axes.annotate(
                 style.readable(str(name)),
                 (block["layer"].iloc[-1], y.iloc[-1]),

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 PLANTED = {"gained": style.VERMILION, "lost": style.BLUE, "unchanged": style.GREY}
 PANELS = {
+    "behaviour": ("behaviour, nats per token", 1.0, None),
+    "representation": ("representation", 1.0, None),
     "direct_share": ("direct share, %", 100.0, None),
-    "delta_norm": ("shift of Δnorm", 1.0, None),
-    "likelihood_gap": ("gap, nats per token", 1.0, None),
     "anchored_counts": ("anchored change, %", 1.0, (-110.0, 510.0)),
 }
 """Statistic: axis label, factor, and limits beyond which a value is drawn at the edge."""
@@ -44,9 +44,12 @@ def tidy(recovery: pd.DataFrame, labeller: str | None) -> pd.DataFrame:
     chosen = labeller or usual(list(recovery["labeller"].unique()))
     rows = recovery[recovery["labeller"] == chosen]
     rows = rows[rows["seed"] == rows["seed"].iloc[0]]
-    anchored = rows["statistic"] == "anchored_counts"
-    has_anchored = (rows["kind"] == "anchored").any()
-    rows = rows[(rows["kind"] == np.where(anchored & has_anchored, "anchored", "direct"))]
+    shared = rows["comparison"].isin(rows.loc[rows["statistic"] == "direct_share", "comparison"])
+    counts = rows["statistic"] == "anchored_counts"
+    if shared.any() and not shared.all():  # counts of two crosscoders, the rest of one
+        rows = rows[shared != counts]
+    first_of = rows.groupby("statistic")["comparison"].transform("first")
+    rows = rows[rows["comparison"] == first_of]
     rows = rows[rows["statistic"].isin(list(PANELS))].copy()
     rows["dose"] = (rows["candidate_tokens"] - rows["baseline_tokens"]).astype(float)
     rank = rows["planted"].map({"gained": 1, "unchanged": 0, "lost": -1})
@@ -70,7 +73,7 @@ def draw(axes: Axes, rows: pd.DataFrame, place: dict[str, int], statistic: str) 
         axes.plot([low, high], [y, y], color=tint, linewidth=1.3)
         face = tint if row.text("called") == "True" else "white"
         axes.plot(x, y, "o", color=tint, markerfacecolor=face, markersize=5, clip_on=False)
-    if statistic != "direct_share":
+    if statistic not in ("direct_share", "representation"):
         axes.axvline(0, color=style.BLACK, linewidth=0.8, zorder=0)
     if limits:
         axes.set_xlim(*limits)

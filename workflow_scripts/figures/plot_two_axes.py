@@ -30,6 +30,8 @@ MANY = 20
 """Labels beyond which only those that changed are named."""
 TICKS = 4
 """Most values written on either side of a logarithmic axis."""
+COLUMNS = 3
+"""Verdicts in a row of the legend."""
 WIDE = 12
 """How  the largest may be on a linear axis."""
 
@@ -165,22 +167,23 @@ def plot_two_axes(changes: Path, answer: Path, comparison: str, output: style.Ou
         return
     base, cand = rows["baseline"].iloc[0], rows["candidate"].iloc[0]
     with style.styled():
-        figure, axes = plt.subplots(figsize=(style.WIDTH * 0.8, 4.6))
+        figure, axes = plt.subplots(figsize=(style.WIDTH * 0.74, 4.5))
         for axis, effect in AXES.items():
             ends = table[[effect, f"{effect}_low", f"{effect}_high"]].to_numpy(float)
             scale(axes, axis, ends[np.isfinite(ends)].tolist(), least(table, effect))
         draw_least(axes, table)
         draw(axes, table)
-        axes.set_title(f"{cand} against {base}", pad=22)
+        legend = _legend(table)
+        axes.set_title(f"{cand} against {base}", pad=9 + 13 * math.ceil(len(legend) / COLUMNS))
         axes.set_xlabel(
             f"behaviour: nats per token\n({base} predicts better ←  → {cand} predicts better)"
         )
         axes.set_ylabel("representation: how far activations moved")
         axes.legend(
-            handles=_legend(table),
+            handles=legend,
             loc="lower left",
             bbox_to_anchor=(-0.02, 0.995),
-            ncols=4,
+            ncols=COLUMNS,
             columnspacing=1.2,
             handletextpad=0.2,
             borderaxespad=0,

@@ -231,6 +231,15 @@
     }
   }
 
+  // What is folded away by question is printed; rows stay as the reader left them.
+  const questions = () => [...document.querySelectorAll("details.question")];
+  let opened = [];
+  window.addEventListener("beforeprint", () => {
+    opened = questions().filter((details) => !details.open);
+    for (const details of opened) details.open = true;
+  });
+  window.addEventListener("afterprint", () => { for (const details of opened) details.open = false; });
+
   if (!browsers.length) return;
   options(at("fit"), browsers.map((_, i) => String(i)), browsers.map((b) => b.fit));
   choose(0);

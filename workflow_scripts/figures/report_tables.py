@@ -11,24 +11,20 @@ import pandas as pd
 
 from workflow_scripts.common import files
 from workflow_scripts.common.artifacts import FitFiles
-from workflow_scripts.common.labellers import LEXICAL
+from workflow_scripts.common.labellers import LEXICAL, usual
 from workflow_scripts.common.tables import read_csv
-from workflow_scripts.common.taxonomy import NOT_JUDGED
 from workflow_scripts.figures.category_rows import Row, rows_of
 from workflow_scripts.figures.style import labels_note, readable
 from workflow_scripts.latents.ownership import owned_by
 
-SIGNS = {1: "▲ gained", -1: "▼ lost", 0: "open"}
-
 
 @dataclass(frozen=True)
 class Table:
-    """A table: caption, header, rows of cells, and the class of each row for its colour."""
+    """A table: caption, header, rows of cells."""
 
     caption: str
     header: list[str]
     rows: list[list[str]]
-    kinds: list[str]
 
 
 def number(value: float, digits: int = 2, sign: bool = False) -> str:
@@ -37,7 +33,8 @@ def number(value: float, digits: int = 2, sign: bool = False) -> str:
         return "n/a"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
 def probability(value: float) -> str:
@@ -55,76 +52,52 @@ def interval(row: Row, name: str, factor: float = 1, digits: int = 0, sign: bool
     return f"{number(low, digits, sign)} … {number(high, digits, sign)}"
 
 
-def change(row: Row) -> str:
-    """Return counts and percent change of the anchored statistic."""
-    before, after = row.count("n_baseline"), row.count("n_candidate")
-    if before == 0:
-        return f"n/a ({before} → {after})"
-    return f"{number(row.number('percent_change'), 0, sign=True)} %"
-
-
-def category_tables(categories: pd.DataFrame) -> list[tuple[str, str, Table]]:
-    """Return (comparison, labeller, table) for each, categories of the first seed first."""
+def counts_tables(categories: pd.DataFrame, labeller: str) -> list[Table]:
+    """Return a table of counted latents per comparison: the first seed's categories, by one
+    labeller, or by the usual one where that has none."""
+    rows = categories[(categories["level"] == "category") & categories["tested"].astype(bool)]
     tables = []
-    for (comparison, labeller), block in categories.groupby(["comparison", "labeller"], sort=False):
-        for level in ("category", "class"):
-            rows = block[(block["level"] == level) & (block["seed"] == block["seed"].iloc[0])]
-            if len(rows):
-                table = direct_table if rows["kind"].iloc[0] == "direct" else anchored_table
-                tables.append((str(comparison), str(labeller), table(rows, level)))
+    for _, block in rows.groupby("comparison", sort=False):
+        names = list(block["labeller"].unique())
+        chosen = labeller if labeller in names else usual(names)
+        own = block[(block["labeller"] == chosen) & (block["seed"] == block["seed"].iloc[0])]
+        table = direct_table if own["kind"].iloc[0] == "direct" else anchored_table
+        tables.append(table(own))
     return tables
 
 
-def direct_table(rows: pd.DataFrame, level: str) -> Table:
-    """Return the table of a direct comparison: detection, then direction."""
-    ordered = rows.sort_values(["tested", "unique_share"], ascending=False)
-    placebo = ordered["placebo_share"].notna().any()
-    first = rows_of(ordered.head(1))[0]
-    header = [level, "verdict", "direct share", "reference, least callable", "q"]
-    header += ["placebo"] if placebo else []
-    header += ["Δnorm shift", "anchored change", "gap less the median", "votes"]
-    cells = []
-    for row in rows_of(ordered):
-        beside = [f"{number(100 * row.number('placebo_share'), 0)} %"] if placebo else []
-        cells.append(
-            [
-                readable(row.text("name")),
-                _text(row, "verdict"),
-                f"{number(100 * row.number('unique_share'), 0)} %"
-                f" ({number(row.number('unique'), 0)} of {number(row.number('live'), 0)})"
-                f"\n{interval(row, 'unique_share', 100)} %",
-                f"{number(100 * row.number('reference_share'), 0)} %"
-                f"\n{number(100 * row.number('detectable_share'), 0)} %",
-                probability(row.number("detection_q")),
-                *beside,
-                _estimate(row, "delta_norm"),
-                f"{number(row.number('anchored_change'), 0, sign=True)} %"
-                if not math.isnan(row.number("anchored_change"))
-                else {1.0: "from zero", -1.0: "to zero"}.get(row.number("anchored_sign"), "n/a"),
-                _estimate(row, "likelihood_gap"),
-                _text(row, "votes"),
-            ]
-        )
+def direct_table(rows: pd.DataFrame) -> Table:
+    """Return the share of each category's latents that is unique to a model of one crosscoder."""
+    ordered = rows_of(rows.sort_values("unique_share", ascending=False))
+    placebo = rows["placebo_share"].notna().any()
+    first = ordered[0]
+    header = ["category", "unique latents", "share", "interval", "share of the reference"]
+    header += ["of the placebo"] if placebo else []
+    cells = [
+        [
+            readable(row.text("name")),
+            f"{number(row.number('unique'), 0)} of {number(row.number('live'), 0)}",
+            f"{number(100 * row.number('unique_share'), 0)} %",
+            f"{interval(row, 'unique_share', 100)} %",
+            f"{number(100 * row.number('reference_share'), 0)} %",
+            *([f"{number(100 * row.number('placebo_share'), 0)} %"] if placebo else []),
+        ]
+        for row in ordered
+    ]
     caption = (
-        f"{first.text('comparison')}: latents unique to {first.text('baseline')} or to"
-        f" {first.text('candidate')} in one crosscoder, by {level};"
-        f" {labels_note(first.text('labeller'))}{_coverage(rows, {'labelled': 'latents judged'})}"
+        f"{first.text('comparison')}: latents of each category that are unique to"
+        f" {first.text('baseline')} or to {first.text('candidate')} in one crosscoder;"
+        f" {labels_note(first.text('labeller'))}"
     )
-    return Table(caption, header, cells, [_kind(row) for row in rows_of(ordered)])
+    return Table(caption, header, cells)
 
 
-def anchored_table(rows: pd.DataFrame, level: str) -> Table:
-    """Return the table of an anchored comparison, as published studies count."""
-    keys = pd.DataFrame(
-        {
-            "tested": ~rows["tested"].astype(bool),
-            "ratio": -(rows["share_candidate"] - rows["share_baseline"]),
-        }
-    ).sort_values(["tested", "ratio"])
-    ordered = rows.loc[keys.index]
-    first = rows_of(ordered.head(1))[0]
+def anchored_table(rows: pd.DataFrame) -> Table:
+    """Return the counts of an anchored comparison, as published studies count."""
+    rise = (rows["share_candidate"] - rows["share_baseline"]).sort_values(ascending=False)
+    ordered = rows_of(rows.loc[rise.index])
+    first = ordered[0]
     base, cand = first.text("baseline"), first.text("candidate")
-    header = [level, base, cand, "change", "interval", "p", "q", "least callable", "robust"]
     cells = [
         [
             readable(row.text("name")),
@@ -134,56 +107,29 @@ def anchored_table(rows: pd.DataFrame, level: str) -> Table:
             f"{number(row.number('low'), 0, True)} … {number(row.number('high'), 0, True)} %"
             if not math.isnan(row.number("low"))
             else "",
-            probability(row.number("p")),
             probability(row.number("q")),
-            f"{number(row.number('detectable_down'), 0, True)}"
-            f" / {number(row.number('detectable_up'), 0, True)} %",
-            _text(row, "robust") or "one seed",
         ]
-        for row in rows_of(ordered)
+        for row in ordered
     ]
     caption = (
         f"{first.text('comparison')}: latents unique to {base} in one crosscoder against latents"
-        f" unique to {cand} in another, by {level}; {labels_note(first.text('labeller'))}"
-        f"{_coverage(rows, {'n_baseline': f'judged, of {base}', 'n_candidate': f'of {cand}'})}"
+        f" unique to {cand} in another; {labels_note(first.text('labeller'))}"
     )
-    return Table(caption, header, cells, [_kind(row) for row in rows_of(ordered)])
+    header = ["category", base, cand, "change of the share", "interval", "q"]
+    return Table(caption, header, cells)
 
 
-def _coverage(rows: pd.DataFrame, counts: Mapping[str, str]) -> str:
-    """Say which share of the latents judged have a category by counting words, per column.
-
-    Empty for other labels.
-    """
-    if rows["labeller"].iloc[0] != LEXICAL:
-        return ""
-    judged = rows[rows["name"] != NOT_JUDGED]
-    named = judged[judged["tested"].astype(bool)]
-    parts = []
-    for column, label in counts.items():
-        count, total = int(named[column].sum()), int(judged[column].sum())
-        share = f" ({100 * count / total:.0f} %)" if total else ""
-        parts.append(f"{count} of {total} {label}{share}")
-    return f"; with a category: {', '.join(parts)}"
-
-
-def _estimate(row: Row, name: str) -> str:
-    """Return an estimate with its interval on a second line."""
-    return f"{number(row.number(name), 3, sign=True)}\n{interval(row, name, 1, 3, sign=True)}"
+def change(row: Row) -> str:
+    """Return counts and percent change of the anchored statistic."""
+    before, after = row.count("n_baseline"), row.count("n_candidate")
+    if before == 0:
+        return f"n/a ({before} → {after})"
+    return f"{number(row.number('percent_change'), 0, sign=True)} %"
 
 
 def _text(row: Row, name: str) -> str:
     value = row.text(name)
     return "" if value == "nan" else value
-
-
-def _kind(row: Row) -> str:
-    words = {"gained": "gained", "lost": "lost", "changed, direction unclear": "unclear"}
-    return words.get(_text(row, "verdict"), "untested" if not _tested(row) else "")
-
-
-def _tested(row: Row) -> bool:
-    return row.text("tested") == "True"
 
 
 def fit_table(fits: Mapping[str, FitFiles]) -> Table:
@@ -222,7 +168,7 @@ def fit_table(fits: Mapping[str, FitFiles]) -> Table:
         "unique to",
     ]
     header += ["mirror pairs"]
-    return Table("Crosscoders", header, rows, [""] * len(rows))
+    return Table("Crosscoders", header, rows)
 
 
 CLAUSES = {
@@ -253,7 +199,7 @@ def clause_table(fits: Mapping[str, FitFiles]) -> Table | None:
         for claim, left in claims.items()
     ]
     header = ["fit", "seed", "unique to", *(CLAUSES[step] for step in steps)]
-    return Table("Latents left after each clause of the rule", header, rows, [""] * len(rows))
+    return Table("Latents left after each clause of the rule", header, rows)
 
 
 def _recovered(path: Path | None) -> dict[str, float]:
@@ -271,6 +217,7 @@ def recovery_table(recovery: pd.DataFrame) -> Table | None:
         return None
     rows = []
     keys = ["comparison", "labeller", "seed", "statistic"]
+    recovery = recovery[recovery["labeller"] != LEXICAL]
     for (comparison, labeller, seed, statistic), block in recovery.groupby(keys, sort=False):
         planted = block[block["planted"] != "unchanged"]
         same = block[block["planted"] == "unchanged"]
@@ -289,60 +236,46 @@ def recovery_table(recovery: pd.DataFrame) -> Table | None:
             ]
         )
     header = ["comparison", "labels", "seed", "statistic", "planted called", "sign right", "false"]
-    return Table("Planted changes and what each statistic finds", header, rows, [""] * len(rows))
+    return Table("Planted changes and what each statistic finds", header, rows)
 
 
-def gap_table(gaps: pd.DataFrame) -> Table | None:
-    """Return how gaps in score and changes of latents go together, the telling ones first."""
-    readings = [
-        "gap with a change of latents",
-        "gap and change opposed",
-        "gap without a change of latents",
-        "change of latents that no score shows",
-        "within noise",
-    ]
-    if gaps.empty:
+def score_table(gaps: pd.DataFrame, labeller: str) -> Table | None:
+    """Return the gaps in scores of the user's own beside what changed; None without any."""
+    own = gaps[gaps["labeller"] == labeller]
+    if own.empty:
         return None
-    order = gaps["reading"].map({word: i for i, word in enumerate(readings)})
-    ordered = gaps.assign(order=order).sort_values(["order", "comparison", "labeller", "name"])
     rows = [
         [
-            readable(row.text("name")),
-            row.text("reading"),
+            readable(row.text("label")),
+            row.text("comparison"),
             row.text("source"),
             number(row.number("gap"), 3, sign=True),
             interval(row, "gap", 1, 3, sign=True),
-            row.text("verdict"),
-            number(row.number("delta_norm"), 3, sign=True),
-            row.text("comparison"),
-            row.text("labeller"),
+            row.text("reading"),
         ]
-        for row in rows_of(ordered)
+        for row in rows_of(own)
     ]
-    header = ["category", "reading", "score", "gap", "interval", "verdict", "Δnorm shift"]
-    caption = "Gaps in score and changes of latents, category by category"
-    return Table(caption, [*header, "comparison", "labels"], rows, [""] * len(rows))
+    header = ["category", "comparison", "score", "gap", "interval", "reading"]
+    return Table("Gaps in your own scores beside what changed", header, rows)
 
 
-def sensitivity_table(table: pd.DataFrame) -> Table | None:
-    """Return, for each change that is called anywhere, its verdict under every variant."""
-    if table.empty:
-        return None
-    keys = ["comparison", "labeller", "name"]
-    changed = table["verdict"].isin(["gained", "lost", "changed, direction unclear"])
-    called = set(zip(*(table.loc[changed, key] for key in keys), strict=True))
-    variants = list(table["variant"].unique())
+def sensitivity_table(table: pd.DataFrame, comparison: str, labeller: str) -> Table | None:
+    """Return what every variant says of each category that one calls; None where none calls any.
+
+    Shown are the labels of one labeller, or of the usual one where the table has none of its.
+    """
+    own = table[table["comparison"] == comparison]
+    names = list(own["labeller"].unique())
+    own = own[own["labeller"] == (labeller if labeller in names else usual(names))]
+    called = own.loc[own["called"] == "yes", "name"]
+    variants = list(own["variant"].unique())
     rows = []
-    for key, block in table.groupby(keys, sort=False):
-        if key not in called:
-            continue
-        words = block.set_index("variant")["verdict"]
-        robust = str(block["robust"].iloc[0])
-        names = [str(part) for part in key]
-        cells = [str(words.get(variant, "–")) for variant in variants]
-        rows.append([readable(names[2]), names[0], names[1], *cells, robust])
-    header = ["category", "comparison", "labels", *variants, "one direction"]
-    return Table("Verdicts under other decisions", header, rows, [""] * len(rows))
+    for name, block in own[own["name"].isin(called)].groupby("name", sort=False):
+        calls = block.set_index("variant")["called"]
+        words = {"yes": "called", "no": "not called"}
+        rows.append([readable(str(name)), *(words.get(calls.get(v, ""), "–") for v in variants)])
+    caption = "Whether counts of unique latents call a category under other decisions"
+    return Table(caption, ["category", *variants], rows) if rows else None
 
 
 def published_table(path: Path) -> Table:
@@ -370,7 +303,7 @@ def published_table(path: Path) -> Table:
         )
     header = ["quantity", "source", "published", "measured", "unit", "verdict"]
     header += ["published value in our interval", "ours differs from no change", "missing"]
-    return Table("Published and measured", header, rows, [""] * len(rows))
+    return Table("Published and measured", header, rows)
 
 
 def flatten(value: object, prefix: str = "") -> list[tuple[str, str]]:

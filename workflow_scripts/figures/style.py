@@ -30,13 +30,6 @@ ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#000000"
 GREY, LIGHT = "#7F7F7F", "#D9D9D9"
 BASELINE, CANDIDATE = BLUE, VERMILION
-VERDICTS = {
-    "gained": VERMILION,
-    "lost": BLUE,
-    "changed, direction unclear": PURPLE,
-    "unchanged": GREY,
-    "too few latents": LIGHT,
-}
 LOOKS = {
     "gained": (VERMILION, "^"),
     "lost": (BLUE, "v"),
@@ -146,7 +139,12 @@ WHOSE_LABELS = {
 
 def labels_note(labeller: str) -> str:
     """Say whose labels are shown, as every figure with categories must."""
-    return f"labels: {WHOSE_LABELS.get(labeller, readable(labeller))}"
+    return f"labels: {whose_labels(labeller)}"
+
+
+def whose_labels(labeller: str) -> str:
+    """Return a labeller in words."""
+    return WHOSE_LABELS.get(labeller, readable(labeller))
 
 
 def note_labels(axes: Axes, labellers: Iterable[str]) -> None:

@@ -30,10 +30,10 @@ def figures(config: Config) -> list[Figure]:
     shares = "Share of each category's live latents that the two models do not share, by layer"
     for pair, layers in comparisons.layer_sweeps(config).items():
         caption = f"{shares}: {', '.join(layers)}."
-        shown.append(Figure(f"layer_sweep_{pair}", "categories", caption))
+        shown.append(Figure(f"layer_sweep_{pair}", "carries", caption))
     if comparisons.planted_pairs(config):
         caption = "What every statistic measures, beside what was planted."
-        shown.append(Figure("recovery", "recovery", caption))
+        shown.append(Figure("recovery", "sure", caption))
     for name in comparisons.compared_fits(config):
         shown += _of_fit(config, name)
     return shown
@@ -55,27 +55,27 @@ def _of_comparison(config: Config, name: str) -> Iterator[Figure]:
     pair = "{} and {}".format(*comparisons.models_of(config, name))
     direct = name in comparisons.direct_comparisons(config)
     if direct:
+        caption = "How much better each category's text is predicted, against how far activations"
+        caption += f" moved: {pair} ({name})."
+        yield Figure(f"two_axes_{name}", "answer" if name in answering(config) else "sure", caption)
         caption = "Share of each category's live latents that the two models do not share"
         caption += f": {pair} in one crosscoder ({name})."
-        yield Figure(f"direct_shares_{name}", "answer", caption)
+        yield Figure(f"direct_shares_{name}", "carries", caption)
     caption = "Percent change of each category's share of unique latents, with intervals"
-    caption += f": {pair} ({name})." + (
-        " Counts alone, which are not the verdict here." if direct else ""
-    )
-    section = "categories" if direct or len(config.comparisons) > 1 else "answer"
-    yield Figure(f"category_changes_{name}", section, caption)
+    section = "carries" if direct or len(config.comparisons) > 1 else "answer"
+    yield Figure(f"category_changes_{name}", section, f"{caption}: {pair} ({name}).")
     caption = f"Each category's share of the unique latents of either model: {pair} ({name})."
-    yield Figure(f"category_shares_{name}", "categories", caption)
-    if direct and comparisons.has_scores(config):
-        caption = f"Gaps in score against shifts of latents: {pair} ({name})."
-        yield Figure(f"behaviour_{name}", "behaviour", caption)
+    yield Figure(f"category_shares_{name}", "carries", caption)
+    if comparisons.has_scores(config):
+        caption = f"Gaps in your own scores against those in likelihood: {pair} ({name})."
+        yield Figure(f"behaviour_{name}", "decisions", caption)
     if name in comparisons.patched_comparisons(config):
         caption = "What unique latents cause: patched into the other model, and taken away"
         caption += f": {pair} ({name}). Hollow: the interval holds 0."
-        yield Figure(f"cause_{name}", "cause", caption)
+        yield Figure(f"cause_{name}", "carries", caption)
     if name in comparisons.difference_comparisons(config):
         caption = "How much of the difference of activations baselines and crosscoder explain"
-        yield Figure(f"difference_{name}", "cause", f"{caption}: {pair} ({name}).")
+        yield Figure(f"difference_{name}", "carries", f"{caption}: {pair} ({name}).")
 
 
 def _of_fit(config: Config, name: str) -> Iterator[Figure]:
@@ -83,21 +83,35 @@ def _of_fit(config: Config, name: str) -> Iterator[Figure]:
     of = f"of {' and '.join(fit.models)} at layer {fit.layer}"
     at = f"{name}_seed{fit.seeds[0]}"
     edge = "Dots on the frame lie beyond it; grey ones in the dashed region fail the test."
-    yield Figure(f"nu_plane_{at}", "latents", f"ν^ε against ν^r of live latents {of}. {edge}")
-    yield Figure(f"delta_norm_{at}", "latents", f"Decoder norms {of}: 0.5 is shared.")
+    yield Figure(f"nu_plane_{at}", "crosscoders", f"ν^ε against ν^r of live latents {of}. {edge}")
+    yield Figure(f"delta_norm_{at}", "crosscoders", f"Decoder norms {of}: 0.5 is shared.")
     rates = f"Firing rates of unique and shared latents {of}."
-    yield Figure(f"firing_rates_{at}", "latents", rates)
+    yield Figure(f"firing_rates_{at}", "crosscoders", rates)
     if len(fit.seeds) > 1:
         stability = f"Latents {of} that come back in other seeds."
-        yield Figure(f"seed_stability_{name}", "latents", stability)
+        yield Figure(f"seed_stability_{name}", "crosscoders", stability)
     if fit.imported is None:
-        yield Figure(f"training_curves_{name}", "training", f"Training of the crosscoder {of}.")
+        yield Figure(f"training_curves_{name}", "crosscoders", f"Training of the crosscoder {of}.")
 
 
 def answering(config: Config) -> list[str]:
     """Return the direct comparison that gives the answer of the run, if it is one."""
     name = comparisons.primary(config)
     return [name] if name in comparisons.direct_comparisons(config) else []
+
+
+def weighed(paths: Paths) -> dict[str, dict[str, str]]:
+    """Return what carries the answering comparison, as a flag of the report holds it."""
+    return {
+        name: {
+            "fit": comparisons.fit_of(paths.config, name),
+            "documents": paths.weighed(name)[comparisons.first_seed(paths.config, name)],
+            "carriers": paths.weighed(name, "_carriers")[
+                comparisons.first_seed(paths.config, name)
+            ],
+        }
+        for name in answering(paths.config)
+    }
 
 
 def naming(config: Config) -> dict[str, str]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from workflow_scripts.common import cli, files
+from workflow_scripts.comparison.answers import sentences
 
 
 def print_answer(results: Path, /) -> None:
-    """Print the run's sentence and, where it has one, the path of its report.
+    """Print the run's answer, a line per kind of labels, and the path of its report.
+
+    The first line is by the labels that answer the run, the second by topics found in the text.
 
     Raises
     ------
@@ -20,7 +23,8 @@ def print_answer(results: Path, /) -> None:
     results
         folder of the run, results/<run>
     """
-    print(files.read_json(results / "comparison" / "answer.json")["sentence"])
+    for sentence in sentences(files.read_json(results / "comparison" / "answer.json")):
+        print(sentence)
     report = results / "report" / "index.html"
     if report.exists():
         print(f"report: {report}", flush=True)

@@ -1,0 +1,15 @@
+"""The sentences of ``answer.json``: what the run answers, and what topics of the text alone say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from workflow_scripts.common.labellers import TOPICS
+
+
+def sentences(answer: Mapping[str, Any]) -> list[str]:
+    """Return the sentence that answers the run; where other labels do, also that by topics."""
+    by_topics = answer.get("by_labeller", {}).get(TOPICS)
+    also = by_topics is not None and answer["labeller"] != TOPICS
+    return [str(answer["sentence"]), *([str(by_topics["sentence"])] if also else [])]
