@@ -1,4 +1,4 @@
-"""Cost of scoring latents against the encode pass alone, and whether memory grows with tokens.
+"""Cost of scoring latents and of weighing documents against the encode pass, and their memory.
 
 ``python -m tests.benchmarks.bench_latents`` (part of ``make bench``; with BENCH_DEVICE=cuda part
 of ``make bench-gpu``, at the size of a crosscoder on Gemma-2-2B: 73,728 latents, width 2,304).
@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from tests.benchmarks.report import Figure, at_most, record
 from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.comparison.document_weights import ComparedLatents
+from workflow_scripts.comparison.weigh_documents import Weighing
 from workflow_scripts.crosscoder.codes import encode
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
 from workflow_scripts.crosscoder.sparsity import BatchTopK
@@ -108,13 +111,23 @@ def measure(size: Size = ON_CPU, device: torch.device = CPU) -> list[Figure]:
     def score() -> None:
         latent_scores(store, scored, context, RULE)
 
-    times: dict[str, list[float]] = {"encode": [], "score": []}
+    parts = list(document_groups(store, "score", context, 1, BATCH))
+    codes = [encode(scored, x.to(device)).to("cpu") for _, _, x in parts]
+
+    def weigh_encoded() -> None:
+        weighing = Weighing(pair_of(scored), (0, 1), labels_of(context))
+        for (_, rows, x), f in zip(parts, codes, strict=True):
+            weighing.add(context, rows, x.to(device), f)
+        weighing.tables()
+
+    times: dict[str, list[float]] = {"encode": [], "score": [], "weigh": []}
     for _ in range(2):
-        for name, action in (("encode", encode_all), ("score", score)):
+        for name, action in (("encode", encode_all), ("score", score), ("weigh", weigh_encoded)):
             started = time.perf_counter()
             action()
             times[name].append(time.perf_counter() - started)
     ratio = min(times["score"]) / min(times["encode"])
+    weighed = min(times["weigh"]) / min(times["score"])
     peaks = []
     for tokens in (size.tokens // 4, size.tokens):
         small, about = RandomStore(size, tokens), context_of(tokens)
@@ -123,9 +136,34 @@ def measure(size: Size = ON_CPU, device: torch.device = CPU) -> list[Figure]:
     return [
         at_most(name, "scoring against the encode pass", ratio, "x", 1.3),
         Figure(name, "scored", 1e6 * min(times["score"]) / size.tokens, "s per million tokens"),
+        Figure(
+            name,
+            "weighed, encoded before",
+            1e6 * min(times["weigh"]) / size.tokens,
+            "s per million tokens",
+        ),
+        at_most(name, "weighing encoded documents against scoring", weighed, "x", 0.1),
         Figure(name, "encoded", 1e6 * min(times["encode"]) / size.tokens, "s per million tokens"),
         Figure(name, "peak of memory at 4x the tokens", peaks[1] / peaks[0], "x"),
     ]
+
+
+def pair_of(crosscoder: Crosscoder) -> ComparedLatents:
+    """Return the latents as the two models have them: one in ten unique to either."""
+    norms = crosscoder.decoder_norms().double().square().cpu().numpy()
+    unique = np.arange(len(norms)) % 20
+    apart = np.random.default_rng(1).random(len(norms))
+    return ComparedLatents(*norms.T, apart, unique == 0, unique == 1, np.full(len(norms), 0.5))
+
+
+def labels_of(context: TokenContext) -> pd.DataFrame:
+    """Return labels of all documents by three labellers, of ten, forty and three hundred kinds."""
+    document = np.unique(context.document)
+    parts = [
+        pd.DataFrame({"document": document, "labeller": f"by {n}", "label": document % n})
+        for n in (10, 40, 300)
+    ]
+    return pd.concat(parts, ignore_index=True).astype({"label": str})
 
 
 def peak(action: Callable[[], object]) -> int:

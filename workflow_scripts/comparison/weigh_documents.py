@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.store import ActivationStore
@@ -23,7 +25,7 @@ from workflow_scripts.comparison.document_weights import (
     by_document,
     compared_latents,
 )
-from workflow_scripts.crosscoder.codes import encode
+from workflow_scripts.crosscoder.codes import Codes, encode
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.dataset.labels import read_labels
 from workflow_scripts.latents.document_batches import document_groups
@@ -31,6 +33,34 @@ from workflow_scripts.latents.token_context import TokenContext, read_context
 
 SPLIT = "score"
 BATCH = 4096  # tokens encoded at once
+
+
+class Weighing:
+    """Both tables in the making; ``models`` are the places of baseline and candidate."""
+
+    def __init__(
+        self, latents: ComparedLatents, models: tuple[int, int], labels: pd.DataFrame
+    ) -> None:
+        self.latents = latents
+        self.weights = DocumentWeights(latents, models)
+        self.carriers = CarrierSums(labels, len(latents.apart))
+
+    def add(
+        self,
+        context: TokenContext,
+        rows: Int[np.ndarray, " B"],
+        x: Float[Tensor, "B M D"],
+        f: Codes,
+    ) -> None:
+        """Add whole documents: global tokens, their activations, and latents (on the CPU)."""
+        starts = np.flatnonzero(np.diff(context.row_of(rows), prepend=-1))
+        codes = by_document(context.document[rows], starts, f)
+        self.weights.add(x, starts, codes)
+        self.carriers.add(codes)
+
+    def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the tables of documents and of carriers."""
+        return self.weights.table(), carrier_table(self.carriers, self.latents)
 
 
 def weigh(
@@ -50,17 +80,13 @@ def weigh(
         If the split holds no usable token.
     """
     before, after = (crosscoder.models.index(model) for model in models)
-    weights = DocumentWeights(latents, (before, after))
-    sums = CarrierSums(labels, crosscoder.latents)
+    weighing = Weighing(latents, (before, after), labels)
     for _, rows, array in document_groups(store, SPLIT, context, 1, batch):
         x = array.to(crosscoder.mean.device)
-        starts = np.flatnonzero(np.diff(context.row_of(rows), prepend=-1))
-        codes = by_document(context.document[rows], starts, encode(crosscoder, x).to("cpu"))
-        weights.add(x, starts, codes)
-        sums.add(codes)
-    if not weights.parts:
+        weighing.add(context, rows, x, encode(crosscoder, x).to("cpu"))
+    if not weighing.weights.parts:
         raise cli.UserError(f"the {SPLIT} split holds no usable token: raise text.tokens")
-    return weights.table(), carrier_table(sums, latents)
+    return weighing.tables()
 
 
 @torch.no_grad()
