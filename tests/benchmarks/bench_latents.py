@@ -136,12 +136,6 @@ def measure(size: Size = ON_CPU, device: torch.device = CPU) -> list[Figure]:
     return [
         at_most(name, "scoring against the encode pass", ratio, "x", 1.3),
         Figure(name, "scored", 1e6 * min(times["score"]) / size.tokens, "s per million tokens"),
-        Figure(
-            name,
-            "weighed, encoded before",
-            1e6 * min(times["weigh"]) / size.tokens,
-            "s per million tokens",
-        ),
         at_most(name, "weighing encoded documents against scoring", weighed, "x", 0.1),
         Figure(name, "encoded", 1e6 * min(times["encode"]) / size.tokens, "s per million tokens"),
         Figure(name, "peak of memory at 4x the tokens", peaks[1] / peaks[0], "x"),
