@@ -147,7 +147,9 @@ def pair_of(crosscoder: Crosscoder) -> ComparedLatents:
     norms = crosscoder.decoder_norms().double().square().cpu().numpy()
     unique = np.arange(len(norms)) % 20
     apart = np.random.default_rng(1).random(len(norms))
-    return ComparedLatents(*norms.T, apart, unique == 0, unique == 1, np.full(len(norms), 0.5))
+    return ComparedLatents(
+        norms[:, 0], norms[:, 1], apart, unique == 0, unique == 1, np.full(len(norms), 0.5)
+    )
 
 
 def labels_of(context: TokenContext) -> pd.DataFrame:

@@ -74,10 +74,8 @@ def unique_mass(
 def tabulate(results: Path) -> pd.DataFrame:
     """Return a row per true category, and one for all text."""
     rule = json.loads((results / "provenance.json").read_text(encoding="utf-8"))["settings"]
-    scoring, choice = (
-        group(**{name: rule["latents"][name] for name in group.model_fields})
-        for group in (Scoring, Selection)
-    )
+    scoring = Scoring(**{name: rule["latents"][name] for name in Scoring.model_fields})
+    choice = Selection(**{name: rule["latents"][name] for name in Selection.model_fields})
     crosscoder, store = Crosscoder.load(results / "crosscoder" / FIT / "seed0"), opened(results)
     masses: dict[tuple[str, int], pd.Series[float]] = {}
     chosen = []
@@ -102,7 +100,7 @@ def tabulate(results: Path) -> pd.DataFrame:
     rows = []
     for name in ["all", *sorted(set(label[own.index]))]:
         of_label = own.index if name == "all" else own.index[label[own.index] == name]
-        gap = mean_of_documents((own - other)[of_label].to_numpy(), 0.95)
+        gap = mean_of_documents(np.asarray((own - other)[of_label], dtype=np.float64), 0.95)
         means = (mass[of_label].mean() for mass in (whole, own, other))
         rows.append((name, len(of_label), *means, gap.estimate, gap.low, gap.high))
     columns = ["label", "documents", "by_all", "by_own_half", "by_other_half", "gap", "low", "high"]

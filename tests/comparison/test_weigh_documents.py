@@ -214,7 +214,8 @@ def test_carriers_equal_the_dense_sums(
         tokens = of_documents(case, named["document"].to_numpy())
         parts[labeller, label] = (f[tokens] ** 2).sum(0) * apart
         density[labeller, label] = parts[labeller, label] / len(tokens)
-    for (labeller, label), rows in table.groupby(["labeller", "label"]):
+    for labeller, label in keys:
+        rows = table[(table["labeller"] == labeller) & (table["label"] == label)]
         part = parts[labeller, label]
         total = sum(density[key] for key in keys if key[0] == labeller)
         own = density[labeller, label] / np.where(total > 0, total, 1)
