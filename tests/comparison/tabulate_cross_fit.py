@@ -96,7 +96,8 @@ def tabulate(results: Path) -> pd.DataFrame:
     context = store.context
     names = np.array([*context.categories, "none"], dtype=object)
     first = context.row_starts[:-1]
-    label = pd.Series(names[context.category[first]], index=context.document[first])
+    category = np.maximum.reduceat(context.category, first)  # BOS has none
+    label = pd.Series(names[category], index=context.document[first])
     rows = []
     for name in ["all", *sorted(set(label[own.index]))]:
         of_label = own.index if name == "all" else own.index[label[own.index] == name]
