@@ -25,29 +25,27 @@ STANDARD = Path(os.__file__).parent
 SHORTEST, LONGEST = 120, 320  # characters of a passage
 MOST = 6000  # passages of a kind
 HELD_OUT = 999  # seed of generated text that no model was taught
-SYLLABLES = [
-    consonant + vowel
-    for consonant in [
-        "b",
-        "d",
-        "f",
-        "g",
-        "k",
-        "l",
-        "m",
-        "n",
-        "p",
-        "r",
-        "s",
-        "t",
-        "v",
-        "z",
-        "sh",
-        "tr",
-        "kl",
-    ]
-    for vowel in ["a", "e", "i", "o", "u", "ai", "ou"]
-]
+CONSONANTS = (
+    "b",
+    "d",
+    "f",
+    "g",
+    "k",
+    "l",
+    "m",
+    "n",
+    "p",
+    "r",
+    "s",
+    "t",
+    "v",
+    "z",
+    "sh",
+    "tr",
+    "kl",
+)
+VOWELS = ("a", "e", "i", "o", "u", "ai", "ou")
+SYLLABLES = [consonant + vowel for consonant in CONSONANTS for vowel in VOWELS]
 
 
 def generator(*keys: object) -> random.Random:
