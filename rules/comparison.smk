@@ -41,7 +41,8 @@ rule evaluate_behaviour:
     shell:
         "HF_HUB_OFFLINE=1 logged {log:q} python -m {params.step}"
         " --models {params.models:q} --tokens {input.tokens:q} --labels {input.labels:q}"
-        " {params.settings:q} --seed {params.seed} {params.speed:q} --threads {threads} --output {output:q}"
+        " {params.settings:q} --seed {params.seed} {params.speed:q} --threads {threads}"
+        " --output {output:q}"
 
 
 rule weigh_documents:

@@ -19,10 +19,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from tests.workflow.tabulate_score_power import FIT, LAYER, MODELS
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import files
-from workflow_scripts.comparison.behaviour import mean_of_documents
+from workflow_scripts.common.intervals import percentile_interval, resample
 from workflow_scripts.comparison.document_weights import compared_latents
 from workflow_scripts.comparison.weigh_documents import weigh
 from workflow_scripts.crosscoder.model import Crosscoder
@@ -31,6 +30,8 @@ from workflow_scripts.latents.select_latents import decide
 from workflow_scripts.latents.settings import Scoring, Selection
 from workflow_scripts.latents.token_context import TokenContext, read_context
 
+FIT, MODELS, LAYER = "it_simpo", ("it", "simpo"), 3
+DRAWS = 2000
 NO_LABELS = pd.DataFrame(columns=["document", "labeller", "label"])
 
 
@@ -64,7 +65,7 @@ def unique_mass(
 ) -> pd.Series[float]:
     """Return the unique mass of each document of the store."""
     pair = compared_latents(crosscoder, latents, selection, *MODELS)
-    table, _ = weigh(store, crosscoder, store.context, pair, (MODELS[0], MODELS[1]), NO_LABELS)
+    table, _ = weigh(store, crosscoder, store.context, pair, MODELS, NO_LABELS)
     table = table.set_index("document")
     mass: pd.Series[float] = (table["unique_baseline"] + table["unique_candidate"]) / table["total"]
     return mass
@@ -101,7 +102,9 @@ def tabulate(results: Path) -> pd.DataFrame:
     rows = []
     for name in ["all", *sorted(set(label[own.index]))]:
         of_label = own.index if name == "all" else own.index[label[own.index] == name]
-        gap = mean_of_documents(np.asarray((own - other)[of_label], dtype=np.float64), 0.95)
+        gaps = np.asarray((own - other)[of_label], dtype=np.float64)
+        drawn = resample(len(gaps), DRAWS, 0) @ gaps / len(gaps)
+        gap = percentile_interval(float(gaps.mean()), drawn)
         means = (mass[of_label].mean() for mass in (whole, own, other))
         rows.append((name, len(of_label), *means, gap.estimate, gap.low, gap.high))
     columns = ["label", "documents", "by_all", "by_own_half", "by_other_half", "gap", "low", "high"]

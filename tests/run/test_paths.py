@@ -48,7 +48,7 @@ def test_without_annotator_nothing_of_its_is_read(annotator: str, named: bool) -
     assert any("/autointerp/" in file for file in files) is named
     assert any(file.endswith("sampled.parquet") for file in files) is named
     assert sorted(files) == sorted(
-        [*found.comparison_inputs()["latents"], *found.comparison_inputs()["names"]]
+        [*found.comparison_inputs()["latents"], *found.comparison_inputs()["labels"]]
     )
     assert any("agreement.json" in file for file in recorded_files(found)) is named
 
