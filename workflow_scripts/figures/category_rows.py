@@ -61,6 +61,8 @@ def rows_of(table: pd.DataFrame) -> list[Row]:
 def choose(categories: Path, comparison: str, shown: ShownRows) -> tuple[pd.DataFrame, ShownPair]:
     """Return the tested rows of a comparison that are shown, maybe none, and what was chosen.
 
+    Labels of documents that no latent has, as topics, give way to the usual labels of latents.
+
     Raises
     ------
     UserError
@@ -68,10 +70,11 @@ def choose(categories: Path, comparison: str, shown: ShownRows) -> tuple[pd.Data
     """
     table = read_csv(categories)
     rows = table[table["comparison"] == comparison]
-    labeller = shown.labeller or usual(list(rows["labeller"].unique())) or "anybody"
+    known = list(rows["labeller"].unique())
+    labeller = shown.labeller if shown.labeller in known else usual(known)
     rows = rows[(rows["labeller"] == labeller) & (rows["level"] == shown.level)]
-    if rows.empty:
-        raise UserError(f"{categories} has no row of {comparison} labelled by {labeller}")
+    if labeller is None or rows.empty:
+        raise UserError(f"{categories} has no row of {comparison}: check `comparisons`")
     seed = int(rows["seed"].iloc[0]) if shown.seed is None else shown.seed
     choice = ShownPair(labeller, str(rows["baseline"].iloc[0]), str(rows["candidate"].iloc[0]))
     rows = rows[(rows["seed"] == seed) & rows["tested"].astype(bool)]

@@ -41,7 +41,8 @@ def tidy(recovery: pd.DataFrame, labeller: str | None) -> pd.DataFrame:
     first = (changed if len(changed) else recovery).iloc[0]
     pair = ["baseline", "candidate"]
     recovery = recovery[(recovery[pair] == first[pair]).all(axis=1)]
-    chosen = labeller or usual(list(recovery["labeller"].unique()))
+    known = list(recovery["labeller"].unique())
+    chosen = labeller if labeller in known else usual(known)
     rows = recovery[recovery["labeller"] == chosen]
     rows = rows[rows["seed"] == rows["seed"].iloc[0]]
     shared = rows["comparison"].isin(rows.loc[rows["statistic"] == "direct_share", "comparison"])

@@ -211,13 +211,13 @@ def ablate_categories(
     output
         table to write (CSV)
     labeller
-        who named the latents; none: true categories, an LLM's, lexical
+        who named the latents; none, or one that named none: true categories, an LLM's, lexical
     """
     editor = inputs.open(compute.start())
     artifacts = next(iter(fit.values()))
     class_of = load_taxonomy(taxonomy).class_of
     labelled = read_labelled_latents(artifacts.models, artifacts.first, class_of)
-    chosen = labeller or usual(list(labelled)) or ""
+    chosen = labeller if labeller in labelled else usual(list(labelled)) or ""
     texts = [d for d in read_documents(tokens, SPLIT, documents) if d.category is not None]
     present = {document.category for document in texts}
     wanted = [a for a in ablations(labelled[chosen], pair) if a.category in present]
