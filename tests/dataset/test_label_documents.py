@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from workflow_scripts.dataset.label_values import LONGEST, label_text
 from workflow_scripts.dataset.labels import by_labeller, read_labels
 
 KINDS = ("arithmetic", "advice")
-ROWS = [
+ROWS: list[dict[str, object]] = [
     {"text": content(kind, i), "kind": kind, "level": i % 3, "note": None}
     for kind in KINDS
     for i in range(60)
@@ -46,30 +46,30 @@ def labelled(folder: Path) -> dict[str, pd.Series]:
     return by_labeller(read_labels(folder / "labels.parquet"))
 
 
-def write_lines(folder: Path, rows: list[dict[str, object]]) -> dict[str, object]:
+def write_lines(folder: Path, rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
     return {"kind": "jsonl", "path": str(write_jsonl(folder / "own.jsonl", rows))}
 
 
-def write_gzip(folder: Path, rows: list[dict[str, object]]) -> dict[str, object]:
+def write_gzip(folder: Path, rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
     path = write_jsonl(folder / "own.jsonl", rows)
     zipped = folder / "own.jsonl.gz"
     zipped.write_bytes(gzip.compress(path.read_bytes()))
     return {"kind": "jsonl", "path": str(zipped)}
 
 
-def write_table(folder: Path, rows: list[dict[str, object]]) -> dict[str, object]:
+def write_table(folder: Path, rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
     table = pd.DataFrame(rows).astype({"kind": "category"})  # dictionary-encoded in the file
     table.to_parquet(folder / "own.parquet", row_group_size=40)
     return {"kind": "parquet", "path": str(folder / "own.parquet")}
 
 
-def write_hub(folder: Path, rows: list[dict[str, object]]) -> dict[str, object]:
+def write_hub(folder: Path, rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
     (folder / "set").mkdir()
     write_jsonl(folder / "set" / "train.jsonl", rows)
     return {"kind": "huggingface", "path": str(folder / "set")}
 
 
-Writer = Callable[[Path, list[dict[str, object]]], dict[str, object]]
+Writer = Callable[[Path, Sequence[Mapping[str, object]]], dict[str, object]]
 WRITERS: tuple[Writer, ...] = (write_lines, write_gzip, write_table, write_hub)
 
 
@@ -83,7 +83,7 @@ def test_columns_label_documents(write: Writer, text_column: str | None, tmp_pat
     found, documents = labelled(tmp_path), pd.read_parquet(part).set_index("document")
     assert set(found) == {"kind", "level"}
     known = {row["text"]: row for row in ROWS}
-    for number, text in documents["text"].items():
+    for number, text in zip(documents.index.tolist(), documents["text"], strict=True):
         assert found["kind"][number] == known[text]["kind"]
         assert found["level"][number] == str(known[text]["level"])
 
@@ -151,7 +151,7 @@ def test_too_few_documents_for_topics_are_told(
 
 
 MANY = [{"text": f"text {i}", "kind": f"k{i}"} for i in range(301)]
-REFUSED: dict[str, tuple[list[dict[str, object]], str]] = {
+REFUSED: dict[str, tuple[Sequence[Mapping[str, object]], str]] = {
     "one value": (ROWS[:60], "has the one value 'arithmetic': name a column whose values differ"),
     "no value": ([{**row, "kind": None} for row in ROWS], "is empty in every document"),
     "too many": (MANY, "has 301 different values, above 300: name a column of categories"),

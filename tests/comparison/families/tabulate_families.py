@@ -2,8 +2,8 @@
 
 ``python -m tests.comparison.families.tabulate_families`` trains ten families of small models,
 plants changes of seven kinds in each and prints, per family and kind, what was called. Thresholds
-were chosen on the first five and frozen; the other five were run once after that. Exits non-zero
-when the goals are missed on the second five: changes at full dose called in at least 90 % and with the
+were chosen on the first five and frozen; the other five were run once after that. It exits with 1
+when a goal is missed on the second five: changes at full dose called in at least 90 % and with the
 right direction in 95 % of calls, unchanged labels called in at most 2 %, 95 % of placebos quiet.
 """
 
