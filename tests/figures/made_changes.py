@@ -120,13 +120,14 @@ def write_documents(run: Run, labels: Sequence[str], texts: Sequence[str]) -> No
     own = np.repeat(np.array(labels, dtype=object), DOCUMENTS)
     frame = pd.DataFrame({"document": numbers, "labeller": "true", "label": own})
     files.write_parquet(run.root / "dataset/labels.parquet", frame)
+    measured = numbers[: -DOCUMENTS // 2] if count else numbers  # the rest was not run
     losses = [
-        pd.DataFrame({"document": numbers, "model": model, "tokens": 30})
-        .assign(nll=2.0 + rng.normal(0, 0.5, count))
-        .head(count - DOCUMENTS // 2)  # the rest was not run
+        pd.DataFrame({"document": measured, "model": model, "tokens": 3}).assign(
+            losses=list(rng.normal(2, 0.5, (len(measured), 3)).astype(np.float32))
+        )
         for model in ("it", "simpo")
     ]
-    files.write_parquet(run.root / "comparison/losses.parquet", pd.concat(losses))
+    files.write_parquet(run.losses, pd.concat(losses))
     energy = rng.uniform(20, 30, count)
     weights = pd.DataFrame({"document": numbers, "tokens": 30, "energy": energy})
     weights["difference"] = energy * rng.uniform(0.1, 1.2, count)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.common import files
+from workflow_scripts.comparison.behaviour import document_gaps
 from workflow_scripts.dataset.documents import read_contents
 
 SHOWN = 3
@@ -18,20 +19,17 @@ LONGEST = 300
 
 
 def telling_documents(
-    labels: pd.DataFrame, weights: pd.DataFrame, losses: pd.DataFrame, models: tuple[str, str]
+    labels: pd.DataFrame, weights: pd.DataFrame, gaps: pd.Series[float]
 ) -> pd.DataFrame:
     """Return each label's most telling documents: ``label``, ``document``, ``distance``, ``gap``.
 
-    ``labels`` are those of one labeller. ``distance`` is relative, ``gap`` in nats per token: by
-    how much the second of ``models`` predicts the document better. Documents rank by both, by the
-    gap in the direction of their label's mean; those whose likelihood was not measured, by the
-    distance alone, behind the others.
+    ``labels`` are those of one labeller. ``distance`` is relative; ``gaps``, by document, are in
+    nats per token. Documents rank by both, by the gap in the direction of their label's mean; those
+    whose likelihood was not measured, by the distance alone, behind the others.
     """
     frame = labels[["document", "label"]].merge(weights, on="document")
     frame["distance"] = frame["difference"] / frame["energy"]
-    nll = losses.pivot_table(index="document", columns="model", values="nll")
-    gaps = nll.reindex(columns=list(models))
-    frame["gap"] = frame["document"].map(gaps[models[0]] - gaps[models[1]])
+    frame["gap"] = frame["document"].map(gaps)
     by_label = frame.groupby("label", sort=False)
     frame["along"] = frame["gap"] * np.sign(by_label["gap"].transform("mean"))
     frame["rank"] = by_label["along"].rank(pct=True).fillna(-1)
@@ -73,7 +71,6 @@ def read_telling(
     telling = telling_documents(
         known[known["labeller"] == labeller],
         files.read_parquet(weights, ["document", "difference", "energy"]),
-        files.read_parquet(losses, ["document", "model", "nll"]),
-        models,
+        document_gaps(files.read_parquet(losses), *models)["gap"],
     )
     return with_excerpts(telling, documents)
