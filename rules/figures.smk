@@ -263,7 +263,6 @@ rule build_report:
         losses=PATHS.losses,
         documents=PATHS.documents,
         weighed=[files[name] for files in WEIGHED.values() for name in ("documents", "carriers")],
-        categories="<results>/comparison/categories.csv",
         recovery="<results>/comparison/recovery.csv",
         gaps=GAPS,
         sensitivity="<results>/comparison/sensitivity.csv",
@@ -298,7 +297,6 @@ rule build_report:
         "logged {log:q} python -m {params.step} --run {params.run}"
         " --answer {input.answer:q} --changes {input.changes:q} --labels {input.labels:q}"
         " --losses {input.losses:q} --documents {input.documents:q} --weighed {params.weighed:q}"
-        " --categories {input.categories:q}"
         " --recovery {input.recovery:q} {params.gaps:q}"
         " --sensitivity {input.sensitivity:q} --provenance {input.provenance:q}"
         " {params.published:q} {params.ledgers:q} --figures {params.figures:q} --fits {params.fits:q}"

@@ -116,7 +116,6 @@ def build_report(
     labels: Path,
     losses: Path,
     documents: list[Path],
-    categories: Path,
     recovery: Path,
     sensitivity: Path,
     provenance: Path,
@@ -144,7 +143,7 @@ def build_report(
         how well each model predicts each document (Parquet)
     documents
         the sampled documents, in parts (Parquet)
-    categories, recovery, sensitivity
+    recovery, sensitivity
         tables of the comparison (CSV)
     provenance
         where the run's artifacts came from (JSON)
@@ -182,7 +181,6 @@ def build_report(
             others=verdict_table.other_verdicts(table, rows),
             recovery=report_tables.recovery_table(read_csv(recovery)),
             evidence=verdict_table.evidence_table(rows),
-            counts=report_tables.counts_tables(read_csv(categories), labeller),
             sensitivity=report_tables.sensitivity_table(
                 read_csv(sensitivity), comparison, labeller
             ),

@@ -211,7 +211,9 @@ def _legend(table: pd.DataFrame) -> list[Line2D]:
 
 
 def _note(rows: pd.DataFrame, table: pd.DataFrame) -> str:
-    text = f"{style.labels_note(str(rows['labeller'].iloc[0]))}; dashed: least effect called"
+    text = (
+        f"{style.labels_note(str(rows['labeller'].iloc[0]))}; dashed: least effect called, median"
+    )
     missing = len(rows) - len(table)
     return text + (f"; {missing} without both effects not shown" if missing else "")
 

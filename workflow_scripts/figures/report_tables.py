@@ -14,7 +14,7 @@ from workflow_scripts.common.artifacts import FitFiles
 from workflow_scripts.common.labellers import LEXICAL, usual
 from workflow_scripts.common.tables import read_csv
 from workflow_scripts.figures.category_rows import Row, rows_of
-from workflow_scripts.figures.style import labels_note, readable
+from workflow_scripts.figures.style import readable
 from workflow_scripts.latents.ownership import owned_by
 
 
@@ -50,81 +50,6 @@ def interval(row: Row, name: str, factor: float = 1, digits: int = 0, sign: bool
     if math.isnan(low) and math.isnan(high):
         return ""
     return f"{number(low, digits, sign)} … {number(high, digits, sign)}"
-
-
-def counts_tables(categories: pd.DataFrame, labeller: str) -> list[Table]:
-    """Return a table of counted latents per comparison: the first seed's categories, by one
-    labeller, or by the usual one where that has none."""
-    rows = categories[(categories["level"] == "category") & categories["tested"].astype(bool)]
-    tables = []
-    for _, block in rows.groupby("comparison", sort=False):
-        names = list(block["labeller"].unique())
-        chosen = labeller if labeller in names else usual(names)
-        own = block[(block["labeller"] == chosen) & (block["seed"] == block["seed"].iloc[0])]
-        table = direct_table if own["kind"].iloc[0] == "direct" else anchored_table
-        tables.append(table(own))
-    return tables
-
-
-def direct_table(rows: pd.DataFrame) -> Table:
-    """Return the share of each category's latents that is unique to a model of one crosscoder."""
-    ordered = rows_of(rows.sort_values("unique_share", ascending=False))
-    placebo = rows["placebo_share"].notna().any()
-    first = ordered[0]
-    header = ["category", "unique latents", "share", "interval", "share of the reference"]
-    header += ["of the placebo"] if placebo else []
-    cells = [
-        [
-            readable(row.text("name")),
-            f"{number(row.number('unique'), 0)} of {number(row.number('live'), 0)}",
-            f"{number(100 * row.number('unique_share'), 0)} %",
-            f"{interval(row, 'unique_share', 100)} %",
-            f"{number(100 * row.number('reference_share'), 0)} %",
-            *([f"{number(100 * row.number('placebo_share'), 0)} %"] if placebo else []),
-        ]
-        for row in ordered
-    ]
-    caption = (
-        f"{first.text('comparison')}: latents of each category that are unique to"
-        f" {first.text('baseline')} or to {first.text('candidate')} in one crosscoder;"
-        f" {labels_note(first.text('labeller'))}"
-    )
-    return Table(caption, header, cells)
-
-
-def anchored_table(rows: pd.DataFrame) -> Table:
-    """Return the counts of an anchored comparison, as published studies count."""
-    rise = (rows["share_candidate"] - rows["share_baseline"]).sort_values(ascending=False)
-    ordered = rows_of(rows.loc[rise.index])
-    first = ordered[0]
-    base, cand = first.text("baseline"), first.text("candidate")
-    cells = [
-        [
-            readable(row.text("name")),
-            f"{row.count('n_baseline')} of {row.count('N_baseline')}",
-            f"{row.count('n_candidate')} of {row.count('N_candidate')}",
-            change(row),
-            f"{number(row.number('low'), 0, True)} … {number(row.number('high'), 0, True)} %"
-            if not math.isnan(row.number("low"))
-            else "",
-            probability(row.number("q")),
-        ]
-        for row in ordered
-    ]
-    caption = (
-        f"{first.text('comparison')}: latents unique to {base} in one crosscoder against latents"
-        f" unique to {cand} in another; {labels_note(first.text('labeller'))}"
-    )
-    header = ["category", base, cand, "change of the share", "interval", "q"]
-    return Table(caption, header, cells)
-
-
-def change(row: Row) -> str:
-    """Return counts and percent change of the anchored statistic."""
-    before, after = row.count("n_baseline"), row.count("n_candidate")
-    if before == 0:
-        return f"n/a ({before} → {after})"
-    return f"{number(row.number('percent_change'), 0, sign=True)} %"
 
 
 def _text(row: Row, name: str) -> str:
