@@ -215,7 +215,7 @@ def _note(rows: pd.DataFrame, table: pd.DataFrame) -> str:
         f"{style.labels_note(str(rows['labeller'].iloc[0]))}; dashed: least effect called, median"
     )
     missing = len(rows) - len(table)
-    return text + (f"; {missing} without both effects not shown" if missing else "")
+    return text + (f"\n{missing} without both effects not shown" if missing else "")
 
 
 main = cli.command(plot_two_axes)
