@@ -1,9 +1,9 @@
 """Does the verdict hold on models and text it was not made on? Part of ``make validate``.
 
-``python -m tests.comparison.families.tabulate_families`` trains ten families of small models,
+``python -m tests.comparison.families.tabulate_families`` trains families of small models,
 plants changes of seven kinds in each and prints, per family and kind, what was called. Thresholds
-were chosen on the first five and frozen; the other five were run once after that. It exits with 1
-when a goal is missed on the second five: changes at full dose called in at least 90 % and with the
+were chosen on the first five and frozen; the others were run after that. It exits with 1
+when a goal is missed on the others: changes at full dose called in at least 90 % and with the
 right direction in 95 % of calls, unchanged labels called in at most 2 %, 95 % of placebos quiet.
 """
 
@@ -36,8 +36,9 @@ CHOSEN = {
 FROZEN = {
     "qwen_four": Family("qwen2", 64, 5, 1200, "generated", 4, 250, True, 1.5e-3, 0.5, 1.0),
     "llama_real": Family("llama", 128, 3, 2500, "real", 12, 120, True, 1e-3, 0.7, 0.5),
-    "gemma_invented": Family("gemma2", 80, 4, 1500, "invented", 15, 110, False, 1.5e-3, 0.6, 0.5),
-    "qwen_generated": Family("qwen2", 96, 3, 2500, "generated", 18, 110, False, 2e-3, 0.7, 0.3),
+    "llama_real_more": Family("llama", 128, 3, 2500, "real", 12, 480, True, 1e-3, 0.7, 0.25),
+    "gemma_invented": Family("gemma2", 80, 4, 1500, "invented", 15, 110, False, 1.5e-3, 0.5, 0.5),
+    "qwen_generated": Family("qwen2", 96, 3, 2500, "generated", 18, 110, False, 2e-3, 0.5, 0.3),
     "llama_lora": Family("llama", 96, 6, 1000, "invented", 7, 400, True, 5e-3, 0.6, 0.6, 256, True),
 }
 KINDS: Mapping[str, tuple[float, float]] = {
@@ -98,24 +99,34 @@ def outcomes(name: str) -> list[dict[str, object]]:
         sides = [base, *(trainees.measure(trainees.tune(t, seed + i)) for i, t in enumerate(teach))]
         texts = label_texts(sides[-2], sides[-1], trainees.documents, trainees.labels)
         keys = {"family": name, "kind": kind}
-        rows += [
-            keys | row | {"truth": truth[str(row["label"])]} for row in rows_of(texts, Judgement())
-        ]
+        judged = rows_of({name: texts[name] for name in sorted(truth)}, Judgement())
+        rows += [keys | row | {"truth": truth[str(row["label"])]} for row in judged]
     return rows
 
 
 def planned(trainees: Trainees, kind: str) -> tuple[dict[str, int], list[dict[str, int]]]:
-    """Return each category's planted direction, and what each fine-tune is taught."""
+    """Return each judged category's planted direction, and what each fine-tune is taught.
+
+    A category that the base does not know and its fine-tune is taught has changed between the two,
+    however little it was taught. So with a base and its fine-tune what changes is new to the base,
+    and what does not is known to it; the other categories are left out.
+    """
     share, dose = KINDS[kind]
     family, names = trainees.family, trainees.categories
-    count = {"none": 0, "one": 1}.get(kind, max(1, round(share * len(names))))
-    changed = trainees.random.sample(names, count)
+    new = names if family.siblings else [n for n in names if n not in trainees.known]
+    count = {"none": 0, "one": 1}.get(kind, max(1, round(share * len(new))))
+    changed = trainees.random.sample(new, count)
     lost = changed[: count // 2] if family.siblings else []
-    truth = {name: (0 if name not in changed else -1 if name in lost else 1) for name in names}
-    same = {n: max(1, int(family.documents * family.rehearsed)) for n in names if not truth[n]}
+    same = names if family.siblings else trainees.known if kind != "all" else []
+    truth = dict.fromkeys(same, 0) | {n: -1 if n in lost else 1 for n in changed}
+    rehearsed = max(1, int(family.documents * family.rehearsed))
     taught = max(1, int(family.documents * dose))
     signs = (-1, 1) if family.siblings else (1,)
-    return truth, [same | {n: taught for n in names if truth[n] == sign} for sign in signs]
+    return truth, [
+        {n: rehearsed for n, sign in truth.items() if not sign}
+        | {n: taught for n, sign in truth.items() if sign == own}
+        for own in signs
+    ]
 
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:

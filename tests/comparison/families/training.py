@@ -50,7 +50,7 @@ class Family:
     known: float
     """share of the categories that the base knows"""
     rehearsed: float
-    """documents of unchanged categories, relative to ``documents``"""
+    """documents of unchanged categories that fine-tunes are taught, relative to ``documents``"""
     batch: int = 1024
     lora: bool = False
 
