@@ -167,10 +167,9 @@ class Trainees:
         seed = zlib.crc32(name.encode()) % 1000
         model = new_model(family, self.tokenizer.get_vocab_size(), seed)
         known = max(1, round(family.known * len(self.categories)))
-        names = sorted(self.random.sample(self.categories, known))
-        taught = self.encoded(
-            dict.fromkeys(names, BASE_DOCUMENTS), 1 if family.text == "real" else 2
-        )
+        self.known = sorted(self.random.sample(self.categories, known))
+        start = 1 if family.text == "real" else 2  # real passages are few; the rest is held out
+        taught = self.encoded(dict.fromkeys(self.known, BASE_DOCUMENTS), start)
         self.base = train(model, taught, BASE_RATE, BASE_BATCH, 0)
         held_out = {name: self.encode(name, EVALUATED, "eval") for name in self.categories}
         self.labels = np.repeat(list(held_out), [len(rows) for rows in held_out.values()])
