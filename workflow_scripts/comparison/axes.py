@@ -185,7 +185,9 @@ def judge_representation(
     for name, distance in known.items():
         beside = references[name]
         ratio = 1.0 if behaviour[name].called else rule.moved_ratio
-        far = distance.interval.estimate >= ratio * beside.mean
+        # Without another unchanged label there is nothing that an unchanged one could have left.
+        measured = behaviour[name].called or beside.labels > 0
+        far = measured and distance.interval.estimate >= ratio * beside.mean
         effects[name] = Effect(
             distance.interval.map(1.0, -beside.mean),
             q[name],
