@@ -123,10 +123,11 @@ def test_sources_label_their_documents(
     assert set(labelled(tmp_path)["source"]) == expected
 
 
-def test_one_source_without_a_name_for_its_text_labels_nothing(tmp_path: Path) -> None:
+def test_one_source_labels_its_documents_where_nothing_else_does(tmp_path: Path) -> None:
     part = sample(tmp_path / "part", {"own": write_lines(tmp_path, ROWS)})
     assert label(tmp_path, [part]) == 0
-    assert labelled(tmp_path) == {}
+    assert set(labelled(tmp_path)) == {"source"}
+    assert set(labelled(tmp_path)["source"]) == {"own"}
     assert label(tmp_path, [part], {"own": "legal"}) == 0
     assert set(labelled(tmp_path)["source"]) == {"legal"}
 

@@ -166,6 +166,8 @@ def label_documents(
     found, described = find_topics(documents, len(read), finding, seed)
     if any(found):
         labels[TOPICS] = pd.Series(found, dtype=object)
+    if not labels:  # what models predict is measured on labelled documents alone
+        labels[SOURCE] = read["source"]
     labels = {name: series.set_axis(read["document"]) for name, series in labels.items()}
     files.write_parquet(output, table_of(labels))
     files.write_json(

@@ -141,7 +141,7 @@ def code(*folders: Path) -> list[str]:
 def described(pattern: str) -> list[str]:
     """Return passages of files beside installed packages."""
     found: list[str] = []
-    for path in sorted(SITE.glob(pattern)):
+    for path in sorted(path for path in SITE.glob(pattern) if path.is_file()):
         found += passages(path.read_text(encoding="utf-8", errors="ignore"))
         if len(found) > MOST:
             break
