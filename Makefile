@@ -36,9 +36,9 @@ validate: $(READY)
 	@$(RUN) --configfile config/recovery.yaml
 	@$(BIN)/python -m tests.workflow.check_recovery results/recovery
 	@$(BIN)/python -m tests.workflow.tabulate_score_power results/recovery
-	@$(BIN)/python -m tests.comparison.families.tabulate_families
 	@$(BIN)/python -m tests.crosscoder.tabulate_recovery
 	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m tests.comparison.families.tabulate_families
 
 reproduce-paper: $(READY)
 	@$(RUN) --configfile config/paper.yaml -- reproduce_paper
