@@ -148,7 +148,7 @@ def sentence(
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = [name.replace("_", " ") for name in names]
+    shown = [f"“{name}”" if "," in name else name.replace("_", " ") for name in names]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
