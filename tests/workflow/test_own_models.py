@@ -100,7 +100,7 @@ def test_report_of_two_llama_folders(tmp_path: Path) -> None:
     answer = json.loads((results / "comparison" / "answer.json").read_text(encoding="utf-8"))
     assert answer["sentence"] in printed
     assert "base" in answer["sentence"]
-    assert answer["labeller"] == "lexical"
+    assert answer["labeller"] == "topics"
     assert (results / "report" / "index.html").stat().st_size > 10_000
     manifest = json.loads((results / "models" / "tuned" / "model.json").read_text())
     assert manifest["architecture"] == "LlamaForCausalLM"
