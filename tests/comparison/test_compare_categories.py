@@ -51,10 +51,10 @@ def rows_of(table: pd.DataFrame, comparison: str, labeller: str = "true") -> pd.
 def test_columns_are_those_documented(table: pd.DataFrame) -> None:
     text = COLUMNS_FILE.read_text(encoding="utf-8")
     parts = [part.split("\n", 1) for part in text.split("\n## ")[1:]]
-    told = {name: tuple(re.findall(r"^\| `(\w+)` \|", part, re.M)) for name, part in parts}
+    documented = {name: tuple(re.findall(r"^\| `(\w+)` \|", part, re.M)) for name, part in parts}
     weighed = "`documents/<comparison>_seed<S>"
     assert tuple(table.columns) == COLUMNS
-    assert told == {
+    assert documented == {
         "changes.csv": judge_changes.COLUMNS,
         "categories.csv": COLUMNS,
         "losses.parquet": behaviour.COLUMNS,

@@ -117,3 +117,11 @@ def test_a_leaderboard_without_scores_is_told(
     (tmp_path / "board.csv").write_text("category,model\na,it\n")
     assert explain(run, tmp_path / "board.csv", tmp_path / "g.csv") == 2
     assert "lacks the column score" in capsys.readouterr().err
+
+
+def test_a_category_that_is_scored_twice_is_refused(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "board.csv").write_text("category,model,score\na,it,1\na,it,2\n")
+    assert explain(run, tmp_path / "board.csv", tmp_path / "g.csv") == 2
+    assert "scores 'a' of 'it' twice: keep one row" in capsys.readouterr().err

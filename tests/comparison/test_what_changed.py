@@ -61,8 +61,8 @@ def test_all_verdicts_in_one_sentence() -> None:
     words |= {"h": UNCHANGED, "i": UNCHANGED, "j": CANNOT_TELL}
     assert said(words) == (
         "Against it, simpo gained a b, c and d and lost e; it predicts f differently, represented"
-        " as before; it represents g differently, predicted as before (2 unchanged, 1 cannot be"
-        " told; labels: true categories of the text)."
+        " as before; it represents g differently, predicted as before (2 unchanged, 1"
+        " undecided; labels: true categories of the text)."
     )
 
 
@@ -80,7 +80,7 @@ def test_every_combination_names_what_it_holds(count: int) -> None:
         LOST: "lost",
         USED: "it predicts",
         MOVED: "it represents",
-        CANNOT_TELL: "cannot be told",
+        CANNOT_TELL: "undecided",
     }
     for chosen in itertools.combinations(VERDICTS, count):
         words = {f"text {i}": word for i, word in enumerate(chosen)}
@@ -98,7 +98,7 @@ def test_every_combination_names_what_it_holds(count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labeller", "told"),
+    ("labeller", "words"),
     [
         ("true", "true categories of the text"),
         ("source", "sources of the text"),
@@ -106,8 +106,8 @@ def test_every_combination_names_what_it_holds(count: int) -> None:
         ("task", "task"),
     ],
 )
-def test_the_labeller_is_told(labeller: str, told: str) -> None:
-    assert f"labels: {told})" in said({"a": GAINED}, labeller)
+def test_the_sentence_names_the_labeller(labeller: str, words: str) -> None:
+    assert f"labels: {words})" in said({"a": GAINED}, labeller)
 
 
 def test_verdicts_are_compared_with_the_truth() -> None:
@@ -154,8 +154,8 @@ def test_without_a_truth_nothing_is_claimed_of_it() -> None:
 
 def labels(**by: Sequence[tuple[int, str]]) -> pd.DataFrame:
     """Return labels of documents."""
-    told = [(number, who, label) for who, pairs in by.items() for number, label in pairs]
-    return pd.DataFrame(told, columns=["document", "labeller", "label"])
+    rows = [(number, who, label) for who, pairs in by.items() for number, label in pairs]
+    return pd.DataFrame(rows, columns=["document", "labeller", "label"])
 
 
 def test_labels_have_the_category_of_most_of_their_documents() -> None:

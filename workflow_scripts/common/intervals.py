@@ -28,6 +28,10 @@ class Interval:
         """Say whether the whole interval lies on one side of ``value``."""
         return self.low > value or self.high < value
 
+    def columns(self, name: str) -> dict[str, object]:
+        """Return the columns of a table that hold it: ``name``, ``name_low``, ``name_high``."""
+        return {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}
+
     def map(self, slope: float, offset: float = 0.0) -> Interval:
         """Return the interval of ``offset + slope · x``; the slope is positive."""
         return Interval(*(offset + slope * x for x in (self.estimate, self.low, self.high)))

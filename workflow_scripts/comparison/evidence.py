@@ -90,8 +90,8 @@ def evidence_rows(
             **_count_columns(evidence.counts),
             **_share_columns(evidence.share),
             **_placebo_columns(evidence, placebo.get(name)),
-            **_interval_columns("delta_norm", evidence.norm),
-            **_interval_columns("anchored_change", companion.change if companion else UNDEFINED),
+            **evidence.norm.columns("delta_norm"),
+            **(companion.change if companion else UNDEFINED).columns("anchored_change"),
             "anchored_sign": companion.sign if companion else math.nan,
         }
 
@@ -119,7 +119,7 @@ def _share_columns(share: DirectShare | None) -> dict[str, object]:
         "labelled": share.labelled if share else math.nan,
         "live": share.live if share else math.nan,
         "unique": share.unique if share else math.nan,
-        **_interval_columns("unique_share", share.share if share else UNDEFINED),
+        **(share.share if share else UNDEFINED).columns("unique_share"),
         "reference_live": share.reference_live if share else math.nan,
         "reference_share": share.reference_share if share else math.nan,
         "detection_p": share.p if share else math.nan,
@@ -140,12 +140,4 @@ def _placebo_columns(evidence: Evidence, placebo: Evidence | None) -> dict[str, 
         "placebo_share": null.share.estimate if null else math.nan,
         "placebo_p": p,
         "placebo_change": placebo.counts.change.estimate if placebo else math.nan,
-    }
-
-
-def _interval_columns(name: str, interval: Interval) -> dict[str, object]:
-    return {
-        name: interval.estimate,
-        f"{name}_low": interval.low,
-        f"{name}_high": interval.high,
     }

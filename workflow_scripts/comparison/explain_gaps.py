@@ -65,13 +65,20 @@ def read_leaderboard(path: Path) -> pd.DataFrame:
     Raises
     ------
     UserError
-        If it is missing or lacks a column.
+        If it is missing, lacks a column, or scores a category of a model twice.
     """
     table = read_csv(path)
     missing = [name for name in ("category", "model", "score") if name not in table.columns]
     if missing:
         raise cli.UserError(
             f"the leaderboard {path} lacks the column {missing[0]}: it needs category, model, score"
+        )
+    twice = table[table.duplicated(["category", "model"])]
+    if len(twice):
+        row = twice.iloc[0]
+        raise cli.UserError(
+            f"the leaderboard {path} scores {row['category']!r} of {row['model']!r} twice: keep "
+            "one row of each category and model"
         )
     return table
 

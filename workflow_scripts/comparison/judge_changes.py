@@ -12,12 +12,11 @@ from pathlib import Path
 import pandas as pd
 
 from workflow_scripts.common import cli, files
-from workflow_scripts.common.intervals import UNDEFINED, Interval
 from workflow_scripts.common.settings import Settings
 from workflow_scripts.common.tables import write_csv
 from workflow_scripts.comparison.axes import judge_behaviour, judge_representation
 from workflow_scripts.comparison.behaviour import document_gaps
-from workflow_scripts.comparison.label_text import RATIOS, LabelText, measure_label
+from workflow_scripts.comparison.label_text import RATIOS, LabelText, Measure, measure_label
 from workflow_scripts.comparison.settings import Judgement
 from workflow_scripts.comparison.verdicts import verdict
 from workflow_scripts.dataset.labels import by_labeller, read_labels
@@ -76,20 +75,11 @@ def rows_of(texts: Mapping[str, LabelText], rule: Judgement) -> Iterator[dict[st
         }
         effects = (behaviour[label], representation[label])
         for axis, effect in zip(EFFECTS, effects, strict=True):
-            row |= _columns(axis, effect.interval)
+            row |= effect.interval.columns(axis)
             row |= {f"{axis}_q": effect.q, f"{axis}_least": effect.least}
         for name in RATIOS:
-            measure = text.ratios.get(name)
-            row |= _columns(name, measure.interval if measure else UNDEFINED)
+            row |= text.ratios.get(name, Measure()).interval.columns(name)
         yield row | {"verdict": verdict(*effects)}
-
-
-def _columns(name: str, interval: Interval) -> dict[str, object]:
-    return {
-        name: interval.estimate,
-        f"{name}_low": interval.low,
-        f"{name}_high": interval.high,
-    }
 
 
 def change_table(

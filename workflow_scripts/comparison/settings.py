@@ -105,7 +105,7 @@ class Judgement(Intervals, Discoveries):
 class Labelling(Settings):
     """Whose labels count."""
 
-    labeller: Name | None = None
+    labeller: str | None = None
     """labels for the answer; none: a column of the data, else true categories, sources or topics"""
 
 

@@ -136,7 +136,7 @@ def sentence(
     if groups[MOVED]:
         text += f"; it represents {_listed(groups[MOVED])} differently, predicted as before"
     text += f" ({len(groups[UNCHANGED])} unchanged"
-    text += f", {len(groups[CANNOT_TELL])} cannot be told" if groups[CANNOT_TELL] else ""
+    text += f", {len(groups[CANNOT_TELL])} undecided" if groups[CANNOT_TELL] else ""
     text += f"; labels: {_labels(labeller)})"
     if score.planted_total is not None and score.unchanged_called is not None:
         text += (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,9 @@ from workflow_scripts.crosscoder.codes import encode
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.example_windows import KINDS, Peaks, Windows, spread
 from workflow_scripts.latents.token_context import TokenContext
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 EXPLAIN, VERIFY = "explain", "verify"
 IN_MEMORY = 1 << 30  # bytes of a split's activations that are kept while windows are read
@@ -134,14 +138,14 @@ def frame_of(windows: Windows) -> pd.DataFrame:
     )
 
 
-def token_pieces(tokenizer: object, size: int) -> Shaped[np.ndarray, " size"]:
+def token_pieces(tokenizer: PreTrainedTokenizerBase, size: int) -> Shaped[np.ndarray, " size"]:
     """Return the text of every token id below ``size``, spaces kept, special tokens shown.
 
     Each id is decoded behind an anchor, because some tokenizers strip a leading space. A token
     that holds only part of a character shows as U+FFFD.
     """
-    anchor = tokenizer.encode("a", add_special_tokens=False)[-1:]  # type: ignore[attr-defined]
-    decode = tokenizer.decode  # type: ignore[attr-defined]
+    anchor = tokenizer.encode("a", add_special_tokens=False)[-1:]
+    decode = tokenizer.decode
     prefix = decode(anchor, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     pieces = [
         decode([*anchor, i], skip_special_tokens=False, clean_up_tokenization_spaces=False)
