@@ -7,7 +7,7 @@ weighted.csv, gaps.csv, recovery.csv and answer.json.
 
 from workflow_scripts.activations.settings import Batches, Precision
 from workflow_scripts.common.device import Device
-from workflow_scripts.comparison.settings import BehaviourSample, Intervals, Judgement
+from workflow_scripts.comparison.settings import Intervals, Judgement, LabelSample
 
 COMPARED_MODELS = comparisons.compared_models(SETTINGS)
 
@@ -34,7 +34,7 @@ rule evaluate_behaviour:
         models=as_json({name: PATHS.manifest(name) for name in COMPARED_MODELS}),
         settings=[
             *flags(SETTINGS.activations, Precision),
-            *flags(SETTINGS.comparison, BehaviourSample),
+            *flags(SETTINGS.comparison, LabelSample),
         ],
         seed=SETTINGS.seed,
         speed=speed(Batches, Device),
@@ -77,12 +77,14 @@ rule weigh_documents:
         **step("comparison.weigh_documents"),
         inputs=lambda wildcards: FLAGS.activations(fit_name(wildcards)),
         models=for_comparison(FLAGS.compared_models),
+        settings=flags(SETTINGS.comparison, LabelSample),
+        seed=SETTINGS.seed,
         speed=speed("device"),
     shell:
         "logged {log:q} python -m {params.step}"
         " {params.inputs:q} --crosscoder {params.folder:q} --latents {input.latents:q}"
         " --selection {input.selection:q} {params.models:q} --tokens {input.tokens:q}"
-        " --labels {input.labels:q} --threads {threads} {params.speed:q}"
+        " --labels {input.labels:q} {params.settings:q} --seed {params.seed} --threads {threads} {params.speed:q}"
         " --documents {output.documents:q} --carriers {output.carriers:q}"
 
 

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from tests.activations.synthetic import token_shard, write_dump, write_normalizer, write_tokens
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import files
-from workflow_scripts.common.cli import UserError
 from workflow_scripts.comparison import carriers, document_weights
 from workflow_scripts.comparison.document_weights import ComparedLatents, compared_latents
 from workflow_scripts.comparison.weigh_documents import main, weigh
@@ -63,11 +62,13 @@ class Case:
     def pair(self) -> ComparedLatents:
         return compared_latents(self.crosscoder, self.latents, self.selection, *PAIR)
 
-    def weigh(self, batch: int = 4096) -> tuple[pd.DataFrame, pd.DataFrame]:
-        store = cast(ActivationStore, self.store)
+    def weigh(
+        self, batch: int = 4096, documents: NDArray[np.int64] = NUMBERS
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        store, pair = cast(ActivationStore, self.store), self.pair()
         with torch.no_grad():
             return weigh(
-                store, self.crosscoder, self.context, self.pair(), PAIR, self.labels, batch
+                store, self.crosscoder, self.context, pair, PAIR, self.labels, documents, batch
             )
 
 
@@ -238,10 +239,20 @@ def test_text_without_labels_has_no_carriers(case: Case) -> None:
     assert tuple(table.columns) == carriers.COLUMNS
 
 
-def test_a_split_without_tokens_is_refused(case: Case) -> None:
-    empty = Store(case.store.x, np.zeros(0, dtype=np.int64))
-    with pytest.raises(UserError, match="the score split holds no usable token"):
-        Case(**{**vars(case), "store": empty}).weigh()
+def test_documents_that_are_not_drawn_are_not_read(case: Case) -> None:
+    drawn = np.array([5, 8, 40])
+    some, whole = case.weigh(documents=drawn)[0], case.weigh()[0]
+    expected = whole[whole["document"].isin(drawn)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(some, expected)
+
+
+def test_without_usable_tokens_the_tables_are_empty(case: Case) -> None:
+    empty = Case(**{**vars(case), "store": Store(case.store.x, np.zeros(0, dtype=np.int64))})
+    documents, table = empty.weigh()
+    assert documents.empty
+    assert tuple(documents.columns) == document_weights.COLUMNS
+    assert table.empty
+    assert tuple(table.columns) == carriers.COLUMNS
 
 
 def test_the_step_numbers_documents_as_the_labels_do(case: Case, tmp_path: Path) -> None:
@@ -263,7 +274,8 @@ def test_the_step_numbers_documents_as_the_labels_do(case: Case, tmp_path: Path)
     case.crosscoder.save(tmp_path)
     for name in ("latents", "selection", "labels"):
         files.write_parquet(tmp_path / f"{name}.parquet", getattr(case, name))
-    labels = pd.DataFrame({"document": [20, 4, 6], "labeller": "kind", "label": ["a", "b", "b"]})
+    labels = pd.DataFrame({"document": [20, 4, 6, 22, 23, 7], "labeller": "kind"})
+    labels["label"] = ["a", "b", "b", "b", "b", "a"]
     files.write_parquet(tmp_path / "labels.parquet", labels)
     outputs = []
     for run in ("first", "second"):
@@ -281,10 +293,11 @@ def test_the_step_numbers_documents_as_the_labels_do(case: Case, tmp_path: Path)
             "carriers": str(tmp_path / run / "carriers.parquet"),
         }
         words = [word for name, value in flags.items() for word in (f"--{name}", value)]
-        assert main([*words, "--tokens", *tokens, "--threads=1", "--device=cpu"]) == 0
+        words += ["--tokens", *tokens, "--documents-per-label=2", "--seed=0"]
+        assert main([*words, "--threads=1", "--device=cpu"]) == 0
         outputs.append([path.read_bytes() for path in sorted((tmp_path / run).iterdir())])
     assert outputs[0] == outputs[1]
     weighed = files.read_parquet(tmp_path / "first/documents.parquet")
-    assert weighed["document"].tolist() == [4, 6, 7, 20, 22, 23]
-    assert weighed["tokens"].tolist() == [4, 3, 6, 4, 3, 6]
+    assert weighed["document"].tolist() == [6, 7, 20, 23]  # two of each label
+    assert weighed["tokens"].tolist() == [3, 6, 4, 6]
     assert set(files.read_parquet(tmp_path / "first/carriers.parquet")["label"]) == {"a", "b"}

@@ -171,6 +171,9 @@ class DocumentWeights:
 
     def table(self) -> pd.DataFrame:
         """Return a row per document, by number."""
-        table = pd.concat([pd.DataFrame(part) for part in self.parts], ignore_index=True)
-        whole = table.astype({"document": np.int64, "tokens": np.int64})
+        none = dict.fromkeys(COLUMNS, np.zeros(0))
+        parts = [pd.DataFrame(part) for part in self.parts or [none]]
+        whole = pd.concat(parts, ignore_index=True).astype(
+            {"document": np.int64, "tokens": np.int64}
+        )
         return whole.sort_values("document", ignore_index=True)

@@ -19,7 +19,8 @@ from workflow_scripts.activations.settings import Batches, Precision
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute
 from workflow_scripts.comparison.behaviour import COLUMNS
-from workflow_scripts.comparison.settings import BehaviourSample
+from workflow_scripts.comparison.label_sample import draw
+from workflow_scripts.comparison.settings import LabelSample
 from workflow_scripts.dataset.answer_tokens import (
     Document,
     answered_documents,
@@ -47,25 +48,11 @@ def document_losses(
     return losses
 
 
-def choose(
-    labels: pd.DataFrame, documents: NDArray[np.int64], limit: int, seed: int
-) -> NDArray[np.int64]:
-    """Return up to ``limit`` of the documents for each label of each labeller, sorted.
-
-    All labels draw in one order, so that a document serves several labellers.
-    """
-    order = np.random.default_rng([seed, 11]).permutation(documents)
-    places = pd.DataFrame({"document": order, "place": np.arange(len(order))})
-    known = labels.merge(places, on="document").sort_values("place")
-    chosen = known.groupby(["labeller", "label"]).head(limit)
-    return np.unique(chosen["document"].to_numpy(dtype=np.int64))
-
-
 def evaluate_behaviour(
     models: dict[str, Path],
     tokens: list[Path],
     labels: Path,
-    sample: BehaviourSample,
+    sample: LabelSample,
     seed: int,
     precision: Precision,
     batches: Batches,
@@ -89,7 +76,7 @@ def evaluate_behaviour(
     """
     device = compute.start()
     known, answered = read_labels(labels), answered_documents(tokens, SPLIT)
-    chosen = choose(known, answered, sample.behaviour_documents, seed)
+    chosen = draw(known, answered, sample.documents_per_label, seed)
     documents = read_numbered(tokens, SPLIT, chosen)
     table = pd.DataFrame(
         {

@@ -117,14 +117,15 @@ class Answering(Labelling, Discoveries):
     else any"""
 
 
-class BehaviourSample(Settings):
-    """Text on which the models' likelihoods are measured."""
+class LabelSample(Settings):
+    """Text on which models are compared."""
 
-    behaviour_documents: Count = 200
-    """documents per label, of each labeller, whose likelihood is measured"""
+    documents_per_label: Count = 200
+    """documents of each label, of each labeller, on which models are compared: their likelihoods
+    and their activations"""
 
 
-class ComparisonSettings(BehaviourSample, CategoryTest, Judgement, Answering):
+class ComparisonSettings(LabelSample, CategoryTest, Judgement, Answering):
     """How comparisons are tested, and which one gives the answer."""
 
     cause_documents: Natural = 6

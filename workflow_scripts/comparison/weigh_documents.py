@@ -1,7 +1,8 @@
-"""Weigh each document of the score split: how far are two models apart on it, and by what latents?
+"""Weigh documents of every label: how far are two models apart on them, and by what latents?
 
-Leaves a row per document with a usable token (``document_weights.py``), and beside it the latents
-that carry the difference on each label's text (``carriers.py``). One pass, O(non-zeros).
+They are the documents whose likelihood is measured. Leaves a row for each that has a usable token
+(``document_weights.py``), and the latents that carry the difference on each label's text
+(``carriers.py``). One pass, O(non-zeros).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from workflow_scripts.activations.controls import StoreInputs
@@ -25,8 +27,11 @@ from workflow_scripts.comparison.document_weights import (
     by_document,
     compared_latents,
 )
+from workflow_scripts.comparison.label_sample import draw
+from workflow_scripts.comparison.settings import LabelSample
 from workflow_scripts.crosscoder.codes import Codes, encode
 from workflow_scripts.crosscoder.model import Crosscoder
+from workflow_scripts.dataset.answer_tokens import answered_documents
 from workflow_scripts.dataset.labels import read_labels
 from workflow_scripts.latents.document_batches import document_groups
 from workflow_scripts.latents.token_context import TokenContext, read_context
@@ -70,22 +75,18 @@ def weigh(
     latents: ComparedLatents,
     models: tuple[str, str],
     labels: pd.DataFrame,
+    documents: NDArray[np.int64],
     batch: int = BATCH,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the tables of documents and of carriers for (baseline, candidate).
 
-    Raises
-    ------
-    UserError
-        If the split holds no usable token.
+    Both are empty where no document has a usable token.
     """
     before, after = (crosscoder.models.index(model) for model in models)
     weighing = Weighing(latents, (before, after), labels)
-    for _, rows, array in document_groups(store, SPLIT, context, 1, batch):
+    for _, rows, array in document_groups(store, SPLIT, context, 1, batch, documents):
         x = array.to(crosscoder.mean.device)
         weighing.add(context, rows, x, encode(crosscoder, x).to("cpu"))
-    if not weighing.weights.parts:
-        raise cli.UserError(f"the {SPLIT} split holds no usable token: raise text.tokens")
     return weighing.tables()
 
 
@@ -99,6 +100,8 @@ def weigh_documents(
     candidate: str,
     tokens: list[Path],
     labels: Path,
+    sample: LabelSample,
+    seed: int,
     compute: Compute,
     documents: Path,
     carriers: Path,
@@ -121,6 +124,8 @@ def weigh_documents(
         token shards, in order
     labels
         labels of the documents
+    seed
+        seed of the choice of documents
     documents
         table to write, a row per document (Parquet)
     carriers
@@ -132,7 +137,9 @@ def weigh_documents(
         fitted, files.read_parquet(latents), files.read_parquet(selection), *models
     )
     store, known = inputs.open(), read_labels(labels)
-    weighed, carrying = weigh(store, fitted, context, pair, models, known)
+    answered = answered_documents(tokens, SPLIT)
+    chosen = draw(known, answered, sample.documents_per_label, seed)
+    weighed, carrying = weigh(store, fitted, context, pair, models, known, chosen)
     files.write_parquet(documents, weighed)
     files.write_parquet(carriers, carrying)
 

@@ -15,14 +15,21 @@ from workflow_scripts.latents.token_context import TokenContext
 
 
 def document_groups(
-    store: ActivationStore, split: str, context: TokenContext, groups: int, batch: int
+    store: ActivationStore,
+    split: str,
+    context: TokenContext,
+    groups: int,
+    batch: int,
+    documents: Int[np.ndarray, " N"] | None = None,
 ) -> Iterator[tuple[int, Int[np.ndarray, " B"], Float[Tensor, "B M D"]]]:
     """Yield (group, rows, x): whole documents, dealt to groups in order.
 
-    Batches hold about ``batch`` tokens and never cut a document. The next one
-    is read while one is used.
+    ``documents`` are the numbers of those to read; none: all. Batches hold about ``batch`` tokens
+    and never cut a document. The next one is read while one is used.
     """
     rows = store.rows(split)
+    if documents is not None:
+        rows = rows[np.isin(context.document[rows], documents)]
 
     def read(
         part: tuple[int, Int[np.ndarray, " B"]],

@@ -128,7 +128,7 @@ def dump_activations(config: Config) -> JobRequest:
 
 def evaluate_behaviour(config: Config) -> JobRequest:
     """Some documents of each label of each labeller through every compared model."""
-    documents = 100 * config.comparison.behaviour_documents
+    documents = 100 * config.comparison.documents_per_label
     return forward(config, documents * config.text.context_length * len(config.models))
 
 
