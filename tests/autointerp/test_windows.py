@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from workflow_scripts.autointerp.lexical.features import word_forms
+from workflow_scripts.autointerp.lexical.features import feature_pairs, word_forms
 from workflow_scripts.autointerp.windows import NEWLINE, join_windows, merge_words, read_windows
 
 
@@ -56,6 +56,27 @@ def test_words_do_not_join_across_windows_and_joined_windows_keep_their_text() -
     assert words.window.tolist() == [0, 1, 1]
 
 
+def test_words_hold_their_vowel_signs_and_joiners() -> None:
+    hindi = _table([("कि", 0), ("ता", 0.5), ("ब", 0), (" हि", 0), ("न्दी", 0), ("।", 0)])
+    assert [word for word, _ in _spoken(hindi)] == ["किताब", "हिन्दी", "।"]
+    persian = _table([("می\u200c", 0), ("خوا", 0), ("هم", 0)])
+    assert [word for word, _ in _spoken(persian)] == ["می\u200cخواهم"]
+
+
+def test_single_characters_of_scripts_without_blanks_are_also_paired() -> None:
+    table = _table(
+        [("税", 0.5), ("款", 0), ("我们", 0), ("花", 0), ("x", 0), ("น้ำ", 0), ("ทำ", 0)],
+        [("花", 0), (" ", 0), ("园", 0)],
+    )
+    words = merge_words(read_windows(table))
+    pairs = [words.pairs[i] if i >= 0 else "" for i in words.pair]
+    assert pairs == ["税款", "", "", "", "", "น้ำทำ", "", "", ""]
+    occurrence, feature = feature_pairs(words, "word")
+    names = sorted({*words.lower, *words.pairs})
+    carried = [names[f] for o, f in zip(occurrence, feature, strict=True) if o == 1]
+    assert carried == ["款", "税款"]
+
+
 def test_no_windows_give_no_words() -> None:
     empty = _table([("a", 0)]).slice(0, 0)
     assert len(merge_words(read_windows(empty)).word) == 0
@@ -67,4 +88,8 @@ def test_forms_of_words() -> None:
     assert "word in capitals" in word_forms("NATO")
     assert word_forms("1984") == ("number", "4-digit number")
     assert word_forms("слово") == ("cyrillic script",)
+    assert word_forms("किताब") == ("devanagari script",)
+    assert word_forms("می\u200cخواهم") == ("arabic script",)
+    family = "👨\u200d👩\u200d👧\u200d👦"
+    assert word_forms(family) == ("punctuation", f"sign {family}")
     assert word_forms(NEWLINE) == ("line break",)

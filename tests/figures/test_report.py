@@ -274,7 +274,9 @@ def test_a_deep_link_lands(browser: Page, run: Run, page: Path) -> None:
     heading = browser.evaluate("document.querySelector('#latent h3').textContent")
     assert heading.startswith(f"Latent {latent} of it_simpo")
     assert browser.evaluate("document.activeElement.id") == "latent"
-    shaded = "[...document.querySelectorAll('.context bdi')].filter(e => e.style.background).length"
+    shaded = (
+        "[...document.querySelectorAll('.context .active')].filter(e => e.style.background).length"
+    )
     assert browser.evaluate(shaded) > 0
     assert "U+000A" not in browser.evaluate("document.querySelector('.context p').textContent")
 

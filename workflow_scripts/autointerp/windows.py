@@ -1,5 +1,6 @@
 """Windows of tokens as flat arrays, and their words.
 
+A token is here a piece of ``examples.parquet``: tokens that share a character count as one.
 Shapes: W windows, T tokens of all windows together, V distinct pieces, U distinct words,
 O word occurrences.
 """
@@ -10,19 +11,20 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from workflow_scripts.common.characters import (
+    JOINERS,
+    is_mark,
+    is_one_character,
+    is_unspaced,
+)
+from workflow_scripts.common.runs import Numbers, number_runs
+
 NEWLINE = "⏎"
 APOSTROPHES = ("'", "’")
-_NO_SPACE_SCRIPTS = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x3040, 0x30FF),  # kana
-    (0x3400, 0x9FFF),  # Han
-    (0x20000, 0x2FFFF),
-)
 
 
 @dataclass(frozen=True)
@@ -118,25 +120,30 @@ class Words:
     first_token: NDArray[np.int64]
     tokens: NDArray[np.int64]
     """[O] how many tokens the word has, all in a row."""
+    pairs: list[str]
+    """Distinct pairs of neighbouring characters of scripts without blanks, in lower case."""
+    pair: NDArray[np.int64]
+    """[O] index into ``pairs`` of the word and the next one; -1 where they are no pair."""
 
     def within(self, windows: NDArray[np.bool_]) -> Words:
         """Return the words of some of the windows [W]; the distinct words stay as they are."""
         kept = np.flatnonzero(windows[self.window])
-        each = ("word", "window", "activation", "template", "role", "first_token", "tokens")
+        each = ("word", "window", "activation", "template", "role", "first_token", "tokens", "pair")
         return replace(self, **{name: getattr(self, name)[kept] for name in each})
 
 
 def merge_words(windows: TokenWindows) -> Words:
-    """Merge the pieces of each word; blanks are dropped, each punctuation piece is a word."""
+    """Merge the pieces of each word; blanks are dropped, each punctuation piece is a word.
+
+    So is each piece of a script without blanks. Where it is a single character, it says little, so
+    it also counts together with its neighbour.
+    """
     starts = np.flatnonzero(_begins_word(windows))
     if not len(starts):
         empty = np.zeros(0, np.int64)
-        return Words([], [], empty, empty, *_nothing(), empty, empty)
+        return Words([], [], empty, empty, *_nothing(), empty, empty, [], empty)
     lengths = np.diff(np.append(starts, len(windows.piece)))
-    index_in_word = np.arange(len(windows.piece)) - np.repeat(starts, lengths)
-    digest = np.add.reduceat(_mix(windows.piece, index_in_word), starts)
-    inverse, _ = pd.factorize(digest)
-    first = np.flatnonzero(np.diff(np.maximum.accumulate(inverse), prepend=-1))
+    inverse, first = number_runs(windows.piece, starts)
     spelling = [
         _normalise("".join(windows.vocabulary[p] for p in windows.piece[s : s + n]))
         for s, n in zip(starts[first], lengths[first], strict=True)
@@ -145,17 +152,40 @@ def merge_words(windows: TokenWindows) -> Words:
     number = {word: i for i, word in enumerate(surface)}
     ids = np.array([number.get(word, -1) for word in spelling])[inverse]
     keep = ids >= 0
+    window, first_token = windows.window_of_token[starts][keep], starts[keep].astype(np.int64)
+    lower = [word.lower() for word in surface]
+    pairs, pair = _pairs(
+        lower, ids[keep], window, first_token + lengths[keep] == np.append(first_token[1:], -1)
+    )
     return Words(
         surface=surface,
-        lower=[word.lower() for word in surface],
+        lower=lower,
         word=ids[keep],
-        window=windows.window_of_token[starts][keep],
+        window=window,
         activation=np.maximum.reduceat(windows.activation, starts)[keep],
         template=windows.template[starts][keep],
         role=windows.role[starts][keep],
-        first_token=starts[keep].astype(np.int64),
+        first_token=first_token,
         tokens=lengths[keep].astype(np.int64),
+        pairs=pairs,
+        pair=pair,
     )
+
+
+def _pairs(
+    lower: list[str], word: Numbers, window: Numbers, next_to: NDArray[np.bool_]
+) -> tuple[list[str], Numbers]:
+    """Return the distinct pairs of characters that are words, and the pair at each occurrence."""
+    single = np.array([_is_character(text) for text in lower], np.bool_)[word]
+    pair = np.full(len(word), -1, np.int64)
+    at = np.flatnonzero(single[:-1] & single[1:] & next_to[:-1] & (window[1:] == window[:-1]))
+    distinct, pair[at] = np.unique(word[at] * len(lower) + word[at + 1], return_inverse=True)
+    return [lower[code // len(lower)] + lower[code % len(lower)] for code in distinct], pair
+
+
+def _is_character(word: str) -> bool:
+    """Whether a word is one character of a script without blanks."""
+    return is_unspaced(word[0]) and all(map(is_one_character, word, word[1:]))
 
 
 def _nothing() -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.uint8]]:
@@ -176,20 +206,9 @@ def _joins(edge: str) -> bool:
     """Whether a piece with this edge character is glued to its neighbour's letters or digits."""
     if not edge:
         return False
-    code = ord(edge)
-    if any(low <= code <= high for low, high in _NO_SPACE_SCRIPTS):
+    if is_unspaced(edge):
         return False
-    return edge.isalnum() or edge in "_�" or edge in APOSTROPHES
-
-
-def _mix(piece: NDArray[np.int32], position: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Hash (piece, position in the word) to 64 bits (the finaliser of SplitMix64)."""
-    x = piece.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    x += (position.astype(np.uint64) + np.uint64(1)) * np.uint64(0xD1B54A32D192ED03)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: NDArray[np.uint64] = x ^ (x >> np.uint64(31))
-    return mixed
+    return edge.isalnum() or is_mark(edge) or edge in "_�" or edge in (*APOSTROPHES, *JOINERS)
 
 
 def _normalise(text: str) -> str:

@@ -26,7 +26,6 @@ from workflow_scripts.latents.example_contexts import (
     find_peaks,
     frame_of,
     peaks_of,
-    token_pieces,
     window_activations,
     write_windows,
 )
@@ -101,8 +100,7 @@ def show_carriers(
     windows, values = contexts(
         inputs.open(), Crosscoder.load(crosscoder), context, latents, settings, device
     )
-    pieces = token_pieces(load_tokenizer(tokenizer), int(context.ids.max()) + 1)
-    write_windows(output, windows, values, context, pieces)
+    write_windows(output, windows, values, context, load_tokenizer(tokenizer))
 
 
 main = cli.command(show_carriers)

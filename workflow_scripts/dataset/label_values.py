@@ -6,13 +6,12 @@ import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+from workflow_scripts.common.characters import JOINERS
 from workflow_scripts.common.cli import UserError
 
 Labels = tuple[tuple[str, str], ...]
 """Column and label, of the columns in which a record has one."""
 LONGEST = 200
-JOINERS = "\u200c\u200d"
-"""Invisible characters that some scripts and emoji need."""
 
 
 def labels_of(record: Mapping[str, object], columns: Sequence[str], where: str) -> Labels:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workflow_scripts.common.characters import is_mark, is_unspaced
 from workflow_scripts.dataset.settings import Topics
 
 COUNTS = (4, 6, 8, 11, 16, 22, 30, 40)
@@ -40,11 +41,6 @@ CHARACTERS = 8_000
 """Of a document's start; models read about as much."""
 NAME_WORDS, WORDS = 3, 10
 LONGEST_WORD = 20
-UNSPACED = (
-    *((0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3005, 0x3007), (0x3040, 0x30FF)),
-    *((0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2FFFF)),
-)
-"""Scripts without blanks between words: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han."""
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.int64]
 
@@ -132,18 +128,14 @@ def _runs_of_letters() -> re.Pattern[str]:
 
     Python's ``\\w`` leaves out the vowel signs of Indic scripts, which are marks.
     """
-    marks = _characters(lambda n: unicodedata.category(chr(n))[0] == "M")
-    spaced = _characters(lambda n: _is_letter(n) and not _is_unspaced(n))
-    unspaced = _characters(lambda n: _is_letter(n) and _is_unspaced(n))
+    marks = _characters(lambda n: is_mark(chr(n)))
+    spaced = _characters(lambda n: _is_letter(n) and not is_unspaced(chr(n)))
+    unspaced = _characters(lambda n: _is_letter(n) and is_unspaced(chr(n)))
     return re.compile(f"([{spaced}][{spaced}{marks}]*)|([{unspaced}][{unspaced}{marks}]*)")
 
 
 def _is_letter(number: int) -> bool:
     return unicodedata.category(chr(number))[0] == "L"
-
-
-def _is_unspaced(number: int) -> bool:
-    return any(first <= number <= last for first, last in UNSPACED)
 
 
 def _characters(wanted: Callable[[int], bool]) -> str:

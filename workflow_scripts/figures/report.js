@@ -162,16 +162,20 @@
   function context(item, maximum, pieces) {
     const box = element("div", undefined, "context"), text = element("p");
     const active = new Map(item.active);
+    // Silent pieces are one text: a break between them would part letters that are written as one.
+    let silent = "";
+    const flush = () => { writeText(text, silent); silent = ""; };
     item.tokens.forEach((token, i) => {
-      const piece = element("bdi");
       const value = active.get(i) || 0;
+      if (!value) { silent += pieces[token]; return; }
+      flush();
+      const piece = element("span", undefined, "active");
       writeText(piece, pieces[token]);
-      if (value > 0) {
-        piece.style.background = "rgba(var(--shade), " + (0.08 + 0.72 * Math.min(value / maximum, 1)).toFixed(2) + ")";
-        piece.title = "activation " + value;
-      }
+      piece.style.background = "rgba(var(--shade), " + (0.08 + 0.72 * Math.min(value / maximum, 1)).toFixed(2) + ")";
+      piece.title = "activation " + value;
       text.append(piece);
     });
+    flush();
     box.append(element("small", "document " + item.document + ", " + item.split + " split"), text);
     return box;
   }

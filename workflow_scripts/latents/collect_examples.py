@@ -29,7 +29,6 @@ from workflow_scripts.latents.example_contexts import (
     frame_of,
     peaks_of,
     strongest_places,
-    token_pieces,
     window_activations,
     write_windows,
 )
@@ -157,16 +156,16 @@ def collect_examples(
     chosen = choose_latents(files.read_parquet(selection), settings.shared_latents, seed)
     if chosen.empty:
         raise cli.UserError("no latent is live: fit on more tokens or lower fits.*.k")
-    pieces = token_pieces(load_tokenizer(tokenizer), int(context.ids.max()) + 1)
+    reader = load_tokenizer(tokenizer)
     (windows, values, pool), (verify, verify_values, _) = (
         collect_split(store, fitted, context, chosen, settings, seed, split, device)
         for split in (EXPLAIN, VERIFY)
     )
     windows = pd.concat([windows, verify], ignore_index=True)
     values = np.concatenate([values, verify_values])
-    write_windows(examples, windows, values, context, pieces)
+    write_windows(examples, windows, values, context, reader)
     windows = pd.DataFrame({"row": pool.row, "start": pool.start, "end": pool.end})
-    write_windows(background, windows, None, context, pieces)
+    write_windows(background, windows, None, context, reader)
     weights = chosen[["latent", "sample_weight"]].rename(columns={"sample_weight": "weight"})
     files.write_parquet(sampled, weights)
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Bool, Float32, Int, Shaped
+from jaxtyping import Bool, Float32, Int
 
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
@@ -19,6 +19,7 @@ from workflow_scripts.crosscoder.codes import encode
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.example_windows import KINDS, Peaks, Windows, spread
 from workflow_scripts.latents.token_context import TokenContext
+from workflow_scripts.latents.token_text import whole_pieces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -138,46 +139,40 @@ def frame_of(windows: Windows) -> pd.DataFrame:
     )
 
 
-def token_pieces(tokenizer: PreTrainedTokenizerBase, size: int) -> Shaped[np.ndarray, " size"]:
-    """Return the text of every token id below ``size``, spaces kept, special tokens shown.
-
-    Each id is decoded behind an anchor, because some tokenizers strip a leading space. A token
-    that holds only part of a character shows as U+FFFD.
-    """
-    anchor = tokenizer.encode("a", add_special_tokens=False)[-1:]
-    decode = tokenizer.decode
-    prefix = decode(anchor, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    pieces = [
-        decode([*anchor, i], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        for i in range(size)
-    ]
-    return np.array([piece[len(prefix) :] for piece in pieces], dtype=object)
-
-
 def write_windows(
     path: Path,
     windows: pd.DataFrame,
     values: Float32[np.ndarray, " n"] | None,
     context: TokenContext,
-    pieces: Shaped[np.ndarray, " size"],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """Write windows as Parquet, one row each, with a list column per token property."""
+    """Write windows as Parquet, one row each, with a list column per property of their pieces.
+
+    ``values`` are those of all tokens, end to end. Windows without a whole character are left out.
+    """
     start, end = windows["start"].to_numpy(np.int64), windows["end"].to_numpy(np.int64)
-    index, _ = spread(start, end)
-    offsets = np.concatenate([[0], np.cumsum(end - start)])
-    table = {name: pa.array(windows[name].to_numpy()) for name in windows.columns if name != "row"}
-    table["document"] = pa.array(context.document[start])
-    vocabulary = pa.array(pieces, type=pa.string())
+    index, window = spread(start, end)
+    template, role = context.template[index], context.role[index]
+    first = np.concatenate([[0], np.cumsum(end - start)])[:-1]
+    apart = np.ones(len(index), dtype=bool)
+    apart[1:] = (np.diff(template) != 0) | (np.diff(role) != 0)
+    pieces = whole_pieces(tokenizer, context.ids[index], first, apart)
+    counts = np.bincount(pieces.first(window), minlength=len(windows))
+    offsets = np.concatenate([[0], np.cumsum(counts[counts > 0])])
+    rows = windows[counts > 0]
+    table = {name: pa.array(rows[name].to_numpy()) for name in rows.columns if name != "row"}
+    table["document"] = pa.array(context.document[start[counts > 0]])
     lists = {
-        "pieces": vocabulary.take(pa.array(context.ids[index])),
-        "template": pa.array(context.template[index]),
-        "role": pa.array(context.role[index]),
+        "pieces": pa.array(pieces.texts, type=pa.string()).take(pa.array(pieces.text)),
+        "template": pa.array(pieces.first(template)),
+        "role": pa.array(pieces.first(role)),
     }
     if values is not None:
-        lists["activations"] = pa.array(values)
-        maxima = np.maximum.reduceat(values, offsets[:-1]) if len(values) else values
-        table["max_activation"] = pa.array(maxima.astype(np.float64))
-        table["peak"] = pa.array(strongest_places(values, offsets))
+        active = pieces.largest(values)
+        lists["activations"] = pa.array(active)
+        peak = strongest_places(active, offsets)
+        table["max_activation"] = pa.array(active[offsets[:-1] + peak].astype(np.float64))
+        table["peak"] = pa.array(peak)
     for name, flat in lists.items():
         table[name] = pa.ListArray.from_arrays(pa.array(offsets, type=pa.int32()), flat)
     with files.atomic_path(path) as temporary:

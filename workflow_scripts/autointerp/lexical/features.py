@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from workflow_scripts.autointerp.windows import NEWLINE, Words, largest_by_window
+from workflow_scripts.common.characters import JOINERS, is_mark
 
 Numbers = NDArray[np.integer[Any]]
 
@@ -42,12 +43,18 @@ class Channel:
 
 def build_channels(words: Words, windows: int, background_windows: int) -> dict[str, Channel]:
     """Return the channels over ``windows`` windows, of which the first are background."""
-    word = _channel(words, *_whole(words), windows, background_windows)
-    return {
-        "word": word,
-        "context": _context_channel(words, word, windows, background_windows),
-        "form": _channel(words, *_forms(words), windows, background_windows),
-    }
+    occurrence, feature, names = _whole(words)
+    activation = words.activation[occurrence]
+    # A pair is active where both of its characters are: else it is one of them that activates.
+    first = np.flatnonzero(words.pair >= 0)
+    both = np.minimum(words.activation[first], words.activation[first + 1])
+    activation[len(words.word) :] = np.tile(both, 2)
+    word = _channel(words, occurrence, feature, activation, names, windows, background_windows)
+    forms = _forms(words)
+    active = words.activation[forms[0]]
+    form = _channel(words, *forms[:2], active, forms[2], windows, background_windows)
+    context = _context_channel(words, word, windows, background_windows)
+    return {"word": word, "context": context, "form": form}
 
 
 def feature_pairs(words: Words, channel: str) -> tuple[Numbers, Numbers]:
@@ -61,24 +68,30 @@ def feature_pairs(words: Words, channel: str) -> tuple[Numbers, Numbers]:
 
 
 def _whole(words: Words) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
-    """Return (occurrence, feature) pairs of the word channel, and the features' names."""
-    lower = sorted(set(words.lower))
-    number = {word: i for i, word in enumerate(lower)}
-    feature = np.array([number[word] for word in words.lower], np.int64)[words.word]
-    return np.arange(len(words.word)), feature, lower
+    """Return (occurrence, feature) pairs of the word channel, and the features' names.
+
+    Both characters of a pair carry it.
+    """
+    names = sorted({*words.lower, *words.pairs})
+    number = {word: i for i, word in enumerate(names)}
+    word = np.array([number[word] for word in words.lower], np.int64)[words.word]
+    first = np.flatnonzero(words.pair >= 0)
+    pair = np.array([number[pair] for pair in words.pairs], np.int64)[words.pair[first]]
+    occurrence = np.concatenate([np.arange(len(word)), first, first + 1])
+    return occurrence, np.concatenate([word, pair, pair]), names
 
 
 def _channel(
     words: Words,
     occurrence: Numbers,
     feature: Numbers,
+    activation: NDArray[np.float32],
     names: list[str],
     windows: int,
     background_windows: int,
 ) -> Channel:
     """Return the channel of features at occurrences of words, each with its activation there."""
     window = words.window[occurrence].astype(np.int32)
-    activation = words.activation[occurrence]
     weight = _largest(window, feature, activation, (windows, len(names)))
     presence = _same_cells(weight, np.ones_like(weight.data))
     counts = np.bincount(feature[window < background_windows], minlength=len(names))
@@ -176,11 +189,13 @@ def word_forms(word: str) -> tuple[str, ...]:
         return (*_affixes(word.lower()), *_case(word))
     if word.isdigit():
         return ("number", f"{min(len(word), 5)}-digit number")
-    if word.isalpha():
+    letters = [c for c in word if not is_mark(c) and c not in JOINERS]
+    if "".join(letters).isalpha():
         return (f"{_script(word)} script",)
     if any(character.isalnum() for character in word):
         return ("word with digits or signs",)
-    return ("punctuation", f"sign {word[:4]}")
+    # Of other signs, such as emoji, a part is another sign.
+    return ("punctuation", f"sign {word[:4] if word.isascii() else word}")
 
 
 def _affixes(word: str) -> Iterable[str]:

@@ -6,6 +6,7 @@ Shapes: W windows, E lexicon entries, C categories, L latents.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from workflow_scripts.autointerp.windows import TokenWindows, Words
+from workflow_scripts.common.characters import JOINERS, is_mark, is_unspaced
 from workflow_scripts.common.detectors import TEXT_DETECTORS
 from workflow_scripts.common.taxonomy import Category, Taxonomy
 
@@ -22,8 +24,6 @@ STRONG_WEIGHT = 2.0
 SATURATION = 2.0
 COMMON_SHARE = 0.05
 """Entries in more than this share of background windows lose weight with their logarithm."""
-
-_SPLIT = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class _Matcher:
         wanted = {
             self.number[word]: word
             for word in dict.fromkeys(category.lexicon.words)
-            if word in self.number
+            if word in self.number and not _without_blanks(word)
         }
         entry = np.full(len(self.number), -1, np.int64)
         for number, word in wanted.items():
@@ -89,8 +89,8 @@ class _Matcher:
     def add_phrases(self, index: int, category: Category) -> None:
         allowed = self.allowed[category.register_]
         for phrase in dict.fromkeys(category.lexicon.phrases):
-            parts = [self.number.get(part, -1) for part in _SPLIT.findall(phrase.lower())]
-            if parts and min(parts) >= 0:
+            parts = [self.number.get(part, -1) for part in _split(phrase)]
+            if parts and min(parts) >= 0 and not _without_blanks(phrase):
                 hits = self.grams.find(parts)
                 hits = hits[allowed[hits]]
                 if len(hits):
@@ -103,19 +103,13 @@ class _Matcher:
             texts.setdefault(self.windows.text(int(window)), []).append(int(window))
         chat = self._chat_windows()
         for index, category in enumerate(taxonomy.categories):
-            tests = [re.compile(pattern).search for pattern in category.lexicon.patterns]
-            names = list(category.lexicon.patterns)
-            for name in category.lexicon.detectors:
-                if name in TEXT_DETECTORS:
-                    tests.append(TEXT_DETECTORS[name])  # type: ignore[arg-type]
-                    names.append(name)
-            for name, test in zip(names, tests, strict=True):
+            for name, weight, test in _text_tests(category):
                 matching = [w for text, where in texts.items() if test(text) for w in where]
                 rows = np.array(matching, np.int64)
                 if category.register_ != "any" and len(rows):
                     rows = rows[chat[rows] == (category.register_ == "chat")]
                 if len(rows):
-                    entry = self._entry(index, STRONG_WEIGHT, name)
+                    entry = self._entry(index, weight, name)
                     self._pairs(rows, np.full(len(rows), entry))
 
     def _chat_windows(self) -> NDArray[np.bool_]:
@@ -142,6 +136,32 @@ class _Matcher:
         hits.sum_duplicates()
         hits.data[:] = 1.0
         return Matches(hits, np.array(self.category, np.int64), np.array(self.weight), self.names)
+
+
+def _text_tests(category: Category) -> Iterator[tuple[str, float, Callable[[str], object]]]:
+    """Yield name, weight and test of each entry that is looked for in the text of a window."""
+    lexicon = category.lexicon
+    for pattern in lexicon.patterns:
+        yield pattern, STRONG_WEIGHT, re.compile(pattern).search
+    for name in lexicon.detectors:
+        if name in TEXT_DETECTORS:
+            yield name, STRONG_WEIGHT, TEXT_DETECTORS[name]
+    for entries, weight in ((lexicon.words, WORD_WEIGHT), (lexicon.phrases, STRONG_WEIGHT)):
+        for entry in filter(_without_blanks, dict.fromkeys(entries)):
+            yield entry, weight, re.compile(re.escape(entry), re.IGNORECASE).search
+
+
+def _without_blanks(entry: str) -> bool:
+    """Whether an entry is of a script without blanks, where tokens need not begin at words."""
+    return any(map(is_unspaced, entry))
+
+
+def _split(phrase: str) -> list[str]:
+    """Return the words of a phrase as :func:`merge_words` has them, without punctuation."""
+    inner = ("'", *JOINERS)
+    lower = phrase.lower().replace("’", "'")
+    kept = "".join(c if c.isalnum() or is_mark(c) or c in inner else " " for c in lower)
+    return [word for word in (part.strip("'") for part in kept.split()) if word]
 
 
 class _Grams:
