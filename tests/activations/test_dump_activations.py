@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from tests.activations.synthetic import read_rows, token_shard, write_tokens
@@ -181,18 +180,25 @@ def test_layer_that_the_model_lacks(
 def test_values_that_cannot_be_stored(
     value: float,
     dtype: Literal["bfloat16", "float16", "float32"],
-    tokens: Path,
+    model_of: Callable[[str], Path],
     tmp_path: Path,
 ) -> None:
-    manifest = write_model(tmp_path / "broken")
-    weights = load_file(manifest.parent / "weights" / "model.safetensors")
+    model = load_model(model_of("llama"), torch.float32, CPU)
     word = int(SHARD.ids[SHARD.row(3)][1])
-    weights["model.embed_tokens.weight"][word] = value
-    save_file(weights, manifest.parent / "weights" / "model.safetensors", {"format": "pt"})
+    with torch.no_grad():
+        model.get_parameter("model.embed_tokens.weight")[word] = value
     told = f"model broken at layer 1 has activations that are not finite or too large for {dtype}"
     with pytest.raises(UserError, match=told + r".* first in document 3\d"):
-        dump(manifest, tokens, [1], tmp_path / "x.h5", dtype)
+        step.write_dump(model, "broken", SHARD, [1], tmp_path / "x.h5", dtype, 8192, {})
     assert not list(tmp_path.glob("*x.h5*"))
+
+
+def test_rows_longer_than_a_model_has_positions(
+    model_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tokens = write_tokens(tmp_path / "tokens.h5", token_shard([3, 65]))
+    with pytest.raises(UserError, match="a row has 65 tokens, but model llama was made for 64"):
+        dump(model_of("llama"), tokens, [1], tmp_path / "x.h5")
 
 
 def test_batches_hold_every_row_once_within_the_budget() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub
@@ -11,12 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.models import broken_folders as harms
 from tests.models.random_models import LAYERS, VOCABULARY, write_folder
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.device import choose_device
 from workflow_scripts.common.manifest import Manifest, load_tokenizer, model_folder
 from workflow_scripts.models.loading import load_model
-from workflow_scripts.models.resolve_model import INDEX, main
+from workflow_scripts.models.resolve_model import main
+from workflow_scripts.models.weights import WHOLE
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CPU = torch.device("cpu")
@@ -38,9 +38,9 @@ def test_a_folder_gives_a_manifest_that_opens_the_model(folder: Path, tmp_path: 
     manifest = tmp_path / "deep/er/model.json"
     assert resolve(manifest, "--path", folder) == 0
     found = Manifest.read(manifest)
-    assert found == Manifest(
-        "mine", "folder", "../../llama", "LlamaForCausalLM", 16, LAYERS, VOCABULARY
-    )
+    sizes = (16, LAYERS, VOCABULARY)
+    expected = Manifest("mine", "folder", "../../llama", "LlamaForCausalLM", *sizes, positions=64)
+    assert found == expected
     assert model_folder(manifest) == folder.resolve()
     assert len(load_tokenizer(manifest)) == VOCABULARY
     model = load_model(manifest, torch.bfloat16, CPU)
@@ -104,40 +104,20 @@ def test_a_hub_that_does_not_answer_is_told(
     assert f"org/tiny at {COMMIT} cannot be fetched (no route): check the id" in told
 
 
-def remove(*patterns: str) -> Callable[[Path], None]:
-    """Return a harm: files that are missing."""
-
-    def harm(folder: Path) -> None:
-        for pattern in patterns:
-            for path in folder.glob(pattern):
-                path.unlink()
-
-    return harm
-
-
-def pickle_only(folder: Path) -> None:
-    """Leave the weights as a pickle only."""
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-
-
-def lack_a_part(folder: Path) -> None:
-    """Name a second file of weights that is not there."""
-    parts = {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}
-    (folder / INDEX).write_text(json.dumps({"weight_map": parts}))
-
-
-def unknown_architecture(folder: Path) -> None:
-    """Give a configuration that transformers does not know."""
-    (folder / "config.json").write_text(json.dumps({"model_type": "nobody_knows"}))
-
-
 REFUSED = {
-    "empty": (remove("*"), "has no config.json: give a folder in Hugging Face format"),
-    "no weights": (remove("*.safetensors"), "has no weights: save them as safetensors"),
-    "pickle": (pickle_only, "has only pickled weights (*.bin), which may run code: save them"),
-    "part": (lack_a_part, "lacks model-00002-of-00002.safetensors: fetch it again"),
-    "tokenizer": (remove("tokenizer*"), "has no tokenizer: put the tokenizer's files there"),
-    "unknown": (unknown_architecture, "set trust_remote_code if its code can be trusted"),
+    "empty": (harms.remove("*"), "is no folder of a Hugging Face model (it has no config.json)"),
+    "no weights": (harms.remove("*.safetensors"), "holds no safetensors file, the one format"),
+    "pickle": (
+        harms.rename(WHOLE, "pytorch_model.bin"),
+        "only pickled weights, which may run code",
+    ),
+    "part": (
+        harms.sharded(harms.remove("*-2-of-*", "*00002-of*")),
+        "lacks model-00002-of-00002.sa",
+    ),
+    "tokenizer": (harms.remove("tokenizer*"), "has no tokenizer.json: put that of the model"),
+    "unknown": (harms.fill("config.json", b'{"model_type": "nobody"}'), "set trust_remote_code if"),
+    "head": (harms.without("lm_head"), "lack lm_head.weight, which config.json asks for"),
 }
 
 
@@ -149,7 +129,7 @@ def test_a_folder_that_is_no_model_is_refused(
     harm(folder)
     assert resolve(tmp_path / "model.json", "--path", folder) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: model mine: ")
+    assert "\nerror: model mine: " in f"\n{error}"
     assert str(folder) in error
     assert told in error
     assert not (tmp_path / "model.json").exists()
@@ -159,7 +139,7 @@ def test_a_folder_that_is_absent_or_a_model_without_source_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert resolve(tmp_path / "model.json", "--path", tmp_path / "nowhere") == 2
-    assert "nowhere has no config.json" in capsys.readouterr().err
+    assert "nowhere does not exist: check the path" in capsys.readouterr().err
     assert resolve(tmp_path / "model.json", "--hub", "org/tiny") == 2
     assert "give --path, or --hub and --revision" in capsys.readouterr().err
 
@@ -181,7 +161,7 @@ def test_weights_that_are_truncated_or_incomplete_are_refused(folder: Path) -> N
 def test_pickled_weights_are_never_opened(folder: Path) -> None:
     manifest = folder / "model.json"
     assert resolve(manifest, "--path", folder) == 0
-    pickle_only(folder)
+    harms.rename(WHOLE, "pytorch_model.bin")(folder)
     with pytest.raises(UserError, match=r"give a folder with config\.json and \*\.safetensors"):
         load_model(manifest, torch.float32, CPU)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
 from tests.run.rule_files import read_rules, step_of
 from tests.run.test_settings import put, smoke
@@ -104,7 +106,9 @@ def test_the_paper_fits_usual_nodes() -> None:
 def test_a_local_folder_is_measured(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text('{"hidden_size": 48, "dtype": "bfloat16"}')
-    (tmp_path / "model/model.safetensors").write_bytes(b"x" * 2000)
+    (tmp_path / "model/tokenizer.json").write_text("{}")
+    save_file({"weight": np.zeros(984, np.float16)}, tmp_path / "model/model.safetensors")
     raw = put(smoke(), "models.mine", {"path": str(tmp_path / "model")})
     found = size(load(raw), "mine")
-    assert (found.parameters, found.width) == (1000, 48)
+    written = (tmp_path / "model/model.safetensors").stat().st_size
+    assert (found.parameters, found.width) == (written / 2, 48)

@@ -12,9 +12,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 import yaml
 from pydantic import BaseModel
+from safetensors.numpy import save_file
 
 from tests.run.rule_files import read_rules, step_of
 from workflow_scripts.autointerp.settings import Autointerp
@@ -62,6 +64,14 @@ def put(raw: Raw, place: str, value: object) -> Raw:
     return changed
 
 
+def write_described(folder: Path, value: float = 0) -> None:
+    """Write the files by which a model of four layers is known when a run is planned."""
+    (folder / "config.json").write_text(json.dumps({"num_hidden_layers": 4}))
+    (folder / "tokenizer.json").write_text("{}")
+    tensors = {f"layers.{layer}.weight": np.full(1, value, np.float32) for layer in range(4)}
+    save_file(tensors, folder / "model.safetensors")
+
+
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two model folders of four layers and a file of chats, in a working directory of its own."""
@@ -69,8 +79,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("base", "tuned"):
         folder = tmp_path / "models" / name
         folder.mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps({"num_hidden_layers": 4}))
-        (folder / "model.safetensors").write_bytes(b"")
+        write_described(folder)
     (tmp_path / "chats.jsonl").write_text('{"text": "hello"}\n')
     return tmp_path
 
@@ -110,6 +119,7 @@ HUB: Raw = {"kind": "huggingface", "path": "a/b", "revision": "0" * 40}
 MISTAKES: list[tuple[str, object, str]] = [
     ("text.tokns", 3, "text.tokns is no setting: did you mean tokens?"),
     ("models.pt.organsim", {}, "models.pt.organsim is no setting: did you mean organism?"),
+    ("text.control_tokens", "nobody", "names the unknown model nobody: use one of pt, it, simpo"),
     ("text.tokens", "many", "text.tokens is 'many': give a whole number"),
     ("layers", [1], "layers is [1]: give a mapping"),
     ("layers.mid", ["a"], "layers.mid.0 is 'a': give a whole number"),
@@ -131,7 +141,7 @@ MISTAKES: list[tuple[str, object, str]] = [
     ("models.pt.organism.base", "it", "has itself as base"),
     ("models.x", {}, "models.x has no source: give exactly one of organism, path and hub"),
     ("models.x", {"hub": "a/b"}, "models.x has no revision"),
-    ("models.x", "nowhere", "nowhere is no folder of a Hugging Face model"),
+    ("models.x", "nowhere", "models.x: nowhere does not exist: check the path"),
     ("models.x", {"hub": "a/b", "revision": "0" * 40, "adapter": "c"}, "c is no folder with an"),
     ("models.it.adapter", "c", "models.it has organism and adapter"),
     ("autointerp.llm", {**CAPPED, "prices": {"m": 1}}, "prices.m is 1: give a list of two numbers"),

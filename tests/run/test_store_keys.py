@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.run.test_settings import Raw, put, smoke
+from tests.run.test_settings import Raw, put, smoke, write_described
 from workflow_scripts.run import store_keys
+from workflow_scripts.run.fingerprints import fingerprint
 from workflow_scripts.run.load import load
 
 HUB: Raw = {"hub": "owner/name", "revision": "0" * 40}
@@ -94,8 +95,7 @@ def test_files_of_text_and_models_are_known_by_their_content(
     (tmp_path / "chats.jsonl").write_text(json.dumps({"text": "one"}))
     for name in ("base", "tuned"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps({"num_hidden_layers": 4}))
-        (tmp_path / name / "model.safetensors").write_bytes(b"0")
+        write_described(tmp_path / name)
     raw: Raw = {
         "run": "mine",
         "models": {"base": "base", "tuned": "tuned"},
@@ -104,13 +104,13 @@ def test_files_of_text_and_models_are_known_by_their_content(
     }
 
     def key() -> str:
-        store_keys.fingerprint.cache_clear()
+        fingerprint.cache_clear()
         return dump(raw, "tuned")
 
     before = key()
-    (tmp_path / "base" / "model.safetensors").write_bytes(b"1")
+    write_described(tmp_path / "base", 1)
     assert key() == before  # another model's weights
-    (tmp_path / "tuned" / "model.safetensors").write_bytes(b"1")
+    write_described(tmp_path / "tuned", 1)
     after = key()
     (tmp_path / "chats.jsonl").write_text(json.dumps({"text": "two"}))
     assert len({before, after, key()}) == 3

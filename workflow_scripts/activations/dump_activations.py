@@ -122,17 +122,34 @@ def dump_activations(
     Raises
     ------
     UserError
-        If the model lacks a layer, or leaves a value that is not finite or too large to store.
+        If the model lacks a layer, has fewer positions than a row has tokens, or leaves a value
+        that is not finite or too large to store.
     """
     described = Manifest.read(model)
     check_layers(layers, described.layers, described.name)
     shard = TokenShard.read(tokens)
+    check_positions(described, int(np.diff(shard.row_starts).max(initial=0)))
     device = compute.start()
     loaded = load_model(model, getattr(torch, numbers.compute_dtype), device, speed.gpus)
     origin = provenance(__file__, model=described.name, device=str(device))
     write_dump(
         loaded, described.name, shard, layers, output, numbers.dtype, speed.batch_tokens, origin
     )
+
+
+def check_positions(model: Manifest, longest: int) -> None:
+    """Refuse rows that are longer than the texts for which a model was made.
+
+    Raises
+    ------
+    UserError
+        If the longest row has more tokens than the model has positions.
+    """
+    if model.positions is not None and longest > model.positions:
+        raise cli.UserError(
+            f"a row has {longest} tokens, but model {model.name} was made for {model.positions} "
+            "positions: lower text.context_length"
+        )
 
 
 def write_dump(

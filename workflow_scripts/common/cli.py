@@ -39,12 +39,14 @@ def progress(
 def guarded(step: Callable[[], None]) -> int:
     """Run ``step``; return 0, or print one sentence and return 2.
 
-    That of a :class:`UserError`, or that the disk is full. In the latter case the process ends at
-    once: HDF5 crashes at exit over a file that it could not write.
+    That of a :class:`UserError`, after its cause, or that the disk is full. In the latter case the
+    process ends at once: HDF5 crashes at exit over a file that it could not write.
     """
     try:
         step()
     except UserError as error:
+        if error.__cause__ is not None:
+            log(f"{type(error.__cause__).__name__}: {shortened(error.__cause__)}")
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
     except Exception as error:
@@ -65,17 +67,17 @@ TOLD = re.compile(rf"(errno =|os error) ({'|'.join(map(str, FULL))})\b")
 """How HDF5 and safetensors tell an error number."""
 
 
-def is_full(error: Exception) -> bool:
+def is_full(error: BaseException) -> bool:
     """Return whether a file could not be written for want of room."""
     return getattr(error, "errno", None) in FULL or TOLD.search(str(error)) is not None
 
 
-def shortened(error: Exception) -> str:
+def shortened(error: BaseException) -> str:
     """Return an error's message on one line, cut after a long path, or its type."""
     return " ".join(str(error).split())[:1000] or type(error).__name__
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 

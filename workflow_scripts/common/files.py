@@ -84,7 +84,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the step that makes it") from None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or nested too deeply
         raise UserError(f"{path} is not valid JSON ({error}): delete it and run again") from None
 
 

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workflow_scripts.common.cli import UserError, first_line
+from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.files import read_json, write_json
+from workflow_scripts.common.foreign import one_sentence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,6 +36,7 @@ class Manifest:
     adapter: str | None = None  # folder of a LoRA adapter, relative to the manifest as ``folder``
     adapter_hub: str | None = None
     adapter_revision: str | None = None
+    positions: int | None = None  # tokens of the longest text that it was made for, where known
     training: dict[str, object] | None = None  # of a model trained here: what decided its weights
 
     @classmethod
@@ -56,9 +58,9 @@ class Manifest:
             ) from None
 
     def write(self, path: Path) -> None:
-        """Write the manifest, without the entries on adapter and training where there is none."""
+        """Write the manifest, without the entries that not every model has."""
         values = asdict(self)
-        optional = ("adapter", "training")
+        optional = ("adapter", "positions", "training")
         write_json(path, {k: v for k, v in values.items() if v or not k.startswith(optional)})
 
 
@@ -73,11 +75,15 @@ def adapter_folder(manifest: Path) -> Path | None:
     return (manifest.parent / adapter).resolve() if adapter else None
 
 
+def own_tokenizer(folder: Path) -> bool:
+    """Return whether a folder brings a tokenizer."""
+    return any((folder / name).exists() for name in TOKENIZERS)
+
+
 def tokenizer_folder(manifest: Path) -> Path:
     """Return the folder that holds the tokenizer: the adapter's where it brings one."""
     adapter = adapter_folder(manifest)
-    own = adapter is not None and any((adapter / name).exists() for name in TOKENIZERS)
-    return adapter if adapter is not None and own else model_folder(manifest)
+    return adapter if adapter is not None and own_tokenizer(adapter) else model_folder(manifest)
 
 
 def load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
@@ -88,18 +94,38 @@ def load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
     UserError
         If the folder holds no tokenizer that can be read.
     """
+    described = Manifest.read(manifest)
+    return read_tokenizer(
+        f"model {described.name}", tokenizer_folder(manifest), described.trust_remote_code
+    )
+
+
+def read_tokenizer(where: str, folder: Path, trust: bool) -> PreTrainedTokenizerBase:
+    """Return the tokenizer in a folder, with the BOS that it puts first, named or not.
+
+    ``where`` begins the sentence of an error.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, or has no fast form, which token offsets need.
+    """
     from transformers import AutoTokenizer
 
-    described, folder = Manifest.read(manifest), tokenizer_folder(manifest)
-    try:
+    problem = f"{where}: the tokenizer in {folder}"
+    with one_sentence(f"{problem} cannot be read", "fetch or save the tokenizer's files again"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder,
-            local_files_only=True,
-            trust_remote_code=described.trust_remote_code,
+            folder, local_files_only=True, trust_remote_code=trust
         )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"the tokenizer of model {described.name} in {folder} cannot be read "
-            f"({first_line(error)}): put the tokenizer's files there"
-        ) from None
+        if not tokenizer.is_fast:
+            raise UserError(
+                f"{problem} has no fast form (tokenizer.json), which token offsets need: convert "
+                "it with transformers"
+            )
+        first, plain = (
+            tokenizer("a", add_special_tokens=add)["input_ids"] for add in (True, False)
+        )
+        # Some name no BOS, but their post-processor writes one.
+        if tokenizer.bos_token_id is None and first[1:] == plain:
+            tokenizer.bos_token = tokenizer.convert_ids_to_tokens(first[0])
     return tokenizer

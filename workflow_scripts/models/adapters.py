@@ -6,12 +6,13 @@ its own tokenizer, and embeddings of the turn tokens that it added.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from workflow_scripts.common.cli import UserError, shortened
-from workflow_scripts.common.files import read_json
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.foreign import one_sentence
+from workflow_scripts.models.weights import TensorEntry, read_header, read_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +50,8 @@ def check_adapter(name: str, folder: Path) -> None:
         raise UserError(
             f"model {name}: the adapter {folder} has {weights}: save them as safetensors"
         )
-    kind = read_json(folder / CONFIG).get("peft_type")
+    read_header(f"model {name}", folder / WEIGHTS)
+    kind = read_object(f"model {name}", folder / CONFIG).get("peft_type")
     if kind != "LORA":
         raise UserError(
             f"model {name}: the adapter {folder} is of the type {kind}, not LORA: merge it into "
@@ -57,14 +59,34 @@ def check_adapter(name: str, folder: Path) -> None:
         )
 
 
+def check_fit(name: str, folder: Path, tensors: Mapping[str, TensorEntry]) -> None:
+    """Check that an adapter's matrices have the sizes of those in its base model's ``tensors``.
+
+    Raises
+    ------
+    UserError
+        Naming the first that has other ones.
+    """
+    header = read_header(f"model {name}", folder / WEIGHTS)
+    for key, entry in header.items():
+        part, found, _ = key.removeprefix("base_model.model.").partition(".lora_")
+        base = tensors.get(f"{part}.weight")
+        if not found or base is None or len(entry.shape) != 2 or "embedding" in key:
+            continue
+        size = entry.shape[1 if "lora_A" in key else 0]
+        if size not in base.shape:
+            raise UserError(
+                f"model {name}: the adapter {folder} does not fit its base model ({key} is made "
+                f"for {size}, {part} is {list(base.shape)}): check which model it was trained on"
+            )
+
+
 def embedded_tokens(folder: Path) -> int | None:
     """Return the rows of the embedding that an adapter brings; None where it brings none."""
-    with (folder / WEIGHTS).open("rb") as file:  # the header: its length, then JSON
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     rows = [
-        int(entry["shape"][0])
-        for name, entry in header.items()
-        if name != "__metadata__" and "lora_" not in name and _embeds(name)
+        entry.shape[0]
+        for name, entry in read_header("the adapter", folder / WEIGHTS).items()
+        if "lora_" not in name and _embeds(name)
     ]
     return max(rows, default=None)
 
@@ -82,10 +104,12 @@ def merge_adapter(name: str, model: PreTrainedModel, folder: Path) -> PreTrained
         If the adapter does not fit the model, or is damaged.
     """
     from peft import PeftConfig, PeftModel, set_peft_model_state_dict
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
+    with one_sentence(
+        f"model {name}: the adapter {folder} does not fit its base model",
+        "check which model it was trained on",
+    ):
         weights: dict[str, Tensor] = load_file(folder / WEIGHTS)
         rows = embedded_tokens(folder)
         if rows is not None and rows != cast(Any, model.get_input_embeddings()).num_embeddings:
@@ -99,9 +123,4 @@ def merge_adapter(name: str, model: PreTrainedModel, folder: Path) -> PreTrained
         if alone := sorted([*strange, *lacking]):
             raise ValueError(f"{alone[0]} is in one of them only")
         merged = cast(Any, adapted).merge_and_unload(safe_merge=True)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise UserError(
-            f"model {name}: the adapter {folder} does not fit its base model "
-            f"({shortened(error)}): check which model it was trained on"
-        ) from None
     return cast("PreTrainedModel", merged)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workflow_scripts.common.cli import UserError, first_line
+from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.foreign import one_sentence
 from workflow_scripts.common.manifest import Manifest, adapter_folder, model_folder
 from workflow_scripts.models.adapters import merge_adapter
 
@@ -29,15 +30,17 @@ def load_model(
     ------
     UserError
         If the folder holds no such model as safetensors, or not all of its weights, the adapter
-        does not fit, or there are fewer GPUs.
+        does not fit, weights are not finite, or there are fewer GPUs.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     check_gpus(device, gpus)
 
     described = Manifest.read(manifest)
-    try:
+    with one_sentence(
+        f"the weights of model {described.name} in {model_folder(manifest)} cannot be read",
+        "give a folder with config.json and *.safetensors that fit each other",
+    ):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             model_folder(manifest),
             local_files_only=True,
@@ -49,11 +52,6 @@ def load_model(
             device_map="balanced" if gpus > 1 else None,
             output_loading_info=True,
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(
-            f"the weights of model {described.name} in {model_folder(manifest)} cannot be read "
-            f"({first_line(error)}): give a folder with config.json and *.safetensors"
-        ) from None
     model: PreTrainedModel
     model, report = loaded
     # transformers fills what is missing with random numbers.
@@ -66,8 +64,28 @@ def load_model(
         model.to(device)  # type: ignore[arg-type]  # transformers wraps torch's signature
     if (adapter := adapter_folder(manifest)) is not None:
         model = merge_adapter(described.name, model, adapter)
+    check_finite(described.name, model)
     model.eval()
     return model
+
+
+def check_finite(name: str, model: PreTrainedModel) -> None:
+    """Refuse weights that are no numbers, such as a diverged training leaves.
+
+    Raises
+    ------
+    UserError
+        Naming the first tensor with NaN or infinity.
+    """
+    for part, weights in model.named_parameters():
+        # The extremes are NaN where any weight is, and need no copy of the weights.
+        if not all(extreme.isfinite() for extreme in weights.detach().aminmax()):
+            kind = str(weights.dtype).removeprefix("torch.")
+            raise UserError(
+                f"the weights of model {name} are not finite numbers ({part} holds NaN or infinity "
+                f"in {kind}): give a checkpoint from before they diverged"
+                + (", or compute in bfloat16 or float32" if kind == "float16" else "")
+            )
 
 
 def check_gpus(device: torch.device, gpus: int) -> None:

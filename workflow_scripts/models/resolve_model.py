@@ -10,41 +10,16 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from workflow_scripts.common import cli, files
-from workflow_scripts.common.manifest import TOKENIZERS, Manifest
+from workflow_scripts.common import cli
+from workflow_scripts.common.manifest import Manifest
 from workflow_scripts.models import adapters
+from workflow_scripts.models.architecture import check_architecture, read_architecture
 from workflow_scripts.models.download import fetch
+from workflow_scripts.models.folders import read_folder
 from workflow_scripts.models.settings import ModelFiles
+from workflow_scripts.models.weights import read_tensors
 
-INDEX = "model.safetensors.index.json"
-PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
-
-
-def check_files(name: str, folder: Path) -> None:
-    """Check that a folder holds a model's configuration, safetensors and tokenizer.
-
-    Raises
-    ------
-    UserError
-        Naming the first thing that is missing.
-    """
-    if not (folder / "config.json").is_file():
-        raise cli.UserError(
-            f"model {name}: {folder} has no config.json: give a folder in Hugging Face format"
-        )
-    weights = {path.name for path in folder.glob("*.safetensors")}
-    if not weights:
-        pickled = any(folder.glob("*.bin"))
-        problem = "only pickled weights (*.bin), which may run code" if pickled else "no weights"
-        raise cli.UserError(f"model {name}: {folder} has {problem}: save them as safetensors")
-    index = folder / INDEX
-    needed = set(files.read_json(index)["weight_map"].values()) if index.exists() else set()
-    if missing := sorted(needed - weights):
-        raise cli.UserError(f"model {name}: {folder} lacks {missing[0]}: fetch it again")
-    if not any((folder / file).exists() for file in TOKENIZERS):
-        raise cli.UserError(
-            f"model {name}: {folder} has no tokenizer: put the tokenizer's files there"
-        )
+PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.tiktoken", "*.jinja")
 
 
 def describe(
@@ -55,18 +30,13 @@ def describe(
     Raises
     ------
     UserError
-        If files are missing, or transformers does not know the architecture.
+        If files are missing or damaged, transformers does not know the architecture, or the weights
+        are not its.
     """
-    check_files(name, folder)
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
-    except (OSError, ValueError, KeyError) as error:
-        raise cli.UserError(
-            f"model {name}: {folder / 'config.json'} cannot be read ({cli.first_line(error)}): "
-            "check the architecture, or set trust_remote_code if its code can be trusted"
-        ) from None
+    where = f"model {name}"
+    found = read_folder(where, folder)
+    check_architecture(where, folder, found, trust)
+    config = read_architecture(where, folder, trust)
     sizes = config.get_text_config()
     return Manifest(
         name=name,
@@ -79,19 +49,25 @@ def describe(
         hub=hub,
         revision=revision,
         trust_remote_code=trust,
+        positions=found.positions,
     )
 
 
-def with_adapter(manifest: Manifest, adapter: str, revision: str | None, output: Path) -> Manifest:
+def with_adapter(
+    manifest: Manifest, base: Path, adapter: str, revision: str | None, output: Path
+) -> Manifest:
     """Return the manifest of a model with an adapter: a folder, or a hub id at ``revision``.
+
+    ``base`` is the folder of the model without it.
 
     Raises
     ------
     UserError
-        If the adapter is none, or cannot be had.
+        If the adapter is none, does not fit, or cannot be had.
     """
     folder = Path(adapter) if revision is None else fetch(adapter, revision, adapters.PATTERNS)
     adapters.check_adapter(manifest.name, folder)
+    adapters.check_fit(manifest.name, folder, read_tensors(f"model {manifest.name}", base))
     return replace(
         manifest,
         adapter=os.path.relpath(folder.resolve(), output.parent.resolve()),
@@ -125,7 +101,7 @@ def resolve_model(name: str, source: ModelFiles, output: Path) -> None:
         raise cli.UserError(f"model {name} has no source: give --path, or --hub and --revision")
     manifest = describe(name, path, source.hub, source.revision, trust, output)
     if source.adapter is not None:
-        manifest = with_adapter(manifest, source.adapter, source.adapter_revision, output)
+        manifest = with_adapter(manifest, path, source.adapter, source.adapter_revision, output)
     manifest.write(output)
 
 

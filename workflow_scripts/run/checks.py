@@ -15,7 +15,7 @@ from workflow_scripts.dataset.local_files import matches, patterns
 from workflow_scripts.dataset.settings import FileSource, RecordSource
 from workflow_scripts.paper.published import read_study
 from workflow_scripts.run.fit_checks import check_comparisons, check_fits
-from workflow_scripts.run.model_checks import check_layers, check_models
+from workflow_scripts.run.model_checks import check_folders, check_layers, check_models
 from workflow_scripts.run.settings import Config
 
 
@@ -43,13 +43,18 @@ def check_labellers(config: Config) -> None:
 
 
 def check_splits(config: Config) -> None:
-    """Check the template, the sizes of rows and shards, and the splits."""
+    """Check the template, the control tokens, the sizes of rows and shards, and the splits."""
     text = config.text
     for name, share in text.splits:
         if share == 0:
             raise UserError(f"config: text.splits.{name} is 0: every split is needed")
     if text.template is not None and not Path(text.template).is_file():
         raise UserError(f"config: text.template: {text.template} does not exist: check the path")
+    if text.control_tokens is not None and text.control_tokens not in config.models:
+        raise UserError(
+            f"config: text.control_tokens names the unknown model {text.control_tokens}: use one "
+            f"of {', '.join(config.models)}"
+        )
     if text.context_length > text.shard_tokens:
         raise UserError(
             f"config: text.context_length is {text.context_length}, above text.shard_tokens "
@@ -136,6 +141,7 @@ CHECKS: tuple[Callable[[Config], None], ...] = (
     check_labellers,
     check_splits,
     check_layers,
+    check_folders,
     check_fits,
     check_comparisons,
     check_taxonomy,

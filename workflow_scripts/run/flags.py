@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from workflow_scripts.comparison.settings import CategoryTest
 from workflow_scripts.crosscoder.settings import Fit, Training
-from workflow_scripts.dataset.settings import RecordSource
+from workflow_scripts.dataset.settings import RecordSource, Rendering
 from workflow_scripts.models.settings import ModelFiles, Preference
 from workflow_scripts.run import comparisons, store_keys
 from workflow_scripts.run.paths import Paths
@@ -67,6 +67,12 @@ class Flags:
         constants = {name: s.category for name, s in records.items() if s.category is not None}
         columns = {name: s.label_columns for name, s in records.items() if s.label_columns}
         return [f"--constants={as_json(constants)}", f"--columns={as_json(columns)}"]
+
+    def rendering(self) -> list[str]:
+        """Return the flags that say how documents become tokens."""
+        chosen = store_keys.control_model(self.config)
+        text = self.config.text.model_copy(update={"control_tokens": chosen})
+        return flags(text, Rendering)
 
     def lessons(self, organism: str) -> list[str]:
         """Return the flags with all that an organism is taught, and how."""

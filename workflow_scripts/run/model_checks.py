@@ -5,13 +5,14 @@ Each raises a UserError with one sentence that names the culprit and the remedy.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES
+from workflow_scripts.models.adapters import check_adapter, check_fit
+from workflow_scripts.models.folders import read_folder
 from workflow_scripts.models.settings import ModelSource
 from workflow_scripts.run.settings import Config
 
@@ -93,41 +94,42 @@ def _check_organism(config: Config, name: str) -> None:
         base = parent.organism.base
 
 
+def check_folders(config: Config) -> None:
+    """Check models in local folders, as far as file names, JSON and headers say.
+
+    That each is whole and in full precision, has the layers to be dumped, reads texts of the
+    context length, and that its adapter fits.
+    """
+    for name, model in config.models.items():
+        if model.path is None:
+            continue
+        found = read_folder(f"config: models.{name}", Path(model.path))
+        if model.adapter is not None and model.adapter_revision is None:
+            check_adapter(name, Path(model.adapter))
+            check_fit(name, Path(model.adapter), found.tensors)
+        _check_layers(config, name, found.layers)
+        longest = found.positions
+        if longest is not None and longest < config.text.context_length:
+            raise UserError(
+                f"config: text.context_length is {config.text.context_length}, but model {name} "
+                f"was made for {longest} positions: lower it"
+            )
+
+
 def check_layers(config: Config) -> None:
-    """Check that every model has the layers to be dumped, as far as local files say."""
+    """Check that there are layers to be dumped, and that trained models have them."""
     for group, layers in config.layers.items():
         if not layers:
             raise UserError(f"config: layers.{group} is empty: give layer numbers")
-        for name, model in config.models.items():
-            depth = _depth(config, name, model)
-            if depth is not None and max(layers) > depth:
-                raise UserError(
-                    f"config: layers.{group} asks for layer {max(layers)}, but model {name} has "
-                    f"{depth} layers: use 1 to {depth}"
-                )
+    for name, model in config.models.items():
+        if model.organism is not None:
+            _check_layers(config, name, config.organism.architecture.layers)
 
 
-def _depth(config: Config, name: str, model: ModelSource) -> int | None:
-    if model.organism is not None:
-        return config.organism.architecture.layers
-    if model.path is None:
-        return None
-    described = Path(model.path) / "config.json"
-    if not described.is_file():
-        raise UserError(
-            f"config: models.{name}.path: {model.path} is no folder of a Hugging Face model "
-            "(it has no config.json): check the path"
-        )
-    if not any(Path(model.path).glob("*.safetensors")):
-        raise UserError(
-            f"config: models.{name}.path: {model.path} holds no safetensors file, the one format "
-            "of weights that is read: convert the model"
-        )
-    try:
-        settings = json.loads(described.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
-        raise UserError(f"config: models.{name}: {described} is not valid JSON: fix it") from None
-    depth = settings.get("num_hidden_layers") or settings.get("text_config", {}).get(
-        "num_hidden_layers"
-    )
-    return int(depth) if depth else None
+def _check_layers(config: Config, name: str, depth: int | None) -> None:
+    for group, layers in config.layers.items():
+        if depth is not None and max(layers) > depth:
+            raise UserError(
+                f"config: layers.{group} asks for layer {max(layers)}, but model {name} has "
+                f"{depth} layers: use 1 to {depth}"
+            )

@@ -1,4 +1,4 @@
-"""Checks that a run makes when it starts and a dry run does not: pins, keys, tokenizers."""
+"""Checks that a run makes when it starts and a dry run does not: pins, keys, local models."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from pathlib import Path
 from workflow_scripts.common.cli import UserError, log
 from workflow_scripts.dataset.hub import check_access
 from workflow_scripts.dataset.settings import HubSource
-from workflow_scripts.models.settings import ModelSource
 from workflow_scripts.run.check_endpoint import check_endpoint, warn_of_silence
+from workflow_scripts.run.local_models import (
+    check_tokenizers,
+    check_weights,
+    warn_of_libraries,
+    warn_of_memory,
+    warn_of_twins,
+)
 from workflow_scripts.run.paths import Paths
 from workflow_scripts.run.plan_run import check_disk
 from workflow_scripts.run.settings import Config
@@ -30,8 +36,8 @@ def refuse_early(
     ------
     UserError
         If a hub revision is no commit, a hub refuses a data set, an annotator's endpoint or key is
-        missing, a published crosscoder cannot be had or does not fit, local models have tokenizers
-        in conflict, or the disk is too small.
+        missing, a published crosscoder cannot be had or does not fit, local models have weights
+        that are not their architecture's or tokenizers in conflict, or the disk is too small.
     """
     check_pins(config)
     check_sources(config)
@@ -46,8 +52,12 @@ def refuse_early(
                 "are: add another to autointerp.llm.annotators"
             )
     check_imports(config)
+    check_weights(config)
     check_tokenizers(config)
     check_disk(config, dumps)
+    warn_of_twins(config)
+    warn_of_memory(config)
+    warn_of_libraries(config, dumps or ())
 
 
 def check_pins(config: Config) -> None:
@@ -104,30 +114,3 @@ def check_sources(config: Config) -> None:
 def _drawn(config: Config) -> bool:
     """Return whether all documents lie in the store."""
     return all(Path(file).exists() for file in Paths(config).documents)
-
-
-def _tokenizer(model: ModelSource) -> str:
-    """Return the folder of a local model's tokenizer: the adapter's where it brings one."""
-    adapter = Path(model.adapter or "nowhere")
-    return str(adapter if (adapter / "tokenizer.json").exists() else model.path)
-
-
-def check_tokenizers(config: Config) -> None:
-    """Check that the tokenizers of models in local folders agree."""
-    folders = {name: _tokenizer(m) for name, m in config.models.items() if m.path}
-    if len(folders) < 2:
-        return
-    from transformers import AutoTokenizer
-
-    from workflow_scripts.dataset.vocabularies import check_agreement
-
-    check_agreement(
-        {
-            name: AutoTokenizer.from_pretrained(
-                folder,
-                local_files_only=True,
-                trust_remote_code=config.models[name].trust_remote_code,
-            )
-            for name, folder in folders.items()
-        }
-    )

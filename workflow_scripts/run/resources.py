@@ -8,13 +8,14 @@ module; no step does.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from workflow_scripts.models.folders import ModelFolder
+from workflow_scripts.models.weights import read_object
 from workflow_scripts.run.settings import Config
 
 LIBRARIES = 2_500
@@ -52,12 +53,12 @@ class Size:
 @cache
 def folder_size(folder: Path) -> Size:
     """Return the size of a model in a local folder, from its files."""
-    described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    inner = described.get("text_config", described)
+    inner = _describe(folder).text
     kind = inner.get("dtype") or inner.get("torch_dtype") or "float32"
     total = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    width = inner.get("hidden_size") or inner.get("n_embd") or 4096
-    return Size(total / BYTES.get(kind, 2), int(width))
+    widths = (inner.get("hidden_size"), inner.get("n_embd"))
+    width = next((width for width in widths if isinstance(width, int) and width > 0), 4096)
+    return Size(total / BYTES.get(str(kind), 2), width)
 
 
 def size(config: Config, model: str) -> Size:
@@ -82,10 +83,12 @@ def depth(config: Config, model: str) -> int | None:
         return config.organism.architecture.layers
     if source.path is None:
         return None
-    described = json.loads((Path(source.path) / "config.json").read_text(encoding="utf-8"))
-    inner = described.get("text_config", described)
-    layers = inner.get("num_hidden_layers") or inner.get("n_layer")
-    return int(layers) if layers else None
+    return _describe(Path(source.path)).layers
+
+
+def _describe(folder: Path) -> ModelFolder:
+    """Return what a folder's config.json says."""
+    return ModelFolder(read_object(str(folder), folder / "config.json"), {})
 
 
 def largest(config: Config) -> Size:

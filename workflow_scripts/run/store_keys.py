@@ -12,41 +12,27 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 
 from workflow_scripts.activations import VERSION
 from workflow_scripts.common.provenance import PACKAGE, ROOT, code_digest
 from workflow_scripts.dataset.local_files import source_files
+from workflow_scripts.models.folders import ModelFolder, tokenizer_files
+from workflow_scripts.models.settings import ModelSource
+from workflow_scripts.models.weights import read_object
+from workflow_scripts.run.fingerprints import fingerprint
 from workflow_scripts.run.settings import Config
 
 BY_HAND = ("run", "tools")
 IS_STEP = re.compile(r"^(def main\(|main = )", re.MULTILINE)
 LABELS_OF_SOURCES = {"sources": {"__all__": {"category"}}}
 """Settings of text that are read after it is drawn."""
-SAMPLE_BLOCKS = 64
-BLOCK = 1 << 16
 
 
 def digest(value: object) -> str:
     """Return a short digest of a JSON value."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@cache
-def fingerprint(path: Path) -> str:
-    """Return a digest of a file's size and content; of a large one 64 blocks spread over it."""
-    size = path.stat().st_size
-    hashed = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        if size <= SAMPLE_BLOCKS * BLOCK:
-            hashed.update(file.read())
-        else:
-            for block in range(SAMPLE_BLOCKS):
-                file.seek(block * (size - BLOCK) // (SAMPLE_BLOCKS - 1))
-                hashed.update(file.read(BLOCK))
-    return hashed.hexdigest()[:16]
 
 
 def fingerprints(paths: Iterable[Path]) -> list[list[str]]:
@@ -107,6 +93,7 @@ def tokens_key(config: Config, shard: int) -> str:
         _text_key(config),
         template,
         [tokenizer_key(config, model) for model in tokenizer_models(config)],
+        tokenizer_key(config, config.text.control_tokens) if config.text.control_tokens else None,
         step_digest("dataset.tokenize_documents"),
     ]
     return _shard_key(config, digest(depends), shard)
@@ -114,10 +101,21 @@ def tokens_key(config: Config, shard: int) -> str:
 
 def tokenizer_models(config: Config) -> list[str]:
     """Return one model, the first, for each different tokenizer."""
+    return list(_first_models(config).values())
+
+
+def control_model(config: Config) -> str | None:
+    """Return which of these models has the control tokens that the text gets, if one is chosen."""
+    chosen = config.text.control_tokens
+    return _first_models(config)[tokenizer_key(config, chosen)] if chosen else None
+
+
+def _first_models(config: Config) -> dict[str, str]:
+    """Return the first model of each tokenizer, by the tokenizer's key."""
     first: dict[str, str] = {}
     for model in config.models:
         first.setdefault(tokenizer_key(config, model), root(config, model))
-    return list(first.values())
+    return first
 
 
 def root(config: Config, model: str) -> str:
@@ -133,24 +131,23 @@ def tokenizer_key(config: Config, model: str) -> str:
     """Return the key of a model's tokenizer."""
     source = config.models[model]
     if source.path is not None:
-        folder = Path(source.path)
-        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        contents = [
-            *_tokenizer_files(folder),
-            *_tokenizer_files(Path(source.adapter or "/nowhere")),
-        ]
-        return digest(
-            [fingerprints(contents), described.get("vocab_size"), source.adapter_revision]
-        )
+        folder, adapter = Path(source.path), Path(source.adapter or "/nowhere")
+        described = ModelFolder(read_object(f"config: models.{model}", folder / "config.json"), {})
+        sizes = [described.text.get("vocab_size"), described.config.get("model_type")]
+        contents = [*tokenizer_files(folder), *tokenizer_files(adapter), *_code(source)]
+        return digest([fingerprints(contents), sizes, source.adapter_revision])
     return model_key(config, root(config, model))
 
 
-def _tokenizer_files(folder: Path) -> list[Path]:
-    return sorted({*folder.glob("*token*"), *folder.glob("*vocab*"), *folder.glob("*.jinja")})
+def _code(source: ModelSource) -> list[Path]:
+    """Return the files of code that comes with a model in a folder, if it is trusted."""
+    trusted = source.trust_remote_code and source.path is not None
+    return sorted(Path(str(source.path)).rglob("*.py")) if trusted else []
 
 
 def _model_files(folder: Path) -> list[Path]:
-    return sorted([*folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.safe*")])
+    found = {*folder.glob("*.json"), *folder.glob("*.safetensors"), *tokenizer_files(folder)}
+    return sorted(found)
 
 
 def model_key(config: Config, model: str) -> str:
@@ -160,7 +157,7 @@ def model_key(config: Config, model: str) -> str:
     if source.adapter is not None and source.adapter_revision is None:
         adapter = [source.adapter, fingerprints(_model_files(Path(source.adapter)))]
     if source.path is not None:
-        files = fingerprints(_model_files(Path(source.path)))
+        files = fingerprints([*_model_files(Path(source.path)), *_code(source)])
         return digest([files, adapter, source.path, step_digest("models.resolve_model")])
     if source.organism is not None:
         organism = source.organism
