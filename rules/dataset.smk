@@ -5,7 +5,7 @@ both. They are in the store, under a digest of all that they depend on except th
 each shard continues where the previous one ended.
 """
 
-from workflow_scripts.dataset.settings import Rendering, Sampling, Splitting
+from workflow_scripts.dataset.settings import Sampling, Splitting
 
 # Data sets of a hub are read over the network, which nodes of a cluster often lack.
 FETCHES_TEXT = any(source.kind == "huggingface" for source in SETTINGS.text.sources.values())
@@ -73,7 +73,7 @@ rule tokenize_documents:
         tokenizers=in_order(
             {model: PATHS.manifest(model) for model in store_keys.tokenizer_models(SETTINGS)}
         ),
-        rendering=flags(SETTINGS.text, Rendering),
+        rendering=FLAGS.rendering(),
         tokens=lambda wildcards: store_keys.shard_tokens(SETTINGS, shard_number(wildcards)),
         previous=lambda wildcards, input: [f"--previous={path}" for path in input.previous],
     shell:

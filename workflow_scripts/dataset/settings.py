@@ -174,6 +174,8 @@ class Rendering(RowLength):
 
     template: str | None = None
     """file of a Jinja chat template; none: that of the first model with one"""
+    control_tokens: Name | None = None
+    """model whose control tokens (BOS, turn markers) the text gets; none: the models' are equal"""
 
 
 class Topics(Settings):

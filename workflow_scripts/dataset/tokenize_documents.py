@@ -1,9 +1,10 @@
 """Turn documents into one token shard that every model of the run reads alike.
 
 One tokenizer encodes for all: the models' tokenizers must agree (``vocabularies``), the one with
-the largest vocabulary does the work, and a document with an id that some model lacks is dropped
-and counted. One chat template serves the run: the file given, else that of the first model that
-has one. Each row holds one document after exactly one BOS, cut to the context length.
+the largest vocabulary does the work, or the one whose control tokens are chosen, and a document
+with an id that some model lacks is dropped and counted. One chat template serves the run: the file
+given, else that of the first model that has one; the model whose control tokens are chosen is asked
+first. Each row holds one document after exactly one BOS, cut to the context length.
 
 Rows are in the documents' order. A shard takes rows while they fit and begins after the last
 document of the previous shard; so a larger token budget keeps the shards of a smaller one. If the
@@ -28,10 +29,16 @@ from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.files import read_json, write_json
 from workflow_scripts.common.manifest import Manifest, load_tokenizer
 from workflow_scripts.common.provenance import provenance
+from workflow_scripts.dataset.chat_templates import check_template, choose_template
 from workflow_scripts.dataset.rendering import Encoded, Renderer, RenderingError, cut, fix_date
 from workflow_scripts.dataset.settings import Rendering
 from workflow_scripts.dataset.shards import SPLITS, TokenShard, write_shard
-from workflow_scripts.dataset.vocabularies import check_agreement, control_ids, known_ids
+from workflow_scripts.dataset.vocabularies import (
+    check_agreement,
+    control_ids,
+    foreign_tokens,
+    known_ids,
+)
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -89,6 +96,7 @@ class Encoder:
     renderer: Renderer
     known: NDArray[np.bool_]
     control: NDArray[np.int64]
+    foreign: tuple[str, ...]
     categories: tuple[str, ...]
     context_length: int
 
@@ -120,8 +128,13 @@ class Encoder:
     def _problem(self, row: Encoded) -> str:
         if (row.ids >= len(self.known)).any() or not self.known[row.ids].all():
             return "has ids that a model lacks"
+        if self.foreign and row.template.any():
+            written = self.renderer.tokenizer.decode(row.ids[row.template].tolist())
+            if any(token in written for token in self.foreign):
+                return "needs control tokens that a model lacks"
         bos = self.renderer.tokenizer.bos_token_id
-        if bos is not None and (row.ids[1:] == bos).any():
+        # A template may write it again: before each turn, or as the marker of turns.
+        if bos is not None and (row.ids[~row.template] == bos).any():
             return "has BOS inside"
         # A marker that a text spells out would read as a turn that nobody took.
         if np.isin(row.ids[~row.template], self.control).any():
@@ -195,29 +208,6 @@ def _count_dropped(count: TokenCount, reasons: Sequence[str]) -> None:
     count.dropped.update(reasons)
 
 
-def choose_template(
-    tokenizers: Mapping[str, PreTrainedTokenizerBase], path: str | None
-) -> tuple[str | None, str]:
-    """Return the run's chat template and where it is from.
-
-    Raises
-    ------
-    UserError
-        If the file does not exist.
-    """
-    if path is not None:
-        file = Path(path)
-        if not file.is_file():
-            raise UserError(f"text.template: {file} does not exist: check the path")
-        return file.read_text(encoding="utf-8"), file.name
-    for name, tokenizer in tokenizers.items():
-        if isinstance(tokenizer.chat_template, str):
-            return tokenizer.chat_template, name
-        if tokenizer.chat_template:
-            return tokenizer.get_chat_template(), name
-    return None, ""
-
-
 def read_documents(paths: Sequence[Path], first: int = 0) -> Iterator[list[TextDocument]]:
     """Yield the documents from number ``first`` on in batches.
 
@@ -285,18 +275,27 @@ def fill_shard(
 
     ``sizes`` gives the rows of each model's embedding where known.
     """
-    _check_fast(tokenizers)
     first = next(read_documents(documents), [])
-    check_agreement(tokenizers, [_contents(document) for document in first[:COMPARED]])
-    text, origin = choose_template(tokenizers, rendering.template)
-    encoder_name = max(tokenizers, key=lambda name: len(tokenizers[name]))
+    chosen = rendering.control_tokens
+    if chosen is not None and chosen not in tokenizers:
+        raise UserError(
+            f"text.control_tokens is {chosen}, which is none of {', '.join(tokenizers)}: "
+            "name the model whose control tokens the text is to have"
+        )
+    check_agreement(tokenizers, [_contents(document) for document in first[:COMPARED]], chosen)
+    encoder_name = chosen or max(tokenizers, key=lambda name: len(tokenizers[name]))
+    asked = {chosen: tokenizers[chosen], **tokenizers} if chosen is not None else tokenizers
+    text, origin = choose_template(asked, rendering.template)
     renderer = Renderer(tokenizers[encoder_name])
+    if text is not None:
+        check_template(renderer.tokenizer, text, origin)
     renderer.tokenizer.chat_template = fix_date(text) if text else None
     categories = _categories(documents[0])
     encoder = Encoder(
         renderer,
         known_ids(tokenizers, sizes),
         control_ids(renderer.tokenizer),
+        foreign_tokens(tokenizers, encoder_name),
         categories,
         rendering.context_length,
     )
@@ -324,15 +323,6 @@ def fill_shard(
             "provenance": record,
         },
     )
-
-
-def _check_fast(tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> None:
-    for name, tokenizer in tokenizers.items():
-        if not tokenizer.is_fast:
-            raise UserError(
-                f"the tokenizer of {name} has no fast form (tokenizer.json), which token "
-                "offsets need: convert it with transformers"
-            )
 
 
 def _reasons(count: TokenCount) -> str:
@@ -381,7 +371,8 @@ def tokenize_documents(
     Raises
     ------
     UserError
-        If tokenizers conflict, a chat document meets no template, or no row remains.
+        If tokenizers conflict, a chat document meets no template, the template is no Jinja, or no
+        row remains.
     """
     loaded = {name: load_tokenizer(path) for name, path in tokenizers.items()}
     sizes = {name: Manifest.read(path).vocabulary for name, path in tokenizers.items()}
