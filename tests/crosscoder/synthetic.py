@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from workflow_scripts.crosscoder.codes import decode, encode
-from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
+from workflow_scripts.crosscoder.model import Crosscoder, initial_weights, inner_products
 from workflow_scripts.crosscoder.settings import Training, Variant
 from workflow_scripts.crosscoder.threshold import solve_threshold
 from workflow_scripts.crosscoder.training import Trainer, fit
@@ -123,7 +123,8 @@ def scores_of(crosscoder: Crosscoder, x: NDArray[np.float32]) -> Scores:
         f = encode(crosscoder, batch)
         fired += f.per_latent()
         sums.add(group, f, batch, decode(crosscoder, f))
-    claims = [latent_scaling(sums, own, 1 - own) for own in (0, 1)]
+    products = inner_products(crosscoder.w_dec)
+    claims = [latent_scaling(sums, products, own, 1 - own) for own in (0, 1)]
     norms = crosscoder.decoder_norms().numpy()
     delta = 0.5 * (1 + (norms[:, 1] - norms[:, 0]) / norms.max(1).clip(1e-12))
     return Scores(

@@ -55,6 +55,17 @@ def test_entries_are_those_of_the_dense_encoder(threshold: float, costly: bool) 
     torch.testing.assert_close(decode(fitted, sparse), fitted.decode(dense))
 
 
+def test_tokens_that_are_encoded_apart_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted, x = crosscoder(1.5), tokens()
+    whole = encode(fitted, x)
+    monkeypatch.setattr("workflow_scripts.crosscoder.codes.HELD", 7 * F)
+    parts = encode(fitted, x)
+    assert parts.shape == whole.shape
+    assert torch.equal(parts.active.rows, whole.active.rows)
+    assert torch.equal(parts.active.columns, whole.active.columns)
+    torch.testing.assert_close(parts.values, whole.values)
+
+
 def test_an_entry_at_the_threshold_is_not_active() -> None:
     fitted, x = crosscoder(0.0), tokens()
     scores = fitted.pre_activations(x).relu() * fitted.score_scales()

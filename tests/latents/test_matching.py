@@ -18,7 +18,7 @@ from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common.device import Compute
 from workflow_scripts.crosscoder.model import Crosscoder, Weights, initial_weights
 from workflow_scripts.latents import match_latents, pair_mirrors
-from workflow_scripts.latents.activity import activity, correlations, mutual_best, sample_rows
+from workflow_scripts.latents.activity import CPU, activity, correlations, mutual_best, sample_rows
 from workflow_scripts.latents.settings import Matching
 
 LATENTS, WIDTH, TOKENS = 40, 96, 3000
@@ -72,7 +72,7 @@ def test_mutual_best_is_mutual_and_high_enough() -> None:
 
 
 def test_a_renumbered_crosscoder_is_matched_latent_by_latent(
-    pair: tuple[Crosscoder, Crosscoder, np.ndarray, ActivationStore],
+    pair: tuple[Crosscoder, Crosscoder, np.ndarray, ActivationStore], tmp_path: Path
 ) -> None:
     one, other, order, store = pair
     rows = sample_rows(store, "score", TOKENS, 0)
@@ -81,7 +81,12 @@ def test_a_renumbered_crosscoder_is_matched_latent_by_latent(
     np.testing.assert_allclose(
         f.todense(), one.encode(torch.from_numpy(store.read(rows))).double(), rtol=1e-6
     )
-    found = match_latents.match(one, other, f, g, (everything, everything), 0.5)
+    for name, crosscoder in (("one", one), ("other", other)):
+        crosscoder.save(tmp_path / name)
+    first, second = (
+        match_latents.live_directions(tmp_path / name, everything, CPU) for name in ("one", "other")
+    )
+    found = match_latents.match(first, second, f, g, (everything, everything), 0.5)
     partner = dict(zip(found["latent_b"], found["latent_a"], strict=True))
     assert {b: partner.get(b) for b in range(10, LATENTS)} == {
         b: order[b] for b in range(10, LATENTS)

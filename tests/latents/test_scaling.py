@@ -9,6 +9,7 @@ from jaxtyping import TypeCheckError
 from scipy import stats
 
 from tests.crosscoder.test_codes import codes
+from workflow_scripts.crosscoder.model import inner_products
 from workflow_scripts.latents.scaling import Ratio, ScalingSums, latent_scaling
 
 N, M, D, F, G = 300, 3, 8, 20, 10
@@ -27,7 +28,7 @@ def test_nu_equals_brute_force_least_squares() -> None:
         part = slice(group * N // G, (group + 1) * N // G)
         sums.add(group, codes(f[part]), x[part], reconstruction[part])
     for own, other in ((0, 1), (1, 0), (2, 0)):
-        nu_r, nu_e = latent_scaling(sums, own, other)
+        nu_r, nu_e = latent_scaling(sums, inner_products(w_dec), own, other)
         for j in range(F):
             direction = w_dec[j, own]
             design = torch.outer(f[:, j], direction).flatten()
@@ -54,7 +55,7 @@ def test_equal_models_give_one_exactly() -> None:
     reconstruction = torch.einsum("nf,fmd->nmd", f, w_dec)
     sums = ScalingSums(w_dec, 1)
     sums.add(0, codes(f), x, reconstruction)
-    for ratio in latent_scaling(sums, 0, 1):
+    for ratio in latent_scaling(sums, inner_products(w_dec), 0, 1):
         assert (ratio.value == 1).all()
 
 
@@ -78,7 +79,7 @@ def coverage(firing: int, seed: int, latents: int = 3000) -> float:
             sums.error[g, :, 0, model] = torch.from_numpy(products[group == g].sum(0))
     for g in range(groups):
         sums.square[g] = torch.from_numpy(tokens * np.square(f[group == g]).sum(0))
-    _, nu_e = latent_scaling(sums, 0, 1)
+    _, nu_e = latent_scaling(sums, inner_products(w_dec), 0, 1)
     half = stats.t.ppf(0.975, nu_e.freedom) * nu_e.error
     return float((np.abs(nu_e.value - share) <= half).mean())
 

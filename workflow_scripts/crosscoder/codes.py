@@ -6,8 +6,10 @@ entries, not O(B·F). Shapes: B tokens, F latents, M models, D width, K entries.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,6 +21,7 @@ from workflow_scripts.crosscoder.sparsity import Active, positions_above
 
 # Candidates lie above the threshold less rounding; the exact test is made among them.
 SLACK = 1 - 1e-5
+HELD = 1 << 26  # pre-activations that are held at once
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,20 @@ def encode(crosscoder: Crosscoder, x: Float[Tensor, "B M D"]) -> Codes:
 
     The entries are those of :meth:`Crosscoder.encode` that are not zero.
     """
-    return codes_of(crosscoder, crosscoder.pre_activations(x))
+    parts = x.split(max(1, HELD // crosscoder.latents))
+    return stacked([codes_of(crosscoder, crosscoder.pre_activations(part)) for part in parts])
+
+
+def stacked(parts: Sequence[Codes]) -> Codes:
+    """Return the activations of batches as those of one."""
+    if len(parts) == 1:
+        return parts[0]
+    counts = [part.shape[0] for part in parts]
+    starts = accumulate(counts, initial=0)
+    rows = torch.cat([part.active.rows + start for part, start in zip(parts, starts, strict=False)])
+    columns = torch.cat([part.active.columns for part in parts])
+    values = torch.cat([part.values for part in parts])
+    return Codes(Active(rows, columns), values, (sum(counts), parts[0].shape[1]))
 
 
 def codes_of(crosscoder: Crosscoder, pre: Float[Tensor, "B F"]) -> Codes:

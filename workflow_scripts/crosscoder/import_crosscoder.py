@@ -22,14 +22,13 @@ The converted one reads x = (h − μ)/σ with the run's normaliser. With x' = (
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from jaxtyping import Float, Float64
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from workflow_scripts.activations.controls import StoreInputs
@@ -37,46 +36,54 @@ from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute
 from workflow_scripts.common.provenance import provenance
-from workflow_scripts.crosscoder.model import Crosscoder, Weights, score_scales
+from workflow_scripts.crosscoder.model import Crosscoder, Weights
 from workflow_scripts.crosscoder.settings import Imported
 from workflow_scripts.models.download import fetch
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
 COUNTED_ROWS = 20_000  # on which the L0 of an L1 crosscoder is measured
-WANTED = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias")
+ENCODER, DECODER = "encoder.weight", "decoder.weight"
+WANTED = (ENCODER, DECODER, "encoder.bias", "decoder.bias")
+BLOCK = 2048  # latents that are converted at once
 SUM_OF_NORMS, JOINT_NORM, MIXED, NOTHING = 1, 2, 3, 4
 
 
 @dataclass(frozen=True)
 class Published:
-    """A crosscoder as it was published."""
+    """A crosscoder as it was published: M models, width D, F latents."""
 
-    tensors: Mapping[str, Tensor]
+    path: Path
+    shape: tuple[int, int, int]
+    small: Mapping[str, Tensor]
+    """all tensors but the weights, which are read a model at a time"""
     config: Mapping[str, object]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Models M, width D and latents F."""
-        models, width, latents = self.tensors["encoder.weight"].shape
-        return models, width, latents
 
     @property
     def variant(self) -> str:
         """The sparsity rule it was fitted with."""
-        return "batch_topk" if "threshold" in self.tensors else "l1"
+        return "batch_topk" if "threshold" in self.small else "l1"
 
-    def score_scales(self) -> Float[Tensor, " F"]:
-        """Return by what a latent's activation is multiplied to give its score, in float64.
+    def blocks(self, name: str, model: int) -> Iterator[tuple[slice, Float64[Tensor, "n D"]]]:
+        """Yield a model's weights in blocks of latents, which alone are held in float64."""
+        with safe_open(self.path, framework="pt") as file:
+            weights = file.get_slice(name)[model]
+        by_latent = weights if name == DECODER else weights.T
+        for first in range(0, self.shape[2], BLOCK):
+            block = slice(first, first + BLOCK)
+            yield block, by_latent[block].double()
+
+    def score_scales(self, norms: Float64[Tensor, "M F"]) -> Float64[Tensor, " F"]:
+        """Return by what a latent's activation is multiplied to give its score.
+
+        ``norms`` are those of its decoder directions as published.
 
         Raises
         ------
         UserError
             If each model has a score of its own, which a dictionary of ours cannot have.
         """
-        decoder = self.tensors["decoder.weight"].double()
-        kind = int(self.tensors.get("code_normalization_id", torch.tensor(SUM_OF_NORMS)))
-        total: Tensor = torch.linalg.vector_norm(decoder, dim=2).sum(0)
-        joint: Tensor = torch.linalg.vector_norm(decoder, dim=(0, 2))
+        kind = int(self.small.get("code_normalization_id", torch.tensor(SUM_OF_NORMS)))
+        total, joint = norms.sum(0), norms.square().sum(0).sqrt()
         if kind == SUM_OF_NORMS:
             return total
         if kind == JOINT_NORM:
@@ -101,14 +108,14 @@ class Published:
     def statistics(self) -> tuple[Float[Tensor, "M D"], Float[Tensor, "M 1"]]:
         """Return μ' and σ' of the activations that it reads, in float64."""
         models, width, _ = self.shape
-        mean = self.tensors.get("activation_mean")
+        mean = self.small.get("activation_mean")
         if mean is None or bool(torch.isnan(mean).any()):
             return torch.zeros(models, width).double(), torch.ones(models, 1).double()
-        if "activation_global_scale" in self.tensors:
-            scale = self.tensors["activation_global_scale"].double()
+        if "activation_global_scale" in self.small:
+            scale = self.small["activation_global_scale"].double()
         else:
-            rms = self.tensors["activation_std"].double().square().sum(-1).sqrt()
-            scale = self.tensors.get("target_rms", torch.tensor(1.0)).double() / rms
+            rms = self.small["activation_std"].double().square().sum(-1).sqrt()
+            scale = self.small.get("target_rms", torch.tensor(1.0)).double() / rms
         return mean.double(), 1 / scale.reshape(models, 1)
 
 
@@ -128,7 +135,7 @@ def open_published(source: Imported) -> Path:
 
 
 def read_published(folder: Path) -> Published:
-    """Read a folder of the layout.
+    """Read a folder of the layout, of its weights the shapes alone.
 
     Raises
     ------
@@ -141,25 +148,38 @@ def read_published(folder: Path) -> Published:
         content = "only pickled weights (*.pt), which may run code" if pickled else f"no {TENSORS}"
         raise cli.UserError(f"{folder} has {content}: save the crosscoder as {TENSORS}")
     try:
-        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in sorted(file.keys())}
+            small = {
+                name: file.get_tensor(name) for name in shapes if name not in (ENCODER, DECODER)
+            }
     except SafetensorError as error:
         raise cli.UserError(f"{path} is damaged ({error}): fetch it again") from None
-    config = files.read_json(folder / CONFIG) if (folder / CONFIG).exists() else {}
     for name in WANTED:
-        if name not in tensors:
+        if name not in shapes:
             raise cli.UserError(
                 f"{path} has no tensor {name}: this is no crosscoder of dictionary_learning"
             )
-    published = Published(tensors, config)
-    models, width, latents = published.shape
-    expected = ((models, width, latents), (latents,), (models, latents, width), (models, width))
+    models, width, latents = _three(shapes, path)
+    expected = ((models, width, latents), (models, latents, width), (latents,), (models, width))
     for name, shape in zip(WANTED, expected, strict=True):
-        if tuple(tensors[name].shape) != shape:
+        if shapes[name] != shape:
             raise cli.UserError(
-                f"{path}: {name} is {list(tensors[name].shape)}, not {list(shape)}: models of "
+                f"{path}: {name} is {list(shapes[name])}, not {list(shape)}: models of "
                 "different widths cannot be imported"
             )
-    return published
+    config = files.read_json(folder / CONFIG) if (folder / CONFIG).exists() else {}
+    return Published(path, (models, width, latents), small, config)
+
+
+def _three(shapes: Mapping[str, tuple[int, ...]], path: Path) -> tuple[int, int, int]:
+    shape = shapes[ENCODER]
+    if len(shape) != 3:
+        raise cli.UserError(
+            f"{path}: {ENCODER} is {list(shape)}, not [models, width, latents]: this is no "
+            "crosscoder of dictionary_learning"
+        )
+    return shape[0], shape[1], shape[2]
 
 
 def converted(published: Published, store: ActivationStore) -> Crosscoder:
@@ -178,29 +198,34 @@ def converted(published: Published, store: ActivationStore) -> Crosscoder:
         )
     old_mean, old_scale = published.statistics()
     mean, scales = (torch.from_numpy(values) for values in store.normalization())
-    scale = scales[:, None]
-    t = {name: tensor.double() for name, tensor in published.tensors.items()}
-    shift = (mean - old_mean) / old_scale
-    encoder = t["encoder.weight"] * (scale / old_scale)[..., None]
-    decoder = t["decoder.weight"] * (old_scale / scale)[..., None]
+    ratio = (scales[:, None] / old_scale).flatten().tolist()
+    shift, small = (mean - old_mean) / old_scale, published.small
+    encoder = torch.empty(latents, models, width)
+    bias = small["encoder.bias"].double()
+    for m in range(models):
+        for block, w in published.blocks(ENCODER, m):
+            bias[block] += w @ shift[m]
+            encoder[block, m] = w.mul(ratio[m]).float()
+    decoder, norms = torch.empty(latents, models, width), torch.empty(models, latents).double()
+    for m in range(models):
+        for block, w in published.blocks(DECODER, m):
+            norms[m, block] = torch.linalg.vector_norm(w, dim=1)
+            decoder[block, m] = w.div(ratio[m]).float()
+    b_dec = (old_scale * small["decoder.bias"].double() + old_mean - mean) / scales[:, None]
     weights = Weights(
-        encoder=encoder.permute(2, 0, 1).reshape(latents, models * width),
-        encoder_bias=t["encoder.bias"] + torch.einsum("mdf,md->f", t["encoder.weight"], shift),
-        decoder=decoder.permute(1, 0, 2).reshape(latents, models * width),
-        decoder_bias=((old_scale * t["decoder.bias"] + old_mean - mean) / scale).flatten(),
-        models=models,
+        encoder.flatten(1), bias.float(), decoder.flatten(1), b_dec.flatten().float(), models
     )
-    scores = published.score_scales()
-    norms = score_scales(weights.norms())
-    costs = torch.where((scores > 0) & (norms > 0), norms / scores, 1.0)  # 0: it writes nothing
-    threshold = t.get("threshold")
+    scores = published.score_scales(norms)
+    ours = (norms / torch.tensor(ratio).double()[:, None]).sum(0)
+    costs = torch.where((scores > 0) & (ours > 0), ours / scores, 1.0)  # 0: it writes nothing
+    threshold = small.get("threshold")
     return Crosscoder(
         models=list(store.models),
-        weights=weights.map(lambda tensor: tensor.float().contiguous()),
+        weights=weights,
         threshold=0.0 if threshold is None else max(0.0, float(threshold)),
         mean=mean.float(),
         scale=scales.float(),
-        k=int(t["k"]) if "k" in t else 0,
+        k=int(small["k"]) if "k" in small else 0,
         settings={},
         costs=costs.float(),
     )

@@ -14,10 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 from pathlib import Path
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -27,6 +30,7 @@ from workflow_scripts.common.precision import multiplies_bfloat16, rounded_produ
 
 FORMAT = "diffscope-crosscoder"
 FORMAT_VERSION = 2  # with costs; 1 without
+BLOCK = 512  # latents whose directions are held in float64 at once
 WEIGHTS = "crosscoder.safetensors"
 SETTINGS = "crosscoder.json"
 
@@ -100,6 +104,18 @@ def score_scales(
     """Return by what a latent's pre-activation is multiplied to give its score."""
     total = norms.sum(1)
     return total if costs is None else total / costs
+
+
+def inner_products(directions: Float[Tensor, "F M D"]) -> Float64[np.ndarray, "F M M"]:
+    """Return ⟨d_j^m, d_j^n⟩ of every latent in float64, equal for equal directions."""
+    latents, models, _ = directions.shape
+    products = np.empty((latents, models, models))  # at once: pieces would scatter the heap
+    for first in range(0, latents, BLOCK):
+        d = directions[first : first + BLOCK].double()
+        for m, n in combinations_with_replacement(range(models), 2):
+            product = (d[:, m] * d[:, n]).sum(1).cpu().numpy()
+            products[first : first + BLOCK, [m, n], [n, m]] = product[:, None]
+    return products
 
 
 @dataclass
@@ -235,6 +251,13 @@ class Crosscoder:
             settings=settings,
             costs=tensors.get("costs"),
         )
+
+
+def load_decoder(folder: Path) -> Float[Tensor, "F MD"]:
+    """Read the decoder alone of a crosscoder that :meth:`Crosscoder.save` wrote."""
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        decoder: Tensor = file.get_tensor("decoder")
+    return decoder
 
 
 def initial_weights(latents: int, models: int, width: int, seed: int, norm: float) -> Weights:

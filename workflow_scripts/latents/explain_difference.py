@@ -98,7 +98,7 @@ def squares(x: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
     return x.square().sum(1)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Methods:
     """What explains the difference of a pair."""
 
@@ -109,6 +109,13 @@ class Methods:
     sae: Crosscoder
     crosscoder: Crosscoder
     unique: Bool[Tensor, " F"]  # whether a latent is unique to either model
+    directions: Float[Tensor, "F D"] = field(init=False)  # d^b − d^a
+    bias: Float[Tensor, " D"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        a, b = self.pair
+        self.directions = self.crosscoder.w_dec[:, b] - self.crosscoder.w_dec[:, a]
+        self.bias = self.crosscoder.b_dec[b] - self.crosscoder.b_dec[a]
 
     def add(self, x: Float[Tensor, "B M D"], group: Int[Tensor, " B"], sums: Sums) -> None:
         """Add normalised activations x of both models and the tokens' groups."""
@@ -124,11 +131,9 @@ class Methods:
         guess = decode(self.sae, codes)[:, 0] * self.sae.scale[0] + self.sae.mean[0]
         sums.add("sae", squares(delta - guess), group, codes.values)
         f = encode(self.crosscoder, x)
-        directions = self.crosscoder.w_dec[:, b] - self.crosscoder.w_dec[:, a]
-        biases = self.crosscoder.b_dec[b] - self.crosscoder.b_dec[a]
         parts = {"crosscoder": f, "unique": f.of(self.unique), "shared": f.of(~self.unique)}
         for name, used in parts.items():
-            left = squares(delta - used.times(directions, biases))
+            left = squares(delta - used.times(self.directions, self.bias))
             sums.add(name, left, group, used.values)
 
 

@@ -23,7 +23,7 @@ from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute
 from workflow_scripts.common.tables import write_csv
-from workflow_scripts.crosscoder.model import Crosscoder
+from workflow_scripts.crosscoder.model import Crosscoder, load_decoder
 from workflow_scripts.latents.activity import (
     CPU,
     activity,
@@ -36,32 +36,41 @@ from workflow_scripts.latents.settings import Matching
 SPLIT = "score"
 CANDIDATES = 8  # neighbours by cosine whose activations are compared
 BLOCK = 1024
+SHORTEST = 1e-12
 MATCHES = ("seed_a", "latent_a", "seed_b", "latent_b", "cosine", "correlation", "similarity")
 STABILITY = ("seed", "latent", "unique_to", "recurrence", "recurrence_unique", "group")
 
 
-def candidates(
-    a: Float[Tensor, "n C"], b: Float[Tensor, "m C"], count: int
-) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Float64[np.ndarray, " pairs"]]:
-    """Return pairs (i, j) of rows of a and b with their cosine, nearest ones only.
+def live_directions(
+    folder: Path, live: Int[np.ndarray, " n"], device: torch.device
+) -> Float[Tensor, "n C"]:
+    """Return the concatenated decoder directions of live latents, of length 1."""
+    directions = load_decoder(folder)[torch.from_numpy(live)].to(device)
+    return directions.div_(directions.norm(dim=1, keepdim=True).clamp_min_(SHORTEST))
 
-    The ``count`` nearest rows of b for each of a, and the other way round, each pair once.
+
+def candidates(
+    one: Float[Tensor, "n C"], other: Float[Tensor, "m C"], count: int
+) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"], Float64[np.ndarray, " pairs"]]:
+    """Return pairs (i, j) of rows of length 1 with their cosine, nearest ones only.
+
+    The ``count`` nearest rows of the other for each of one, and the reverse, each pair once.
     """
-    one = torch.nn.functional.normalize(a, dim=1)
-    other = torch.nn.functional.normalize(b, dim=1)
     keys = []
     for left, right, flip in ((one, other, False), (other, one, True)):
         near = min(count, len(right))
         for first in range(0, len(left), BLOCK):
-            nearest = (left[first : first + BLOCK] @ right.T).topk(near, dim=1).indices.numpy()
+            nearest = (
+                (left[first : first + BLOCK] @ right.T).topk(near, dim=1).indices.cpu().numpy()
+            )
             own = np.repeat(np.arange(first, first + len(nearest)), near)
             pair = (nearest.ravel(), own) if flip else (own, nearest.ravel())
-            keys.append(pair[0] * len(b) + pair[1])
+            keys.append(pair[0] * len(other) + pair[1])
     unique = np.unique(np.concatenate(keys))
-    i, j = unique // len(b), unique % len(b)
+    i, j = unique // len(other), unique % len(other)
     cosine = np.concatenate(
         [
-            (one[i[k : k + BLOCK]] * other[j[k : k + BLOCK]]).sum(1).double().numpy()
+            (one[i[k : k + BLOCK]] * other[j[k : k + BLOCK]]).sum(1).double().cpu().numpy()
             for k in range(0, len(i), BLOCK)
         ]
     )
@@ -69,21 +78,20 @@ def candidates(
 
 
 def match(
-    a: Crosscoder,
-    b: Crosscoder,
+    one: Float[Tensor, "n C"],
+    other: Float[Tensor, "m C"],
     f: sparse.csc_array,
     g: sparse.csc_array,
     live: tuple[Int[np.ndarray, " n"], Int[np.ndarray, " m"]],
     least: float,
 ) -> pd.DataFrame:
-    """Return the matched pairs of live latents: ``latent_a``, ``latent_b`` and how alike."""
+    """Return the matched pairs of live latents: ``latent_a``, ``latent_b`` and how alike.
+
+    ``one`` and ``other`` are the directions of the live latents, f and g the activations of all.
+    """
     if min(len(live[0]), len(live[1])) == 0:
         return pd.DataFrame(columns=list(MATCHES)).drop(columns=["seed_a", "seed_b"])
-    i, j, cosine = candidates(
-        a.weights.decoder[torch.tensor(live[0])],
-        b.weights.decoder[torch.tensor(live[1])],
-        CANDIDATES,
-    )
+    i, j, cosine = candidates(one, other, CANDIDATES)
     i, j = live[0][i], live[1][j]
     correlation = correlations(f, g, i, j)
     similarity = (cosine + correlation) / 2
@@ -170,19 +178,22 @@ def agreed_groups(table: pd.DataFrame, seeds: int) -> pd.DataFrame:
 
 def match_seeds(
     store: ActivationStore,
-    crosscoders: Mapping[int, Crosscoder],
+    folders: Mapping[int, Path],
     live: Mapping[int, Int[np.ndarray, " live"]],
     rule: Matching,
     seed: int,
     device: torch.device = CPU,
 ) -> pd.DataFrame:
-    """Return the matches of every two seeds of a fit, from up to ``match_tokens`` tokens."""
+    """Return the matches of every two seeds of a fit, from up to ``match_tokens`` tokens.
+
+    ``folders`` are those of their crosscoders, of which one is held at a time, or two decoders.
+    """
     rows = sample_rows(store, SPLIT, rule.match_tokens, seed)
-    fires = {number: activity(store, c.to(device), rows) for number, c in crosscoders.items()}
+    fires = {n: activity(store, Crosscoder.load(f).to(device), rows) for n, f in folders.items()}
     parts = []
-    for a, b in combinations(sorted(crosscoders), 2):
+    for a, b in combinations(sorted(folders), 2):
         cli.log(f"matching seeds {a} and {b}")
-        one, other = crosscoders[a], crosscoders[b]
+        one, other = (live_directions(folders[n], live[n], device) for n in (a, b))
         matches = match(one, other, fires[a], fires[b], (live[a], live[b]), rule.match_least)
         parts.append(matches.assign(seed_a=a, seed_b=b)[list(MATCHES)])
     return pd.concat(parts, ignore_index=True)
@@ -218,14 +229,13 @@ def match_latents(
         table to write, a row per group of matched latents that most seeds call unique (CSV)
     """
     device = compute.start()
-    fitted = {number: Crosscoder.load(path) for number, path in crosscoders.items()}
     chosen = {number: files.read_parquet(path) for number, path in selections.items()}
     live = {n: table["latent"].to_numpy(dtype=np.int64) for n, table in chosen.items()}
-    pairs = match_seeds(inputs.open(), fitted, live, rule, seed, device)
+    pairs = match_seeds(inputs.open(), crosscoders, live, rule, seed, device)
     table = recurrences(chosen, pairs)
     files.write_parquet(matches, pairs)
     files.write_parquet(stability, table)
-    write_csv(consensus, agreed_groups(table, len(fitted)))
+    write_csv(consensus, agreed_groups(table, len(crosscoders)))
 
 
 main = cli.command(match_latents)

@@ -38,15 +38,13 @@ def mirrors(
         one, other = crosscoder.models[a], crosscoder.models[b]
         left = selection.loc[selection[f"unique_{one}_vs_{other}"], "latent"].to_numpy(np.int64)
         right = selection.loc[selection[f"unique_{other}_vs_{one}"], "latent"].to_numpy(np.int64)
-        i, j = (grid.ravel() for grid in np.meshgrid(left, right, indexing="ij"))
-        together = np.asarray((fires[:, left].T @ fires[:, right]).todense()).ravel() > 0
-        i, j = i[together], j[together]
+        together = sparse.coo_array(fires[:, left].T @ fires[:, right])
+        i, j = left[together.row], right[together.col]
         correlation = correlations(fires, fires, i, j)
         best = mutual_best(i, j, correlation, least)
         i, j = i[best], j[best]
-        d = crosscoder.w_dec.double().numpy()
-        norms = np.linalg.norm(d[i, a], axis=1) * np.linalg.norm(d[j, b], axis=1)
-        cosine = (d[i, a] * d[j, b]).sum(1) / np.maximum(norms, 1e-12)
+        d = crosscoder.w_dec
+        cosine = torch.cosine_similarity(d[i, a].double(), d[j, b].double()).cpu().numpy()
         rows.append(
             pd.DataFrame(
                 {

@@ -32,7 +32,6 @@ class ScalingSums:
     def __init__(self, decoder: Float[Tensor, "F M D"], groups: int) -> None:
         latents, models, _ = decoder.shape
         self.decoder = decoder
-        self.directions = [d.contiguous() for d in decoder.unbind(1)]  # by model
         shape = (groups, latents, models, models)
         self.reconstruction: Float64[Tensor, "G F M M"] = torch.zeros(shape, dtype=torch.float64)
         self.error: Float64[Tensor, "G F M M"] = torch.zeros(shape, dtype=torch.float64)
@@ -47,15 +46,17 @@ class ScalingSums:
     ) -> None:
         """Add a batch of one group; tensors lie on the decoder's device."""
         latent, values = f.active.columns.cpu(), f.values.double()
-        for sums, y in (
-            (self.reconstruction, reconstruction),
-            (self.error, x - reconstruction),
-        ):
-            for target, of_target in enumerate(y.unbind(1)):
-                left = of_target.contiguous()
-                for own, d in enumerate(self.directions):
-                    products = values * f.sampled(left, d).double()
+        targets = (
+            (self.reconstruction, reconstruction.transpose(0, 1).contiguous()),
+            (self.error, (x - reconstruction).transpose(0, 1).contiguous()),
+        )
+        for own in range(self.decoder.shape[1]):
+            d = self.decoder[:, own].contiguous()
+            for sums, y in targets:
+                for target, of_target in enumerate(y):
+                    products = values * f.sampled(of_target, d).double()
                     sums[group, :, own, target].index_add_(0, latent, products.cpu())
+            del d  # before the next model's
         self.square[group].index_add_(0, latent, values.square().cpu())
 
 
@@ -78,11 +79,14 @@ class Ratio:
         return p
 
 
-def latent_scaling(sums: ScalingSums, own: int, other: int) -> tuple[Ratio, Ratio]:
-    """Return ν^r and ν^ε of every latent for the claim «unique to ``own``, not in ``other``»."""
-    d = sums.decoder.cpu().double().numpy()
-    norm = (d[:, own] * d[:, own]).sum(1)
-    alignment = (d[:, other] * d[:, own]).sum(1)
+def latent_scaling(
+    sums: ScalingSums, products: Float64[np.ndarray, "F M M"], own: int, other: int
+) -> tuple[Ratio, Ratio]:
+    """Return ν^r and ν^ε of every latent for the claim «unique to ``own``, not in ``other``».
+
+    ``products`` are the inner products of each latent's directions.
+    """
+    norm, alignment = products[:, own, own], products[:, other, own]
     square = sums.square.numpy()
     reconstruction = sums.reconstruction.numpy()[:, :, own]
     error = sums.error.numpy()[:, :, own]

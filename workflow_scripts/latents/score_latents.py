@@ -22,7 +22,7 @@ from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute
 from workflow_scripts.crosscoder.codes import Codes, decode, encode
-from workflow_scripts.crosscoder.model import Crosscoder
+from workflow_scripts.crosscoder.model import Crosscoder, inner_products
 from workflow_scripts.dataset.documents import read_sources
 from workflow_scripts.dataset.shards import ROLES
 from workflow_scripts.latents.document_batches import document_groups
@@ -143,13 +143,14 @@ def latent_scores(
     if not activity.rows:
         raise cli.UserError(f"the {split} split holds no usable token: raise text.tokens")
     table = _activity_columns(activity, context.categories)
-    for name, values in _decoder_columns(crosscoder).items():
+    products = inner_products(crosscoder.w_dec)
+    for name, values in _decoder_columns(products, crosscoder.models).items():
         table[name] = values
     live = table["live"].to_numpy()
     documents = table["documents"].to_numpy()
     for own, other in permutations(range(len(crosscoder.models)), 2):
         pair = f"{crosscoder.models[own]}_vs_{crosscoder.models[other]}"
-        ratios = latent_scaling(scaling, own, other)
+        ratios = latent_scaling(scaling, products, own, other)
         for name, column in _claim_columns(*ratios, live, documents, rule).items():
             table[f"{name}_{pair}" if not name.endswith("_se") else f"{name[:-3]}_{pair}_se"] = (
                 column
@@ -202,20 +203,21 @@ def true_categories(
     return [labels[b] if s >= 0.5 else "none" for b, s in zip(best, top, strict=True)], top
 
 
-def _decoder_columns(crosscoder: Crosscoder) -> dict[str, Float64[np.ndarray, " F"]]:
+def _decoder_columns(
+    products: Float64[np.ndarray, "F M M"], models: Sequence[str]
+) -> dict[str, Float64[np.ndarray, " F"]]:
     """Return decoder norms per model; Δnorm and cosine per pair of models [Minder et al. 2025].
 
     Δnorm = ½(1 + (‖d^b‖ − ‖d^a‖) / max(‖d^a‖, ‖d^b‖)): 0 = only a, ½ = shared, 1 = only b.
     """
-    d = crosscoder.w_dec.cpu().double().numpy()
-    norms = np.sqrt(np.einsum("fmd,fmd->fm", d, d))
-    columns = {f"decoder_norm_{m}": norms[:, i] for i, m in enumerate(crosscoder.models)}
+    norms = np.sqrt(np.einsum("fmm->fm", products))
+    columns = {f"decoder_norm_{m}": norms[:, i] for i, m in enumerate(models)}
     with np.errstate(divide="ignore", invalid="ignore"):
-        for a, b in combinations(range(len(crosscoder.models)), 2):
-            pair = f"{crosscoder.models[a]}_{crosscoder.models[b]}"
+        for a, b in combinations(range(len(models)), 2):
+            pair = f"{models[a]}_{models[b]}"
             larger = np.maximum(norms[:, a], norms[:, b])
             columns[f"delta_norm_{pair}"] = 0.5 * (1 + (norms[:, b] - norms[:, a]) / larger)
-            columns[f"cosine_{pair}"] = (d[:, a] * d[:, b]).sum(1) / (norms[:, a] * norms[:, b])
+            columns[f"cosine_{pair}"] = products[:, a, b] / (norms[:, a] * norms[:, b])
     return columns
 
 
