@@ -46,13 +46,22 @@ def predicted(model: PreTrainedModel, ids: Tensor, mask: Tensor, answer: Tensor)
 def test_all_and_error_together_are_the_target() -> None:
     editor = LatentEditor(crosscoder(), torch.tensor([1e6, 1e6]), LAYER)
     h = torch.randn((7, 2, WIDTH), generator=torch.Generator().manual_seed(2))
-    moved = [editor.move(h, 0, 1, kind) for kind in ("all", "error")]
+    f = editor.encode(h)
+    moved = [editor.move(h, f, 0, 1, kind) for kind in ("all", "error")]
     torch.testing.assert_close(moved[0] + moved[1] - h[:, 0], h[:, 1])
-    every = editor.move(h, 0, 1, torch.ones(LATENTS))
+    every = editor.move(h, f, 0, 1, torch.ones(LATENTS, dtype=torch.bool))
     c = editor.crosscoder
     biases = c.mean + c.scale[:, None] * c.b_dec
     torch.testing.assert_close(moved[0], every + biases[1] - biases[0])
-    assert torch.equal(editor.move(h, 0, 1, torch.zeros(LATENTS)), h[:, 0])
+    nothing = torch.zeros(LATENTS, dtype=torch.bool)
+    assert torch.equal(editor.move(h, f, 0, 1, nothing), h[:, 0])
+    some = nothing.clone()
+    some[::3] = True
+    d = c.w_dec * c.scale[:, None]
+    dense = c.encode(c.normalize(h)) * some
+    assert dense.any()
+    expected = h[:, 0] + dense @ (d[:, 1] - d[:, 0])
+    torch.testing.assert_close(editor.move(h, f, 0, 1, some), expected)
 
 
 def test_tokens_that_a_fit_drops_are_not_usable() -> None:
@@ -61,11 +70,13 @@ def test_tokens_that_a_fit_drops_are_not_usable() -> None:
     h = torch.ones((5, 2, WIDTH))
     h[2] = 3.0  # a norm of 12
     assert editor.usable(h, real).tolist() == [False, True, False, False, True]
-    f = editor.activations(h, real)
-    assert f[0].abs().max() == 0
-    assert f[1].abs().max() > 0
+    f = editor.usable_codes(h, real)
+    assert f.per_token()[0] == 0
+    assert f.per_token()[1] > 0
     some = np.array([3, 7])
-    written = (f[:, some] @ editor.crosscoder.w_dec[some, 1]) * 0.8
+    dense = editor.crosscoder.encode(editor.crosscoder.normalize(h))
+    dense *= editor.usable(h, real)[:, None]
+    written = (dense[:, some] @ editor.crosscoder.w_dec[some, 1]) * 0.8
     torch.testing.assert_close(editor.written(f, 1, some), written)
 
 
@@ -99,7 +110,7 @@ def test_either_model_of_a_crosscoder_may_be_the_source(tmp_path: Path) -> None:
     document = Document(ids, np.array([False] + [True] * 4), None, 0)
     for source, target in ((0, 1), (1, 0)):
         with torch.no_grad():
-            nothing = {"none": torch.zeros(LATENTS)}
+            nothing = {"none": torch.zeros(LATENTS, dtype=torch.bool)}
             kl = step.divergences(models, editor, nothing, [document], 99, source, target)
             inputs = pad([document])
             own = predicted(models[target], *inputs)

@@ -51,6 +51,12 @@ class Codes:
         active = Active(self.active.rows[kept], self.active.columns[kept])
         return replace(self, active=active, values=self.values[kept])
 
+    def on(self, tokens: Bool[Tensor, " B"]) -> Codes:
+        """Return the entries of the tokens that a mask marks."""
+        kept = tokens[self.active.rows]
+        active = Active(self.active.rows[kept], self.active.columns[kept])
+        return replace(self, active=active, values=self.values[kept])
+
     def times(
         self, right: Float[Tensor, "F C"], bias: Float[Tensor, " C"] | None = None
     ) -> Float[Tensor, "B C"]:

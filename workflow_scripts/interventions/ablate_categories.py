@@ -123,7 +123,7 @@ def rises(
     first = 0
     for batch in read_documents_in_batches(models, editor, documents, batch_tokens):
         h, counts = batch.activations, batch.predicted.sum(1).cpu().numpy()
-        f = editor.activations(h, batch.real)
+        f = editor.usable_codes(h, batch.real)
         before = {
             name: mean_losses(batch.predictions(models[names.index(name)]), counts)
             for name in {ablation.model for ablation in wanted}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from workflow_scripts.activations.store import Normalizer
 from workflow_scripts.common.settings import Count, Settings
+from workflow_scripts.crosscoder.codes import Codes, decode, encode
 from workflow_scripts.crosscoder.model import Crosscoder
 
 
@@ -43,47 +44,49 @@ class LatentEditor:
         usable: Tensor = (h.norm(dim=2) <= self.bounds).all(1) & ~first[real]
         return usable
 
+    def encode(self, h: Float[Tensor, "N M D"]) -> Codes:
+        """Return the latent activations of raw activations."""
+        return encode(self.crosscoder, self.crosscoder.normalize(h))
+
     def move(
         self,
         h: Float[Tensor, "N M D"],
+        f: Codes,
         source: int,
         target: int,
-        chosen: Float[Tensor, " F"] | str,
+        chosen: Bool[Tensor, " F"] | str,
     ) -> Float[Tensor, "N D"]:
         """Return the source's activations moved towards the target's.
 
-        h_source + Σ_{j∈S} f_j (σ_t d_j^t − σ_s d_j^s) [Minder et al. 2025]. ``h`` is raw;
-        ``chosen`` is a mask of 0 and 1; or ``all``, which moves biases and means too; or ``error``,
-        which moves what the crosscoder does not reconstruct. ``all`` and ``error`` together give
-        the target's own activations.
+        h_source + Σ_{j∈S} f_j (σ_t d_j^t − σ_s d_j^s) [Minder et al. 2025]. ``h`` is raw, f its
+        latent activations; ``chosen`` marks the latents; or is ``all``, which moves biases and
+        means too; or ``error``, which moves what the crosscoder does not reconstruct. ``all`` and
+        ``error`` together give the target's own activations.
         """
         c = self.crosscoder
-        x = c.normalize(h)
-        f = c.encode(x)
         if isinstance(chosen, Tensor):
-            shift = torch.einsum("nf,fmd->nmd", f * chosen, c.w_dec) * c.scale[:, None]
+            shift = self._written(f.of(chosen))
         else:
-            decoded = c.decode(f)
-            if chosen == "all":
-                shift = decoded * c.scale[:, None] + c.mean
-            else:
-                shift = (x - decoded) * c.scale[:, None]
+            shift = decode(c, f) * c.scale[:, None] + c.mean
+            if chosen == "error":
+                shift = h - shift
         return h[:, source] + shift[:, target] - shift[:, source]
 
-    def activations(
-        self, h: Float[Tensor, "N M D"], real: Bool[Tensor, "B T"]
-    ) -> Float[Tensor, "N F"]:
-        """Return latent activations, zero on tokens that the fit would not use."""
-        f = self.crosscoder.encode(self.crosscoder.normalize(h))
-        return f * self.usable(h, real)[:, None]
+    def usable_codes(self, h: Float[Tensor, "N M D"], real: Bool[Tensor, "B T"]) -> Codes:
+        """Return latent activations, none on tokens that the fit would not use."""
+        return self.encode(h).on(self.usable(h, real))
 
-    def written(
-        self, f: Float[Tensor, "N F"], model: int, latents: NDArray[np.int64]
-    ) -> Float[Tensor, "N D"]:
+    def written(self, f: Codes, model: int, latents: NDArray[np.int64]) -> Float[Tensor, "N D"]:
         """Return what some latents write into a model: Σ_j f_j σ d_j."""
-        chosen = torch.tensor(latents, device=f.device)
-        directions = self.crosscoder.w_dec[chosen, model]
-        return (f[:, chosen] @ directions) * self.crosscoder.scale[model]
+        mask = torch.zeros(self.crosscoder.latents, dtype=torch.bool, device=self.device)
+        mask[torch.tensor(latents, device=self.device)] = True
+        return self._written(f.of(mask))[:, model]
+
+    def _written(self, f: Codes) -> Float[Tensor, "N M D"]:
+        """Return what latents write into each model, in raw space."""
+        c = self.crosscoder
+        written = f.times(c.weights.decoder).view(-1, len(c.models), c.width)
+        return written * c.scale[:, None]
 
 
 class EditorInputs(Settings):

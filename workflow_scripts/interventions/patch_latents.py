@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -88,7 +88,7 @@ def token_parts(answer: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
 def divergences(
     models: Sequence[PreTrainedModel],
     editor: LatentEditor,
-    sets: Mapping[str, Float[Tensor, " F"] | str],
+    sets: Mapping[str, Bool[Tensor, " F"] | str],
     documents: Sequence[Document],
     batch_tokens: int,
     source: int,
@@ -101,10 +101,10 @@ def divergences(
     by_set: dict[str, list[NDArray[np.float64]]] = {name: [] for name in sets}
     for batch in read_documents_in_batches(models, editor, documents, batch_tokens):
         h = batch.activations
-        usable = editor.usable(h, batch.real)[:, None]
+        f, usable = editor.encode(h), editor.usable(h, batch.real)[:, None]
         patched = []
         for chosen in sets.values():
-            values = torch.where(usable, editor.move(h, source, target, chosen), h[:, source])
+            values = torch.where(usable, editor.move(h, f, source, target, chosen), h[:, source])
             patched.append(batch.predictions(models[target], batch.replaced(source, values)))
         _, kl = compare(batch.predictions(models[target]), patched)
         for document in batch.by_document(kl):
@@ -219,10 +219,11 @@ def effects(
     source, target = (names.index(name) for name in pair)
     models = load_models(manifests, names, precision, device)
     chosen = choose_sets(latents, selection, *pair, seed)
-    sets: dict[str, Tensor | str] = {"none": torch.zeros(editor.crosscoder.latents, device=device)}
+    none = torch.zeros(editor.crosscoder.latents, dtype=torch.bool, device=device)
+    sets: dict[str, Tensor | str] = {"none": none}
     for name, members in chosen.items():
-        mask = torch.zeros(editor.crosscoder.latents, device=device)
-        mask[torch.tensor(members, device=device)] = 1
+        mask = none.clone()
+        mask[torch.tensor(members, device=device)] = True
         sets[name] = mask
     sets |= {"all": "all", "error": "error"}
     kl = divergences(models, editor, sets, documents, batches.batch_tokens, source, target)

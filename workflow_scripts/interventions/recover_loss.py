@@ -30,6 +30,7 @@ from workflow_scripts.common import cli
 from workflow_scripts.common.device import Compute
 from workflow_scripts.common.intervals import resample
 from workflow_scripts.common.tables import write_csv
+from workflow_scripts.crosscoder.codes import decode
 from workflow_scripts.dataset.answer_tokens import Document
 from workflow_scripts.dataset.documents import read_sources
 from workflow_scripts.dataset.shards import TokenShard
@@ -91,14 +92,20 @@ def read_sample(
 
 
 def replacements(
-    editor: LatentEditor, h: Float[Tensor, "N M D"], real: Bool[Tensor, "B T"], model: int
+    editor: LatentEditor,
+    h: Float[Tensor, "N M D"],
+    decoded: Float[Tensor, "N M D"],
+    real: Bool[Tensor, "B T"],
+    model: int,
 ) -> Iterator[tuple[str, Float[Tensor, "N D"]]]:
-    """Yield, by name, what takes the place of a model's activations."""
+    """Yield, by name, what takes the place of a model's activations h.
+
+    ``decoded`` is their reconstruction, normalised.
+    """
     crosscoder = editor.crosscoder
     usable = editor.usable(h, real)[:, None]
     own, mean, scale = h[:, model], crosscoder.mean[model], crosscoder.scale[model]
-    decoded = crosscoder.decode(crosscoder.encode(crosscoder.normalize(h)))[:, model]
-    yield "reconstruction", torch.where(usable, decoded * scale + mean, own)
+    yield "reconstruction", torch.where(usable, decoded[:, model] * scale + mean, own)
     yield "zero", torch.where(usable, 0.0, own)
     yield "mean", torch.where(usable, mean, own)
 
@@ -113,10 +120,11 @@ def measure(
     sums: list[list[NDArray[np.float64]]] = [[] for _ in models]
     for batch in read_documents_in_batches(models, editor, documents, batch_tokens):
         h = batch.activations
+        decoded = decode(editor.crosscoder, editor.encode(h))
         for index, model in enumerate(models):
             others = [
                 batch.predictions(model, batch.replaced(index, values))
-                for _, values in replacements(editor, h, batch.real, index)
+                for _, values in replacements(editor, h, decoded, batch.real, index)
             ]
             compared = torch.cat(compare(batch.predictions(model), others))
             sums[index] += [values.sum(1) for values in batch.by_document(compared)]
