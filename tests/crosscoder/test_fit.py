@@ -34,6 +34,7 @@ def test_killed_and_resumed_fits_end_with_the_same_bytes(
     settings = fit_settings(variant, shared_share=8 / F, l1_price=0.1 * (variant == "l1"))
     run(tmp_path / "whole", settings)
     monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(module, "CHECKPOINT_SHARE", float("inf"))
     step = Trainer.step
 
     def killed(self: Trainer, x: torch.Tensor) -> object:
@@ -64,6 +65,7 @@ def test_a_checkpoint_of_another_fit_is_not_taken_up(
         return step(self, x)
 
     monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(module, "CHECKPOINT_SHARE", float("inf"))
     run(tmp_path / "clean", seed=1)
     monkeypatch.setattr(Trainer, "step", killed)
     with pytest.raises(KeyboardInterrupt):

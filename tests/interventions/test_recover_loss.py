@@ -145,7 +145,8 @@ def test_tokens_that_the_fit_drops_keep_their_own() -> None:
     flat = torch.ones((4, 2, WIDTH))
     flat[2] = 9.0  # beyond the second model's bound
     real = torch.tensor([[True, True, True, True]])
-    found = dict(step.replacements(editor, flat, real, 0))
+    decoded = crosscoder.decode(crosscoder.encode(crosscoder.normalize(flat)))
+    found = dict(step.replacements(editor, flat, decoded, real, 0))
     assert torch.equal(found["zero"][:, 0], torch.tensor([1.0, 0.0, 9.0, 0.0]))
     assert torch.allclose(found["mean"][:, 0], torch.tensor([1.0, 0.2, 9.0, 0.2]))
     assert torch.allclose(found["reconstruction"], found["mean"])

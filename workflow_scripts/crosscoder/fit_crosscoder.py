@@ -25,6 +25,8 @@ from workflow_scripts.crosscoder.threshold import solve_threshold
 from workflow_scripts.crosscoder.training import DivergedError, LogRow, Trainer, fit
 
 CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_SHARE = 0.05
+"""Most of the time that goes into checkpoints: a large one takes minutes."""
 INITIAL_NORM = 0.1
 CPU = torch.device("cpu")
 ALONE = Processes()
@@ -66,9 +68,9 @@ def fit_store(
 ) -> None:
     """Fit a crosscoder on split ``fit`` and write it, with its training log, to ``folder``.
 
-    ``checkpoint`` is written every minute and removed at the end; when there is one of this very
-    fit, it goes on from there and, on a CPU, ends with the same bytes as an undisturbed one. Of
-    several ``processes`` the first writes.
+    ``checkpoint`` is written every minute, a large one less often, and removed at the end; when
+    there is one of this very fit, it goes on from there and, on a CPU, ends with the same bytes as
+    an undisturbed one. Of several ``processes`` the first writes.
 
     Raises
     ------
@@ -158,7 +160,7 @@ def _train(
     checkpoint: Path,
     course: Mapping[str, object],
 ) -> None:
-    """Run the remaining steps, appending to the log and leaving a checkpoint every minute."""
+    """Run the remaining steps, appending to the log and leaving a checkpoint now and then."""
     settings = trainer.settings
     batches = (
         torch.from_numpy(x)
@@ -172,14 +174,16 @@ def _train(
     every = max(1, settings.steps // 200)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with _open_log(log_path, store.models, trainer.done) as file:
-        saved = time.monotonic()
+        saved, pause = time.monotonic(), CHECKPOINT_SECONDS
         for row in cli.progress(rows, total=settings.steps - trainer.done, desc="crosscoder"):
             if row.step % every == 0 or row.step == settings.steps:
                 file.write(_line(row))
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if time.monotonic() - saved > pause:
                 file.flush()
+                started = time.monotonic()
                 trainer.save(checkpoint, course)
                 saved = time.monotonic()
+                pause = max(CHECKPOINT_SECONDS, (saved - started) / CHECKPOINT_SHARE)
 
 
 def _open_log(path: Path, models: Sequence[str], done: int) -> TextIO:
