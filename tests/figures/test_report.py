@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.comparison.run_folder import Run, make_run
+from tests.comparison.run_folder import LATENTS, Run, make_run
 from tests.debian import can_install
 from tests.figures.browser import Page, browse, chromium
 from tests.figures.conftest import compared
 from tests.figures.made_changes import write_changes
 from tests.figures.test_figures import flags_of, plot
 from workflow_scripts.common import files
+from workflow_scripts.common.artifacts import FitFiles
 from workflow_scripts.common.tables import write_csv
-from workflow_scripts.figures import build_report
+from workflow_scripts.figures import build_report, report_data
 from workflow_scripts.figures.report_data import to_json
 from workflow_scripts.figures.style import LOOKS
 
@@ -230,6 +231,20 @@ def test_a_missing_figure_is_told(
     files.write_json(run.root / "provenance.json", {})
     assert build_report.main(flags) == 2
     assert "nope.png does not exist" in capsys.readouterr().err
+
+
+def test_a_page_holds_the_foremost_latents(run: Run, tmp_path: Path) -> None:
+    flags = report_flags(run, tmp_path / "none.png", tmp_path / "none.html")
+    fits = json.loads(flags[flags.index("--fits") + 1])
+    fit = FitFiles.model_validate(fits["it_simpo"])
+    whole = report_data.browser("it_simpo", fit, 2, LATENTS)
+    some = report_data.browser("it_simpo", fit, 2, 150)
+    assert whole["live"] == some["live"] == len(whole["columns"][0]["values"]) > 150
+    held = [str(int(float(str(latent)))) for latent in some["columns"][0]["values"]]
+    assert len(held) == 150
+    assert held == sorted(held, key=int)
+    assert set(some["contexts"]) == set(held) & set(whole["contexts"])
+    assert set(whole["contexts"]) <= set(held) or set(held) <= set(whole["contexts"])
 
 
 @pytest.fixture(scope="module")

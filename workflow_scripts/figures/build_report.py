@@ -38,6 +38,7 @@ HERE = Path(__file__).resolve().parent
 
 
 CONTEXTS = 6  # of each latent, in the browser
+LATENTS = 20_000  # of all crosscoders, in the browser: a page of some 20 MB
 HIDDEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
 """Classes of characters that cannot be seen."""
 
@@ -166,7 +167,8 @@ def build_report(
     comparison, labeller = str(facts["comparison"]), str(facts["labeller"])
     table = verdict_rows.read_changes(changes)
     rows = verdict_rows.answering(table, comparison, labeller)
-    browsers = {name: report_data.browser(name, fit, CONTEXTS) for name, fit in fits.items()}
+    most = LATENTS // max(len(fits), 1)
+    browsers = {name: report_data.browser(name, f, CONTEXTS, most) for name, f in fits.items()}
     texts = Texts(labels, losses, documents)
     page = (
         environment()

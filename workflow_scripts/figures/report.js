@@ -153,7 +153,9 @@
     });
     at("latents").tBodies[0].replaceChildren(...rows);
     const pages = Math.max(1, Math.ceil(state.order.length / PAGE));
-    at("count").textContent = state.order.length + " of " + column("latent").values.length + " live latents";
+    const held = column("latent").values.length;
+    at("count").textContent = state.order.length + " of " + held + " live latents" +
+      (b.live > held ? " on this page; all " + b.live + " are in latents.parquet" : "");
     at("page").textContent = "page " + (state.page + 1) + " of " + pages;
     at("previous").disabled = state.page === 0;
     at("next").disabled = state.page >= pages - 1;

@@ -50,21 +50,19 @@ class Browser(TypedDict):
     pieces: list[str]
     contexts: dict[str, list[Context]]
     maxima: dict[str, float]
+    live: int
+    """live latents, of which the page may hold a part"""
 
 
-def browser(fit: str, files_of: FitFiles, contexts: int) -> Browser:
-    """Return the browser's data of a fit's first seed, with so many contexts per latent."""
+def browser(fit: str, files_of: FitFiles, contexts: int, most: int) -> Browser:
+    """Return the browser's data of a fit's first seed, with so many contexts per latent.
+
+    At most so many latents: those with contexts first, then unique ones, then the most frequent.
+    """
     seed, source = next(iter(files_of.seeds.items()))
     selection = files.read_parquet(source.selection)
     latents = files.read_parquet(source.latents)
     live = selection[["latent", "unique_to"]].merge(latents, on="latent")
-    for paths, reader in (
-        (source.labels, _label_columns),
-        (source.explanations, _explanation_columns),
-        (source.scores, _score_columns),
-    ):
-        for name, values in reader(paths).items():
-            live[name] = live["latent"].map(values)
     examples: dict[str, list[Context]] = {}
     maxima: dict[str, float] = {}
     pieces: list[str] = []
@@ -72,6 +70,16 @@ def browser(fit: str, files_of: FitFiles, contexts: int) -> Browser:
         if path is not None:
             own, largest, texts = read_contexts(path, contexts, len(pieces))
             examples, maxima, pieces = {**examples, **own}, {**maxima, **largest}, pieces + texts
+    count = len(live)
+    live = _foremost(live, live["latent"].astype(str).isin(list(examples)), most)
+    held = set(live["latent"].astype(str))
+    for paths, reader in (
+        (source.labels, _label_columns),
+        (source.explanations, _explanation_columns),
+        (source.scores, _score_columns),
+    ):
+        for name, values in reader(paths).items():
+            live[name] = live["latent"].map(values)
     return {
         "fit": fit,
         "seed": seed,
@@ -79,9 +87,20 @@ def browser(fit: str, files_of: FitFiles, contexts: int) -> Browser:
         "models": files_of.models,
         "columns": _columns(live, files_of.models),
         "pieces": pieces,
-        "contexts": examples,
+        "contexts": {latent: own for latent, own in examples.items() if latent in held},
         "maxima": maxima,
+        "live": count,
     }
+
+
+def _foremost(live: pd.DataFrame, has_contexts: pd.Series[bool], most: int) -> pd.DataFrame:
+    """Return the latents to show, by number."""
+    ranks = pd.DataFrame(
+        {"contexts": has_contexts, "unique": live["unique_to"] != "", "rate": live["firing_rate"]}
+    )
+    keys = ["contexts", "unique", "rate"]
+    order = ranks.sort_values(keys, ascending=False, kind="stable").index
+    return live.loc[np.sort(order[:most])].reset_index(drop=True)
 
 
 def read_contexts(
