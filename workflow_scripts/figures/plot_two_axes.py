@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 AXES = {"x": "behaviour", "y": "representation"}
-MANY = 20
-"""Labels beyond which only those that changed are named."""
 TICKS = 4
 """Most values written on either side of a logarithmic axis."""
 COLUMNS = 3
@@ -136,15 +134,13 @@ def draw_least(axes: Axes, table: pd.DataFrame) -> None:
         axes.axhline(along, **dashed)
 
 
-def named(table: pd.DataFrame) -> list[NamedPoint]:
-    """Return the points that get a name, changes first; of many labels, only those."""
-    shown = table if len(table) <= MANY else table[~table["verdict"].isin(QUIET)]
-    return _points(shown)
-
-
-def _points(table: pd.DataFrame) -> list[NamedPoint]:
-    columns = (table[name] for name in ("behaviour", "representation", "label"))
-    return [NamedPoint(float(x), float(y), str(name)) for x, y, name in zip(*columns, strict=True)]
+def named_points(table: pd.DataFrame) -> list[NamedPoint]:
+    """Return the points with their names; those of unchanged labels are optional."""
+    columns = (table[name] for name in ("behaviour", "representation", "label", "verdict"))
+    return [
+        NamedPoint(float(x), float(y), str(name), verdict in QUIET)
+        for x, y, name, verdict in zip(*columns, strict=True)
+    ]
 
 
 def plot_two_axes(changes: Path, answer: Path, comparison: str, output: style.Output) -> None:
@@ -190,7 +186,7 @@ def plot_two_axes(changes: Path, answer: Path, comparison: str, output: style.Ou
         )
         style.note(axes, _note(rows, table), -46)
         figure.tight_layout()
-        name_points(axes, named(table), _points(table))
+        name_points(axes, named_points(table), named_points(table))
         style.save(figure, table, output)
 
 

@@ -41,11 +41,12 @@ LONGEST = 28
 
 @dataclass(frozen=True)
 class NamedPoint:
-    """A point in the units of the axes, and its name."""
+    """A point in the units of the axes, and its name; an optional one only where there is room."""
 
     x: float
     y: float
     name: str
+    optional: bool = False
 
 
 def name_points(axes: Axes, named: Sequence[NamedPoint], all_points: Sequence[NamedPoint]) -> None:
@@ -67,11 +68,15 @@ def name_points(axes: Axes, named: Sequence[NamedPoint], all_points: Sequence[Na
             parse_math=False,
             arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": style.GREY, "shrinkB": 2},
         )
-        taken.append(_place(name, taken, frame))
+        box, cost = _place(name, taken, frame)
+        if point.optional and cost:
+            name.remove()
+        else:
+            taken.append(box)
 
 
-def _place(name: Text, taken: Sequence[Bbox], frame: Bbox) -> Bbox:
-    """Put a name where it overlaps least, and return its box."""
+def _place(name: Text, taken: Sequence[Bbox], frame: Bbox) -> tuple[Bbox, float]:
+    """Put a name where it overlaps least, and return its box and how bad the place is."""
     least, best = float("inf"), next(iter(PLACES))
     for offset in PLACES:
         box = _box(name, offset)
@@ -82,7 +87,7 @@ def _place(name: Text, taken: Sequence[Bbox], frame: Bbox) -> Bbox:
             least, best = cost, offset
         if not cost:
             break
-    return _box(name, best)
+    return _box(name, best), least
 
 
 def _box(name: Text, offset: tuple[int, int]) -> Bbox:
