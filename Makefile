@@ -39,6 +39,7 @@ validate: $(READY)
 	@$(BIN)/python -m tests.crosscoder.tabulate_recovery
 	@$(BIN)/python -m pytest -m slow
 	@$(BIN)/python -m tests.comparison.families.tabulate_families
+	@$(BIN)/python -m tests.autointerp.real_server
 
 reproduce-paper: $(READY)
 	@$(RUN) --configfile config/paper.yaml -- reproduce_paper

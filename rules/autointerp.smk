@@ -5,12 +5,13 @@ agreement.json. The lexical annotator always works; an LLM only where the config
 """
 
 from workflow_scripts.autointerp.settings import (
-    AnswerCounts,
     Calls,
     CategoryRule,
     Connection,
+    Failures,
     GateMargin,
     PromptCounts,
+    Replicates,
     SpendingCaps,
 )
 
@@ -106,14 +107,15 @@ if LLM:
             ),
             annotators=in_order(ANNOTATORS),
             counts=flags(LLM, PromptCounts),
+            limits=as_json(LLM.output_limits),
             prices=as_json(LLM.prices),
             seed=SETTINGS.seed,
         shell:
             "logged {log:q} python -m {params.step} --purpose {wildcards.purpose}"
             " --contexts {input.contexts:q} --latents {input.latents:q}"
             " --taxonomy {input.taxonomy:q} {params.explanations:q}"
-            " --annotators {params.annotators:q} {params.counts:q} --prices {params.prices:q}"
-            " --code {params.code} --seed {params.seed}"
+            " --annotators {params.annotators:q} {params.counts:q} --limits {params.limits:q}"
+            " --prices {params.prices:q} --code {params.code} --seed {params.seed}"
             " --requests {output.requests:q} --plan {output.plan:q}"
 
     rule call_llm:
@@ -133,13 +135,14 @@ if LLM:
             llm=1,
         params:
             **step("autointerp.call_llm"),
-            settings=flags(LLM, Connection, Calls, SpendingCaps),
+            settings=flags(LLM, Connection, Calls, SpendingCaps, Failures),
+            headers=as_json(LLM.headers),
             prices=as_json(LLM.prices),
             # Not an output: it is shared by all purposes, fits and seeds.
             spend=f"{RESULTS}/autointerp/spend.jsonl",
         shell:
             "logged {log:q} python -m {params.step} --requests {input:q} {params.settings:q}"
-            " --prices {params.prices:q} --spend {params.spend:q} --responses {output.responses:q}"
+            " --headers {params.headers:q} --prices {params.prices:q} --spend {params.spend:q} --responses {output.responses:q}"
             " --ledger {output.ledger:q} --manifest {output.manifest:q}"
 
     rule parse_responses:
@@ -163,7 +166,7 @@ if LLM:
             purpose=lambda wildcards: PURPOSES[wildcards.table],
             files=named_inputs,
             annotators=list(LLM.annotators),
-            bounds=flags(LLM, AnswerCounts) + flags(SETTINGS.autointerp, GateMargin),
+            bounds=flags(LLM, Replicates) + flags(SETTINGS.autointerp, GateMargin),
         shell:
             "logged {log:q} python -m {params.step} --purpose {params.purpose} {params.files:q}"
             " --annotators {params.annotators:q} {params.bounds:q}"

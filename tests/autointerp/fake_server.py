@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import hashlib
 import json
 import random
-import re
 import socket
 import struct
 import subprocess
@@ -29,17 +27,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.autointerp.oracle import Behaviour, asked_for, content, rejected
+from tests.autointerp.fake_reply import chat_completion, count_tokens, prompt_tokens
+from tests.autointerp.oracle import Behaviour, asked_for, content, rejected, rejection
 from workflow_scripts.common.provenance import ROOT
-
-_PIECE = re.compile(r" ?[A-Za-z]{1,7}|\d{1,3}| ?[^\sA-Za-z\d]{1,3}|\s+")
-
-
-@functools.lru_cache(maxsize=256)
-def _tokens(text: str) -> int:
-    """Return the number of tokens, as this server counts them; system prompts come again."""
-    return len(_PIECE.findall(text))
-
 
 HTTP_FAULTS = {
     "401": (401, "invalid_api_key"),
@@ -52,6 +42,7 @@ HTTP_FAULTS = {
     "429": (429, "rate_limit_exceeded"),
     "quota": (429, "insufficient_quota"),
     "filter400": (400, "content_filter"),
+    "too_long": (400, "maximum context length exceeded"),
 }
 
 
@@ -96,6 +87,8 @@ class FakeServer(ThreadingHTTPServer):
         self.keep_bodies = keep_bodies
         self.lock = threading.Lock()
         self.moments: list[float] = []
+        self.started = 0.0
+        self.slots = threading.BoundedSemaphore(self.behaviour.slots)
         self._thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
 
     @property
@@ -164,11 +157,16 @@ class _Handler(BaseHTTPRequestHandler):
         with server.lock:
             fault = self._count(body, key, probe, refused=complaint is not None)
         if complaint is not None:
-            self._error(400, complaint, "invalid_request_error")
+            status, value = rejection(complaint, behaviour.manner)
+            self._json(status, value)
+            return
+        if self._loading():
+            self._error(503, "Loading model", "unavailable_error")
             return
         delay = behaviour.latency + behaviour.jitter * random.random()
         if delay:
-            time.sleep(delay)
+            with server.slots:
+                time.sleep(delay)
         if self._transport_fault(fault):
             return
         try:
@@ -177,6 +175,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(400, f"unknown prompt: {error!r}", "unknown_prompt")
             return
         self._complete(body, said, fault)
+
+    def _loading(self) -> bool:
+        """Whether the model is still being loaded: for some seconds after the first call."""
+        server = self.server
+        with server.lock:
+            server.started = server.started or time.monotonic()
+        return time.monotonic() < server.started + server.behaviour.loading
 
     def _count(self, body: dict[str, Any], key: str, probe: bool, *, refused: bool) -> str:
         """Count a call and return its fault; the lock is held."""
@@ -214,6 +219,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, b"<html>a portal</html>", "text/html")
         elif name == "error200":
             self._json(200, {"error": {"message": "upstream failed", "code": 502}})
+        elif name == "raw":
+            bodies = self.server.behaviour.raw
+            self._send(200, bodies[self.server.counters.calls % len(bodies)], "application/json")
         elif name == "redirect":
             self._send(307, b"", "text/plain", {"Location": "/elsewhere/v1/chat/completions"})
         elif name == "trunc":
@@ -244,7 +252,8 @@ class _Handler(BaseHTTPRequestHandler):
             extra = {"retry-after-ms": value}
             self._error(429, "slow down", "rate_limit_exceeded", extra)
         elif name in HTTP_FAULTS:
-            self._error(HTTP_FAULTS[name][0], f"fault {name}", HTTP_FAULTS[name][1])
+            status, code = HTTP_FAULTS[name]
+            self._error(status, f"fault {name}: {code.replace('_', ' ')}", code)
         elif name == "retry_after":
             self._error(429, "wait", "rate_limit_exceeded", {"retry-after": value})
         elif name == "echo_key":
@@ -275,38 +284,11 @@ class _Handler(BaseHTTPRequestHandler):
             pass
         self.close_connection = True
 
-    def _complete(self, body: dict[str, Any], content: str | None, fault: str) -> None:
-        prompt = sum(_tokens(m["content"]) for m in body["messages"]) + 8
-        output = _tokens(content or "")
-        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-        finish = "stop"
-        if fault == "length":
-            message["content"], finish = (content or "")[:10], "length"
-        elif fault == "refusal":
-            message = {"role": "assistant", "content": None, "refusal": "I cannot do that."}
-        elif fault == "filter":
-            message["content"], finish = "", "content_filter"
-        elif fault == "null_content":
-            message["content"] = None
-        reply: dict[str, Any] = {
-            "id": "chatcmpl-fake",
-            "object": "chat.completion",
-            "created": 0,
-            "model": self.server.behaviour.model or body["model"],
-            "system_fingerprint": "fp_changed" if fault == "fingerprint" else "fp_fake",
-            "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-            "usage": {
-                "prompt_tokens": prompt,
-                "completion_tokens": output,
-                "total_tokens": prompt + output,
-            },
-        }
-        if fault == "wrong_model":
-            reply["model"] = "another-model"
-        if fault == "no_usage":
-            del reply["usage"]
-        if fault == "empty_choices":
-            reply["choices"] = []
+    def _complete(self, body: dict[str, Any], said: str, fault: str) -> None:
+        behaviour = self.server.behaviour
+        prompt = prompt_tokens(body, behaviour.context)
+        reply = chat_completion(body, said, fault, behaviour.model, prompt)
+        output = count_tokens(said)
         with self.server.lock:
             self.server.counters.answered += 1
             self.server.counters.prompt_tokens += prompt

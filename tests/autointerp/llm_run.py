@@ -32,9 +32,16 @@ CONCEPTS = {
 
 
 def make_contexts(
-    folder: Path, latents: int = 4, documents: int = 300, owners: Sequence[str] = ()
+    folder: Path,
+    latents: int = 4,
+    documents: int = 300,
+    owners: Sequence[str] = (),
+    more: Sequence[str] = (),
 ) -> None:
-    """Write `contexts.parquet` and `latents.parquet` of planted word latents, of some models."""
+    """Write `contexts.parquet` and `latents.parquet` of planted word latents, of some models.
+
+    ``more`` are further flags of select_contexts.
+    """
     texts = fixtures.random_documents(documents, CONCEPTS)
     planted = [fixtures.on_words(name, *CONCEPTS[name]) for name in list(CONCEPTS)[:latents]]
     for place, owner in enumerate(owners):
@@ -45,6 +52,7 @@ def make_contexts(
             *("--examples", str(examples), "--seed", "0"),
             *("--contexts", str(folder / "contexts.parquet")),
             *("--latents", str(folder / "latents.parquet")),
+            *more,
         ]
     )
     assert code == 0
@@ -67,6 +75,7 @@ class Run:
     more: tuple[str, ...] = ()
     """Further flags of build_requests."""
     flags: tuple[str, ...] = ("--first-backoff", "0.02")
+    limits: dict[str, int] = field(default_factory=dict)
     prices: str = "{}"
     code: str = "0"
     seed: int = 0
@@ -84,7 +93,7 @@ class Run:
                 *("--taxonomy", str(SHIPPED), "--annotators", json.dumps(self.annotators)),
                 *("--held-out", str(self.held_out), "--null", str(self.null)),
                 *("--replicates", str(self.replicates), "--prices", self.prices),
-                *("--code", self.code),
+                *("--code", self.code, "--limits", json.dumps(self.limits)),
                 *("--requests", str(self.file(purpose, "requests.jsonl"))),
                 *("--plan", str(self.file(purpose, "plan.json"))),
                 *self.more,
@@ -100,7 +109,7 @@ class Run:
             *("--ledger", str(self.file(purpose, "ledger.csv"))),
             *("--manifest", str(self.file(purpose, "manifest.json"))),
             *("--cache", str(self.cache), "--base-url", self.url, "--key-env", KEY_ENV),
-            *("--prices", self.prices, *self.flags, *flags),
+            *("--headers", "{}", "--prices", self.prices, *self.flags, *flags),
         ]
         last: dict[str, list[str]] = {}
         for word in words:

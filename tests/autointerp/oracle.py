@@ -30,12 +30,22 @@ class Behaviour:
     reject: tuple[str, ...] = ()
     """Body features that are refused with 400: json_schema, json_object, max_completion_tokens,
     temperature, seed."""
+    manner: str = "openai"
+    """How a refusal of a field is put: openai, mistral (422) or gemini (a list)."""
     ignore_schema: bool = False
     """Accept a response format and answer in prose around a fenced block all the same."""
     probe_fault: str = ""
     latency: float = 0.0
     jitter: float = 0.0
     rps: float = 0.0
+    slots: int = 1000
+    """Calls that are worked on at once; others wait for their turn."""
+    context: int = 0
+    """Tokens to which a prompt is cut; 0: it is not."""
+    raw: Sequence[bytes] = ()
+    """Bodies of the fault `raw`, one after the other."""
+    loading: float = 0.0
+    """Seconds from the first call for which the server says that it loads its model."""
     concepts: dict[str, str] = field(default_factory=dict)
     """Word to category, for the oracle."""
     obedient: bool = False
@@ -62,9 +72,26 @@ def asked_for(body: dict[str, Any]) -> str:
     return "unknown"
 
 
+def rejection(complaint: str, manner: str) -> tuple[int, object]:
+    """Return the status and the body with which a provider refuses a field."""
+    name = complaint.split("'")[1] if "'" in complaint else "response_format"
+    if manner == "mistral":
+        fault = {"type": "extra_forbidden", "loc": ["body", name]}
+        detail = [{**fault, "msg": "Extra inputs are not permitted", "input": 0}]
+        return 422, {"detail": detail}
+    if manner == "gemini":
+        told = f'Invalid JSON payload received. Unknown name "{name}": Cannot find field.'
+        return 400, [{"error": {"code": 400, "message": told, "status": "INVALID_ARGUMENT"}}]
+    kind = "invalid_request_error"
+    return 400, {"error": {"message": complaint, "code": kind, "type": kind, "param": None}}
+
+
 def rejected(body: dict[str, Any], features: Sequence[str]) -> str | None:
+    """Return the complaint about a body, or None where it has none of the refused features."""
     form = (body.get("response_format") or {}).get("type")
     for feature in features:
+        if feature == "maxLength" and feature in str(body.get("response_format")):
+            return f"'{feature}' is not permitted in a schema"
         if feature == form:
             return f"response_format {feature} is not supported"
         if feature in body:

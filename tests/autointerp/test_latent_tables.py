@@ -25,6 +25,7 @@ from workflow_scripts.autointerp.prompting import contexts
 from workflow_scripts.autointerp.prompting.contexts import ContextTable
 from workflow_scripts.autointerp.prompting.request_builder import Builder, Subject
 from workflow_scripts.autointerp.settings import (
+    MAX_OUTPUT,
     Annotator,
     CategoryRule,
     ContextCounts,
@@ -135,6 +136,7 @@ def test_requests_are_those_of_the_permuted_tasks_in_turn(
         SHIPPED,
         annotators,
         counts,
+        MAX_OUTPUT,
         {},
         0,
         "",
@@ -142,7 +144,8 @@ def test_requests_are_those_of_the_permuted_tasks_in_turn(
         tmp_path / "plan.json",
         None if purpose == "explain" else explanations,
     )
-    builder = Builder(purpose, ContextTable(shuffled), TAXONOMY, annotators, counts, 0)
+    limit = MAX_OUTPUT[purpose]
+    builder = Builder(purpose, ContextTable(shuffled), TAXONOMY, annotators, counts, 0, limit)
     expected = [r for task in builder.tasks(subjects) for r in builder.requests(task)]
     shown = list(read_requests(output))
     assert shown == expected

@@ -49,7 +49,7 @@ def test_a_key_among_the_settings_is_not_shown(capsys: pytest.CaptureFixture[str
     with pytest.raises(UserError, match="key_env must be the name of an env") as refused:
         load(put(smoke(), "autointerp.llm", settings))
     files = [f"--{name}=file" for name in ("requests", "responses", "ledger", "manifest", "spend")]
-    given = [*files, "--prices={}", f"--base-url={URL}", f"--key-env={SENTINEL}"]
+    given = [*files, "--prices={}", "--headers={}", f"--base-url={URL}", f"--key-env={SENTINEL}"]
     assert call_llm.main(given) == 2
     told = capsys.readouterr()
     assert "--key-env must be the name of an environment variable" in told.err

@@ -14,7 +14,7 @@ from tests.autointerp.conftest import SENTINEL
 from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import KEY_ENV, Run
 from tests.autointerp.oracle import Behaviour
-from workflow_scripts.autointerp.llm.cache import canonical, encode_failure
+from workflow_scripts.autointerp.llm.cache import Attempt, canonical, encode_attempts
 from workflow_scripts.tools import pack_cache
 
 
@@ -104,7 +104,7 @@ def test_an_archive_replays_what_was_given_up(
 ) -> None:
     with FakeServer(Behaviour(first={2: "500"})) as server:
         run = Run(contexts, tmp_path / "a", server.url, tmp_path / "cache")
-        flags = ("--attempts", "1", "--concurrency", "1")
+        flags = ("--attempts", "1", "--concurrency", "1", "--max-failures", "1")
         assert run.build("explain") == run.call("explain", *flags) == 0
     ledger, archive = run.file("explain", "ledger.csv"), tmp_path / "run.tar"
     (run.cache / "dialects" / f"{'0' * 64}.json").write_text('{"form": "of a later version"}')
@@ -114,27 +114,28 @@ def test_an_archive_replays_what_was_given_up(
     other = Run(run.data, tmp_path / "b", run.url, tmp_path / "fresh")
     unpack = ["unpack", "--cache", str(other.cache), "--archive", str(archive)]
     assert pack_cache.main(unpack) == other.build("explain") == 0
-    assert other.call("explain", "--mode", "replay") == 0
+    assert other.call("explain", "--mode", "replay", "--max-failures", "1") == 0
     for name in ("responses.jsonl", "ledger.csv", "manifest.json"):
         assert run.file("explain", name).read_bytes() == other.file("explain", name).read_bytes()
     next((run.cache / "failures").iterdir()).unlink()
     assert pack_cache.main(pack) == 2
-    assert "lacks the failure" in capsys.readouterr().err
+    assert "lacks the attempt" in capsys.readouterr().err
 
 
 KEY = "ab" * 32
+GIVEN_UP = [Attempt((), "HTTP 500")]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "good"),
     [
-        (f"failures/{KEY}.json", encode_failure(KEY, "HTTP 500"), True),
-        (f"failures/{KEY}.json", encode_failure("cd" * 32, "HTTP 500"), False),
-        (f"failures/{KEY}.json", encode_failure(KEY, "x" * 5000), False),
+        (f"failures/{KEY}.json", encode_attempts(KEY, GIVEN_UP), True),
+        (f"failures/{KEY}.json", encode_attempts("cd" * 32, GIVEN_UP), False),
+        (f"failures/{KEY}.json", encode_attempts(KEY, []), False),
         (f"failures/{KEY}.json", canonical({"key": KEY, "reason": None}), False),
         (f"failures/{KEY}.json", b"\xff", False),
-        (f"failures/../{KEY}.json", encode_failure(KEY, "HTTP 500"), False),
-        (f"ab/{KEY}.json", encode_failure(KEY, "HTTP 500"), False),
+        (f"failures/../{KEY}.json", encode_attempts(KEY, GIVEN_UP), False),
+        (f"ab/{KEY}.json", encode_attempts(KEY, GIVEN_UP), False),
         (f"dialects/{KEY}.json", b"{}", True),
         (f"dialects/{KEY}.json", b'{"limit": "none"}', False),
     ],

@@ -23,6 +23,7 @@ Status = Literal[
     "reasked",
     "refused",
     "truncated",
+    "empty",
     "filtered",
     "invalid",
     "transport_failed",

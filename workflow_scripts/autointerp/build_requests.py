@@ -17,9 +17,15 @@ from workflow_scripts.autointerp.llm.cost import plan_requests
 from workflow_scripts.autointerp.llm.requests import encoded, read_requests, write_lines
 from workflow_scripts.autointerp.prompting.contexts import ContextTable
 from workflow_scripts.autointerp.prompting.request_builder import Builder, Subject
-from workflow_scripts.autointerp.settings import Annotator, Price, PromptCounts, Purpose
+from workflow_scripts.autointerp.settings import (
+    MAX_OUTPUT,
+    Annotator,
+    Price,
+    PromptCounts,
+    Purpose,
+)
 from workflow_scripts.common import cli, files
-from workflow_scripts.common.settings import Name
+from workflow_scripts.common.settings import Count, Name
 from workflow_scripts.common.taxonomy import load_taxonomy
 
 
@@ -30,6 +36,7 @@ def build_requests(
     taxonomy: Path,
     annotators: dict[Name, Annotator],
     counts: PromptCounts,
+    limits: dict[Purpose, Count],
     prices: dict[str, Price],
     seed: int,
     code: str,
@@ -50,7 +57,9 @@ def build_requests(
     taxonomy
         categories that may be named (YAML)
     annotators
-        annotators: name to model, prompt, label_seed and temperature (JSON)
+        annotators: name to model, prompt, label_seed, temperature and extra_body (JSON)
+    limits
+        tokens of an answer at most, per purpose (JSON)
     prices
         model to money per million input and output tokens (JSON)
     seed
@@ -71,8 +80,9 @@ def build_requests(
     """
     if purpose != "explain" and explanations is None:
         raise cli.UserError(f"the purpose {purpose} needs --explanations")
+    limit = limits.get(purpose, MAX_OUTPUT[purpose])
     builder = Builder(
-        purpose, ContextTable(contexts), load_taxonomy(taxonomy), annotators, counts, seed
+        purpose, ContextTable(contexts), load_taxonomy(taxonomy), annotators, counts, seed, limit
     )
     if explanations is None:
         status = files.read_parquet(latents)

@@ -1,7 +1,8 @@
 """Send requests to an OpenAI-compatible endpoint; the only step that opens a socket.
 
-Every answer goes into the response cache as it arrives, outside this step's outputs; they are then
-written from the cache alone, so that a second run sends nothing and writes the same bytes.
+Every good answer goes into the response cache as it arrives, outside this step's outputs; they are
+then written from the cache alone, so that a second run sends nothing and writes the same bytes.
+Where too many requests have no good answer, the step fails; the next run requests those again.
 With `--mode replay` no socket is opened at all. The key comes from the environment variable that
 `--key-env` names. Exit codes: 0 done, 2 stopped with a sentence that says why, 130 interrupted.
 """
@@ -12,24 +13,37 @@ import asyncio
 import json
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from workflow_scripts.autointerp.llm.api_key import is_loopback, read_key
+from workflow_scripts.autointerp.annotation_tables import GOOD
+from workflow_scripts.autointerp.llm.api_key import is_loopback, read_headers, read_key
 from workflow_scripts.autointerp.llm.budget import SpendLog
 from workflow_scripts.autointerp.llm.cache import ResponseCache, normalise_url
-from workflow_scripts.autointerp.llm.caller import Caller, CallTally, Policy, StopRunError
+from workflow_scripts.autointerp.llm.caller import Caller
 from workflow_scripts.autointerp.llm.conversation import Conversation
 from workflow_scripts.autointerp.llm.cost import plan_requests
 from workflow_scripts.autointerp.llm.endpoint import Endpoint
-from workflow_scripts.autointerp.llm.outputs import CallOutputs, Writer, writing
+from workflow_scripts.autointerp.llm.outputs import TRANSPORT_FAILED, CallOutputs, Writer, writing
 from workflow_scripts.autointerp.llm.progress import Progress
+from workflow_scripts.autointerp.llm.refusals import explain_failures, explain_gaps
 from workflow_scripts.autointerp.llm.replay import StoredAnswers
 from workflow_scripts.autointerp.llm.requests import Request, read_header, read_requests
-from workflow_scripts.autointerp.settings import Calls, Connection, Price, Retries, SpendingCaps
+from workflow_scripts.autointerp.llm.sender import CallTally, Policy, Sender, StopRunError
+from workflow_scripts.autointerp.settings import (
+    Calls,
+    Connection,
+    Failures,
+    HeaderName,
+    Price,
+    Retries,
+    SpendingCaps,
+    Variable,
+)
 from workflow_scripts.common import cli
 
 INTERRUPTED = 130
@@ -50,6 +64,9 @@ class Setup:
     requests: Path
     connection: Connection
     policy: Policy
+    failures: Failures
+    headers: dict[str, str]
+    """Name to environment variable."""
     spend: Path | None
 
     @property
@@ -74,6 +91,8 @@ def call_llm(
     calls: Calls,
     retries: Retries,
     caps: SpendingCaps,
+    failures: Failures,
+    headers: dict[HeaderName, Variable],
     prices: dict[str, Price],
     responses: Path,
     ledger: Path,
@@ -87,12 +106,14 @@ def call_llm(
     ----------
     requests
         requests of one purpose (JSON lines)
+    headers
+        further headers of each request: name to environment variable that holds the value (JSON)
     prices
         model to money per million input and output tokens (JSON)
     responses
         answers to write (JSON lines)
     ledger
-        table to write, a row per stored answer (CSV)
+        table to write, a row per stored reply (CSV)
     manifest
         facts about the run to write (JSON)
     spend
@@ -103,12 +124,13 @@ def call_llm(
     Raises
     ------
     UserError
-        If the endpoint refuses, a cap is reached, a key is missing, or a replay lacks answers.
+        If the endpoint refuses, a cap is reached, a key is missing, a replay lacks answers, or
+        more requests have no good answer than ``failures`` allows.
     SystemExit
         If the user stopped the run.
     """
     policy = Policy(connection.response_format, calls, retries, caps, prices)
-    setup = Setup(requests, connection, policy, spend)
+    setup = Setup(requests, connection, policy, failures, headers, spend)
     if dry_run:
         print_plan(setup)
         return
@@ -157,6 +179,33 @@ def answer(setup: Setup, outputs: CallOutputs) -> None:
                 f"as {'; '.join(missing[:5])}: run in live mode, or unpack the archive that holds "
                 "them"
             )
+        check_failures(header.purpose, writer.statuses, setup.failures)
+
+
+def check_failures(purpose: str, statuses: Counter[str], limits: Failures) -> None:
+    """Refuse to go on when more requests failed than the limits allow; tell how many did.
+
+    A limit below 1 is a share of the requests, else a count. A latent that the model answered, but
+    did not explain, stays without an explanation.
+
+    Raises
+    ------
+    UserError
+        With the number of each status, and what helps.
+    """
+    failed = Counter({status: n for status, n in statuses.items() if status not in GOOD})
+    if purpose == "explain":
+        silent = Counter({TRANSPORT_FAILED: failed.pop(TRANSPORT_FAILED, 0)})
+        checks = [(silent, "max_failures", limits.max_failures)]
+        checks += [(failed, "max_unexplained", limits.max_unexplained)]
+    else:
+        checks = [(failed, "max_failures", limits.max_failures)]
+    total = statuses.total()
+    for some, name, limit in checks:
+        if some.total() > (limit * total if limit < 1 else limit):
+            raise cli.UserError(explain_failures(purpose, some, total, name))
+        if some.total():
+            cli.log(f"warning: {explain_gaps(purpose, some, total, name)}")
 
 
 @dataclass(frozen=True)
@@ -173,11 +222,12 @@ class Rest:
 def _send(setup: Setup, rest: Rest) -> None:
     """Have the endpoint answer the rest."""
     key, host = read_key(setup.connection.key_env), setup.host
+    headers = read_headers(setup.headers)
     cli.log(f"sending text of the study to {host}: up to {rest.total - rest.tally.done} requests")
     if setup.url.startswith("http://") and not is_loopback(setup.url):
         cli.log(f"warning: {host} is reached over plain http, so others can read key and texts")
     try:
-        asyncio.run(_run(setup, key, rest))
+        asyncio.run(_run(setup, key, headers, rest))
     except StopRunError as stop:
         raise cli.UserError(str(stop)) from None
     if rest.tally.usage_missing:
@@ -192,17 +242,16 @@ def _send(setup: Setup, rest: Rest) -> None:
         )
 
 
-async def _run(setup: Setup, key: str, rest: Rest) -> None:
-    policy, key_env = setup.policy, setup.connection.key_env
-    header = read_header(setup.requests)
+async def _run(setup: Setup, key: str, headers: dict[str, str], rest: Rest) -> None:
+    policy, header = setup.policy, read_header(setup.requests)
     interrupted = asyncio.Event()
-    limits = policy.calls.deadline, policy.calls.concurrency
-    async with Endpoint(setup.url, key, *limits) as endpoint:
+    async with Endpoint(setup.url, key, policy.calls.concurrency, headers) as endpoint:
         spend = SpendLog(setup.spend) if setup.spend else None
-        caller = Caller(endpoint, setup.cache, header, policy, key_env, spend, rest.tally)
+        sender = Sender(endpoint, policy, spend, rest.tally)
+        caller = Caller(sender, setup.cache, header, setup.connection.key_env)
 
         def interrupt() -> None:
-            caller.stop("interrupted")
+            sender.stop("interrupted")
             interrupted.set()
 
         loop = asyncio.get_running_loop()
@@ -215,14 +264,14 @@ async def _run(setup: Setup, key: str, rest: Rest) -> None:
             stopping = asyncio.create_task(interrupted.wait())
             await asyncio.wait({calls, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if interrupted.is_set():
-                await caller.finish_calls(GRACE)
+                await sender.finish_calls(GRACE)
                 await asyncio.wait({calls}, timeout=AFTER)
                 calls.cancel()
                 await asyncio.gather(calls, return_exceptions=True)
                 raise InterruptedRunError(f"{rest.tally.done} of {rest.total} are answered")
             stopping.cancel()
             await calls
-            progress.close(rest.tally, caller.budget.spent)
+            progress.close(rest.tally, sender.budget.spent)
 
 
 def count_requests(path: Path) -> int:

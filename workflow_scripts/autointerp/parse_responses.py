@@ -1,7 +1,7 @@
 """Turn the answers of one purpose into a table: a row per latent, annotator and replicate.
 
 `explain` gives explanations, `classify` labels, `score` detection scores. A failed answer leaves a
-row with its status and nothing else. Too many failures stop the run; the answers stay in the cache.
+row with its status and nothing else; `call_llm` stops where there are too many.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow_scripts.autointerp.annotation_tables import GOOD, NOT_RUN, OK, write_table
+from workflow_scripts.autointerp.annotation_tables import NOT_RUN, OK, write_table
 from workflow_scripts.autointerp.detection import Item, null_passed, score_items
 from workflow_scripts.autointerp.llm.replies import (
     CategoryChoice,
@@ -23,7 +23,7 @@ from workflow_scripts.autointerp.llm.replies import (
 from workflow_scripts.autointerp.llm.requests import Request, read_header
 from workflow_scripts.autointerp.llm.responses import Parsed, read_outcomes
 from workflow_scripts.autointerp.score_statistics import Gate
-from workflow_scripts.autointerp.settings import TABLE_OF, AnswerCounts, GateMargin, Purpose
+from workflow_scripts.autointerp.settings import TABLE_OF, GateMargin, Purpose, Replicates
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.taxonomy import load_taxonomy
 
@@ -35,7 +35,7 @@ def parse_responses(
     latents: Path,
     taxonomy: Path,
     annotators: list[str],
-    counts: AnswerCounts,
+    counts: Replicates,
     margin: GateMargin,
     output: Path,
     summary: Path,
@@ -64,8 +64,7 @@ def parse_responses(
     Raises
     ------
     UserError
-        If more answers failed than ``max_failures`` allows, or the two files do not belong
-        together.
+        If the two files do not belong together.
     """
     header = read_header(requests)
     if header.purpose != purpose:
@@ -92,7 +91,6 @@ def parse_responses(
     if purpose == "classify":
         facts["canaries"] = canaries.report(table)
     files.write_json(summary, facts)
-    check_failures(purpose, statuses, counts.max_failures)
     write_table(output, table, TABLE_OF[purpose])
     cli.log(f"{purpose}: {dict(sorted(statuses.items()))}")
 
@@ -121,26 +119,6 @@ class Canaries:
         ]
         followed = sum(got == plant != plain for got, plant, plain in answered)
         return {"planted": len(self._seen), "answered": len(answered), "followed": followed}
-
-
-def check_failures(purpose: str, statuses: Counter[str], limit: float) -> None:
-    """Refuse to go on when more failed than ``limit``, a share below 1 or else a count.
-
-    Raises
-    ------
-    UserError
-        With the number of each status.
-    """
-    total = statuses.total()
-    failed = total - sum(statuses[status] for status in GOOD)
-    allowed = limit * total if limit < 1 else limit
-    if failed > allowed:
-        listed = ", ".join(f"{n} {s}" for s, n in sorted(statuses.items()) if s not in GOOD)
-        raise cli.UserError(
-            f"{purpose}: {failed} of {total} answers failed ({listed}), more than "
-            f"autointerp.llm.max_failures allows: fix the endpoint or the prompt and run again "
-            "(paid answers are kept), or raise the limit"
-        )
 
 
 def _count(parsed: Iterator[Parsed], statuses: Counter[str]) -> Iterator[Parsed]:

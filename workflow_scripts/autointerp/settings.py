@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, JsonValue
 
 from workflow_scripts.common.settings import (
     Count,
@@ -22,9 +22,35 @@ Purpose = Literal["explain", "classify", "score"]
 TABLE_OF: dict[Purpose, str] = {"explain": "explanations", "classify": "labels", "score": "scores"}
 """The table that the answers of a purpose become."""
 
+MAX_OUTPUT: dict[Purpose, Count] = {"explain": 300, "classify": 400, "score": 400}
+"""Tokens of an answer at most, where the config says nothing else."""
+
 
 Variant = Literal["main", "paraphrase"]
 """Which wording of the prompts."""
+
+OWN_FIELDS = {
+    "model": "model",
+    "temperature": "temperature",
+    "max_tokens": "autointerp.llm.max_output",
+    "max_completion_tokens": "autointerp.llm.max_output",
+    "response_format": "autointerp.llm.response_format",
+    "seed": "the config's seed",
+    "n": "replicates",
+}
+"""Fields of a request's body that `extra_body` may not hold, and what sets them."""
+
+
+def _extra_body(body: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return further fields of a request; those that other settings give are refused."""
+    for name in body:
+        if name in OWN_FIELDS:
+            raise ValueError(f"must not hold {name}: {OWN_FIELDS[name]} sets it")
+        if name in ("messages", "stream", "stream_options", "tools", "functions"):
+            raise ValueError(f"must not hold {name}, which decides what is asked or how it comes")
+        if re.search("(?i)key|secret|password|authorization", name):
+            raise ValueError("must hold no key: it is written to files; use autointerp.llm.headers")
+    return body
 
 
 class Annotator(Settings):
@@ -38,6 +64,11 @@ class Annotator(Settings):
     """seed of the order of labels"""
     temperature: NonNegative | None = 0.0
     """sampling temperature; none: the endpoint's own"""
+    extra_body: Annotated[dict[str, JsonValue], AfterValidator(_extra_body)] = Field(
+        default_factory=dict
+    )
+    """further fields of each request, such as `{reasoning_effort: low}` or
+    `{chat_template_kwargs: {enable_thinking: false}}`"""
 
 
 class Price(NamedTuple):
@@ -74,11 +105,14 @@ class PromptCounts(Replicates):
     report says how many answers obey it"""
 
 
-class AnswerCounts(Replicates):
-    """How many answers there must be."""
+class Failures(Settings):
+    """How many answers may be missing before the stage stops."""
 
     max_failures: NonNegative = 0.02
     """requests that may end without an answer: a share below 1, else a count"""
+    max_unexplained: NonNegative = 0.2
+    """the same for requests to explain that the model did answer, but not with an explanation: the
+    latent then stays without one"""
 
 
 def _variable(name: str) -> str:
@@ -95,6 +129,26 @@ def _without_password(address: str) -> str:
             "must hold no user and no password: leave them out, the key stays in the environment"
         )
     return address
+
+
+def _header(name: str) -> str:
+    """Return the name of a header that a request may have beside its own."""
+    if not re.fullmatch("[A-Za-z0-9-]+", name):
+        raise ValueError("must be the name of a header")
+    if name.lower() in ("host", "content-type", "content-length", "transfer-encoding"):
+        raise ValueError("is set by the client")
+    return name
+
+
+def _header_variable(name: str) -> str:
+    """Return the variable of a header's value; it is never empty."""
+    if not name:
+        raise ValueError("must name the environment variable that holds the header's value")
+    return _variable(name)
+
+
+HeaderName = Annotated[str, AfterValidator(_header)]
+Variable = Annotated[str, AfterValidator(_header_variable)]
 
 
 class Connection(Settings):
@@ -121,8 +175,13 @@ class Calls(Settings):
     """rate that the endpoint allows; none: no limit"""
     attempts: Count = 5
     """attempts per request"""
-    deadline: Positive = 120.0
-    """seconds per attempt"""
+    deadline: Positive | None = None
+    """seconds per attempt; none: 120, and more where answers are measured to take long"""
+    loading: NonNegative = 600.0
+    """seconds that a server which says that it loads its model is waited for"""
+    least_prompt: Share = 0.8
+    """prompt tokens that an endpoint must count, as a share of the estimate; below it cuts prompts,
+    and the run stops. 0: no check"""
 
 
 class Retries(Settings):
@@ -149,13 +208,24 @@ class SpendingCaps(Settings):
     """cap on money of the run; none: no cap"""
 
 
-class Llm(SpendingCaps, Calls, PromptCounts, AnswerCounts, Connection):
+class Llm(SpendingCaps, Calls, PromptCounts, Failures, Connection):
     """Annotators behind an OpenAI-compatible endpoint; the key stays in the environment."""
 
     annotators: dict[Name, Annotator] = Field(min_length=1)
     """name: annotator"""
     prices: dict[str, Price] = Field(default_factory=dict)
     """model: money per million input and output tokens"""
+    max_output: Count | dict[Purpose, Count] = Field(default_factory=dict)
+    """tokens of an answer at most, thoughts included: a number, or one per purpose such as
+    `{explain: 4000}`; without one 300 to explain, else 400"""
+    headers: dict[HeaderName, Variable] = Field(default_factory=dict)
+    """further headers of each request: name: environment variable that holds the value"""
+
+    @property
+    def output_limits(self) -> dict[Purpose, Count]:
+        """The most tokens of an answer, per purpose."""
+        own = self.max_output
+        return {**MAX_OUTPUT, **own} if isinstance(own, dict) else dict.fromkeys(MAX_OUTPUT, own)
 
 
 class ContextCounts(Settings):

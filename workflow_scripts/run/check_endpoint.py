@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from workflow_scripts.autointerp.llm.api_key import is_loopback, read_key
+from workflow_scripts.autointerp.llm.api_key import is_loopback, read_headers, read_key
 from workflow_scripts.autointerp.llm.cache import normalise_url
 from workflow_scripts.autointerp.settings import Connection
 from workflow_scripts.common import cli
@@ -16,8 +17,11 @@ PATIENCE = 5.0
 """Seconds that an endpoint has to take a connection."""
 
 
-def check_endpoint(llm: Connection) -> None:
-    """Check address and key of an endpoint, or that the answers to replay are there.
+NO_HEADERS: dict[str, str] = {}
+
+
+def check_endpoint(llm: Connection, headers: Mapping[str, str] = NO_HEADERS) -> None:
+    """Check address, key and headers of an endpoint, or that the answers to replay are there.
 
     Raises
     ------
@@ -37,6 +41,7 @@ def check_endpoint(llm: Connection) -> None:
             )
         return
     read_key(llm.key_env)
+    read_headers(headers)
 
 
 def warn_of_silence(base_url: str) -> None:

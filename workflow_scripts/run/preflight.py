@@ -43,7 +43,7 @@ def refuse_early(
     check_sources(config)
     llm = config.autointerp.llm
     if calls and config.autointerp.annotator == "llm" and llm is not None:
-        check_endpoint(llm)
+        check_endpoint(llm, llm.headers)
         if llm.mode == "live":
             warn_of_silence(llm.base_url)
         if len(llm.annotators) * llm.replicates < 2:

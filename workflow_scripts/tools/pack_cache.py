@@ -5,9 +5,9 @@ Usage::
     python -m workflow_scripts.tools.pack_cache pack --cache … --ledgers … --archive run.tar
     python -m workflow_scripts.tools.pack_cache unpack --cache … --archive run.tar
 
-The archive holds the entries that the ledgers name, the reasons of the questions that they say
-were given up, the endpoints' dialects, and a manifest with the SHA-256 of every file. The same
-entries give the same bytes.
+The archive holds the entries that the ledgers name, the attempts that they count as vain, the
+endpoints' dialects, and a manifest with the SHA-256 of every file. The same entries give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pathlib import Path
 
 from workflow_scripts.autointerp.llm.cache import (
     FAILURES,
-    NO_STATUS,
     ResponseCache,
+    decode_attempts,
     decode_entry,
-    decode_failure,
 )
-from workflow_scripts.autointerp.llm.dialect import decode_dialect
+from workflow_scripts.autointerp.llm.dialect import decode_dialects
+from workflow_scripts.autointerp.llm.outputs import NO
 from workflow_scripts.autointerp.llm.write_once import write_once
 from workflow_scripts.common import cli, files
 
@@ -53,20 +53,20 @@ def pack(cache: Path, ledgers: list[Path], archive: Path) -> None:
     Raises
     ------
     UserError
-        If an entry or a reason is missing or damaged.
+        If an entry or an attempt is missing or damaged.
     """
     store = ResponseCache(cache)
     named = {question for ledger in ledgers for question in _questions(ledger)}
-    keys = sorted(key for key, answered in named if answered)
-    given_up = sorted(key for key, answered in named if not answered)
+    keys = sorted(key for key, kept in named if kept)
+    in_vain = sorted(key for key, kept in named if not kept)
     for key in keys:
         if store.get(key) is None:
             raise cli.UserError(f"the cache {cache} lacks the answer {key} that a ledger names")
-    for key in given_up:
-        if store.failure(key) is None:
-            raise cli.UserError(f"the cache {cache} lacks the failure {key} that a ledger names")
+    for key in in_vain:
+        if not store.attempts(key):
+            raise cli.UserError(f"the cache {cache} lacks the attempt {key} that a ledger names")
     names = [f"{key[:2]}/{key}.json" for key in keys]
-    names += [f"{FAILURES}/{key}.json" for key in given_up]
+    names += [f"{FAILURES}/{key}.json" for key in in_vain]
     names += _dialects(cache)
     sums = {name: hashlib.sha256((cache / name).read_bytes()).hexdigest() for name in names}
     manifest = {"format": FORMAT, "version": VERSION, "files": sums}
@@ -108,15 +108,20 @@ def unpack(archive: Path, cache: Path) -> None:
 
 def _dialects(cache: Path) -> list[str]:
     paths = sorted((cache / "dialects").glob("*.json"))
-    return [f"dialects/{path.name}" for path in paths if decode_dialect(path.read_bytes())]
+    return [f"dialects/{path.name}" for path in paths if decode_dialects(path.read_bytes())]
 
 
 def _questions(ledger: Path) -> Iterator[tuple[str, bool]]:
-    """Yield the keys of a ledger, each with whether the question was answered."""
+    """Yield the keys that a ledger names, each with whether it is that of a kept answer.
+
+    Vain attempts lie under the key of their first question.
+    """
     try:
         with ledger.open(newline="", encoding="utf-8") as rows:
             for row in csv.DictReader(rows):
-                yield row["key"], row["status"] != str(NO_STATUS)
+                kept = row.get("kept") != NO
+                if kept or row["turn"] == "0":
+                    yield row["key"], kept
     except FileNotFoundError:
         raise cli.UserError(f"{ledger} does not exist: run the LLM steps first") from None
 
@@ -160,9 +165,9 @@ def _check(name: str, content: bytes, archive: Path) -> None:
         raise cli.UserError(f"{archive} holds a file that does not belong there: {name!r}")
     folder, key = name.split("/")[0], Path(name).stem
     if folder == "dialects":
-        whole = decode_dialect(content) is not None
+        whole = bool(decode_dialects(content))
     elif folder == FAILURES:
-        whole = decode_failure(content, key) is not None
+        whole = bool(decode_attempts(content, key))
     else:
         whole = folder == key[:2] and decode_entry(content, key) is not None
     if not whole:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import threading
@@ -12,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from workflow_scripts.autointerp.llm.cache import (
+    Attempt,
     Entry,
     ResponseCache,
     cache_key,
     canonical,
+    encode_attempts,
     encode_entry,
-    encode_failure,
     normalise_url,
 )
-from workflow_scripts.autointerp.llm.dialect import Dialect, load_dialect, store_dialect
-from workflow_scripts.autointerp.llm.write_once import Syncer
+from workflow_scripts.autointerp.llm.dialect import Dialect, load_dialects, store_dialect
+from workflow_scripts.autointerp.llm.dialect import form as dialect_form
 from workflow_scripts.common.cli import UserError
 
 URL = "https://api.example.org/v1"
@@ -145,22 +145,28 @@ def test_a_full_disk_is_told_and_leaves_nothing_torn(
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
-def _give_up(cache: ResponseCache, reason: str) -> str:
-    async def give_up() -> str:
-        async with Syncer() as syncer:
-            return await cache.put_failure(entry().key, reason, syncer)
-
-    return asyncio.run(give_up())
+CUT = Attempt((entry("cut off"),), None)
+SILENT = Attempt((), "HTTP 500")
 
 
-def test_a_failure_is_kept_and_is_no_answer(tmp_path: Path) -> None:
-    cache = ResponseCache(tmp_path)
-    assert cache.failure(entry().key) is None
-    assert _give_up(cache, "HTTP 500") == "HTTP 500"
-    assert _give_up(cache, "HTTP 502") == "HTTP 500"  # what a replay of either run will say
-    assert cache.failure(entry().key) == "HTTP 500"
-    assert cache.get(entry().key) is None
+def test_vain_attempts_are_kept_in_order_and_are_no_answers(tmp_path: Path) -> None:
+    cache, key = ResponseCache(tmp_path), entry().key
+    assert cache.attempts(key) == []
+    cache.add_attempt(key, CUT)
+    cache.add_attempt(key, SILENT)
+    assert cache.attempts(key) == [CUT, SILENT]
+    assert cache.get(key) is None
     assert list(cache.keys()) == []
+
+
+def test_what_was_paid_for_is_for_this_user_alone(tmp_path: Path) -> None:
+    cache = ResponseCache(tmp_path)
+    cache.put(entry())
+    cache.add_attempt(entry().key, CUT)
+    store_dialect(cache, "a" * 64, Dialect())
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 3
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
 
 
 @pytest.mark.parametrize(
@@ -169,25 +175,24 @@ def test_a_failure_is_kept_and_is_no_answer(tmp_path: Path) -> None:
         b"",
         b"[]",
         b'{"key":',
-        encode_failure("0" * 64, "of another key"),
-        encode_failure(entry().key, ""),
-        encode_failure(entry().key, "two\nlines"),
-        encode_failure(entry().key, "x" * 5000),
-        canonical({"key": entry().key, "reason": 1}),
-        canonical({"key": entry().key, "more": 1, "reason": "x"}),
+        encode_attempts("0" * 64, [SILENT]),
+        encode_attempts(entry().key, [Attempt((), "")]),
+        encode_attempts(entry().key, [Attempt((), "two\nlines")]),
+        encode_attempts(entry().key, [CUT]).replace(b"cut off", b"whole!!"),
+        canonical({"key": entry().key, "reason": "HTTP 500"}),
         b"[" * 4000,
     ],
 )
-def test_a_damaged_failure_counts_as_absent_and_is_written_anew(
+def test_damaged_attempts_count_as_absent_and_are_written_anew(
     tmp_path: Path, content: bytes
 ) -> None:
-    cache = ResponseCache(tmp_path)
-    path = cache.failure_path(entry().key)
+    cache, key = ResponseCache(tmp_path), entry().key
+    path = cache.failure_path(key)
     path.parent.mkdir()
     path.write_bytes(content)
-    assert _give_up(cache, "HTTP 500") == "HTTP 500"
+    cache.add_attempt(key, CUT)
     assert cache.quarantined == 1
-    assert cache.failure(entry().key) == "HTTP 500"
+    assert cache.attempts(key) == [CUT]
 
 
 @pytest.mark.parametrize(
@@ -198,12 +203,15 @@ def test_a_dialect_of_unknown_values_counts_as_absent(
     tmp_path: Path, change: dict[str, object]
 ) -> None:
     cache, key = ResponseCache(tmp_path), "a" * 64
-    assert store_dialect(cache, key, Dialect()) == load_dialect(cache, key) == Dialect()
+    store_dialect(cache, key, Dialect())
+    assert load_dialects(cache, key) == [Dialect()]
     path = tmp_path / "dialects" / f"{key}.json"
-    path.write_bytes(canonical({**vars(Dialect()), **change}))
-    assert load_dialect(cache, key) is None
+    path.write_bytes(canonical([{**vars(Dialect()), **change}]))
+    assert load_dialects(cache, key) == []
     assert not path.exists()
-    assert store_dialect(cache, key, Dialect(form="none")) == Dialect(form="none")
+    for form in ("none", "json_schema", "none"):
+        store_dialect(cache, key, Dialect(form=dialect_form(form)))
+    assert load_dialects(cache, key) == [Dialect(), Dialect(form="none")]
 
 
 def test_a_folder_that_is_closed_to_this_user_is_told(

@@ -12,15 +12,13 @@ import pytest
 from tests.autointerp.calling import quick_run, request_ids
 from tests.autointerp.conftest import SENTINEL
 from tests.autointerp.fake_server import FakeServer
-from tests.autointerp.llm_run import KEY_ENV
 from tests.autointerp.oracle import Behaviour
 from workflow_scripts.autointerp.llm.budget import Amount, SpendingBudget, SpendLog
-from workflow_scripts.autointerp.llm.cache import ResponseCache
-from workflow_scripts.autointerp.llm.caller import Caller, Policy
 from workflow_scripts.autointerp.llm.conversation import Question
 from workflow_scripts.autointerp.llm.dialect import Dialect, probe_body
 from workflow_scripts.autointerp.llm.endpoint import Endpoint
-from workflow_scripts.autointerp.llm.requests import Header, Request
+from workflow_scripts.autointerp.llm.requests import Request
+from workflow_scripts.autointerp.llm.sender import Policy, Sender
 from workflow_scripts.autointerp.settings import Calls, Retries, SpendingCaps
 from workflow_scripts.common.cli import UserError
 
@@ -84,11 +82,11 @@ def test_only_a_refusal_costs_no_tokens(fault: str, billed: bool) -> None:
     question = Question.of(probe_body("fake", Dialect(), 0.0))
 
     async def send(url: str) -> Amount:
-        async with Endpoint(url, SENTINEL, 0.3, 1) as endpoint:
-            caller = _caller(endpoint)
-            await caller._send(_REQUEST, question)
-            assert caller.tally.cut_off == billed
-            return caller.budget.spent
+        async with Endpoint(url, SENTINEL, 1) as endpoint:
+            sender = _sender(endpoint, 0.3)
+            await sender.send(_REQUEST, question)
+            assert sender.tally.cut_off == billed
+            return sender.budget.spent
 
     with FakeServer(Behaviour(probe_fault=fault)) as server:
         spent = asyncio.run(send(server.url))
@@ -100,15 +98,15 @@ def test_a_call_cancelled_in_flight_is_booked_at_its_bound() -> None:
     question = Question.of(probe_body("fake", Dialect(), 0.0))
 
     async def cancel(server: FakeServer) -> Amount:
-        async with Endpoint(server.url, SENTINEL, 10, 1) as endpoint:
-            caller = _caller(endpoint)
-            task = asyncio.create_task(caller._send(_REQUEST, question))
+        async with Endpoint(server.url, SENTINEL, 1) as endpoint:
+            sender = _sender(endpoint, 10)
+            task = asyncio.create_task(sender.send(_REQUEST, question))
             while not server.counters.in_flight:
                 await asyncio.sleep(0.01)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             assert task.cancelled()
-            return caller.budget.spent
+            return sender.budget.spent
 
     with FakeServer(Behaviour(probe_fault="hang:1")) as server:
         spent = asyncio.run(cancel(server))
@@ -120,10 +118,8 @@ _REQUEST = Request(
 )
 
 
-def _caller(endpoint: Endpoint) -> Caller:
-    header = Header("explain", {"main": "You explain."}, (), {})
-    policy = Policy("auto", Calls(), Retries(), SpendingCaps(), {})
-    return Caller(endpoint, ResponseCache(Path("unused")), header, policy, KEY_ENV)
+def _sender(endpoint: Endpoint, deadline: float) -> Sender:
+    return Sender(endpoint, Policy("auto", Calls(deadline=deadline), Retries(), SpendingCaps(), {}))
 
 
 def test_steps_of_a_run_share_its_caps(

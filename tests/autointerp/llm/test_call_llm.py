@@ -90,11 +90,11 @@ def test_a_replay_ends_what_was_given_up_as_the_run_did(
     faults = before | dict.fromkeys((2, 3, 4), "error200")
     with FakeServer(Behaviour(first=faults)) as server:
         first = quick_run(contexts, tmp_path / "a", server.url)
-        first.flags += ("--attempts", "3", "--concurrency", "1")
+        first.flags += ("--attempts", "3", "--concurrency", "1", "--max-failures", "1")
         assert first.build("explain") == first.call("explain") == 0
         url, calls = server.url, server.counters.calls
         again = quick_run(contexts, tmp_path / "b", url)
-        again.flags = ("--mode", "replay")
+        again.flags = ("--mode", "replay", "--max-failures", "1")
         with monkeypatch.context() as patch:
             patch.delenv(KEY_ENV)
             assert again.build("explain") == again.call("explain") == 0
@@ -114,7 +114,7 @@ def test_a_replay_ends_what_was_given_up_as_the_run_did(
 def test_a_later_failure_is_told_as_a_replay_will(contexts: Path, tmp_path: Path) -> None:
     with FakeServer(Behaviour(script=("500",))) as server:
         run = quick_run(contexts, tmp_path / "a", server.url)
-        run.flags += ("--attempts", "1")
+        run.flags += ("--attempts", "1", "--max-failures", "9")
         assert run.build("explain") == run.call("explain") == 0
         server.behaviour.script = ("html200",)
         assert run.call("explain") == 0
@@ -220,7 +220,7 @@ def test_a_key_that_the_endpoint_quotes_is_nowhere(
     for name, behaviour in (("a", Behaviour(script=(fault,))), ("b", Behaviour(probe_fault=fault))):
         with FakeServer(behaviour) as server:
             run = quick_run(contexts, tmp_path / name, server.url)
-            run.flags += ("--attempts", "2")
+            run.flags += ("--attempts", "2", "--max-failures", "9", "--max-unexplained", "9")
             assert run.build("explain") == 0
             ends = how in ("200", "filter") and name == "a"
             assert run.call("explain") == (0 if ends else 2)

@@ -60,7 +60,12 @@ def test_usage_that_cannot_be_is_none(usage: object) -> None:
         "[" * 100_000,
         '{"choices": []}',
         '{"choices": [{"message": null}]}',
-        '{"choices": [{"message": {"content": null}, "finish_reason": "stop"}]}',
+        '{"choices": [{"message": {"content": "half"}, "finish_reason": "error"}]}',
+        '{"choices": [{"message": {"content": "x"}, "error": {"message": "no"}}]}',
+        '{"choices": [{"message": {"content": "x"}, "finish_reason": '
+        + "[" * 990
+        + "]" * 990
+        + "}]}",
         '{"error": {"message": "upstream failed"}}',
         '{"error": "upstream failed"}',
     ],
@@ -75,6 +80,7 @@ def test_what_is_no_completion_is_refused(text: str) -> None:
     [
         ('{"error": {"message": "no", "code": "bad", "type": "t"}}', "no", "bad"),
         ('{"error": "no"}', "no", ""),
+        ('[{"error": {"message": "no", "code": 400}}]', "no", "400"),
         ('{"message": "no", "code": 7}', "no", "7"),
         ("no JSON", "", ""),
         ("[" * 100_000, "", ""),

@@ -8,24 +8,28 @@ import hashlib
 import socket
 from email.utils import format_datetime
 
+import openai
 import pytest
 
 from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.oracle import Behaviour
+from workflow_scripts.autointerp.llm import endpoint as endpoint_module
+from workflow_scripts.autointerp.llm.api_key import is_loopback, is_openai
 from workflow_scripts.autointerp.llm.conversation import Question
 from workflow_scripts.autointerp.llm.dialect import Dialect, probe_body
 from workflow_scripts.autointerp.llm.endpoint import Endpoint, Reply, _retry_after, _time_to_reset
+from workflow_scripts.common.cli import UserError
 
 KEY = "sk-a-key-of-tests"
 BODY = Question.of(probe_body("fake", Dialect(), 0.0)).body
 
 
-def send(url: str, deadline: float = 5.0) -> Reply:
+def send(url: str, deadline: float = 5.0, headers: dict[str, str] | None = None) -> Reply:
     """Send the preflight's body once."""
 
     async def one() -> Reply:
-        async with Endpoint(url, KEY, deadline, 2) as endpoint:
-            return await endpoint.send(BODY)
+        async with Endpoint(url, KEY, 2, headers) as endpoint:
+            return await endpoint.send(BODY, deadline)
 
     return asyncio.run(one())
 
@@ -63,19 +67,52 @@ def test_a_connection_that_breaks_is_retried_and_says_so(fault: str) -> None:
     assert KEY not in repr(reply)
 
 
-def test_a_body_goes_as_it_is_with_the_organisation_and_without_this_machine(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("openais", [True, False])
+def test_a_body_goes_as_it_is_without_this_machine_and_its_account(
+    openais: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-tests")
-    monkeypatch.delenv("OPENAI_PROJECT_ID", raising=False)
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-of-tests")
+    monkeypatch.setattr(endpoint_module, "is_openai", lambda _: openais)
     with FakeServer() as server:
-        send(server.url)
+        send(server.url, headers={"X-Team": "of-tests"})
         headers = server.counters.headers
         assert set(server.counters.body_hashes) == {hashlib.sha256(BODY).hexdigest()}
-    assert headers["openai-organization"] == "org-of-tests"
+    account = {"openai-organization": "org-of-tests", "openai-project": "project-of-tests"}
+    sent = {name: value for name, value in headers.items() if name in account}
+    assert sent == (account if openais else {})
     assert headers["content-type"] == "application/json"
-    assert "openai-project" not in headers
+    assert headers["x-team"] == "of-tests"
     assert not [name for name in headers if name.startswith("x-stainless")]
+
+
+@pytest.mark.parametrize(
+    ("url", "loopback", "openais"),
+    [
+        ("http://localhost:1/v1", True, False),
+        ("http://127.8.0.1/v1", True, False),
+        ("http://[::1]:8/v1", True, False),
+        ("http://127.0.0.1.example.com/v1", False, False),
+        ("http://localhost.example.com/v1", False, False),
+        ("https://api.openai.com/v1", False, True),
+        ("https://eu.api.openai.com/v1", False, True),
+        ("https://api.openai.com.example.com/v1", False, False),
+        ("https://notopenai.com/v1", False, False),
+    ],
+)
+def test_hosts_are_told_apart_by_address_and_not_by_how_they_begin(
+    url: str, loopback: bool, openais: bool
+) -> None:
+    assert (is_loopback(url), is_openai(url)) == (loopback, openais)
+
+
+def test_an_environment_that_allows_no_connection_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise ValueError("Unknown scheme for proxy URL")
+
+    monkeypatch.setattr(openai, "DefaultAioHttpClient", refuse)
+    with pytest.raises(UserError, match=r"no connection to .* can be prepared .*HTTPS_PROXY"):
+        Endpoint("https://api.example.org/v1", KEY, 1)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from workflow_scripts.autointerp.llm.cache import Entry, ResponseCache, encode_entry
 from workflow_scripts.autointerp.llm.completion import read_completion
 from workflow_scripts.autointerp.llm.conversation import Conversation
-from workflow_scripts.autointerp.llm.dialect import Dialect, dialect_key
+from workflow_scripts.autointerp.llm.dialect import Dialect, decode_dialects, dialect_key
 from workflow_scripts.autointerp.llm.replies import Explanation, Outcome
 from workflow_scripts.autointerp.llm.requests import Header, Request
 
@@ -51,7 +51,7 @@ def start(purpose: str, dialect: Dialect | None = None) -> Conversation:
     )
     ids = ("one", "two", "unassigned") if purpose == "classify" else ()
     header = Header(request.purpose, {"s": "You answer."}, ids, {})
-    return Conversation(URL, header, request, dialect or Dialect())
+    return Conversation(URL, header, request, dialect or Dialect(bounds=False))
 
 
 def test_an_entry_of_an_earlier_version_is_read_and_written_alike(tmp_path: Path) -> None:
@@ -79,8 +79,13 @@ def test_a_question_keeps_its_key(purpose: str, key: str) -> None:
     assert start(purpose).question()[0].startswith(key)
 
 
+def test_a_dialect_of_an_earlier_version_keeps_its_schemas() -> None:
+    old = b'{"form":"json_schema","limit":"max_tokens","seed":true,"temperature":true}'
+    assert decode_dialects(old) == [Dialect(limit="max_tokens", bounds=False)]
+
+
 def test_a_question_in_the_poorest_form_and_a_dialect_keep_their_keys() -> None:
-    poor = Dialect(form="none", limit="max_tokens", temperature=False, seed=False)
+    poor = Dialect(form="none", limit="max_tokens", temperature=False, seed=False, bounds=False)
     assert start("explain", poor).question()[0].startswith("f704633bc713cd60")
     assert dialect_key(URL, "m", "auto").startswith("45924264c2bb6a6c")
 
@@ -88,7 +93,6 @@ def test_a_question_in_the_poorest_form_and_a_dialect_keep_their_keys() -> None:
 @pytest.mark.parametrize(
     ("purpose", "content", "key"),
     [
-        ("explain", "", "7291e906b8e20dcf"),
         ("explain", '{"explanation": ""}', "3d17219ac303b176"),
         ("explain", '{"explanation": 3}', "d25c03cf6c52da96"),
         ("explain", '{"explanation": "x", "note": 1}', "5877601c324333d1"),

@@ -86,13 +86,20 @@ def test_requests_are_written_in_the_order_of_their_file(tmp_path: Path) -> None
     assert [row["request"] for row in book] == [f"r{n}" for n in range(5)]
     assert book[3]["key"] == example(3).question()[0]
     assert (book[3]["finish_reason"], book[3]["status"]) == ("transport_failed", "0")
+    assert [row["kept"] for row in book] == ["yes", "yes", "yes", "no", "yes"]
     empty = ("returned_model", "fingerprint", "input_tokens", "output_tokens", "attempts")
     assert {book[3][name] for name in (*empty, "received", "sdk")} == {""}
     assert (book[0]["prompt"], book[0]["taxonomy"]) == ("explain_main:" + "a" * 12, "")
     assert book[0]["returned_model"] == "'=cmd()?[31m"  # no formula, no control character
     manifest = check_manifest(paths.manifest)
     assert manifest["statuses"] == {"ok": 4, "transport_failed": 1}
-    assert manifest["tokens"] == {"calls": 4, "calls_without_usage": 0, "input": 20, "output": 8}
+    assert manifest["tokens"] == {
+        "calls": 4,
+        "calls_in_vain": 0,
+        "calls_without_usage": 0,
+        "input": 20,
+        "output": 8,
+    }
     assert "\x1b" not in paths.manifest.read_text().encode().decode("unicode_escape")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -17,17 +18,23 @@ from workflow_scripts.autointerp.llm.replies import (
     ItemScores,
     Outcome,
     Reask,
+    Redraw,
+    Verdict,
     answer_model,
     conclude,
+    repeats,
     schema,
 )
+from workflow_scripts.autointerp.prompting.templates import load_prompt
+from workflow_scripts.autointerp.settings import Variant
 
 EXPLAIN = Expected("explain")
 CLASSIFY = Expected("classify", ids=("one", "two", "unassigned"))
+BOUNDS = ("maxLength", "minItems", "maxItems", "minimum", "maximum")
 SCORE = Expected("score", items=("a1", "a2"))
 
 
-def _one(expected: Expected, content: str | None, finish: str = "stop") -> Outcome | Reask:
+def _one(expected: Expected, content: str | None, finish: str = "stop") -> Verdict:
     return conclude(expected, [Exchange("k", content, finish)])
 
 
@@ -77,11 +84,15 @@ def test_a_long_reply_is_not_repaired() -> None:
 @pytest.mark.parametrize(
     ("expected", "content", "reason"),
     [
-        (EXPLAIN, "", "no JSON object"),
         (EXPLAIN, "words about fruit", "no JSON object"),
         (EXPLAIN, '{"explanation": ""}', "must not be empty"),
         (EXPLAIN, '{"explanation": "   \\u200b "}', "must not be empty"),
         (EXPLAIN, '{"explanation": 3}', "must be a text"),
+        (
+            EXPLAIN,
+            '{"explanation": "One sentence of at most 40 words."}',
+            "must describe the texts",
+        ),
         (EXPLAIN, '{"explanation": "x", "note": "y"}', "exactly the keys"),
         (EXPLAIN, '{"explanation": "x", "explanation": "y"}', "repeats a key"),
         (EXPLAIN, json.dumps({"explanation": "x" * 501}), "at most 500"),
@@ -130,10 +141,29 @@ def test_a_good_answer_after_a_bad_one_is_reasked() -> None:
 
 def test_refusals_truncations_and_filters_are_never_read() -> None:
     good = '{"category": "one", "confidence": 9}'
-    assert _one(CLASSIFY, good, "length") == Outcome("truncated")
+    for reason in ("length", "MAX_TOKENS", "model_length"):
+        assert _one(CLASSIFY, good, reason) == Redraw(short=False)
+        assert conclude(CLASSIFY, [Exchange("k", good, reason)] * 3) == Outcome("truncated")
     assert _one(CLASSIFY, good, "content_filter") == Outcome("filtered")
     refused = conclude(CLASSIFY, [Exchange("k", good, "stop", refusal="no")])
     assert refused == Outcome("refused")
+
+
+@pytest.mark.parametrize("content", [None, "", " \n"])
+def test_an_empty_reply_is_drawn_again_and_has_its_own_status(content: str | None) -> None:
+    assert _one(EXPLAIN, content) == Redraw(short=False)
+    assert conclude(EXPLAIN, [Exchange("k", content, "stop")] * 3) == Outcome("empty")
+    assert conclude(EXPLAIN, [Exchange("k", content, "length")] * 3) == Outcome("truncated")
+
+
+def test_a_reply_that_repeats_itself_is_drawn_again_with_a_lower_limit() -> None:
+    running = '{"explanation": "' + "the word, " * 30
+    assert _one(EXPLAIN, running, "length") == Redraw(short=True)
+    whole = json.dumps({"explanation": "names of fruit and " * 8})
+    assert _one(EXPLAIN, whole) == Redraw(short=True)
+    assert conclude(EXPLAIN, [Exchange("k", whole, "stop")] * 3) == Outcome("invalid")
+    assert not repeats("Names of fruit, of trees and of their parts, in lists such as 1, 2, 3, 4.")
+    assert not repeats("Laughter: ha ha ha ha ha ha.")
 
 
 def test_explanations_are_cleaned_of_control_characters() -> None:
@@ -178,7 +208,20 @@ def test_no_reply_leads_to_a_label_outside_the_list() -> None:
     assert accepted == set(CLASSIFY.ids)
 
 
+@pytest.mark.parametrize("variant", get_args(Variant))
+def test_what_stands_for_an_explanation_in_a_prompt_is_none(variant: str) -> None:
+    form = load_prompt("explain", variant).system.splitlines()[-1]
+    assert form.startswith('{"explanation": "')
+    assert isinstance(_one(EXPLAIN, form), Reask)
+
+
 def test_schemas_are_strict() -> None:
     for expected in (EXPLAIN, CLASSIFY, SCORE):
-        assert schema(expected)["additionalProperties"] is False
+        for bounds in (True, False):
+            assert schema(expected, bounds)["additionalProperties"] is False
+        assert not [w for w in BOUNDS if w in json.dumps(schema(expected, bounds=False))]
+    assert schema(EXPLAIN)["properties"] == {"explanation": {"type": "string", "maxLength": 300}}
+    answers = json.dumps(schema(SCORE))
+    assert '"minItems": 2, "type": "array"' in answers
+    assert '"maximum": 100, "minimum": 0, "type": "integer"' in answers
     assert '"enum": ["one", "two", "unassigned"]' in json.dumps(schema(CLASSIFY))

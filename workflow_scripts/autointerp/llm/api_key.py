@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -43,23 +45,63 @@ def read_key(name: str) -> str:
             f"the config asks for an LLM, but the environment variable {name} holds no key: "
             f"export {name} (or {name}_FILE), or set autointerp.annotator to lexical"
         )
-    if not (key.isascii() and key.isprintable()):
+    return _sendable(key, name)
+
+
+def _sendable(value: str, name: str) -> str:
+    """Return what the variable ``name`` holds if a header can carry it."""
+    if not (value.isascii() and value.isprintable()):
         raise UserError(
             f"the key in {name} holds characters that no HTTP header carries, such as a line break "
             "or a curly quote: copy it again"
         )
-    return key
+    return value
+
+
+def read_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return further headers with the values of the environment variables that they name.
+
+    Raises
+    ------
+    UserError
+        If a variable is not set, or holds what cannot be sent. No value is part of a message.
+    """
+    values = {}
+    for header, name in headers.items():
+        value = os.environ.get(name, "").strip()
+        if not value:
+            raise UserError(
+                f"autointerp.llm.headers takes the header {header} from the environment variable "
+                f"{name}, which is not set: export {name}"
+            )
+        values[header] = _sendable(value, name)
+    return values
 
 
 def is_loopback(base_url: str) -> bool:
-    """Whether an address is on this machine."""
+    """Whether an address is on this machine, whatever its name resolves to."""
     host = urlsplit(base_url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
-def redact(text: str, key: str = "") -> str:
-    """Return ``text`` without keys, on one line of at most 300 characters."""
-    if key and key != "none":
-        text = text.replace(key, "[key]")
-    clean = _SECRET.sub("[key]", " ".join(text.split()))
+def is_openai(base_url: str) -> bool:
+    """Whether an address is OpenAI's own."""
+    host = urlsplit(base_url).hostname or ""
+    return host == "openai.com" or host.endswith(".openai.com")
+
+
+def redact(text: str, *secrets: str) -> str:
+    """Return ``text`` without secrets, on one line of at most 300 characters."""
+    clean = _SECRET.sub("[key]", " ".join(without(text, *secrets).split()))
     return "".join(c if c.isprintable() else "?" for c in clean)[:300]
+
+
+def without(text: str, *secrets: str) -> str:
+    """Return ``text`` with a mark in place of each secret."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        if secret and secret != "none":
+            text = text.replace(secret, "[key]")
+    return text

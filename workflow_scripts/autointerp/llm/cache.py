@@ -1,28 +1,28 @@
-"""A content-addressed store of paid responses: one JSON file each, written as it arrives.
+"""A content-addressed store of good answers: one JSON file each, written as it arrives.
 
 The key is the SHA-256 of the canonical JSON of the question (address, API, exact body and
 replicate); how it is sent (secret key, time-outs, retries, concurrency, prices) does not count.
 An entry is written to a temporary file, synced and linked into place: the first writer wins, and
 every process reads the same.
 
-Why a question was given up is stored beside the entries. It is not an answer: a live run asks
-again, and a replay ends the request as the run did.
+Attempts that gave no good answer are stored beside the entries, with what was replied. They are no
+answers: a live run asks again, the ledger counts them as spent, and a replay ends as the run did.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+import secrets
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from workflow_scripts.autointerp.llm.write_once import Syncer, write_once
+from workflow_scripts.autointerp.llm.write_once import Syncer, write_once, write_over
 from workflow_scripts.common.cli import UserError, log
 
 T = TypeVar("T")
@@ -32,9 +32,6 @@ API = "chat.completions"
 QUARANTINE, FAILURES = "quarantine", "failures"
 NO_STATUS = 0
 """In the ledger, the status of a question that was given up: a number, as the others are."""
-MAX_FAILURE = 4096
-"""Bytes of a failure's file; a reason is one short line."""
-_COUNTER = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,15 @@ class Entry:
     """UTC, ISO 8601."""
     seconds: float
     sdk: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A request asked in vain: the replies, and why it was given up where no reply says so."""
+
+    entries: tuple[Entry, ...] = ()
+    reason: str | None = None
+    """One printable line."""
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -139,9 +145,21 @@ class ResponseCache:
     def _held(self, entry: Entry, written: bool) -> Entry:
         return entry if written else self.get(entry.key) or self.put(entry)
 
-    def failure(self, key: str) -> str | None:
-        """Return why the question with this key was given up, or None if it never was."""
-        return self._read(str(self.failure_path(key)), key, decode_failure)
+    def attempts(self, key: str) -> list[Attempt]:
+        """Return the vain attempts at the request whose first question has this key, in order."""
+        path = str(self.failure_path(key))
+        return self._read(path, key, lambda raw, key: decode_attempts(raw, key) or None) or []
+
+    def add_attempt(self, key: str, attempt: Attempt) -> None:
+        """Store another vain attempt at a request.
+
+        Raises
+        ------
+        UserError
+            If the folder cannot be written.
+        """
+        attempts = [*self.attempts(key), attempt]
+        write_over(self.failure_path(key), encode_attempts(key, attempts))
 
     def _read(self, path: str, key: str, decode: Callable[[bytes, str], T | None]) -> T | None:
         if not os.access(path, os.F_OK):  # cheaper than an exception for each new question
@@ -166,26 +184,8 @@ class ResponseCache:
                     "to this user, or set autointerp.llm.cache to a folder of your own"
                 )
 
-    async def put_failure(self, key: str, reason: str, syncer: Syncer) -> str:
-        """Store why a question was given up; return the reason that the store holds now.
-
-        It is the first writer's, so that every run that gave up writes what a replay will.
-
-        Raises
-        ------
-        UserError
-            If the folder cannot be written.
-        """
-        path, content = self.failure_path(key), encode_failure(key, reason)
-        if await syncer.write_once(path, content):
-            return reason
-        held = self.failure(key)
-        if held is None:  # it was damaged, and is in quarantine now
-            await syncer.write_once(path, content)
-        return held or reason
-
     def failure_path(self, key: str) -> Path:
-        """Return the file that says why a question was given up."""
+        """Return the file of the vain attempts at a request."""
         return self.root / FAILURES / f"{key}.json"
 
     def keys(self) -> Iterator[str]:
@@ -193,8 +193,12 @@ class ResponseCache:
         for path in sorted(self.root.glob("[0-9a-f][0-9a-f]/*.json")):
             yield path.stem
 
+    def remove(self, key: str) -> None:
+        """Take an entry out that turned out to be no good answer; it is stored as an attempt."""
+        self.path(key).unlink(missing_ok=True)
+
     def _quarantine(self, path: Path) -> None:
-        target = self.root / QUARANTINE / f"{path.stem}.{os.getpid()}.{next(_COUNTER)}.json"
+        target = self.root / QUARANTINE / f"{path.stem}.{secrets.token_hex(8)}.json"
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             path.replace(target)
@@ -234,19 +238,33 @@ def decode_entry(raw: bytes, key: str) -> Entry | None:
     return entry if entry.key == key == right_key else None
 
 
-def encode_failure(key: str, reason: str) -> bytes:
-    """Return the bytes of a failure's file."""
-    return canonical({"key": key, "reason": reason}) + b"\n"
+def encode_attempts(key: str, attempts: Sequence[Attempt]) -> bytes:
+    """Return the bytes of the file of a request's vain attempts."""
+    rows = [
+        {"entries": [json.loads(encode_entry(e)) for e in one.entries], "reason": one.reason}
+        for one in attempts
+    ]
+    return canonical({"attempts": rows, "key": key}) + b"\n"
 
 
-def decode_failure(raw: bytes, key: str) -> str | None:
-    """Return the reason, or None when the file is torn, altered, or not the one of its name."""
-    if len(raw) > MAX_FAILURE:
-        return None
+def decode_attempts(raw: bytes, key: str) -> list[Attempt]:
+    """Return the attempts, or none when the file is torn, altered, or not the one of its name."""
     try:
-        reason = json.loads(raw)["reason"]
+        attempts = [_attempt(row) for row in json.loads(raw)["attempts"]]
     except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    if not isinstance(reason, str) or not reason.isprintable():
-        return None
-    return reason if reason and raw == encode_failure(key, reason) else None
+        return []
+    return attempts if raw == encode_attempts(key, attempts) else []
+
+
+def _attempt(row: Any) -> Attempt:
+    """Return one attempt; a damaged one raises ValueError, TypeError or KeyError."""
+    entries = []
+    for stored in row["entries"]:
+        entry = decode_entry(canonical(stored) + b"\n", stored["entry"]["key"])
+        if entry is None:
+            raise ValueError("a damaged entry")
+        entries.append(entry)
+    reason = row["reason"]
+    if reason is not None and not (isinstance(reason, str) and reason and reason.isprintable()):
+        raise ValueError("a damaged reason")
+    return Attempt(tuple(entries), reason)

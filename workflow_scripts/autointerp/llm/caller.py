@@ -1,70 +1,43 @@
-"""Get every request of a file answered: cache first, then the endpoint, with retries and caps."""
+"""Get every request of a file answered: cache first, then the endpoint; keep the good answers."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime
-import random
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator
 
 import openai
-import tenacity
 
 from workflow_scripts.autointerp.llm import dialect as dialects
-from workflow_scripts.autointerp.llm.budget import Amount, SpendingBudget, SpendLog, amount
+from workflow_scripts.autointerp.llm.budget import Amount
 from workflow_scripts.autointerp.llm.cache import Entry, ResponseCache
-from workflow_scripts.autointerp.llm.completion import Completion, read_completion
+from workflow_scripts.autointerp.llm.completion import Completion
 from workflow_scripts.autointerp.llm.conversation import Conversation, Question
 from workflow_scripts.autointerp.llm.dialect import Dialect
-from workflow_scripts.autointerp.llm.endpoint import Endpoint, Reply
-from workflow_scripts.autointerp.llm.rate_limit import RateLimit
+from workflow_scripts.autointerp.llm.endpoint import Reply
+from workflow_scripts.autointerp.llm.prompt_check import PromptCheck
+from workflow_scripts.autointerp.llm.refusals import KEPT, MORE_OUTPUT, REMEDIES, explain_refusal
 from workflow_scripts.autointerp.llm.requests import Header, Request
+from workflow_scripts.autointerp.llm.sender import CallTally, Sender, StopRunError
 from workflow_scripts.autointerp.llm.write_once import Syncer
-from workflow_scripts.autointerp.settings import Calls, Price, Retries, SpendingCaps
 from workflow_scripts.common.cli import log
 
-TOO_MANY = 429
-SET_RATE = "set autointerp.llm.requests_per_minute to what the endpoint allows"
-LONG_PAUSE = 5.0
-"""Seconds from which on a pause is reported."""
-JITTER = 0.1
-"""Seconds over which calls spread after a wait that the endpoint asks for."""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How calls are made; nothing here changes their content, so nothing is in the cache key."""
-
-    form: str
-    """A step of the ladder of answer forms (json_schema, json_object, none); auto: the highest."""
-    calls: Calls
-    retries: Retries
-    caps: SpendingCaps
-    prices: Mapping[str, Price]
-
-
-@dataclass
-class CallTally:
-    """What a run has done so far."""
-
-    done: int = 0
-    cached: int = 0
-    failed: int = 0
-    sent: int = 0
-    retries: int = 0
-    usage_missing: int = 0
-    cut_off: int = 0
-    """Calls that gave no answer, though the endpoint did not refuse them."""
-
-
-class StopRunError(Exception):
-    """Nothing more may be sent; the message is for people and holds no secret."""
+HOPELESS = 20
+"""Requests without a single good answer after which a run stops, rather than pay for the rest."""
 
 
 class TransportError(Exception):
     """One request could not be answered; the message says why."""
+
+
+class RejectedError(Exception):
+    """The endpoint refuses a body as it is."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.reason)
+        self.reply = reply
 
 
 Keep = Callable[[int, Conversation], None]
@@ -72,38 +45,27 @@ Keep = Callable[[int, Conversation], None]
 
 
 Answered = tuple[Entry, Completion]
-"""A stored answer and what it says."""
+"""An answer as it is stored, and what it says."""
 
 
 class Caller:
     """Runs the requests of one file against one endpoint."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        cache: ResponseCache,
-        header: Header,
-        policy: Policy,
-        key_env: str,
-        spend: SpendLog | None = None,
-        tally: CallTally | None = None,
-    ) -> None:
-        self.endpoint = endpoint
+    def __init__(self, sender: Sender, cache: ResponseCache, header: Header, key_env: str) -> None:
+        self.sender = sender
+        self.endpoint = sender.endpoint
+        self.tally = sender.tally
         self.cache = cache
         self.header = header
-        self.policy = policy
         self.key_env = key_env
-        self.budget = SpendingBudget(policy.caps, spend)
-        self.rate = RateLimit(policy.calls.requests_per_minute)
-        self.tally = tally or CallTally()
-        self.stopped: str | None = None
+        self._form = sender.policy.form
         self._dialects: dict[str, Dialect] = {}
+        self._proven: set[tuple[str, Dialect]] = set()
         self._locks: dict[str, asyncio.Lock] = {}
         self._in_flight: dict[str, asyncio.Task[Answered]] = {}
-        self._waiting: set[asyncio.Task[object]] = set()
-        self._calling = 0
-        self._retries_left = 20
-        self._rate_named = policy.calls.requests_per_minute is not None
+        self._prompts = PromptCheck(sender.policy.calls.least_prompt)
+        self._statuses: Counter[str] = Counter()
+        self._any_good = False
 
     async def run(
         self,
@@ -117,55 +79,22 @@ class Caller:
         Raises
         ------
         StopRunError
-            If the endpoint refuses in a way that repeats, a cap is reached, or ``stop`` was
-            called; what was received by then is in the cache.
+            If the endpoint refuses in a way that repeats, cuts prompts or gives no good answer, a
+            cap is reached, or the run was stopped; what was answered by then is in the cache.
         UserError
             If the cache cannot be written.
         """
-        self._retries_left = max(20, round(self.policy.retries.retry_share * total))
+        self.sender.expect(total)
         async with Syncer() as self._syncer:
             workers = [
                 asyncio.create_task(self._work(requests, keep, report))
-                for _ in range(max(1, min(self.policy.calls.concurrency, total)))
+                for _ in range(max(1, min(self.sender.slots.most, total)))
             ]
             results = await asyncio.gather(*workers, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        self._check_stopped()
-
-    def _check_stopped(self) -> None:
-        if self.stopped is not None:
-            raise StopRunError(self.stopped)
-
-    def stop(self, reason: str) -> None:
-        """Send nothing more; calls in flight may end. The first reason is kept."""
-        if self.stopped is None:
-            self.stopped = reason
-        for task in self._waiting:
-            task.cancel()
-
-    async def _wait(self, waiting: Coroutine[None, None, None]) -> None:
-        """Wait for it, but not beyond the stop of the run."""
-        if self.stopped is not None:
-            waiting.close()
-            raise StopRunError(self.stopped)
-        task = asyncio.current_task()
-        assert task is not None
-        self._waiting.add(task)
-        try:
-            await waiting
-        except asyncio.CancelledError:
-            self._check_stopped()
-            raise
-        finally:
-            self._waiting.discard(task)
-
-    async def finish_calls(self, longest: float) -> None:
-        """Wait until no call is in flight, at most so many seconds."""
-        end = time.monotonic() + longest
-        while self._calling and time.monotonic() < end:
-            await asyncio.sleep(0.02)
+        self.sender.check_stopped()
 
     async def _work(
         self,
@@ -173,39 +102,123 @@ class Caller:
         keep: Keep,
         report: Callable[[CallTally, Amount], None],
     ) -> None:
-        while self.stopped is None:
+        while self.sender.stopped is None:
             place, request = next(requests, (0, None))
             if request is None:
                 return
             try:
-                dialect = await self.dialect(request)
-                conversation = Conversation(self.endpoint.base_url, self.header, request, dialect)
-                await self._settle(conversation)
+                conversation = await self._converse(request)
                 keep(place, conversation)
             except StopRunError as error:
-                self.stop(str(error))
+                self.sender.stop(str(error))
                 return
             except BaseException:
-                self.stop("an error ended the run")
+                self.sender.stop("an error ended the run")
                 raise
-            self.tally.failed += conversation.failure is not None
+            self.tally.failed += not conversation.good
             self.tally.done += 1
-            report(self.tally, self.budget.spent)
+            report(self.tally, self.sender.budget.spent)
+
+    async def _converse(self, request: Request) -> Conversation:
+        """Return a request's ended conversation, which is stored."""
+        while True:
+            dialect = await self.dialect(request)
+            conversation = self._stored(request, dialect)
+            if conversation.good:
+                self.tally.cached += len(conversation.turns)
+                return conversation
+            try:
+                await self._settle(conversation)
+            except RejectedError as error:
+                self._weaken(request, dialect, error.reply)
+                continue
+            conversation = await self._store(conversation)
+            if conversation.good:
+                self._prove(request, dialect)
+            self._check_hope(conversation)
+            return conversation
+
+    def _stored(self, request: Request, dialect: Dialect) -> Conversation:
+        """Return a request's conversation as far as the cache has it."""
+        while True:
+            conversation = Conversation(self.endpoint.base_url, self.header, request, dialect)
+            conversation.follow(self.cache.get)
+            if conversation.outcome is None or conversation.good:
+                conversation.earlier = self.cache.attempts(conversation.first_key)
+                return conversation
+            self._take_back(conversation)  # earlier versions kept failures among the answers
+
+    def _take_back(self, conversation: Conversation) -> None:
+        self.cache.add_attempt(conversation.first_key, conversation.attempt)
+        for turn in conversation.turns:
+            self.cache.remove(turn.entry.key)
 
     async def _settle(self, conversation: Conversation) -> None:
-        """Ask until the request has an outcome or is given up; both are stored."""
-        while conversation.outcome is None and conversation.failure is None:
-            key, question = conversation.question()
-            try:
-                conversation.add_answer(*await self._answer(conversation.request, key, question))
-            except TransportError as error:
-                conversation.failure = await self.cache.put_failure(key, str(error), self._syncer)
+        """Ask until the request has an outcome or is given up.
+
+        Raises
+        ------
+        RejectedError
+            If the endpoint refuses the body as it is.
+        StopRunError
+            If nothing more may be sent; what was paid for so far is stored as a vain attempt.
+        """
+        try:
+            while conversation.outcome is None and conversation.failure is None:
+                key, question = conversation.question()
+                try:
+                    answered = await self._answer(conversation.request, key, question)
+                    conversation.add_answer(*answered)
+                except TransportError as error:
+                    conversation.failure = str(error)
+        except StopRunError:
+            if conversation.turns:
+                self.cache.add_attempt(conversation.first_key, conversation.attempt)
+            raise
+
+    async def _store(self, conversation: Conversation) -> Conversation:
+        """Keep a good answer with the replies that led to it; any other as a vain attempt.
+
+        The first question's entry comes last: what the cache has of a conversation is whole.
+        Returns the conversation that the cache holds: another process may have been first.
+        """
+        if not conversation.good:
+            self.cache.add_attempt(conversation.first_key, conversation.attempt)
+            return conversation
+        for turn in reversed(conversation.turns):
+            held = await self.cache.put_async(turn.entry, self._syncer)
+        if held != conversation.turns[0].entry:
+            stored = self._stored(conversation.request, conversation.dialect)
+            conversation = stored if stored.good else conversation
+        self._check_prompts(conversation)
+        return conversation
+
+    def _check_prompts(self, conversation: Conversation) -> None:
+        """Stop, and take back the answers, where the endpoint cuts prompts."""
+        turn = conversation.turns[0]
+        if turn.completion.usage is None:
+            return
+        self._prompts.add(conversation, turn.entry.body, turn.completion.usage.input)
+        complaint = self._prompts.complaint()
+        if complaint is not None:
+            for suspect in self._prompts.suspects:
+                self._take_back(suspect)
+            raise StopRunError(complaint)
+
+    def _check_hope(self, conversation: Conversation) -> None:
+        """Stop a run in which no answer is good."""
+        self._any_good = self._any_good or conversation.good
+        outcome = conversation.outcome
+        self._statuses[outcome.status if outcome else "transport_failed"] += 1
+        if not self._any_good and self._statuses.total() >= HOPELESS:
+            status, _ = self._statuses.most_common(1)[0]
+            listed = ", ".join(f"{n} {status}" for status, n in sorted(self._statuses.items()))
+            raise StopRunError(
+                f"none of the first {HOPELESS} requests has a good answer ({listed}): "
+                f"{REMEDIES.get(status, 'change the prompt or the model')}; then run again"
+            )
 
     async def _answer(self, request: Request, key: str, question: Question) -> Answered:
-        entry = self.cache.get(key)
-        if entry is not None:
-            self.tally.cached += 1
-            return entry, read_completion(entry.response, entry.status)
         call = self._in_flight.get(key)
         if call is None:
             call = self._in_flight[key] = asyncio.create_task(self._fetch(request, key, question))
@@ -213,13 +226,15 @@ class Caller:
         return await call
 
     async def _fetch(self, request: Request, key: str, question: Question) -> Answered:
-        """Call the endpoint until it answers, and store the answer at once."""
+        """Call the endpoint until it answers."""
         started = time.monotonic()
-        reply, attempts = await self._call(request, question)
+        reply, attempts = await self.sender.call(request, question)
         if reply.kind == "retry":
             raise TransportError(reply.reason)
+        if reply.kind == "rejected":
+            raise RejectedError(reply)
         if reply.completion is None:
-            raise StopRunError(self._explain(reply, request.model))
+            raise StopRunError(self._explain(reply, request))
         entry = Entry(
             key=key,
             base_url=self.endpoint.base_url,
@@ -233,174 +248,93 @@ class Caller:
             seconds=round(time.monotonic() - started, 3),
             sdk=f"openai {openai.__version__}",
         )
-        stored = await self.cache.put_async(entry, self._syncer)
-        if stored is entry:
-            return entry, reply.completion
-        return stored, read_completion(stored.response, stored.status)  # another process was first
-
-    async def _call(self, request: Request, question: Question) -> tuple[Reply, int]:
-        """Call until there is a reply that another attempt would not better, or no attempt left.
-
-        Returns the last reply and the number of attempts.
-        """
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_result(lambda reply: reply.kind == "retry"),
-            stop=tenacity.stop_after_attempt(self.policy.calls.attempts),
-            wait=self._time_to_wait,
-            before_sleep=self._before_retry,
-            sleep=lambda seconds: self._wait(asyncio.sleep(seconds)),
-            retry_error_callback=_reply_of,
-        )
-        reply: Reply = await retrying(self._send, request, question)
-        return reply, retrying.statistics["attempt_number"]
-
-    def _time_to_wait(self, state: tenacity.RetryCallState) -> float:
-        """Return the wait before another attempt: as the endpoint asks, or at random, doubling."""
-        wait = _reply_of(state).retry_after
-        if wait is not None:
-            return wait + random.uniform(0, JITTER)
-        first, longest = self.policy.retries.first_backoff, self.policy.retries.longest_backoff
-        return tenacity.wait_random_exponential(first, longest)(state)
-
-    def _before_retry(self, state: tenacity.RetryCallState) -> None:
-        reply = _reply_of(state)
-        if reply.retry_after is not None and reply.retry_after > self.policy.retries.longest_wait:
-            raise StopRunError(
-                f"the endpoint asks to wait {reply.retry_after:.0f} s: run the same command later"
-            )
-        if self._retries_left <= 0:
-            remedy = SET_RATE if reply.status == TOO_MANY else "check the endpoint"
-            raise StopRunError(
-                f"too many calls fail (last: {reply.reason}): {remedy} and run the same command "
-                "again; what was answered is kept"
-            )
-        self._retries_left -= 1
-        self.tally.retries += 1
-
-    async def _send(self, request: Request, question: Question) -> Reply:
-        """Make one call under the caps and the rate limit."""
-        await self._wait(self.rate.wait())
-        price = self.policy.prices.get(request.model)
-        if price is None and self.policy.caps.max_cost is not None:
-            raise StopRunError(
-                f"max_cost cannot hold without the price of {request.model}: add it to "
-                "autointerp.llm.prices"
-            )
-        bound = amount(question.input_bound, request.max_output, price)
-        self._check_stopped()
-        if not await self.budget.reserve(bound):
-            raise StopRunError(
-                "the cap on requests, tokens or cost is reached: raise max_requests, max_tokens or "
-                "max_cost of autointerp.llm and run again; what was answered is kept and will not "
-                "be paid twice"
-            )
-        actual = Amount()
-        try:
-            self._check_stopped()
-            self.tally.sent += 1
-            actual = bound  # a call that is cancelled may be billed
-            self._calling += 1
-            reply = await self.endpoint.send(question.body)
-            actual = self._cost(reply, bound, price)
-        finally:
-            self._calling -= actual.requests
-            self.budget.settle(bound, actual)
-        self._heed(reply)
-        return reply
-
-    def _heed(self, reply: Reply) -> None:
-        """Pause all calls where the endpoint asks for it; name the setting that avoids refusals."""
-        if reply.retry_after is not None:
-            added = self.rate.pause(min(reply.retry_after, self.policy.retries.longest_wait))
-            if added >= LONG_PAUSE:
-                log(f"the endpoint takes no calls for {reply.retry_after:.0f} s: all wait")
-        if reply.status == TOO_MANY and reply.kind == "retry" and not self._rate_named:
-            self._rate_named = True
-            log(f"the endpoint refuses calls (HTTP {TOO_MANY}): {SET_RATE}")
-
-    def _cost(self, reply: Reply, bound: Amount, price: Price | None) -> Amount:
-        """Return a call's cost: the bound, unless it was refused or the reply has its usage."""
-        if reply.status >= 300:
-            return Amount(requests=1)
-        if reply.completion is None:
-            self.tally.cut_off += 1
-            return bound
-        usage = reply.completion.usage
-        self.tally.usage_missing += usage is None
-        return amount(usage.input, usage.output, price) if usage else bound
+        return entry, reply.completion
 
     async def dialect(self, request: Request) -> Dialect:
-        """Return what the endpoint understands for a model, tried out once and stored."""
-        model = request.model
-        if model not in self._dialects:
-            async with self._locks.setdefault(model, asyncio.Lock()):
-                if model not in self._dialects:
-                    self._dialects[model] = await self._find_dialect(request)
-        return self._dialects[model]
+        """Return what the endpoint understands for a request's model, tried out once."""
+        key = self._dialect_key(request)
+        if key not in self._dialects:
+            async with self._locks.setdefault(key, asyncio.Lock()):
+                if key not in self._dialects:
+                    self._dialects[key] = await self._find_dialect(request, key)
+        return self._dialects[key]
 
-    async def _find_dialect(self, request: Request) -> Dialect:
-        forced = self.policy.form
-        key = dialects.dialect_key(self.endpoint.base_url, request.model, forced)
-        stored = dialects.load_dialect(self.cache, key)
-        if stored is not None:
-            return stored
+    def _dialect_key(self, request: Request) -> str:
+        where, model = self.endpoint.base_url, request.model
+        return dialects.dialect_key(where, model, self._form, request.extra)
+
+    def _prove(self, request: Request, dialect: Dialect) -> None:
+        """Store a dialect in which a good answer has come."""
+        key = self._dialect_key(request)
+        if (key, dialect) not in self._proven:
+            self._proven.add((key, dialect))
+            if dialect not in dialects.load_dialects(self.cache, key)[-1:]:
+                dialects.store_dialect(self.cache, key, dialect)
+
+    def _weaken(self, request: Request, dialect: Dialect, reply: Reply) -> None:
+        """Leave out what the endpoint has just refused, for the rest of the run."""
+        weaker = dialect.weaker(reply.reason)
+        if weaker is None or (self._form != "auto" and weaker.form != dialect.form):
+            raise StopRunError(self._explain(reply, request))
+        key = self._dialect_key(request)
+        if self._dialects[key] == dialect:  # else another call was first
+            self._dialects[key] = weaker
+            log(f"{request.model}: refuses a request ({reply.reason}): now {weaker.describe()}")
+
+    async def _find_dialect(self, request: Request, key: str) -> Dialect:
+        stored = dialects.load_dialects(self.cache, key)
+        if stored:
+            self._proven.add((key, stored[-1]))
+            return stored[-1]
+        forced = self._form
         candidate = Dialect() if forced == "auto" else Dialect(form=dialects.form(forced))
         while True:
             reply = await self._probe(request, candidate)
             if reply.kind == "rejected":
                 weaker = candidate.weaker(reply.reason)
                 if weaker is None or (forced != "auto" and weaker.form != candidate.form):
-                    raise StopRunError(self._explain(reply, request.model))
+                    raise StopRunError(self._explain(reply, request))
                 candidate = weaker
                 continue
             content = (reply.completion.content if reply.completion else None) or ""
-            lower = candidate.lower_form()
-            if forced == "auto" and lower is not None and not dialects.probe_passed(content):
-                candidate = lower
-                continue
-            log(f"{request.model}: answers come as {candidate.form}, {candidate.limit}")
-            return dialects.store_dialect(self.cache, key, candidate)
+            if dialects.probe_passed(content):
+                log(f"{request.model}: answers come as {candidate.describe()}")
+                self._prove(request, candidate)
+                return candidate
+            lower = candidate.lower_form() if forced == "auto" else None
+            if lower is None:
+                log(f"{request.model}: answers come as {candidate.describe()}")
+                return candidate
+            candidate = lower
 
     async def _probe(self, request: Request, candidate: Dialect) -> Reply:
-        body = dialects.probe_body(request.model, candidate, request.temperature)
-        reply, _ = await self._call(request, Question.of(body))
-        if reply.kind == "retry":
-            raise StopRunError(
-                f"the endpoint does not answer ({reply.reason}): check autointerp.llm.base_url"
-            )
-        if reply.kind in ("fatal", "filtered"):
-            raise StopRunError(self._explain(reply, request.model))
-        return reply
+        """Return the reply to a preflight call: a refusal of the body, or one that says something.
 
-    def _explain(self, reply: Reply, model: str) -> str:
-        """Return a sentence with cause and remedy for a refusal that will repeat."""
-        kept = "what was answered is kept"
-        where = self.endpoint.base_url
-        if reply.status in (401, 403):
-            return (
-                f"{where} refuses the key (HTTP {reply.status}): check the environment variable "
-                f"{self.key_env or 'of autointerp.llm.key_env'}; {kept}"
-            )
-        if reply.status == 404:
-            return (
-                f"{where} knows no such path or model (HTTP 404): check autointerp.llm.base_url "
-                f"and the model {model!r}; {kept}"
-            )
-        if 300 <= reply.status < 400:
-            return (
-                f"{where} redirects elsewhere (HTTP {reply.status}), and texts are not sent on: "
-                f"set autointerp.llm.base_url to the final address; {kept}"
-            )
-        if "quota" in reply.reason:
-            return f"{where}: {reply.reason}: top up the account and run again; {kept}"
-        return (
-            f"{where} rejects the request (HTTP {reply.status}: {reply.reason}): "
-            f"check the model and autointerp.llm.response_format; {kept}"
+        Raises
+        ------
+        StopRunError
+            If there is none.
+        """
+        body = dialects.probe_body(
+            request.model, candidate, request.temperature, request.max_output, request.extra
+        )
+        finish = ""
+        for _ in range(self.sender.policy.calls.attempts):
+            reply, _ = await self.sender.call(request, Question.of(body))
+            if reply.kind == "retry":
+                raise StopRunError(
+                    f"the endpoint does not answer ({reply.reason}): check autointerp.llm.base_url"
+                )
+            if reply.kind in ("fatal", "filtered"):
+                raise StopRunError(self._explain(reply, request))
+            said = reply.completion
+            if said is None or not dialects.probe_says_nothing(said.content, said.finish_reason):
+                return reply
+            finish = said.finish_reason
+        raise StopRunError(
+            f"{request.model} ends its answer to a first, short question before it has said "
+            f"anything (finish_reason {finish or 'none'}): {MORE_OUTPUT}; {KEPT}"
         )
 
-
-def _reply_of(state: tenacity.RetryCallState) -> Reply:
-    """Return the reply to the latest attempt."""
-    assert state.outcome is not None
-    reply: Reply = state.outcome.result()
-    return reply
+    def _explain(self, reply: Reply, request: Request) -> str:
+        return explain_refusal(reply, request, self.endpoint.base_url, self.key_env)

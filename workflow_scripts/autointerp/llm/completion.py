@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 FILTERED = 400
 """The only refusal that is stored: the endpoint's content filter; it is an outcome, not a fault."""
-
-
 MOST_TOKENS = 10**9
 """More than any call can take: a body that says more is not believed."""
 
@@ -27,6 +28,7 @@ class Completion:
     """A chat completion: its first choice, and what the endpoint says of itself ("": nothing)."""
 
     content: str | None
+    """The answer, without the thoughts before it."""
     finish_reason: str
     refusal: str | None = None
     usage: Usage | None = None
@@ -37,6 +39,11 @@ class Completion:
 class NotACompletionError(Exception):
     """A body that is no chat completion, whatever its HTTP status."""
 
+    def __init__(self, message: str, detail: ErrorDetail | None = None) -> None:
+        super().__init__(message)
+        self.detail = detail or ErrorDetail()
+        """What the provider says of the error, where the body holds one."""
+
 
 def read_completion(text: str, status: int) -> Completion:
     """Read a stored or received body.
@@ -44,7 +51,7 @@ def read_completion(text: str, status: int) -> Completion:
     Raises
     ------
     NotACompletionError
-        If the body is no chat completion with at least one choice that says something.
+        If the body is no chat completion with at least one choice.
     """
     if status == FILTERED:
         return Completion(None, "content_filter")
@@ -52,27 +59,73 @@ def read_completion(text: str, status: int) -> Completion:
         value = json.loads(text)
     except (ValueError, RecursionError):
         raise NotACompletionError("the reply is no JSON") from None
+    try:
+        return _completion(value)
+    except RecursionError:
+        raise NotACompletionError("the reply is nested too deeply") from None
+
+
+def _completion(value: object) -> Completion:
     if not isinstance(value, dict):
         raise NotACompletionError("the reply is no JSON object")
-    if value.get("error"):
-        raise NotACompletionError(f"the reply is an error: {error_of(value).message}")
+    _refuse_error(value)
     choices = value.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
+    if isinstance(choice, dict):
+        _refuse_error(choice)
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise NotACompletionError("the reply holds no choice")
-    content, refusal = message.get("content"), message.get("refusal")
-    finish = _text(choice.get("finish_reason"))
-    if not isinstance(content, str) and not refusal and finish not in ("length", "content_filter"):
-        raise NotACompletionError("the reply holds no text")
+    content = _said(message.get("content"))
     return Completion(
-        _text(content) if isinstance(content, str) else None,
-        finish,
-        _text(refusal) or None,
+        None if content is None else without_thoughts(_text(content)),
+        _text(choice.get("finish_reason")),
+        _text(message.get("refusal")) or None,
         _usage(value.get("usage")),
         _text(value.get("model")),
         _text(value.get("system_fingerprint")),
     )
+
+
+def _refuse_error(part: Mapping[str, object]) -> None:
+    """Refuse a body, or a choice, in which a provider reports its failure."""
+    if part.get("error") or part.get("finish_reason") == "error":
+        detail = error_of(part) if part.get("error") else ErrorDetail()
+        raise NotACompletionError(f"the reply is an error: {detail.message}".rstrip(": "), detail)
+
+
+def _said(content: object) -> str | None:
+    """Return a message's text; where it comes in parts, of those that are no thoughts."""
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, dict)]
+        texts = [part.get("text") for part in parts if part.get("type") in ("text", "output_text")]
+        return "".join(text for text in texts if isinstance(text, str))
+    return content if isinstance(content, str) else None
+
+
+_NAME = r"(?:\w{1,20}:)?(?:think|thinking|thoughts?|reasoning|reflection|analysis)"
+_OPENING = re.compile(rf"\s*(?:<{_NAME}>|\[{_NAME}\]|<\|channel\|>analysis)", re.IGNORECASE)
+_CLOSING = re.compile(rf"</{_NAME}>|\[/{_NAME}\]|<\|channel\|>final<\|message\|>", re.IGNORECASE)
+
+
+def without_thoughts(text: str) -> str:
+    """Return the answer that follows a model's thoughts in a text: nothing if they do not end.
+
+    Templates that open the thoughts themselves leave only their closing tag. A tag within a JSON
+    answer is a part of it.
+    """
+    closing = _CLOSING.search(text)
+    if _OPENING.match(text):
+        return text[closing.end() :].strip() if closing else ""
+    if closing is None or _is_object(text) or "{" not in text[closing.end() :]:
+        return text
+    return text[closing.end() :].strip()
+
+
+def _is_object(text: str) -> bool:
+    with suppress(ValueError, RecursionError):
+        return isinstance(json.loads(text), dict)
+    return False
 
 
 def _text(value: object) -> str:
@@ -113,7 +166,11 @@ def read_error(text: str) -> ErrorDetail:
 
 
 def error_of(value: object) -> ErrorDetail:
-    """Return what a parsed body says of an error; empty where it says nothing."""
+    """Return what a parsed body says of an error; empty where it says nothing.
+
+    Some providers put the error into a list.
+    """
+    value = value[0] if isinstance(value, list) and value else value
     inner = value.get("error", value) if isinstance(value, dict) else None
     if isinstance(inner, str):
         return ErrorDetail(message=inner)

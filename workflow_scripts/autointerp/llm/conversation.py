@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from workflow_scripts.autointerp.llm.cache import Entry, cache_key, canonical
+from workflow_scripts.autointerp.annotation_tables import GOOD
+from workflow_scripts.autointerp.llm.cache import Attempt, Entry, cache_key, canonical
 from workflow_scripts.autointerp.llm.completion import Completion, read_completion
 from workflow_scripts.autointerp.llm.cost import input_bound
 from workflow_scripts.autointerp.llm.dialect import Dialect, compose
-from workflow_scripts.autointerp.llm.replies import Exchange, Outcome, Reask, conclude
+from workflow_scripts.autointerp.llm.replies import Exchange, Outcome, Reask, Redraw, conclude
 from workflow_scripts.autointerp.llm.requests import Header, Request
 
 
@@ -42,12 +43,18 @@ class Turn:
     completion: Completion
     exchange: Exchange
 
+    @staticmethod
+    def of(entry: Entry, completion: Completion) -> Turn:
+        """Return the turn that an entry is."""
+        c = completion
+        return Turn(entry, c, Exchange(entry.key, c.content, c.finish_reason, c.refusal))
+
 
 class Conversation:
     """A request's turns so far.
 
     ``outcome`` is set when there is nothing more to ask, ``failure`` when the last question was
-    given up; it says why.
+    given up; it says why. ``earlier`` are attempts that were paid for in vain.
     """
 
     def __init__(self, base_url: str, header: Header, request: Request, dialect: Dialect) -> None:
@@ -56,27 +63,41 @@ class Conversation:
         self.turns: list[Turn] = []
         self.outcome: Outcome | None = None
         self.failure: str | None = None
+        self.earlier: list[Attempt] = []
         self._base_url = base_url
         self._header = header
-        self._reasks: list[tuple[Exchange, Reask]] = []
+        self._verdicts: list[tuple[Exchange, Reask | Redraw]] = []
+
+    @property
+    def good(self) -> bool:
+        """Whether the request has a good answer."""
+        return self.outcome is not None and self.outcome.status in GOOD
+
+    @property
+    def first_key(self) -> str:
+        """The key of the first question, under which vain attempts are stored."""
+        return self.turns[0].entry.key if self.turns else self.question()[0]
+
+    @property
+    def attempt(self) -> Attempt:
+        """What is stored of a request without a good answer."""
+        return Attempt(tuple(turn.entry for turn in self.turns), self.failure)
 
     def question(self) -> tuple[str, Question]:
         """Return what to ask now, with its key in the cache."""
-        question = Question.of(compose(self._header, self.request, self.dialect, self._reasks))
+        question = Question.of(compose(self._header, self.request, self.dialect, self._verdicts))
         return cache_key(self._base_url, question.body, self.request.replicate), question
 
     def add_answer(self, entry: Entry, completion: Completion) -> None:
         """Take in the answer to the last question."""
-        exchange = Exchange(
-            entry.key, completion.content, completion.finish_reason, completion.refusal
-        )
-        self.turns.append(Turn(entry, completion, exchange))
+        self.turns.append(Turn.of(entry, completion))
+        exchange = self.turns[-1].exchange
         exchanges = [turn.exchange for turn in self.turns]
         verdict = conclude(self._header.expectation(self.request), exchanges)
         if isinstance(verdict, Outcome):
             self.outcome = verdict
         else:
-            self._reasks.append((exchange, verdict))
+            self._verdicts.append((exchange, verdict))
 
     def follow(self, find: Callable[[str], Entry | None]) -> str | None:
         """Go on as far as ``find`` has answers; return the key of the one that it lacks, if any.
@@ -93,3 +114,9 @@ class Conversation:
                 return key
             self.add_answer(entry, read_completion(entry.response, entry.status))
         return None
+
+    def repeat(self, attempt: Attempt) -> None:
+        """End as a vain attempt did."""
+        for entry in attempt.entries:
+            self.add_answer(entry, read_completion(entry.response, entry.status))
+        self.failure = attempt.reason

@@ -1,28 +1,36 @@
 """What an endpoint understands: the form of the answer, the name of the output limit, and so on.
 
 OpenAI-compatible servers differ. One small preflight call per model finds the richest form that
-works; the result is stored in the cache, so that a replay sends the same requests.
+works, and a later refusal of a field leaves it out. The result is stored in the cache once an
+answer has come of it, so that a replay sends the same requests.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args
 
 from workflow_scripts.autointerp.llm.cache import ResponseCache, canonical
-from workflow_scripts.autointerp.llm.replies import Exchange, Reask
+from workflow_scripts.autointerp.llm.replies import CUT_OFF, Exchange, Reask, Redraw
 from workflow_scripts.autointerp.llm.requests import Header, Request, answer_schema, message_body
-from workflow_scripts.autointerp.llm.write_once import write_once
+from workflow_scripts.autointerp.llm.write_once import write_over
 from workflow_scripts.autointerp.prompting.templates import defuse
 from workflow_scripts.common.cli import UserError
 
 Form = Literal["json_schema", "json_object", "none"]
-Limit = Literal["max_completion_tokens", "max_tokens"]
+Limit = Literal["max_completion_tokens", "max_tokens", "omitted"]
 LADDER: tuple[Form, ...] = ("json_schema", "json_object", "none")
 MAX_QUOTED = 2000
+REDRAW_TEMPERATURE = 0.7
+"""Least temperature at which a question is asked again: at 0 another seed changes nothing."""
+_TOO_LONG = re.compile(r"context|too large|too long|exceed|at most|maximum")
+"""Words of a complaint about a prompt's length, which may name the limit's field too."""
+_BOUNDS = re.compile(r"maxlength|minitems|maxitems|['\"`]m(?:in|ax)imum\\?['\"`]")
+_FORM_WORDS = ("response_format", "json_schema", "json_object", "schema", "grammar", "structured")
 
 
 @dataclass(frozen=True)
@@ -33,21 +41,33 @@ class Dialect:
     limit: Limit = "max_completion_tokens"
     temperature: bool = True
     seed: bool = True
+    bounds: bool = True
+    """Whether the schema has lengths and ranges."""
 
     def weaker(self, complaint: str) -> Dialect | None:
         """Return the dialect to try after a 400 with this message; None if nothing weaker helps."""
         text = complaint.lower()
+        if self.bounds and self.form == "json_schema" and _BOUNDS.search(text):
+            return replace(self, bounds=False)
+        if _TOO_LONG.search(text) and "max_" in text:
+            return None
         if "max_completion_tokens" in text and self.limit == "max_completion_tokens":
             return replace(self, limit="max_tokens")
         if "max_tokens" in text and self.limit == "max_tokens":
-            return None
+            return replace(self, limit="omitted")
         if "temperature" in text and self.temperature:
             return replace(self, temperature=False)
-        if "response_format" in text or "json_schema" in text or "json_object" in text:
-            return self.lower_form()
-        if "seed" in text and self.seed:
+        if re.search(r"\bseed\b", text) and self.seed:
             return replace(self, seed=False)
+        if any(word in text for word in _FORM_WORDS):
+            return self.lower_form()
         return None
+
+    def describe(self) -> str:
+        """Return what is sent, for a line of the log."""
+        left_out = [name for name in ("temperature", "seed", "bounds") if not getattr(self, name)]
+        without = f", without {' and '.join(left_out)}" if left_out else ""
+        return f"{self.form}, {self.limit}{without}"
 
     def lower_form(self) -> Dialect | None:
         """Return the dialect one step down the ladder of answer forms, or None at its foot."""
@@ -60,7 +80,7 @@ class Dialect:
         self, name: str, schema: dict[str, object], limit: int, temperature: float | None, seed: int
     ) -> dict[str, object]:
         """Return the body's fields beside model and messages."""
-        options: dict[str, object] = {self.limit: limit}
+        options: dict[str, object] = {} if self.limit == "omitted" else {self.limit: limit}
         if self.temperature and temperature is not None:
             options["temperature"] = temperature
         if self.seed:
@@ -88,48 +108,66 @@ def form(name: str) -> Form:
 
 
 def compose(
-    header: Header, request: Request, dialect: Dialect, turns: Sequence[tuple[Exchange, Reask]]
+    header: Header,
+    request: Request,
+    dialect: Dialect,
+    turns: Sequence[tuple[Exchange, Reask | Redraw]],
 ) -> dict[str, object]:
-    """Return the exact body of a request after ``turns`` invalid replies and their complaints."""
+    """Return the exact body of a request after ``turns`` of replies that were no good."""
     body = message_body(header, request)
     messages = body["messages"]
     assert isinstance(messages, list)
-    for _, reask in turns:
-        quoted = defuse(reask.content[:MAX_QUOTED])  # it may repeat what a text has planted
-        messages.append({"role": "assistant", "content": quoted})
-        messages.append(
-            {
-                "role": "user",
-                "content": f"That answer is not valid: {reask.reason}. "
-                "Answer again with the JSON object only, in the form asked for.",
-            }
-        )
-    schema = answer_schema(header, request)
-    body.update(
-        dialect.options(
-            request.purpose, schema, request.max_output, request.temperature, request.seed
-        )
-    )
+    seed, temperature, limit = request.seed, request.temperature, request.max_output
+    for number, (_, verdict) in enumerate(turns, 1):
+        if isinstance(verdict, Reask):
+            messages += complaint(verdict)
+            continue
+        seed = (request.seed + number) % 2**31
+        if temperature is not None:
+            temperature = max(temperature, REDRAW_TEMPERATURE)
+        limit = request.max_output // 2 if verdict.short else request.max_output
+    schema = answer_schema(header, request, dialect.bounds)
+    body.update(dialect.options(request.purpose, schema, limit, temperature, seed))
     return body
 
 
-PROBE_SCHEMA: dict[str, object] = {
-    "type": "object",
-    "properties": {"ready": {"type": "string", "enum": ["yes"]}},
-    "required": ["ready"],
-    "additionalProperties": False,
-}
+def complaint(reask: Reask) -> list[dict[str, str]]:
+    """Return the messages that quote an invalid answer and say what is wrong with it."""
+    quoted = defuse(reask.content[:MAX_QUOTED])  # it may repeat what a text has planted
+    ask = (
+        f"That answer is not valid: {reask.reason}. "
+        "Answer again with the JSON object only, in the form asked for."
+    )
+    return [{"role": "assistant", "content": quoted}, {"role": "user", "content": ask}]
 
 
-def probe_body(model: str, dialect: Dialect, temperature: float | None) -> dict[str, object]:
+PROBE_LIMIT = 100
+"""Tokens of the preflight answer where requests have no more; thoughts may come before it."""
+
+
+def probe_body(
+    model: str,
+    dialect: Dialect,
+    temperature: float | None,
+    limit: int = PROBE_LIMIT,
+    extra: Mapping[str, object] | None = None,
+) -> dict[str, object]:
     """Return the body of a preflight call; it carries no text of the study."""
+    ready = {"type": "string", "enum": ["yes"]}
+    schema = {
+        "type": "object",
+        "properties": {"ready": {**ready, "maxLength": 3} if dialect.bounds else ready},
+        "required": ["ready"],
+        "additionalProperties": False,
+    }
     return {
+        **(extra or {}),
         "model": model,
         "messages": [
             {"role": "system", "content": "You answer with one JSON object and nothing else."},
             {"role": "user", "content": 'Answer with the JSON object {"ready": "yes"}.'},
         ],
-        **dialect.options("probe", PROBE_SCHEMA, 100, temperature, 0),
+        **dialect.options("probe", schema, max(limit, PROBE_LIMIT), temperature, 0),
     }
 
 
@@ -141,36 +179,59 @@ def probe_passed(content: str) -> bool:
         return False
 
 
-def dialect_key(base_url: str, model: str, forced: str) -> str:
-    """Return the name under which a finding is stored."""
+def probe_says_nothing(content: str | None, finish_reason: str) -> bool:
+    """Whether a preflight reply ended before it said anything, so that nothing follows from it."""
+    return not (content or "").strip() or finish_reason.lower() in CUT_OFF
+
+
+def dialect_key(
+    base_url: str, model: str, forced: str, extra: Mapping[str, object] | None = None
+) -> str:
+    """Return the name under which findings are stored."""
+    identity: dict[str, object]
     identity = {"dialect": 1, "base_url": base_url, "model": model, "forced": forced}
+    if extra:
+        identity["extra"] = extra
     return hashlib.sha256(canonical(identity)).hexdigest()
 
 
-def load_dialect(cache: ResponseCache, key: str) -> Dialect | None:
-    """Return a stored finding, or None; a damaged one counts as absent."""
+def load_dialects(cache: ResponseCache, key: str) -> list[Dialect]:
+    """Return the stored findings, the latest one last; a damaged file counts as absent."""
     path = cache.root / "dialects" / f"{key}.json"
     try:
-        dialect = decode_dialect(path.read_bytes())
+        dialects = decode_dialects(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        return None
-    if dialect is None:
+        return []
+    if not dialects:
         path.unlink(missing_ok=True)
-    return dialect
+    return dialects
 
 
-def decode_dialect(raw: bytes) -> Dialect | None:
-    """Return the finding that a file holds, or None when it is damaged or of another version."""
+def decode_dialects(raw: bytes) -> list[Dialect]:
+    """Return the findings that a file holds; none when it is damaged or of another version.
+
+    Earlier versions stored one, whose schemas had no bounds.
+    """
     try:
-        dialect = Dialect(**json.loads(raw))
+        stored = json.loads(raw)
+        dialects = (
+            [Dialect(**one) for one in stored]
+            if isinstance(stored, list)
+            else [Dialect(**{"bounds": False, **stored})]
+        )
     except (ValueError, TypeError, RecursionError):
-        return None
+        return []
+    return dialects if all(map(_is_known, dialects)) else []
+
+
+def _is_known(dialect: Dialect) -> bool:
+    switches = (dialect.temperature, dialect.seed, dialect.bounds)
     known = dialect.form in LADDER and dialect.limit in get_args(Limit)
-    switches = isinstance(dialect.temperature, bool) and isinstance(dialect.seed, bool)
-    return dialect if known and switches else None
+    return known and all(isinstance(switch, bool) for switch in switches)
 
 
-def store_dialect(cache: ResponseCache, key: str, dialect: Dialect) -> Dialect:
-    """Store a finding; return the one that is stored now."""
-    write_once(cache.root / "dialects" / f"{key}.json", canonical(asdict(dialect)) + b"\n")
-    return load_dialect(cache, key) or dialect
+def store_dialect(cache: ResponseCache, key: str, dialect: Dialect) -> None:
+    """Store a finding as the latest one; answers to requests in earlier ones stay in use."""
+    others = [one for one in load_dialects(cache, key) if one != dialect]
+    content = canonical([asdict(one) for one in (*others, dialect)]) + b"\n"
+    write_over(cache.root / "dialects" / f"{key}.json", content)

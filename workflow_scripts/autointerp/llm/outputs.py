@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from workflow_scripts.autointerp.llm.cache import NO_STATUS
+from workflow_scripts.autointerp.llm.completion import read_completion
 from workflow_scripts.autointerp.llm.conversation import Conversation, Turn
 from workflow_scripts.autointerp.llm.dialect import Dialect
 from workflow_scripts.autointerp.llm.requests import Header, Request
@@ -23,16 +24,18 @@ from workflow_scripts.common.cli import log
 
 _LEDGER = (
     "request,latent,annotator,replicate,turn,key,host,requested_model,returned_model,fingerprint,"
-    "finish_reason,status,input_tokens,output_tokens,attempts,received,seed,prompt,taxonomy,"
+    "finish_reason,status,kept,input_tokens,output_tokens,attempts,received,seed,prompt,taxonomy,"
     "contexts,code,sdk"
 )
 LEDGER = _LEDGER.split(",")
-"""Columns of the ledger: a row per stored answer, and one per question that was given up.
+"""Columns of the ledger: a row per reply that was stored, and one per question that was given up.
 
-`prompt` is name:SHA-256 of the template that was filled, `taxonomy` version:digest, `code` the
-digest of the code that built the request.
+`kept` is yes for a good answer and the replies that led to it; no for what was spent in vain: it
+is asked for again. `prompt` is name:SHA-256 of the template that was filled, `taxonomy`
+version:digest, `code` the digest of the code that built the request.
 """
 TRANSPORT_FAILED = "transport_failed"
+YES, NO = "yes", "no"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Writer:
         self._header = header
         self._host = host
         self._facts = _Facts()
+        self.statuses = self._facts.statuses
+        """Requests by how they ended."""
         self._taxonomy = _taxonomy_of(header)
         self._waiting: dict[int, tuple[str, list[list[object]]]] = {}
         """Lines of requests that ended before an earlier one, by place."""
@@ -77,7 +82,7 @@ class Writer:
 
     def add(self, place: int, conversation: Conversation) -> None:
         """Take the request at ``place`` in the file (from 0), which ended or was given up."""
-        self._facts.statuses[
+        self.statuses[
             conversation.outcome.status if conversation.outcome else TRANSPORT_FAILED
         ] += 1
         self._facts.dialects[conversation.request.model] = conversation.dialect
@@ -101,14 +106,14 @@ class Writer:
 
     def _rows(self, conversation: Conversation) -> list[list[object]]:
         """Return a request's rows of the ledger."""
-        shared = self._request_cells(conversation.request)
+        shared, model = self._request_cells(conversation.request), conversation.request.model
         rows = []
-        for number, turn in enumerate(conversation.turns):
-            self._facts.note(conversation.request.model, turn)
-            rows.append({**shared, "turn": number, **_answer_cells(turn)})
+        for turn, number, kept in _replies(conversation):
+            self._facts.note(model, turn, kept)
+            rows.append({**shared, "turn": number, "kept": kept, **_answer_cells(turn)})
         if conversation.failure is not None:
             key, _ = conversation.question()
-            given_up = {"finish_reason": TRANSPORT_FAILED, "status": NO_STATUS}
+            given_up = {"finish_reason": TRANSPORT_FAILED, "status": NO_STATUS, "kept": NO}
             rows.append({**shared, "turn": len(conversation.turns), "key": key, **given_up})
         return [[row.get(name, "") for name in LEDGER] for row in rows]
 
@@ -127,6 +132,16 @@ class Writer:
             "contexts": request.contexts,
             "code": self._header.code,
         }
+
+
+def _replies(conversation: Conversation) -> Iterator[tuple[Turn, int, str]]:
+    """Yield a request's replies, each with its place in its attempt and whether it is kept."""
+    for attempt in conversation.earlier:
+        for number, entry in enumerate(attempt.entries):
+            turn = Turn.of(entry, read_completion(entry.response, entry.status))
+            yield turn, number, NO
+    for number, turn in enumerate(conversation.turns):
+        yield turn, number, YES if conversation.good else NO
 
 
 def _answer_cells(turn: Turn) -> dict[str, object]:
@@ -162,7 +177,7 @@ class _Facts:
     tokens: Counter[str] = field(default_factory=Counter)
     dialects: dict[str, Dialect] = field(default_factory=dict)
 
-    def note(self, model: str, turn: Turn) -> None:
+    def note(self, model: str, turn: Turn, kept: str) -> None:
         completion = turn.completion
         self.models.setdefault(model, set()).add(_printable(completion.model))
         self.fingerprints.setdefault(model, set()).add(_printable(completion.fingerprint))
@@ -170,6 +185,7 @@ class _Facts:
         self.tokens["input"] += completion.usage.input if completion.usage else 0
         self.tokens["output"] += completion.usage.output if completion.usage else 0
         self.tokens["calls"] += 1
+        self.tokens["calls_in_vain"] += kept == NO
         self.tokens["calls_without_usage"] += completion.usage is None
 
     def warnings(self) -> Iterator[str]:

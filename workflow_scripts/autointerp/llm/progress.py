@@ -8,7 +8,7 @@ import time
 from tqdm import tqdm
 
 from workflow_scripts.autointerp.llm.budget import Amount
-from workflow_scripts.autointerp.llm.caller import CallTally
+from workflow_scripts.autointerp.llm.sender import CallTally
 from workflow_scripts.common import cli
 
 LINE_SECONDS = 15.0

@@ -2,8 +2,8 @@
 
 A reply is parsed strictly, then searched for an object, then repaired; the result must satisfy the
 model of its answer, from which the schema in the request is made too. A reply that does not is
-requested again, with the reason, at most `MAX_REASKS` times. A failure is a status, never a
-default answer.
+requested again, with the reason; one that was cut off, is empty or repeats itself is drawn again.
+Both together happen at most `MAX_REASKS` times. A failure is a status, never a default answer.
 """
 
 from __future__ import annotations
@@ -24,8 +24,14 @@ from workflow_scripts.autointerp.annotation_tables import Status
 
 MAX_REASKS = 2
 MAX_EXPLANATION = 500
+PLACEHOLDER = "one sentence of at most 40 words"
+"""What stands for the explanation in a prompt, or else an ellipsis; small models copy it."""
+SCHEMA_LENGTH = 300
+"""Characters of an explanation in the schema, which a grammar obeys: room for 40 words."""
 MAX_REPAIRED = 20_000
 """Characters of a reply that is repaired; repairing takes longer than proportionally."""
+CUT_OFF = ("length", "max_tokens", "max_output_tokens", "model_length")
+"""Finish reasons of a reply that has reached the output limit or the end of the context."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def clean_text(value: str) -> str:
     Raises
     ------
     ValueError
-        If it is empty or too long.
+        If it is empty, too long, or copied from the prompt.
     """
     visible = "".join(
         " " if c.isspace() else "" if unicodedata.category(c)[0] == "C" else c for c in value
@@ -67,6 +73,8 @@ def clean_text(value: str) -> str:
     text = " ".join(visible.split())
     if not text:
         raise ValueError('"explanation" must not be empty')
+    if text.lower().strip(" .…") in ("", PLACEHOLDER):
+        raise ValueError('"explanation" must describe the texts, not repeat the instructions')
     if len(text) > MAX_EXPLANATION:
         raise ValueError(f'"explanation" must have at most {MAX_EXPLANATION} characters')
     return text
@@ -78,7 +86,9 @@ Percent = Annotated[int, Field(ge=0, le=100, description="a whole number from 0 
 class Explanation(AnswerModel):
     """What a latent responds to."""
 
-    explanation: Annotated[str, AfterValidator(clean_text)] = Field(description="a text")
+    explanation: Annotated[str, AfterValidator(clean_text)] = Field(
+        description="a text", json_schema_extra={"maxLength": SCHEMA_LENGTH}
+    )
 
 
 class CategoryChoice(AnswerModel):
@@ -132,7 +142,9 @@ def answer_model(expected: Expected) -> type[Answer]:
         return answers
 
     answers: Any = Annotated[cast(Any, list)[one], AfterValidator(each_once)]
-    return create_model("Narrowed", __base__=ItemScores, answers=answers)
+    count = len(expected.items)
+    field = Field(json_schema_extra={"minItems": count, "maxItems": count})
+    return create_model("Narrowed", __base__=ItemScores, answers=(answers, field))
 
 
 @dataclass(frozen=True)
@@ -151,32 +163,56 @@ class Reask:
     reason: str
 
 
+@dataclass(frozen=True)
+class Redraw:
+    """The last reply was cut off, is empty or repeats itself: ask the same, with another seed."""
+
+    short: bool
+    """Whether a lower output limit will do: the reply ran on. Thoughts need the whole."""
+
+
 class InvalidAnswerError(Exception):
     """A reply breaks its schema; the message is made of our own words only."""
 
 
-def conclude(expected: Expected, exchanges: Sequence[Exchange]) -> Outcome | Reask:
+Verdict = Outcome | Reask | Redraw
+
+
+def conclude(expected: Expected, exchanges: Sequence[Exchange]) -> Verdict:
     """Return the outcome of a request after these replies, or what to ask next.
 
     At least one exchange is needed.
     """
-    last = exchanges[-1]
+    last, content = exchanges[-1], exchanges[-1].content or ""
     if last.refusal:
         return Outcome("refused")
     if last.finish_reason == "content_filter":
         return Outcome("filtered")
-    if last.finish_reason == "length":
-        return Outcome("truncated")
+    again = len(exchanges) <= MAX_REASKS
+    cut_off = last.finish_reason.lower() in CUT_OFF
+    if not content.strip():
+        return Redraw(short=False) if again else Outcome("truncated" if cut_off else "empty")
+    if cut_off:  # what looks like an answer may be a draft
+        return Redraw(short=repeats(content)) if again else Outcome("truncated")
     try:
-        value, strict = extract(last.content or "")
+        value, strict = extract(content)
         answer = validate(expected, value)
     except InvalidAnswerError as error:
-        if len(exchanges) > MAX_REASKS:
-            return Outcome("invalid")
-        return Reask(last.content or "", str(error))
+        return Reask(content, str(error)) if again else Outcome("invalid")
+    if isinstance(answer, Explanation) and repeats(answer.explanation):
+        return Redraw(short=True) if again else Outcome("invalid")
     if len(exchanges) > 1:
         return Outcome("reasked", answer)
     return Outcome("ok" if strict else "repaired", answer)
+
+
+_REPEATED = re.compile(r"(.{2,80}?)\1{3,}.{0,80}\Z", re.DOTALL)
+
+
+def repeats(text: str) -> bool:
+    """Return whether a text ends with the same words over and over, for 60 characters or more."""
+    found = _REPEATED.search(text[-600:])
+    return found is not None and len(found.group()) >= 60
 
 
 def extract(text: str) -> tuple[dict[str, object], bool]:
@@ -277,24 +313,31 @@ def _reason(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 @functools.lru_cache(maxsize=256)
-def schema(expected: Expected) -> dict[str, object]:
-    """Return the JSON schema of the answer, for endpoints that take one (strict form)."""
+def schema(expected: Expected, bounds: bool = True) -> dict[str, object]:
+    """Return the JSON schema of the answer (strict form), without lengths and ranges if asked.
+
+    A server that turns it into a grammar keeps a small model from running on; others refuse them.
+    """
     whole = answer_model(expected).model_json_schema()
-    plain: dict[str, object] = _plain(whole, whole.get("$defs", {}))
+    left_out = _WORDY if bounds else (*_WORDY, *_BOUNDS)
+    plain: dict[str, object] = _plain(whole, whole.get("$defs", {}), left_out)
     return plain
 
 
-_LEFT_OUT = ("$defs", "title", "description", "minimum", "maximum")
+_WORDY = ("$defs", "title", "description")
+_BOUNDS = ("maxLength", "minItems", "maxItems", "minimum", "maximum")
+"""Words of a schema that some servers do not know."""
 
 
-def _plain(node: Any, definitions: dict[str, Any]) -> Any:
-    """Return a schema in words that every server knows: no references, titles or bounds."""
+def _plain(node: Any, definitions: dict[str, Any], left_out: Sequence[str]) -> Any:
+    """Return a schema without references and without the words ``left_out``."""
     if isinstance(node, list):
-        return [_plain(inner, definitions) for inner in node]
+        return [_plain(inner, definitions, left_out) for inner in node]
     if not isinstance(node, dict):
         return node
     if "$ref" in node:
-        return _plain(definitions[node["$ref"].rpartition("/")[2]], definitions)
+        return _plain(definitions[node["$ref"].rpartition("/")[2]], definitions, left_out)
     if "const" in node:
         node = {"type": node["type"], "enum": [node["const"]]}
-    return {k: _plain(inner, definitions) for k, inner in node.items() if k not in _LEFT_OUT}
+    kept = {name: inner for name, inner in node.items() if name not in left_out}
+    return {name: _plain(inner, definitions, left_out) for name, inner in kept.items()}

@@ -50,6 +50,8 @@ class Request:
     """Digest of the contexts shown."""
     prompt: str = ""
     """Name of the template that was filled."""
+    extra: dict[str, object] = field(default_factory=dict)
+    """Further fields of the body, as the annotator's settings give them."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Header:
 def message_body(header: Header, request: Request) -> dict[str, object]:
     """Return the part of the request body that does not depend on the endpoint's dialect."""
     return {
+        **request.extra,
         "model": request.model,
         "messages": [
             {"role": "system", "content": header.systems[request.system]},
@@ -81,9 +84,9 @@ def message_body(header: Header, request: Request) -> dict[str, object]:
     }
 
 
-def answer_schema(header: Header, request: Request) -> dict[str, object]:
-    """Return the JSON schema of the answer."""
-    return schema(header.expectation(request))
+def answer_schema(header: Header, request: Request, bounds: bool) -> dict[str, object]:
+    """Return the JSON schema of the answer, with lengths and ranges or without."""
+    return schema(header.expectation(request), bounds)
 
 
 def write_lines(path: Path, header: Header, lines: Iterable[bytes]) -> None:

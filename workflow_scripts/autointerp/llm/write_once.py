@@ -1,13 +1,13 @@
-"""Files that are written once and whole, and are on the disk before they get their name.
+"""Files that are written whole, and are on the disk before they get their name.
 
-The first writer wins. A draft is written in the same folder, synced, and linked to its name.
+A draft is written in the same folder, synced, and linked to its name: the first writer wins.
 `write_once` does all three; in an event loop a `Syncer` does, whose threads wait for the disk.
+`write_over` replaces what is there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import queue
 import secrets
@@ -17,9 +17,8 @@ from pathlib import Path
 
 from workflow_scripts.common.cli import UserError
 
-_COUNTER = itertools.count()
-_TOKEN = secrets.token_hex(8)
-"""Tells processes apart; in containers their numbers repeat."""
+PRIVATE = 0o600
+"""What was paid for is for this user's eyes."""
 
 
 class UnpublishedFile:
@@ -35,7 +34,7 @@ class UnpublishedFile:
         self._path = str(path)
         folder, name = os.path.split(self._path)
         self._folder = folder or "."
-        self._temporary = f"{self._folder}/.{name}.{_TOKEN}.{next(_COUNTER)}.part"
+        self._temporary = f"{self._folder}/.{name}.{secrets.token_hex(8)}.part"
         self._file = -1
         try:
             self._file = self._create()
@@ -48,10 +47,10 @@ class UnpublishedFile:
     def _create(self) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         try:
-            return os.open(self._temporary, flags, 0o644)
+            return os.open(self._temporary, flags, PRIVATE)
         except FileNotFoundError:
             Path(self._folder).mkdir(parents=True, exist_ok=True)
-            return os.open(self._temporary, flags, 0o644)
+            return os.open(self._temporary, flags, PRIVATE)
 
     def sync(self) -> None:
         """Wait until the content is on the disk."""
@@ -60,10 +59,13 @@ class UnpublishedFile:
         except OSError as error:
             raise self._failed(error) from None
 
-    def publish(self) -> bool:
-        """Put the file into its place; return False if there is one already."""
+    def publish(self, *, over: bool = False) -> bool:
+        """Put the file into its place, if need be ``over`` another; return whether it is there."""
         try:
-            os.link(self._temporary, self._path)
+            if over:
+                os.replace(self._temporary, self._path)  # noqa: PTH105  (as below)
+            else:
+                os.link(self._temporary, self._path)
         except FileExistsError:
             return False
         except OSError as error:
@@ -98,6 +100,19 @@ def write_once(path: str | Path, content: bytes) -> bool:
     draft = UnpublishedFile(path, content)
     draft.sync()
     return draft.publish()
+
+
+def write_over(path: str | Path, content: bytes) -> None:
+    """Write a file to the disk in place of the one that may be there.
+
+    Raises
+    ------
+    UserError
+        If the folder cannot be written.
+    """
+    draft = UnpublishedFile(path, content)
+    draft.sync()
+    draft.publish(over=True)
 
 
 class Syncer:
