@@ -129,7 +129,7 @@ def dump_activations(
     check_layers(layers, described.layers, described.name)
     shard = TokenShard.read(tokens)
     check_positions(described, int(np.diff(shard.row_starts).max(initial=0)))
-    device = compute.start()
+    device = compute.start(speed.gpus)
     loaded = load_model(model, getattr(torch, numbers.compute_dtype), device, speed.gpus)
     origin = provenance(__file__, model=described.name, device=str(device))
     write_dump(

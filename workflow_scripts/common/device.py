@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING, Literal
 
+from workflow_scripts.common import cli
 from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.gpus import take_gpus
 from workflow_scripts.common.settings import Count, Settings
 
 if TYPE_CHECKING:
     import torch
+
+UNUSED = (
+    "there is an NVIDIA driver, but this torch sees no GPU: install a CUDA build of torch, or set "
+    "activations.device to cpu"
+)
 
 
 class Device(Settings):
@@ -25,8 +33,8 @@ class Compute(Device):
     threads: Count | None = None
     """threads of torch; none: as many as the process may use"""
 
-    def start(self) -> torch.device:
-        """Set the number of threads and return the device.
+    def start(self, gpus: int = 1) -> torch.device:
+        """Set the number of threads, take so many GPUs where they are used, return the device.
 
         Raises
         ------
@@ -34,7 +42,12 @@ class Compute(Device):
             If the device is not there.
         """
         set_threads(self.threads)
-        return choose_device(self.device)
+        if self.device != "cpu":
+            take_gpus(gpus)
+        device = choose_device(self.device)
+        unused = self.device == "auto" and device.type == "cpu" and shutil.which("nvidia-smi")
+        cli.log(f"device: {device}" + (f"; {UNUSED}" if unused else ""))
+        return device
 
 
 def set_threads(threads: int | None) -> None:

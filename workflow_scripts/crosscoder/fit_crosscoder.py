@@ -53,6 +53,7 @@ def fit_crosscoder(
     """
     store = inputs.open()
     with joined(compute.device) as (processes, device), torch.no_grad():
+        cli.log(f"device: {device}")
         set_threads(compute.threads and max(1, compute.threads // processes.count))
         fit_store(store, training, seed, output_dir, checkpoint, device, processes)
 

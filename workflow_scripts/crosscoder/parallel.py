@@ -19,6 +19,7 @@ import torch.distributed.nn
 from torch import Tensor, distributed
 
 from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.gpus import take_gpus
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def joined(device: str) -> Iterator[tuple[Processes, torch.device]]:
     UserError
         If there is no GPU, or there are fewer than processes on this machine.
     """
+    if device != "cpu":
+        take_gpus(1)
     gpus = torch.cuda.device_count()
     here = torch.device("cuda" if device == "cuda" or (device == "auto" and gpus) else "cpu")
     count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -25,6 +27,8 @@ from workflow_scripts.comparison.judge_changes import rows_of
 from workflow_scripts.comparison.label_text import LabelText, measures
 from workflow_scripts.comparison.settings import Judgement
 from workflow_scripts.comparison.verdicts import CHANGED
+from workflow_scripts.dataset.settings import Topics
+from workflow_scripts.dataset.topics import fit_topics
 
 CHOSEN = {
     "gemma_generated": Family("gemma2", 64, 4, 1500, "generated", 12, 150, True, 2e-3, 0.4, 1.0),
@@ -52,6 +56,9 @@ KINDS: Mapping[str, tuple[float, float]] = {
 }
 """Share of the categories that change, and dose."""
 FULL = ("one", "third", "two thirds", "all")
+WRONG = (0.1, 0.3)
+"""Shares of wrong labels that are tried."""
+NO_LABEL = ""
 LEAST_CALLED, LEAST_RIGHT, MOST_FALSE, LEAST_QUIET = 0.9, 0.95, 0.02, 0.95
 
 
@@ -78,7 +85,7 @@ def label_texts(
     )
     ratios = {"gap": ("gap", "one"), "distance": ("difference", "energy")}
     texts = {}
-    for name in sorted(set(labels.tolist())):
+    for name in sorted(set(labels.tolist()) - {NO_LABEL}):
         rows = table[labels == name]
         found = measures(rows, ratios, zlib.crc32(name.encode()), 0.95)
         spread = float(rows["spread"].mean())
@@ -86,21 +93,52 @@ def label_texts(
     return texts
 
 
+@dataclass(frozen=True)
+class Labelling:
+    """A label per document, and the category that most documents of each label have."""
+
+    labels: NDArray[np.str_]
+    category_of: Mapping[str, str]
+
+
+def labellings(trainees: Trainees) -> dict[str, Labelling]:
+    """Return true labels, some wrong ones, and topics found in the text."""
+    true, rng = trainees.labels, np.random.default_rng(0)
+    found = {"true": true}
+    for share in WRONG:
+        others = rng.permutation(true)
+        found[f"{share:.0%} wrong"] = np.where(rng.random(len(true)) < share, others, true)
+    model = fit_topics(trainees.texts, Topics(), 0)
+    if model is not None:
+        numbers = model.predict(trainees.texts)
+        found["topics"] = np.where(numbers < 0, NO_LABEL, numbers.astype(str))
+    return {name: Labelling(labels, _majority(labels, true)) for name, labels in found.items()}
+
+
+def _majority(labels: NDArray[np.str_], true: NDArray[np.str_]) -> dict[str, str]:
+    names = sorted(set(labels.tolist()) - {NO_LABEL})
+    return {name: Counter(true[labels == name].tolist()).most_common(1)[0][0] for name in names}
+
+
 def outcomes(name: str) -> list[dict[str, object]]:
-    """Return, for each kind of change in a family, a row per label."""
+    """Return, for each kind of change in a family and each labelling, a row per label."""
     torch.set_num_threads(1)
     rows: list[dict[str, object]] = []
     family = (CHOSEN | FROZEN)[name]
     trainees = Trainees(name, family)
-    base = trainees.measure(trainees.base)
+    base, known = trainees.measure(trainees.base), labellings(trainees)
     for kind in KINDS:
         truth, teach = planned(trainees, kind)
         seed = zlib.crc32((name + kind).encode()) % 10**6
         sides = [base, *(trainees.measure(trainees.tune(t, seed + i)) for i, t in enumerate(teach))]
-        texts = label_texts(sides[-2], sides[-1], trainees.documents, trainees.labels)
-        keys = {"family": name, "kind": kind}
-        judged = rows_of({name: texts[name] for name in sorted(truth)}, Judgement())
-        rows += [keys | row | {"truth": truth[str(row["label"])]} for row in judged]
+        judged = np.isin(trainees.labels, list(truth))
+        for labeller, labelling in known.items():
+            labels = np.where(judged, labelling.labels, NO_LABEL)
+            texts = label_texts(sides[-2], sides[-1], trainees.documents, labels)
+            keys = {"family": name, "kind": kind, "labels": labeller}
+            for row in rows_of(texts, Judgement()):
+                category = labelling.category_of[str(row["label"])]
+                rows.append(keys | row | {"truth": truth.get(category, 0)})
     return rows
 
 
@@ -129,8 +167,8 @@ def planned(trainees: Trainees, kind: str) -> tuple[dict[str, int], list[dict[st
     ]
 
 
-def table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return, per family and kind, how many labels were changed, called, and rightly so."""
+def table(rows: pd.DataFrame, by: Sequence[str] = ("family", "kind")) -> pd.DataFrame:
+    """Return, by family and kind or others, how many labels were changed, called, rightly so."""
     called = rows["verdict"].isin(CHANGED)
     planted = rows["truth"] != 0
     right = called & planted & (np.sign(rows["behaviour"]) == rows["truth"])
@@ -142,7 +180,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
         false=called & ~planted,
     )
     columns = ["changed", "called", "right", "unchanged", "false"]
-    return marked.groupby(["family", "kind"], sort=False)[columns].sum().reset_index()
+    return marked.groupby(list(by), sort=False)[columns].sum().reset_index()
 
 
 def checks(counts: pd.DataFrame) -> Iterator[tuple[bool, str]]:
@@ -168,8 +206,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = pd.DataFrame([r for f in pool.imap(outcomes, options.families) for r in f])
     options.output.parent.mkdir(parents=True, exist_ok=True)
     rows.to_csv(options.output, index=False)
-    counts = table(rows)
+    counts = table(rows[rows["labels"] == "true"])
     print(counts.to_string(index=False))
+    full = rows[rows["kind"].isin(FULL)]
+    half = np.where(full["family"].isin(list(CHOSEN)), "chosen", "frozen")
+    print(table(full.assign(half=half), ["half", "labels"]).to_string(index=False))
     passed = True
     for title, names in (("chosen", CHOSEN), ("frozen", FROZEN)):
         part = counts[counts["family"].isin(list(names))]

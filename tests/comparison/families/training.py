@@ -171,18 +171,24 @@ class Trainees:
         start = 1 if family.text == "real" else 2  # real passages are few; the rest is held out
         taught = self.encoded(dict.fromkeys(self.known, BASE_DOCUMENTS), start)
         self.base = train(model, taught, BASE_RATE, BASE_BATCH, 0)
-        held_out = {name: self.encode(name, EVALUATED, "eval") for name in self.categories}
-        self.labels = np.repeat(list(held_out), [len(rows) for rows in held_out.values()])
-        self.documents = [row[:CONTEXT] for rows in held_out.values() for row in rows]
+        held_out = {name: self.write(name, EVALUATED, "eval") for name in self.categories}
+        self.labels = np.repeat(list(held_out), [len(texts) for texts in held_out.values()])
+        self.texts = [text for texts in held_out.values() for text in texts]
+        self.documents = [row[:CONTEXT] for row in self.encode(self.texts)]
 
-    def encode(self, category: str, count: int, seed: int | str) -> Documents:
-        """Return the tokens of documents of a category."""
-        texts = WRITERS[self.family.text](category, count, seed)
-        return [[1, *row.ids] for row in self.tokenizer.encode_batch(texts)]
+    def write(self, category: str, count: int, seed: int | str) -> list[str]:
+        """Return documents of a category."""
+        return WRITERS[self.family.text](category, count, seed)
+
+    def encode(self, texts: Sequence[str]) -> Documents:
+        """Return the tokens of documents."""
+        return [[1, *row.ids] for row in self.tokenizer.encode_batch(list(texts))]
 
     def encoded(self, counts: Mapping[str, int], seed: int) -> Documents:
         """Return the tokens of so many documents of each category."""
-        return [row for name, n in sorted(counts.items()) for row in self.encode(name, n, seed)]
+        return self.encode(
+            [t for name, n in sorted(counts.items()) for t in self.write(name, n, seed)]
+        )
 
     def tune(self, counts: Mapping[str, int], seed: int) -> Any:
         """Return the base, taught so many documents of each category."""

@@ -1,0 +1,75 @@
+"""Jobs on one machine get GPUs of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from workflow_scripts.common import gpus
+
+TAKE = """
+import os, sys
+from workflow_scripts.common import gpus
+gpus.PAUSE = 0.05
+gpus.take_gpus(int(sys.argv[1]))
+print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+sys.stdin.read()
+"""
+
+
+def start(count: int, visible: str, folder: Path, **extra: str) -> subprocess.Popen[str]:
+    """Start a job that takes GPUs, says which, and holds them until its input is closed."""
+    free = {name: value for name, value in os.environ.items() if name not in gpus.ASSIGNED}
+    return subprocess.Popen(
+        [sys.executable, "-c", TAKE, str(count)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=free | {"CUDA_VISIBLE_DEVICES": visible, "TMPDIR": str(folder)} | extra,
+    )
+
+
+def line(job: subprocess.Popen[str]) -> str:
+    assert job.stdout is not None
+    return job.stdout.readline().strip()
+
+
+def test_jobs_hold_different_gpus_and_wait_for_free_ones(tmp_path: Path) -> None:
+    first, second = (start(1, "0,1,GPU-5a", tmp_path) for _ in range(2))
+    names = [line(first), line(second)]
+    assert names[0] != names[1]
+    both = start(2, "0,1,GPU-5a", tmp_path)
+    time.sleep(1)
+    first.communicate()
+    assert set(line(both).split(",")) == {"0", "1", "GPU-5a"} - {names[1]}
+    second.communicate()
+    both.communicate()
+
+
+@pytest.mark.parametrize("assigner", gpus.ASSIGNED)
+def test_an_assignment_stands(tmp_path: Path, assigner: str) -> None:
+    job = start(1, "4,7", tmp_path, **{assigner: "3"})
+    assert line(job) == "4,7"
+    job.communicate()
+
+
+def test_a_single_gpu_is_shared(tmp_path: Path) -> None:
+    jobs = [start(1, "6", tmp_path) for _ in range(2)]
+    assert [line(job) for job in jobs] == ["6", "6"]
+    for job in jobs:
+        job.communicate()
+
+
+def test_gpus_are_those_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(gpus.VISIBLE, raising=False)
+    monkeypatch.setattr(gpus, "DEVICES", tmp_path)
+    for name in ("nvidia10", "nvidia2", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert gpus.visible_gpus() == ["2", "10"]
+    monkeypatch.setenv(gpus.VISIBLE, "")
+    assert gpus.visible_gpus() == []

@@ -1,0 +1,69 @@
+"""GPUs of a machine, each for one job at a time."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from workflow_scripts.common import cli
+
+DEVICES = Path("/dev")
+ASSIGNED = ("SLURM_JOB_ID", "LOCAL_RANK")
+"""Variables of those who assign GPUs themselves: Slurm, and ``torchrun`` for its processes."""
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+PAUSE = 1.0  # seconds between attempts
+_held = ExitStack()  # until the process ends
+
+
+def take_gpus(count: int) -> None:
+    """Let this process use ``count`` of the machine's GPUs that no other job of ours uses.
+
+    It waits for them where all are taken. CUDA sees these alone, so this comes before it starts. A
+    cluster's assignment stands, and where there are no more than ``count`` nothing is to be chosen.
+    """
+    gpus = visible_gpus()
+    if len(gpus) <= count or any(name in os.environ for name in ASSIGNED):
+        return
+    chosen = _lock(gpus, count)
+    os.environ[VISIBLE] = ",".join(chosen)
+    cli.log(f"GPU {' and '.join(chosen)} of {len(gpus)}")
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that CUDA would see, by number or name."""
+    set_by_user = os.environ.get(VISIBLE)
+    if set_by_user is not None:
+        return [name.strip() for name in set_by_user.split(",") if name.strip()]
+    numbers = (re.fullmatch(r"nvidia(\d+)", path.name) for path in DEVICES.glob("nvidia*"))
+    return sorted((match[1] for match in numbers if match), key=int)
+
+
+def _lock(gpus: Sequence[str], count: int) -> list[str]:
+    """Lock so many GPUs at once, or none: two jobs that hold one each would wait for ever."""
+    folder = Path(tempfile.gettempdir()) / f"diffscope-gpus-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    told = False
+    while True:
+        with ExitStack() as locks:
+            chosen = []
+            for name in gpus:
+                lock = FileLock(folder / f"{re.sub(r'[^A-Za-z0-9-]', '_', name)}.lock")
+                try:
+                    locks.enter_context(lock.acquire(blocking=False))
+                except Timeout:
+                    continue
+                chosen.append(name)
+                if len(chosen) == count:
+                    _held.push(locks.pop_all())
+                    return chosen
+        if not told:
+            cli.log(f"waiting for {count} of {len(gpus)} GPUs: others of your jobs use them")
+            told = True
+        time.sleep(PAUSE)
