@@ -213,6 +213,7 @@ rule score_recovery:
         categories="<results>/comparison/categories.csv",
         changes="<results>/comparison/changes.csv",
         labels=PATHS.labels,
+        text="<results>/dataset/manifest.json",
         planted="<results>/models/planted.csv" if PLANTED_PAIRS else [],
     output:
         recovery="<results>/comparison/recovery.csv",
@@ -229,5 +230,5 @@ rule score_recovery:
     shell:
         "logged {log:q} python -m {params.step}"
         " --categories {input.categories:q} --changes {input.changes:q} --labels {input.labels:q}"
-        " {params.planted:q} {params.rule_:q}"
+        " --text {input.text:q} {params.planted:q} {params.rule_:q}"
         " --recovery {output.recovery:q} --answer {output.answer:q}"

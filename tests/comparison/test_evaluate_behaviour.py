@@ -155,7 +155,7 @@ def test_every_label_of_every_labeller_has_documents_up_to_the_limit(tmp_path: P
     rows += [(number, "source", "rare") for number in (58, 59)]
     labels = pd.DataFrame(rows, columns=["document", "labeller", "label"])
     models = [save_model(tmp_path / "it", 0)]
-    limit = "--behaviour-documents=5"
+    limit = "--documents-per-label=5"
     table = evaluate(tmp_path, models, [shard], labels, limit)
     read = labels.merge(table, on="document").groupby(["labeller", "label"]).size()
     assert (read >= 5).drop(("source", "rare")).all()

@@ -38,6 +38,8 @@ def test_planted_changes_are_found(run: Run, tmp_path: Path) -> None:
     assert answer["verdicts"]["gained"] == sorted(GAINED)
     assert answer["verdicts"]["lost"] == sorted(LOST)
     assert "4 of 4 planted changes were found and 0 of 7" in answer["sentence"]
+    assert answer["text"]["left_out"] == {"empty": 60, "unknown role": 40}
+    assert answer["text"]["warning"].startswith("Not all of the text was read: 10% of the docum")
     table = read_csv(recovery)
     statistics = {*score_recovery.OF_LATENTS, *score_recovery.OF_DOCUMENTS}
     assert set(table["statistic"]) == statistics

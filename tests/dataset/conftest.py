@@ -94,6 +94,7 @@ def sample(
     splits: Splits = SPLITS,
     seed: int = 0,
     earlier: Sequence[Path] = (),
+    reserve: float = 0.1,
 ) -> Path:
     """Sample documents into ``folder`` and return the path of the table.
 
@@ -102,7 +103,7 @@ def sample(
     output = folder / "documents.parquet"
     sample_documents(
         cli.parse(json.dumps(sources), dict[str, Source], "--sources"),
-        Sampling(context_length=128, bytes_per_token=3, splits=splits),
+        Sampling(context_length=128, bytes_per_token=3, splits=splits, reserve=reserve),
         tokens,
         seed,
         output,

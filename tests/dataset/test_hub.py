@@ -16,7 +16,6 @@ from tests.dataset.conftest import chat, sample, write_jsonl
 from tests.dataset.hub_folders import FILES, ROWS, write_hub
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.files import read_json
-from workflow_scripts.dataset import sources
 from workflow_scripts.dataset.hub import check_access, stream
 from workflow_scripts.dataset.settings import HubSource
 
@@ -79,22 +78,21 @@ def test_json_lines_in_the_layout_of_the_hub(tmp_path: Path) -> None:
 
 def bad_rows(folder: Path, good: int, bad: int) -> Path:
     rows = [{"messages": chat(f"q {i}", "a")} for i in range(good)]
-    rows += [{"messages": [{"role": "tool", "content": f"{i}"}]} for i in range(bad)]
+    rows += [{"messages": [{"role": "narrator", "content": f"{i}"}]} for i in range(bad)]
     folder.mkdir()
     write_jsonl(folder / "train.jsonl", rows)
     return folder
 
 
-def test_malformed_rows_are_dropped_and_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_rows_are_skipped_and_counted(tmp_path: Path) -> None:
     folder = bad_rows(tmp_path / "set", 60, 7)
-    assert len(sampled(tmp_path / "out", folder)) == 60
+    assert len(sampled(tmp_path / "out", folder, bad_rows="skip")) == 60
     facts = read_json(tmp_path / "out" / "manifest.json")
-    assert facts["sources"]["web"]["malformed"] == 7
-    monkeypatch.setattr(sources, "MALFORMED", 3)
-    with pytest.raises(UserError, match=r"source web: row \d+ of .* has the role 'tool'"):
-        sampled(tmp_path / "none", bad_rows(tmp_path / "bad", 0, 9))
+    assert facts["sources"]["web"]["bad_rows"] == {"unknown role": 7}
+    with pytest.raises(UserError, match=r"7 of 67 rows hold no document.*has the role 'narrator'"):
+        sampled(tmp_path / "many", folder)
+    with pytest.raises(UserError, match=r"source web: row \d+ of .* has the role 'narrator'"):
+        sampled(tmp_path / "none", bad_rows(tmp_path / "bad", 0, 9), bad_rows="skip")
 
 
 def pickled(folder: Path) -> None:

@@ -16,6 +16,7 @@ from tests.dataset.conftest import chat, content, sample, write_jsonl
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.files import read_json
 from workflow_scripts.dataset import labels, sources
+from workflow_scripts.dataset.chats import RowError
 from workflow_scripts.dataset.label_documents import main
 from workflow_scripts.dataset.label_values import LONGEST, label_text
 from workflow_scripts.dataset.labels import by_labeller, read_labels
@@ -223,13 +224,13 @@ def test_classes_of_a_hub_are_named(tmp_path: Path) -> None:
     ],
 )
 def test_values_become_text(value: object, text: str) -> None:
-    assert label_text(value, "kind", "line 1") == text
+    assert label_text(value, "kind") == text
 
 
 @pytest.mark.parametrize("value", [["a"], {"a": 1}, b"a"])
 def test_a_value_that_is_no_label_is_refused(value: object) -> None:
-    with pytest.raises(UserError, match=f"line 1 holds {type(value).__name__} in 'kind', not one"):
-        label_text(value, "kind", "line 1")
+    with pytest.raises(RowError, match=f"holds {type(value).__name__} in 'kind', not one"):
+        label_text(value, "kind")
 
 
 def test_columns_are_documented(tmp_path: Path) -> None:

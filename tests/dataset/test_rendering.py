@@ -7,18 +7,17 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tests.dataset.conftest import CHATML, TURNS, chat, trained, wrap
+from tests.dataset.conftest import CHATML, GEMMA, TURNS, chat, trained, wrap
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.dataset.rendering import (
     DAY,
     Encoded,
-    Messages,
     Renderer,
-    RenderingError,
     cut,
     fix_date,
 )
 from workflow_scripts.dataset.shards import ROLES
+from workflow_scripts.dataset.skeletons import Messages, RenderingError
 from workflow_scripts.generator import CHAT_CATEGORIES, generate
 
 
@@ -183,3 +182,120 @@ def test_masks_with_a_sentencepiece_like_tokenizer() -> None:
     assert said(renderer, row, "user") == "the bat? 日本"
     assert said(renderer, row, "assistant") == "flies\nat  night é"
     assert said(renderer, row, "assistant", template=True).startswith("<start_of_turn>model\n")
+
+
+KEEPS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}<call>{{ call.function | tojson }}</call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}"
+)
+REMOVES = KEEPS.replace(
+    "{{ m.content }}",
+    "{% if m.role == 'assistant' and not loop.last %}"
+    "{{ m.content.split('</think>')[-1].lstrip('\\n') }}{% else %}{{ m.content }}{% endif %}",
+)
+REWRITES = KEEPS.replace(
+    "{{ m.content }}",
+    "{% set parts = m.content.split('</think>') %}"
+    "{% if m.role == 'assistant' and parts | length > 1 %}"
+    "<think>\n{{ parts[0].split('<think>')[-1].strip('\n') }}\n</think>\n\n{% endif %}"
+    "{{ parts[-1].lstrip('\n') }}",
+)
+LATE_SYSTEM = (
+    "{% set users = messages | selectattr('role', 'equalto', 'user') | list %}"
+    "{% for m in messages if m.role != 'system' %}<|im_start|>{{ m.role }}\n"
+    "{% if m == users[-1] and messages[0].role == 'system' %}{{ messages[0].content }}\n\n"
+    "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+)
+THOUGHTS = chat("One?", "<think>\nA bat.\n</think>\n\nYes.", "Two?", "<think>B, cat.</think>No.")
+
+
+def with_template(template: str) -> Renderer:
+    return Renderer(wrap(trained(TURNS), template))
+
+
+@pytest.mark.parametrize(
+    ("template", "answers", "removed"),
+    [
+        (KEEPS, "\nA bat.\n\n\nYes.B, cat.No.", False),
+        (REWRITES, "A bat.Yes.B, cat.No.", False),
+        (REMOVES, "Yes.B, cat.No.", True),
+    ],
+    ids=["keeps", "rewrites", "removes"],
+)
+def test_thoughts_are_content_where_the_template_keeps_them(
+    template: str, answers: str, removed: bool
+) -> None:
+    renderer = with_template(template)
+    row = one(renderer, THOUGHTS)
+    assert row.ids[1:].tolist() == renderer.tokenizer.apply_chat_template(
+        THOUGHTS, return_dict=False
+    )
+    assert said(renderer, row, "assistant") == answers
+    assert said(renderer, row, "user") == "One?Two?"
+    assert row.removed == removed
+
+
+def test_a_system_message_before_the_last_user_turn() -> None:
+    renderer = with_template(LATE_SYSTEM)
+    row = one(renderer, chat("One?", "Yes.", "Two?", "No.", system="Be kind"))
+    assert said(renderer, row, "system") == "Be kind"
+    assert said(renderer, row, "user") == "One?Two?"
+    assert said(renderer, row, "assistant") == "Yes.No."
+
+
+def call(name: str, **arguments: str) -> dict[str, object]:
+    return {"type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def test_calls_of_tools_are_template_and_their_results_have_a_role() -> None:
+    asked, answered = chat("Where?", "There.")
+    asking = {"role": "assistant", "content": "", "tool_calls": [call("look", place='"here"')]}
+    told = {"role": "tool", "content": "It is there."}
+    renderer = with_template(KEEPS)
+    row = one(renderer, [asked, asking, told, answered])
+    assert said(renderer, row, "tool") == "It is there."
+    assert said(renderer, row, "assistant") == "There."
+    written = "".join(renderer.tokenizer.decode(row.ids[row.template].tolist()))
+    assert '{"name": "look", "arguments": {"place": "\\"here\\""}}' in written
+    left_out, refused = (
+        with_template(template).chats([[asked, asking, told, answered]])[0]
+        for template in (CHATML, GEMMA)
+    )
+    assert str(left_out) == "the template leaves out calls of tools (a chat with tools)"
+    assert "Roles must alternate" in str(refused)
+
+
+def test_empty_turns_and_contents_that_a_template_quotes() -> None:
+    row = one(renderer := with_template(KEEPS), chat("Hello", "", "Again", "Hi"))
+    assert said(renderer, row, "assistant") == "Hi"
+    quoting = with_template(KEEPS.replace("{{ m.content }}", "{{ m.content | tojson }}"))
+    assert said(quoting, one(quoting, chat('a "b"', "c")), "user") == 'a \\"b\\"'
+
+
+def test_a_template_that_fails_on_a_chat_is_a_reason() -> None:
+    (reason,) = with_template(KEEPS.replace("m.content", "m.content + 1")).chats([chat("a", "b")])
+    assert str(reason) == "the template refuses it (TypeError)"
+
+
+def test_only_the_start_of_a_long_text_is_encoded() -> None:
+    renderer = Renderer(wrap(trained(TURNS)), 64)
+    whole = Renderer(wrap(trained(TURNS)))
+    text = "one long word" * 40_000
+    (short,), (full,) = renderer.plain([text]), whole.plain([text[:200_000]])
+    assert 64 < len(short.ids) < len(full.ids)
+    np.testing.assert_array_equal(short.ids[:64], full.ids[:64])
+    assert short.whole == pytest.approx(full.whole * len(text) / 200_000, rel=0.01)
+
+
+def test_rows_of_a_document_hold_its_tokens_once(tokenizer: PreTrainedTokenizerFast) -> None:
+    renderer = Renderer(tokenizer)
+    (row,) = renderer.plain(["A bat is an animal that flies at night. " * 9])
+    parts = renderer.split(row, 32, 99)
+    assert all(part.ids[0] == tokenizer.bos_token_id and part.template[0] for part in parts)
+    assert {len(part.ids) for part in parts[:-1]} == {32}
+    np.testing.assert_array_equal(np.concatenate([p.ids[1:] for p in parts]), row.ids[1:])
+    assert [len(renderer.split(row, 32, most)) for most in (1, 2)] == [1, 2]
+    turns = one(renderer, chat("Where?", "There. " * 30, "When?", "Now. " * 30))
+    joined = np.concatenate([p.ids[1:] for p in renderer.split(turns, 24, 99)])
+    np.testing.assert_array_equal(joined, turns.ids[1:])

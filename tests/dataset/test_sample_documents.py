@@ -20,9 +20,11 @@ from workflow_scripts.common.files import read_json
 from workflow_scripts.common.provenance import code_digest
 from workflow_scripts.dataset import records
 from workflow_scripts.dataset import sample_documents as module
+from workflow_scripts.dataset.chats import ChatTurn
+from workflow_scripts.dataset.record_forms import DrawnDocument
 from workflow_scripts.dataset.sample_documents import content_hash, split_of
 from workflow_scripts.dataset.settings import GeneratorSource
-from workflow_scripts.dataset.sources import DrawnDocument, NamedSource
+from workflow_scripts.dataset.sources import NamedSource
 
 GENERATOR = {"made": {"kind": "generator"}}
 
@@ -190,8 +192,8 @@ def test_duplicates_are_dropped_and_counted(tmp_path: Path) -> None:
 def test_hash_ignores_white_space_but_not_roles() -> None:
     assert content_hash(DrawnDocument("a  b\n")) == content_hash(DrawnDocument("a b"))
     assert content_hash(DrawnDocument("é")) == content_hash(DrawnDocument("é"))
-    user = DrawnDocument("", (("user", "a"),))
-    assert content_hash(user) != content_hash(DrawnDocument("", (("assistant", "a"),)))
+    user = DrawnDocument("", (ChatTurn("user", "a"),))
+    assert content_hash(user) != content_hash(DrawnDocument("", (ChatTurn("assistant", "a"),)))
     assert content_hash(user) != content_hash(DrawnDocument("a"))
 
 
@@ -233,7 +235,7 @@ def gzip_source(folder: Path, content: bytes) -> dict[str, object]:
 TALK = '{"messages": [{"role": "user", "content": "a"}]}'
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "no sources": (lambda _: {}, "hold no text"),
-    "unknown kind": (lambda _: {"a": {"kind": "csv"}}, "not valid at a: Input tag 'csv'"),
+    "unknown kind": (lambda _: {"a": {"kind": "xml"}}, "not valid at a: Input tag 'xml'"),
     "unknown key": (
         lambda _: {"a": {"kind": "generator", "path": "x"}},
         "not valid at a.generator.path: Extra inputs",
@@ -254,10 +256,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty file": (lambda folder: jsonl_source(folder), "own.jsonl is empty: it holds no doc"),
     "only blanks": (lambda folder: jsonl_source(folder, '{"text": " "}'), "hold no text"),
     "bad line": (
-        lambda folder: jsonl_source(folder, '{"text": "a"}', "", "{oops"),
+        lambda folder: jsonl_source(folder, '{"text": "a"}', "", "{oops", bad_rows="stop"),
         r"own\.jsonl line 3 is not valid JSON",
     ),
-    "no object": (lambda folder: jsonl_source(folder, "[1]"), "line 1 is no JSON object"),
+    "no object": (lambda folder: jsonl_source(folder, "1"), "line 1 is no JSON object"),
+    "array of numbers": (lambda folder: jsonl_source(folder, "[1]"), "item 1 is no JSON object"),
     "no column": (
         lambda folder: jsonl_source(folder, '{"body": "a", "id": 1}'),
         r"line 1 has no column 'text' \(it has body, id\): set text_column",
@@ -272,12 +275,12 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         "line 1 holds text for messages, not a list of",
     ),
     "messages form": (
-        lambda folder: jsonl_source(folder, '{"messages": [{"from": "human", "value": "a"}]}'),
+        lambda folder: jsonl_source(folder, '{"messages": [{"role": "user", "said": "a"}]}'),
         "line 1 has a message without text content",
     ),
     "role": (
-        lambda folder: jsonl_source(folder, TALK.replace("user", "human")),
-        "line 1 has the role 'human'",
+        lambda folder: jsonl_source(folder, TALK.replace("user", "narrator")),
+        "line 1 has the role 'narrator'",
     ),
     "no user": (
         lambda folder: jsonl_source(folder, TALK.replace("user", "assistant")),
@@ -287,7 +290,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: gzip_source(folder, gzip.compress(b'{"text": "a"}\n' * 99)[:-9]),
         r"own\.jsonl\.gz is no whole gzip file",
     ),
-    "no gzip": (lambda folder: gzip_source(folder, b"text"), r"is no whole gzip file"),
+    "no gzip": (lambda folder: gzip_source(folder, b"text"), r"line 1 is not valid JSON"),
     "empty gzip": (lambda folder: gzip_source(folder, gzip.compress(b"\n")), "is empty: it holds"),
     "no parquet": (lambda folder: parquet_source(folder, b"text"), "is not a Parquet file"),
 }
@@ -338,9 +341,9 @@ def test_main_runs_and_reports_errors(tmp_path: Path, capsys: pytest.CaptureFixt
     assert module.main(flags(tmp_path, GENERATOR)) == 0
     digest = code_digest("workflow_scripts.dataset.sample_documents")
     assert manifest(tmp_path / "documents.parquet")["provenance"]["code"] == digest
-    assert module.main(flags(tmp_path, {"a": {"kind": "csv"}})) == 2
+    assert module.main(flags(tmp_path, {"a": {"kind": "xml"}})) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("error: --sources is not valid at a: Input tag 'csv'")
+    assert line.startswith("error: --sources is not valid at a: Input tag 'xml'")
 
 
 def test_sources_keep_their_own_seed() -> None:

@@ -156,6 +156,43 @@ def test_short_text_leaves_empty_but_valid_shards(
     assert (result[0].category == -1).all()
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_long_documents_are_cut_into_rows_of_one_split(
+    rows: int, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    lines = ({"text": f"{i} " + "word after word " * 100} for i in range(30))
+    source = {"own": {"kind": "jsonl", "path": str(write_jsonl(tmp_path / "x.jsonl", lines))}}
+    table = sample(tmp_path, source, splits=FEW)
+    rendering = Rendering(context_length=96, rows_per_document=rows)
+    shard, manifest = tmp_path / "s.h5", tmp_path / "s.json"
+    fill_shard([table], {"pt": tokenizer}, {}, rendering, 5_000, shard, manifest)
+    made, facts = TokenShard.read(shard), json.loads(manifest.read_text())
+    documents = 5_000 // (96 * rows) if rows == 3 else 30
+    assert made.row_document.tolist() == np.repeat(np.arange(documents), rows).tolist()
+    assert made.row_split.tolist() == np.repeat(made.row_split[::rows], rows).tolist()
+    assert set(np.diff(made.row_starts)) == {96}
+    assert (facts["documents"], facts["rows"]) == (documents, rows * documents)
+    assert facts["truncated"] == documents
+    assert facts["tokens_whole"] > 3 * facts["tokens"] / rows
+
+
+def test_a_template_file_may_have_a_mark_and_must_be_utf8(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    messages = [chat(f"q {i}", f"a {i}") for i in range(30)]
+    lines = write_jsonl(tmp_path / "x.jsonl", ({"messages": m} for m in messages))
+    table = sample(tmp_path, {"own": {"kind": "jsonl", "path": str(lines)}}, splits=FEW)
+    file = tmp_path / "own.jinja"
+    file.write_text(CHATML)
+    _, (plain, *_) = shards(tmp_path, table, {"pt": tokenizer}, template=file)
+    file.write_text(f"\ufeff{CHATML}", encoding="utf-8")
+    _, (marked, *_) = shards(tmp_path, table, {"pt": tokenizer}, template=file)
+    assert marked["tokens"] == plain["tokens"]
+    file.write_bytes(CHATML.encode("utf-16"))
+    with pytest.raises(UserError, match=r"own\.jinja is no UTF-8 text: save it as UTF-8"):
+        shards(tmp_path, table, {"pt": tokenizer}, template=file)
+
+
 def test_rows_with_ids_that_a_model_lacks_are_dropped(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:

@@ -89,15 +89,8 @@ def compared(made: Run, verdicts: Mapping[str, str] = VERDICTS) -> None:
     assert vary_decisions.main(made.compare_flags(folder / "sensitivity.csv")) == 0
     write_changes(made, verdicts)
     answer = (folder / "answer.json").read_bytes()
-    flags = [
-        *("--categories", str(folder / "categories.csv")),
-        *("--changes", str(folder / "changes.csv")),
-        *("--labels", str(made.labels)),
-        *("--planted", str(made.planted)),
-        *("--recovery", str(folder / "recovery.csv")),
-        *("--answer", str(folder / "answer.json")),
-    ]
-    assert score_recovery.main(flags) == 0
+    flags = made.recovery_flags(folder / "recovery.csv", folder / "answer.json")
+    assert score_recovery.main([*flags, f"--planted={made.planted}"]) == 0
     (folder / "answer.json").write_bytes(answer)
     flags = ["--changes", str(folder / "changes.csv"), "--output", str(folder / "gaps.csv")]
     assert explain_gaps.main([*flags, "--leaderboard", str(write_scores(made))]) == 0

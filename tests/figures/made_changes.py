@@ -95,7 +95,9 @@ def write_changes(
     ]
     write_csv(folder / "changes.csv", rows or pd.DataFrame(columns=columns()))
     answers = {"true": answer("true", verdicts), "topics": answer("topics", topics)}
-    files.write_json(folder / "answer.json", {**answers["true"], "by_labeller": answers})
+    text = {"warning": "Not all of the text was read.", "description": "900 documents read."}
+    whole = {**answers["true"], "by_labeller": answers, "text": text}
+    files.write_json(folder / "answer.json", whole)
     write_documents(run, list(verdicts), texts)
     write_carriers(run, list(verdicts))
 

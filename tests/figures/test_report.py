@@ -162,7 +162,14 @@ def test_the_answer_stands_first_with_its_picture(run: Run, page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     answer = files.read_json(run.root / "comparison/answer.json")
     topics = answer["by_labeller"]["topics"]["sentence"]
-    places = (answer["sentence"], topics, "data:image/png", 'class="lines"', 'class="question"')
+    places = (
+        answer["sentence"],
+        topics,
+        answer["text"]["warning"],
+        "data:image/png",
+        'class="lines"',
+        'class="question"',
+    )
     found = [text.index(place) for place in places]
     assert found == sorted(found)
     assert "a" * 40 in text

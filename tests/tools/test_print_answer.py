@@ -11,6 +11,7 @@ from workflow_scripts.tools import print_answer
 
 TRUE = {"sentence": "By known categories.", "labeller": "true"}
 TOPICS = {"sentence": "By topics.", "labeller": "topics"}
+LOST = "Not all of the text was read."
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,8 @@ TOPICS = {"sentence": "By topics.", "labeller": "topics"}
         ({**TRUE, "by_labeller": {"topics": TOPICS, "true": TRUE}}, [TRUE, TOPICS]),
         ({**TRUE, "by_labeller": {"true": TRUE}}, [TRUE]),
         ({**TOPICS, "by_labeller": {"topics": TOPICS}}, [TOPICS]),
+        ({**TRUE, "text": {"warning": LOST}}, [TRUE, {"sentence": LOST}]),
+        ({**TRUE, "text": {"warning": ""}}, [TRUE]),
     ],
 )
 def test_a_line_per_kind_of_labels_then_the_report(

@@ -36,16 +36,26 @@ SPLIT = "score"
 
 
 @torch.no_grad()
-def document_losses(
+def row_losses(
     model: torch.nn.Module, documents: Sequence[Document], tokens: int, device: torch.device
 ) -> list[NDArray[np.float32]]:
-    """Return −log p of each document's answer tokens, in nats."""
+    """Return −log p of the answer tokens of each row, in nats."""
     losses: list[NDArray[np.float32]] = []
     for batch in cli.progress(list(batched(documents, tokens)), desc="behaviour"):
         ids, mask, answer = (x.to(device) for x in pad(batch))
         counts = answer[:, 1:].sum(1).tolist()
         losses += [x.numpy() for x in token_losses(model, ids, mask, answer).cpu().split(counts)]
     return losses
+
+
+def by_number(
+    documents: Sequence[Document], losses: Sequence[NDArray[np.float32]]
+) -> dict[int, NDArray[np.float32]]:
+    """Return the losses of each document, those of its rows joined, in order of its number."""
+    joined: dict[int, list[NDArray[np.float32]]] = {}
+    for document, of_row in zip(documents, losses, strict=True):
+        joined.setdefault(document.number, []).append(of_row)
+    return {number: np.concatenate(rows) for number, rows in sorted(joined.items())}
 
 
 def evaluate_behaviour(
@@ -78,21 +88,16 @@ def evaluate_behaviour(
     known, answered = read_labels(labels), answered_documents(tokens, SPLIT)
     chosen = draw(known, answered, sample.documents_per_label, seed)
     documents = read_numbered(tokens, SPLIT, chosen)
-    table = pd.DataFrame(
-        {
-            "document": np.array([document.number for document in documents], dtype=np.int64),
-            "tokens": np.array([document.answer.sum() for document in documents], dtype=np.int64),
-        }
-    )
-    parts = []
+    parts = [pd.DataFrame(columns=list(COLUMNS)).astype({"document": "int64", "tokens": "int64"})]
     for name, manifest in models.items() if documents else ():
         model = load_model(manifest, getattr(torch, precision.compute_dtype), device)
-        losses = document_losses(model, documents, batches.batch_tokens, device)
-        of_model = table.assign(model=name, losses=pd.Series(losses, dtype=object))
-        parts.append(of_model.sort_values("document"))
+        rows = row_losses(model, documents, batches.batch_tokens, device)
+        losses = by_number(documents, rows)
+        table = pd.DataFrame({"document": list(losses), "model": name})
+        table["tokens"] = [len(of_document) for of_document in losses.values()]
+        parts.append(table.assign(losses=pd.Series(list(losses.values()), dtype=object)))
         del model
-    whole = pd.concat(parts, ignore_index=True) if parts else table.assign(model="", losses=None)
-    files.write_parquet(output, whole[list(COLUMNS)])
+    files.write_parquet(output, pd.concat(parts[1:] or parts, ignore_index=True)[list(COLUMNS)])
 
 
 main = cli.command(evaluate_behaviour)

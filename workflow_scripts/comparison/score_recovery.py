@@ -29,6 +29,7 @@ from workflow_scripts.comparison.what_changed import (
     what_changed,
 )
 from workflow_scripts.dataset.labels import read_labels
+from workflow_scripts.dataset.text_losses import text_losses
 
 PLANTED_COLUMNS = (
     "baseline",
@@ -198,6 +199,7 @@ def score_recovery(
     categories: Path,
     changes: Path,
     labels: Path,
+    text: Path,
     answering: Answering,
     recovery: Path,
     answer: Path,
@@ -213,6 +215,8 @@ def score_recovery(
         effects and verdict of each label (CSV)
     labels
         labels of the documents (Parquet)
+    text
+        manifest of the text (JSON)
     recovery
         table to write, a row per comparison, seed, labeller, statistic and category (CSV)
     answer
@@ -236,7 +240,12 @@ def score_recovery(
     own = [a for a in answers if a.comparison == chosen]
     first = {a.labeller: asdict(a) for a in own if a.seed == own[0].seed}
     cli.log(first[by]["sentence"])
-    beside = {"by_labeller": first, "all": [asdict(a) for a in answers]}
+    lost = text_losses(files.read_json(text))
+    beside = {
+        "text": asdict(lost),
+        "by_labeller": first,
+        "all": [asdict(a) for a in answers],
+    }
     files.write_json(answer, {**first[by], "fdr": answering.fdr, **beside})
 
 

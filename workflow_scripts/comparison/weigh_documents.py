@@ -58,7 +58,7 @@ class Weighing:
         f: Codes,
     ) -> None:
         """Add whole documents: global tokens, their activations, and latents (on the CPU)."""
-        starts = np.flatnonzero(np.diff(context.row_of(rows), prepend=-1))
+        starts = np.flatnonzero(np.diff(context.document[rows], prepend=-1))
         codes = by_document(context.document[rows], starts, f)
         self.weights.add(x, starts, codes)
         self.carriers.add(codes)

@@ -23,7 +23,7 @@ ANSWER_ROLES = (ROLES.index("plain"), ROLES.index("assistant"))
 class Document:
     """One row: its ids [T], which of them count as answer [T], its category, if known, its number.
 
-    The number is ``document`` in documents.parquet.
+    The number is ``document`` in documents.parquet: rows of one document share it.
     """
 
     ids: NDArray[np.int32]
@@ -35,13 +35,13 @@ class Document:
 def read_documents(paths: Sequence[Path], split: str, limit: int) -> list[Document]:
     """Return up to ``limit`` documents of each category (of none, too) in a split, shortest first.
 
-    Documents without an answer token are left out.
+    Of each, its first row with an answer token: documents without one are left out.
     """
     chosen: list[Document] = []
     counts: dict[str | None, int] = {}
     for path in paths:
         shard = TokenShard.read(path)
-        for index in _answered_rows(shard, split):
+        for index in _first_of_document(shard, _answered_rows(shard, split)):
             document = _document(shard, int(index))
             if counts.get(document.category, 0) >= limit:
                 continue
@@ -53,12 +53,15 @@ def read_documents(paths: Sequence[Path], split: str, limit: int) -> list[Docume
 def answered_documents(paths: Sequence[Path], split: str) -> NDArray[np.int64]:
     """Return the numbers of a split's documents that have an answer token, in order."""
     shards = (TokenShard.read(path) for path in paths)
-    numbers = [shard.row_document[_answered_rows(shard, split)] for shard in shards]
+    numbers = [
+        shard.row_document[_first_of_document(shard, _answered_rows(shard, split))]
+        for shard in shards
+    ]
     return np.concatenate(numbers).astype(np.int64)
 
 
 def read_numbered(paths: Sequence[Path], split: str, numbers: NDArray[np.int64]) -> list[Document]:
-    """Return those documents of a split, shortest first; none without an answer token."""
+    """Return the rows of those documents of a split, shortest first; none without an answer."""
     chosen: list[Document] = []
     for path in paths:
         shard = TokenShard.read(path)
@@ -84,6 +87,12 @@ def _answered_rows(shard: TokenShard, split: str) -> NDArray[np.int64]:
     rows = shard.row_of_token[_answers(shard, slice(None))]
     answered = np.bincount(rows, minlength=shard.rows) > 0
     return np.flatnonzero((shard.row_split == shard.splits.index(split)) & answered)
+
+
+def _first_of_document(shard: TokenShard, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the first of the rows of each document; its rows lie side by side."""
+    first: NDArray[np.int64] = rows[np.diff(shard.row_document[rows], prepend=-1) != 0]
+    return first
 
 
 def _document(shard: TokenShard, index: int) -> Document:

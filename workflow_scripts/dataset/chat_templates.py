@@ -27,7 +27,7 @@ def choose_template(
         if not file.is_file():
             raise UserError(f"text.template: {file} does not exist: check the path")
         try:
-            return file.read_text(encoding="utf-8"), file.name
+            return file.read_text(encoding="utf-8-sig"), file.name
         except UnicodeDecodeError:
             raise UserError(f"text.template: {file} is no UTF-8 text: save it as UTF-8") from None
     for name, tokenizer in tokenizers.items():
@@ -47,7 +47,7 @@ def choose_template(
                 f"the chat template of {name} is no text: correct its tokenizer_config.json, or "
                 "set text.template to a jinja file"
             )
-        return template, name
+        return template.removeprefix("\ufeff"), name
     return None, ""
 
 

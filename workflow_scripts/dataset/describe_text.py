@@ -15,7 +15,11 @@ from workflow_scripts.common.files import read_json, write_json
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.dataset.settings import Splits, Splitting
 
-SUMMED = ("read", "rows", "tokens", "truncated", "system_folded")
+SUMMED = (
+    *("read", "documents", "rows", "tokens", "tokens_whole", "truncated"),
+    *("system_folded", "thoughts_removed"),
+)
+COUNTED_BY_SOURCE = ("splits", "categories", "bad_rows", "changes")
 COUNTED = ("dropped", "split_rows", "split_tokens")
 
 
@@ -47,7 +51,7 @@ def _source(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 total[name] |= value
             elif isinstance(value, int):
                 total[name] += value
-            elif name in ("splits", "categories"):
+            elif name in COUNTED_BY_SOURCE:
                 total[name] = dict(Counter(total[name]) + Counter(value))
     return total
 
@@ -64,6 +68,7 @@ def describe_tokens(shards: Sequence[Mapping[str, Any]], budget: int) -> dict[st
         "tokens_wanted": budget,
         "short": any(shard["short"] for shard in shards),
         "shards": [{"rows": shard["rows"], "tokens": shard["tokens"]} for shard in shards],
+        "rows_per_document": shards[0]["rows_per_document"],
         "template": shards[0]["template"],
         "categories": shards[0]["categories"],
     }

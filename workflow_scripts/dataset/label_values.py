@@ -7,26 +7,26 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 from workflow_scripts.common.characters import JOINERS
-from workflow_scripts.common.cli import UserError
+from workflow_scripts.dataset.chats import RowError
 
 Labels = tuple[tuple[str, str], ...]
 """Column and label, of the columns in which a record has one."""
 LONGEST = 200
 
 
-def labels_of(record: Mapping[str, object], columns: Sequence[str], where: str) -> Labels:
+def labels_of(record: Mapping[str, object], columns: Sequence[str]) -> Labels:
     """Return column and label of a record; a column without a value gives none.
 
     Raises
     ------
-    UserError
+    RowError
         If a value is a list, a mapping or bytes.
     """
-    labels = ((column, label_text(record.get(column), column, where)) for column in columns)
+    labels = ((column, label_text(record.get(column), column)) for column in columns)
     return tuple((column, label) for column, label in labels if label)
 
 
-def label_text(value: object, column: str, where: str) -> str:
+def label_text(value: object, column: str) -> str:
     """Return a value as a label on one line, or an empty string where it says nothing.
 
     Whole numbers lose a decimal point, since a column of numbers with gaps is often read as
@@ -34,13 +34,14 @@ def label_text(value: object, column: str, where: str) -> str:
 
     Raises
     ------
-    UserError
+    RowError
         If it is a list, a mapping or bytes.
     """
     if isinstance(value, list | dict | bytes):
-        raise UserError(
-            f"{where} holds {type(value).__name__} in {column!r}, not one label: choose another "
-            "category_column"
+        raise RowError(
+            "no label in the category_column",
+            f"holds {type(value).__name__} in {column!r}, not one label: choose another "
+            "category_column",
         )
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""

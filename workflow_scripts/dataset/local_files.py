@@ -23,9 +23,20 @@ def patterns(source: FileSource) -> list[str]:
 
 
 def matches(pattern: str) -> list[Path]:
-    """Return the files that a pattern matches, in alphabetic order; the file of that name first."""
-    if Path(pattern).is_file():
-        return [Path(pattern)]
+    """Return the file of that name, or those that a pattern matches, in alphabetic order.
+
+    ``~`` is the home folder.
+    """
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return [path]
     # Not Path.glob, which refuses absolute patterns.
-    paths = sorted(map(Path, glob.glob(pattern, recursive=True)))  # noqa: PTH207
+    paths = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
     return [path for path in paths if path.is_file()]
+
+
+def absence(pattern: str) -> str:
+    """Return why a pattern names no file, and the remedy."""
+    if Path(pattern).expanduser().is_dir():
+        return f"{pattern} is a folder: name its files, as in {pattern.rstrip('/')}/*.jsonl"
+    return f"{pattern} does not exist: check its `path`"

@@ -1,25 +1,41 @@
-"""Records of files in an order fixed by a seed, from any place in that order.
+"""Records of lines in an order fixed by a seed, from any place in that order.
 
-JSON lines are read by an index of line starts, Parquet by row groups. What can only be read
-forwards (gzip, a hub's stream) is shuffled in blocks of rows.
+JSON lines in plain UTF-8 are read by an index of line starts. What can only be read forwards
+(compressed files, other encodings, JSON arrays, CSV, a hub's stream) is shuffled in blocks of rows.
 """
 
 from __future__ import annotations
 
-import gzip
+import codecs
+import csv
 import json
 import random
+import sys
 from array import array
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar, cast
 
-from workflow_scripts.common.cli import UserError
+from workflow_scripts.common.cli import UserError, shortened
+from workflow_scripts.dataset.chats import RowError
+from workflow_scripts.dataset.record_forms import Record
+from workflow_scripts.dataset.text_files import (
+    OTHERS,
+    compression,
+    encoding,
+    lines,
+    open_text,
+    read_start,
+)
 
 BLOCK = 10_000  # rows that are shuffled together
-Record = Mapping[str, object]
+LARGEST_ARRAY = 1 << 30  # bytes of a JSON array, which is held as a whole
+SNIFFED = 1 << 16
+DELIMITERS = ",\t;"
+Row = tuple[str, Record | RowError]
+"""Where a row stands, and its record or what is wrong with it."""
 R = TypeVar("R")
 
 
@@ -31,21 +47,57 @@ class Files:
     paths: tuple[Path, ...]
     seed: str
 
+    def empty(self) -> UserError:
+        """Return the error of files without a row."""
+        return UserError(f"source {self.name}: {self.paths[0]} is empty: it holds no documents")
 
-def jsonl_records(files: Files, start: int) -> Iterator[tuple[str, Record]]:
-    """Yield the records of JSON lines, each with where it stands, from place ``start`` on.
+
+def json_rows(files: Files, start: int) -> Iterator[Row]:
+    """Yield the rows of JSON lines or arrays, from place ``start`` on.
 
     Raises
     ------
     UserError
-        If the files are empty, or a line is no JSON object.
+        If the files are empty, damaged or of another kind.
     """
+    if all(map(_is_plain, files.paths)):
+        return _indexed_rows(files, start)
+    return _forward_rows(files, _json_lines, start)
+
+
+def csv_rows(files: Files, start: int) -> Iterator[Row]:
+    """Yield the rows of CSV files with a header; separated by commas, tabs or semicolons.
+
+    Raises
+    ------
+    UserError
+        If the files are empty, damaged or of another kind.
+    """
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    return _forward_rows(files, _csv_lines, start)
+
+
+def _is_plain(path: Path) -> bool:
+    """Return whether a file can be read by an index of its lines."""
+    with path.open("rb") as file:
+        start = file.read(SNIFFED)
+    if compression(path) or encoding(start) != "utf-8":
+        return False
+    known = any(start.startswith(magic) for magic in OTHERS)
+    return not known and not _is_array(start.removeprefix(codecs.BOM_UTF8))
+
+
+def _is_array(start: bytes) -> bool:
+    return start.lstrip().startswith(b"[")
+
+
+def _indexed_rows(files: Files, start: int) -> Iterator[Row]:
     index: list[tuple[Path, array[int], array[int]]] = []
     for path in files.paths:
         index.append((path, *_line_starts(path)))
     order = array("q", range(sum(len(starts) for _, starts, _ in index)))
     if not order:
-        raise UserError(f"source {files.name}: {files.paths[0]} is empty: it holds no documents")
+        raise files.empty()
     random.Random(files.seed).shuffle(order)
     handles = [path.open("rb") for path, _, _ in index]
     try:
@@ -56,8 +108,8 @@ def jsonl_records(files: Files, start: int) -> Iterator[tuple[str, Record]]:
                 which += 1
             path, starts, numbers = index[which]
             handles[which].seek(starts[item])
-            where = f"{path} line {numbers[item]}"
-            yield where, _json_record(handles[which].readline(), where, files.name)
+            line = handles[which].readline().strip().removeprefix(codecs.BOM_UTF8)
+            yield f"{path} line {numbers[item]}", _json_record(line)
     finally:
         for handle in handles:
             handle.close()
@@ -68,45 +120,92 @@ def _line_starts(path: Path) -> tuple[array[int], array[int]]:
     starts, numbers, offset = array("q"), array("q"), 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if line.strip():
+            if line.removeprefix(codecs.BOM_UTF8).strip():
                 starts.append(offset)
                 numbers.append(number)
             offset += len(line)
     return starts, numbers
 
 
-def _json_record(line: bytes, where: str, name: str) -> Record:
+def _json_record(line: bytes) -> Record | RowError:
     try:
-        record = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"source {name}: {where} is not valid JSON ({error}): fix it") from None
-    if not isinstance(record, dict):
-        raise UserError(f"source {name}: {where} is no JSON object: write one object per line")
-    return cast(Record, record)
+        record = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        return RowError("not UTF-8", f"is not UTF-8 ({error}): save the file as UTF-8")
+    except json.JSONDecodeError as error:
+        return RowError("no valid JSON", f"is not valid JSON ({error}): fix it")
+    except (RecursionError, MemoryError):
+        return RowError("no valid JSON", "is not valid JSON (it is nested too deeply): fix it")
+    except ValueError as error:  # of a number with thousands of digits
+        return RowError("no valid JSON", f"is not valid JSON ({shortened(error)}): fix it")
+    return _object(record)
 
 
-def gzip_records(files: Files, start: int) -> Iterator[tuple[str, Record]]:
-    """Yield the records of JSON lines of which some are gzipped; as :func:`jsonl_records`."""
+def _object(record: object) -> Record | RowError:
+    if isinstance(record, dict):
+        return cast(Record, record)
+    return RowError("no JSON object", "is no JSON object: write one object per line")
+
+
+def _forward_rows(files: Files, read: Callable[[Path], Iterator[Row]], start: int) -> Iterator[Row]:
     paths = list(files.paths)
     random.Random(files.seed).shuffle(paths)
-    lines = chain.from_iterable(_lines(path) for path in paths)
+    rows = chain.from_iterable(map(read, paths))
     empty = True
-    for where, line in shuffled_blocks(lambda first: islice(lines, first, None), files.seed, start):
+    for row in shuffled_blocks(lambda first: islice(rows, first, None), files.seed, start):
         empty = False
-        yield where, _json_record(line, where, files.name)
+        yield row
     if empty and not start:
-        raise UserError(f"source {files.name}: {paths[0]} is empty: it holds no documents")
+        raise files.empty()
 
 
-def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield each line that is not blank, and where it stands."""
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        try:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"{path} line {number}", line
-        except (OSError, EOFError) as error:
-            raise UserError(f"{path} is no whole gzip file ({error}): fetch it again") from None
+def _json_lines(path: Path) -> Iterator[Row]:
+    if _is_array(read_start(path, SNIFFED).encode()):
+        items = _array_items(path)
+        if items is not None:
+            yield from ((f"{path} item {n}", _object(item)) for n, item in enumerate(items, 1))
+            return
+    for number, line in enumerate(lines(path), 1):
+        if line.strip():
+            yield f"{path} line {number}", _json_record(line)
+
+
+def _array_items(path: Path) -> list[object] | None:
+    """Return the items of a JSON array, or None where the file is not one array."""
+    with open_text(path) as (stream, encoded):
+        data = stream.read(LARGEST_ARRAY + 1)
+    if len(data) > LARGEST_ARRAY:
+        raise UserError(
+            f"{path} is a JSON array of more than {LARGEST_ARRAY >> 30} GiB, which would have to "
+            "be held as a whole: write one object per line"
+        )
+    try:
+        items = json.loads(data.decode(encoded, "replace").removeprefix("\ufeff"))
+    except (ValueError, RecursionError, MemoryError):
+        return None
+    return items if isinstance(items, list) else None
+
+
+def _csv_lines(path: Path) -> Iterator[Row]:
+    header = read_start(path, SNIFFED).lstrip().partition("\n")[0]
+    delimiter = max(DELIMITERS, key=header.count)
+    text = (line.decode("utf-8", "replace") for line in lines(path))
+    reader = csv.DictReader(text, restkey="", delimiter=delimiter)
+    number = 0
+    try:
+        for number, row in enumerate(reader, 1):
+            where = f"{path} row {number}"
+            if "" in row and isinstance(row[""], list):
+                yield (
+                    where,
+                    RowError("no row of the header", "has more fields than the header: fix it"),
+                )
+            else:
+                yield where, row
+    except csv.Error as error:
+        raise UserError(
+            f"{path} is no CSV file ({error}, after row {number}): check its quotes"
+        ) from error
 
 
 def without_column(name: str, column: str, known: Collection[str]) -> UserError:
@@ -130,58 +229,3 @@ def shuffled_blocks(
         random.Random(f"{seed}:{block}").shuffle(held)
         yield from held[skipped:]
         block, skipped = block + 1, 0
-
-
-def parquet_records(
-    files: Files, columns: Sequence[str], labels: Sequence[str], start: int
-) -> Iterator[tuple[str, Record]]:
-    """Yield the records of Parquet files, each with where it stands, from place ``start`` on.
-
-    ``columns``, ``text`` and ``messages`` are read where the files have them, and ``labels`` with
-    them; else one column.
-
-    Raises
-    ------
-    UserError
-        If a file is no Parquet file, all are empty, or none has a column of labels.
-    """
-    import pyarrow
-    import pyarrow.parquet as pq
-
-    groups: list[tuple[Path, int, int]] = []
-    rows, known = 0, set[str]()
-    for path in files.paths:
-        try:
-            meta = pq.read_metadata(path)
-        except pyarrow.ArrowInvalid as error:
-            raise UserError(
-                f"source {files.name}: {path} is not a Parquet file ({error}): check its `path`"
-            ) from None
-        rows += meta.num_rows
-        known.update(meta.schema.to_arrow_schema().names)
-        groups.extend(
-            (path, group, meta.row_group(group).num_rows) for group in range(meta.num_row_groups)
-        )
-    if not rows:
-        raise UserError(f"source {files.name}: {files.paths[0]} is empty: it holds no documents")
-    for column in labels:
-        if column not in known:
-            raise without_column(files.name, column, known)
-    generator = random.Random(files.seed)
-    generator.shuffle(groups)
-    needed = {*columns, "text", "messages"}
-    for path, group, size in groups:
-        order = list(range(size))
-        generator.shuffle(order)
-        skipped = min(start, size)
-        start -= skipped
-        if skipped == size:
-            continue
-        file = pq.ParquetFile(path)
-        names = set(file.schema_arrow.names)
-        read = sorted({*needed, *labels} & names) if needed & names else sorted(names)[:1]
-        records = file.read_row_group(group, columns=read).to_pylist()
-        for row in order[skipped:]:
-            where = f"{path} row {row} of row group {group}"
-            blank = dict.fromkeys(sorted(names))
-            yield where, (records[row] if needed & names else blank)

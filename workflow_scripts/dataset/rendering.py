@@ -1,17 +1,17 @@
 """From a document to token ids with the role of each token and whether the template added it.
 
-Chat is rendered by the tokenizer's own ``apply_chat_template(tokenize=True)``. Which characters
-are content follows from a skeleton: the same template on the same sequence of roles with marked
-contents gives the literal text between messages. A real rendering must be these literals with
-the contents (as they are, or stripped) in between, character by character, or it is refused.
-Offsets then say which tokens carry content.
+Chat is rendered by the tokenizer's own ``apply_chat_template``. Which characters are content
+follows from a skeleton (``skeletons``): the same template on the same sequence of turns with marked
+contents. A real rendering must be the skeleton's literal text with the contents in between,
+character by character, or it is refused. Offsets then say which tokens carry content.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -19,62 +19,75 @@ from numpy.typing import NDArray
 
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.dataset.shards import ROLES
+from workflow_scripts.dataset.skeletons import (
+    REFUSED,
+    TEMPLATE,
+    Message,
+    Messages,
+    RenderingError,
+    Skeleton,
+    labels_of_text,
+    shapes_of,
+    skeleton_of,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Messages = Sequence[Mapping[str, str]]
 PLAIN = ROLES.index("plain")
-TEMPLATE = 128  # flag on a character's role: the template wrote it
+SPARE = 2
+"""Characters that are encoded, per character that the tokens of a row can hold at most."""
 DAY = datetime(2024, 7, 26)
 """Today for templates that write the date, so that a run gives the same tokens on any day."""
 CODES = (*(f"-{code}" for code in "dHIjmMSUVWy"), *"aAbBcCdDeFGgHhIjklmMprRSTuUVwWxXyYzZ", "%")
 """Codes of ``strftime``, with and without padding."""
-REFUSED = "the template refuses it"
-CHANGED = "the template changes its content"
-
-
-class RenderingError(Exception):
-    """A document that the template does not render; the text is the reason."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One document's ids with role (index in ``ROLES``) and template mask, each [n]."""
+    """One document's ids with role (index in ``ROLES``) and template mask, each [n].
+
+    Of a long text only the start is encoded: ``whole`` is the tokens of all of it, estimated.
+    ``removed`` says that the template left out thoughts.
+    """
 
     ids: NDArray[np.int32]
     role: NDArray[np.uint8]
     template: NDArray[np.bool_]
+    whole: int = 0
+    removed: bool = False
 
-
-@dataclass(frozen=True)
-class Skeleton:
-    """Literal text of a template around the messages of one role sequence.
-
-    ``pieces[i]`` stands before message i (the last one after all), as (text, role) parts.
-    """
-
-    pieces: tuple[tuple[tuple[str, int], ...], ...]
-
-    def text(self, index: int) -> str:
-        """Return the literal before message ``index``."""
-        return "".join(part for part, _ in self.pieces[index])
+    def part(self, start: int, end: int) -> Encoded:
+        """Return the tokens from ``start`` to before ``end``."""
+        chosen = slice(start, end)
+        return replace(
+            self, ids=self.ids[chosen], role=self.role[chosen], template=self.template[chosen]
+        )
 
 
 @dataclass
 class Renderer:
-    """Encodes documents with one tokenizer, whose ``chat_template`` is the run's."""
+    """Encodes documents with one tokenizer, whose ``chat_template`` is the run's.
+
+    Of each, at least the first ``tokens`` tokens are encoded: a long text without a blank would
+    take minutes.
+    """
 
     tokenizer: PreTrainedTokenizerBase
-    _skeletons: dict[tuple[str, ...], Skeleton] = field(default_factory=dict)
+    tokens: int = 1 << 20
+    _skeletons: dict[object, Skeleton] = field(default_factory=dict)
     _system_refused: bool | None = None
 
     def plain(self, texts: Sequence[str]) -> list[Encoded]:
         """Encode plain texts, each after one BOS where the tokenizer has one."""
         if not texts:
             return []
-        rows: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        return [self._with_bos(Encoded(*_plain_arrays(row))) for row in rows]
+        starts = [text[: self._characters] for text in texts]
+        rows: list[list[int]] = self.tokenizer(starts, add_special_tokens=False)["input_ids"]
+        return [
+            self._with_bos(replace(_plain_row(row), whole=_whole(len(row), start, text)))
+            for row, start, text in zip(rows, starts, texts, strict=True)
+        ]
 
     def chats(self, chats: Sequence[Messages]) -> list[Encoded | RenderingError]:
         """Encode chats; a document that the template does not take is returned as the reason.
@@ -90,47 +103,44 @@ class Renderer:
                 "set text.template to a jinja file"
             )
         results: list[Encoded | RenderingError] = []
-        labels: list[NDArray[np.uint8]] = []
-        ready: list[list[dict[str, str]]] = []
+        rendered: list[tuple[str, NDArray[np.uint8], bool]] = []
         places: list[int] = []
         for place, messages in enumerate(chats):
             try:
-                chat = self._fold(messages)
-                labels.append(self._labels(chat))
+                rendered.append(self._labels(self._fold(messages)))
             except RenderingError as reason:
-                results.append(reason)
+                results.append(RenderingError(f"{reason}{_peculiarity(messages)}"))
                 continue
             results.append(RenderingError(REFUSED))
-            ready.append(chat)
             places.append(place)
-        for place, encoded in zip(places, self._tokenize(ready, labels), strict=True):
+        for place, encoded in zip(places, self._tokenize(rendered), strict=True):
             results[place] = encoded
         return results
 
-    def _tokenize(
-        self, chats: list[list[dict[str, str]]], labels: list[NDArray[np.uint8]]
-    ) -> list[Encoded]:
-        if not chats:
+    def _tokenize(self, rendered: Sequence[tuple[str, NDArray[np.uint8], bool]]) -> list[Encoded]:
+        if not rendered:
             return []
+        starts = [text[: self._characters] for text, _, _ in rendered]
         output = cast(
             "Mapping[str, list[list[int]]]",
-            self.tokenizer.apply_chat_template(
-                chats,
-                tokenize=True,
-                return_dict=True,
-                tokenizer_kwargs={"return_offsets_mapping": True},
-            ),
+            self.tokenizer(starts, add_special_tokens=False, return_offsets_mapping=True),
         )
         encoded = []
-        for ids, offsets, label in zip(
-            output["input_ids"], output["offset_mapping"], labels, strict=True
+        for ids, offsets, start, (text, label, removed) in zip(
+            output["input_ids"], output["offset_mapping"], starts, rendered, strict=True
         ):
             token_label = token_labels(np.asarray(offsets, dtype=np.int64).reshape(-1, 2), label)
             template = token_label >= TEMPLATE
             role = np.where(template, token_label - TEMPLATE, token_label).astype(np.uint8)
-            row = Encoded(np.asarray(ids, dtype=np.int32), role, template)
+            whole = _whole(len(ids), start, text)
+            row = Encoded(np.asarray(ids, dtype=np.int32), role, template, whole, removed)
             encoded.append(self._with_bos(row))
         return encoded
+
+    @cached_property
+    def _characters(self) -> int:
+        """Characters of a text that are encoded."""
+        return SPARE * self.tokens * max(map(len, self.tokenizer.get_vocab()))
 
     def _with_bos(self, row: Encoded) -> Encoded:
         """Put BOS first unless it is there; it counts as template."""
@@ -140,25 +150,43 @@ class Renderer:
         if len(row.ids) and row.ids[0] == bos:
             template = row.template.copy()
             template[0] = True
-            return Encoded(row.ids, row.role, template)
+            return replace(row, template=template)
         first_role = row.role[:1] if len(row.role) else np.array([PLAIN], dtype=np.uint8)
-        return Encoded(
-            np.concatenate((np.array([bos], dtype=np.int32), row.ids)),
-            np.concatenate((first_role, row.role)),
-            np.concatenate((np.array([True]), row.template)),
+        return replace(
+            row,
+            ids=np.concatenate((np.array([bos], dtype=np.int32), row.ids)),
+            role=np.concatenate((first_role, row.role)),
+            template=np.concatenate((np.array([True]), row.template)),
+            whole=row.whole + 1,
         )
 
-    def _fold(self, messages: Messages) -> list[dict[str, str]]:
+    def split(self, row: Encoded, length: int, most: int) -> list[Encoded]:
+        """Return a document's rows, ``most`` at most, of up to ``length`` tokens.
+
+        Each begins with BOS where the tokenizer has one; rows of nothing but template are left out.
+        """
+        rows: list[Encoded] = []
+        for _ in range(most):
+            first = cut(row, length)
+            rows.append(first)
+            rest = row.part(len(first.ids), len(row.ids))
+            following = self._with_bos(rest)
+            if not len(rest.ids) or len(following.ids) >= len(row.ids):
+                break
+            row = following
+        return [row for row in rows if not row.template.all()]
+
+    def _fold(self, messages: Messages) -> list[Message]:
         """Put a system message into the first user turn where the template has no such role."""
-        chat = [{"role": m["role"], "content": m["content"]} for m in messages]
+        chat = [dict(message) for message in messages]
         if not self.folds(messages):
-            return chat
+            return cast("list[Message]", chat)
         system, *rest = chat
         for message in rest:
             if message["role"] == "user":
                 message["content"] = f"{system['content']}\n\n{message['content']}"
                 break
-        return rest
+        return cast("list[Message]", rest)
 
     def folds(self, messages: Messages) -> bool:
         """Return whether a chat's system message goes into the first user turn."""
@@ -183,52 +211,37 @@ class Renderer:
             )
         except TemplateError as error:
             raise RenderingError(f"{REFUSED} ({error})") from None
+        except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+            # A template's expressions fail on what it does not foresee.
+            raise RenderingError(f"{REFUSED} ({type(error).__name__})") from None
         return cast(str, text)
 
-    def _labels(self, messages: Messages) -> NDArray[np.uint8]:
-        """Return the label of each character of the rendering: role, plus TEMPLATE if added."""
-        roles = tuple(message["role"] for message in messages)
-        if roles not in self._skeletons:
-            self._skeletons[roles] = self._skeleton(roles)
-        skeleton = self._skeletons[roles]
+    def _labels(self, messages: Messages) -> tuple[str, NDArray[np.uint8], bool]:
+        """Return the rendering, the label of each character, and whether thoughts are left out.
+
+        A label is a role, plus TEMPLATE where the template wrote the character.
+        """
+        shapes = shapes_of(messages)
+        skeleton = self._skeletons.get(shapes)
+        if skeleton is None:
+            skeleton = skeleton_of(messages, shapes, self._render)
+            if not any(shape.extra for shape in shapes):
+                self._skeletons[shapes] = skeleton
         text = self._render(messages)
-        lengths: list[int] = []
-        labels: list[int] = []
-        place = 0
-        for index, message in enumerate(messages):
-            place = _follow(text, place, skeleton.pieces[index], lengths, labels)
-            content = _content(text, place, message["content"], skeleton.text(index + 1))
-            lengths.append(len(content))
-            labels.append(ROLES.index(message["role"]))
-            place += len(content)
-        place = _follow(text, place, skeleton.pieces[-1], lengths, labels)
-        if place != len(text):
-            raise RenderingError(CHANGED)
-        return np.repeat(np.array(labels, dtype=np.uint8), lengths)
+        return text, labels_of_text(text, messages, shapes, skeleton), skeleton.removes
 
-    def _skeleton(self, roles: tuple[str, ...]) -> Skeleton:
-        marks = [f"\ue000{index}\ue001" for index in range(len(roles))]
-        marked = [{"role": r, "content": m} for r, m in zip(roles, marks, strict=True)]
-        text = self._render(marked)
-        pieces: list[tuple[tuple[str, int], ...]] = []
-        for index, mark in enumerate(marks):
-            before, separator, text = text.partition(mark)
-            if not separator:
-                raise RenderingError(CHANGED)
-            trailer = self._trailer(marked[:index]) if index else ""
-            ends = len(trailer) if before.startswith(trailer) else 0
-            owner = ROLES.index(roles[index])
-            previous = ROLES.index(roles[index - 1]) if index else owner
-            pieces.append(((before[:ends], previous), (before[ends:], owner)))
-        pieces.append(((text, ROLES.index(roles[-1])),))
-        return Skeleton(tuple(pieces))
 
-    def _trailer(self, marked: Messages) -> str:
-        """Return what the template writes after the last of ``marked``, or nothing."""
-        try:
-            return self._render(marked).rpartition(marked[-1]["content"])[2]
-        except RenderingError:
-            return ""
+def _peculiarity(messages: Messages) -> str:
+    """Return what templates often do not foresee in a chat."""
+    if any("tool_calls" in message or message["role"] == "tool" for message in messages):
+        return " (a chat with tools)"
+    thinks = any("</think>" in str(message["content"]) for message in messages)
+    return " (a chat with thoughts)" if thinks else ""
+
+
+def _whole(tokens: int, start: str, text: str) -> int:
+    """Return the tokens of a text, given those of its start."""
+    return round(tokens * len(text) / len(start)) if start else tokens
 
 
 def fix_date(template: str) -> str:
@@ -242,38 +255,13 @@ def fix_date(template: str) -> str:
     return f"{{%- macro strftime_now(form) -%}}{{{{ form{formats} }}}}{{%- endmacro -%}}{template}"
 
 
-def _plain_arrays(
-    ids: list[int],
-) -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.bool_]]:
+def _plain_row(ids: list[int]) -> Encoded:
     count = len(ids)
-    return (
+    return Encoded(
         np.asarray(ids, dtype=np.int32),
         np.full(count, PLAIN, dtype=np.uint8),
         np.zeros(count, dtype=np.bool_),
     )
-
-
-def _follow(
-    text: str,
-    place: int,
-    parts: tuple[tuple[str, int], ...],
-    lengths: list[int],
-    labels: list[int],
-) -> int:
-    for part, role in parts:
-        if not text.startswith(part, place):
-            raise RenderingError(CHANGED)
-        lengths.append(len(part))
-        labels.append(TEMPLATE + role)
-        place += len(part)
-    return place
-
-
-def _content(text: str, place: int, content: str, following: str) -> str:
-    for candidate in (content, content.strip()):
-        if text.startswith(candidate + following, place):
-            return candidate
-    raise RenderingError(CHANGED)
 
 
 def token_labels(offsets: NDArray[np.int64], label: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -295,4 +283,4 @@ def cut(row: Encoded, length: int) -> Encoded:
     if end < len(row.ids) and row.template[end] and row.template[end - 1]:
         while end > 1 and row.template[end - 1]:
             end -= 1
-    return Encoded(row.ids[:end], row.role[:end], row.template[:end])
+    return row.part(0, end)

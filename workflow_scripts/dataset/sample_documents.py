@@ -1,9 +1,9 @@
 """Draw the documents that the models read: by seed, mix and token budget, without duplicates.
 
 Documents come from the named sources so that each source's share of tokens follows its weight.
-Tokens are estimated as UTF-8 bytes over ``bytes_per_token``, at most the context length, until
-1.1 times the budget: the tokenizer comes later and takes what it needs. A document's split is a
-function of its content alone.
+Tokens are estimated as UTF-8 bytes over ``bytes_per_token``, at most those of a document's rows,
+until the budget and a reserve: the tokenizer comes later and takes what it needs. A document's
+split is a function of its content alone.
 
 The documents are written in parts: a part continues where the previous one ended, up to
 its own, larger budget. So a larger sample has the parts of a smaller one, and more. A part is a
@@ -27,11 +27,12 @@ from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.files import atomic_path, read_json, write_json
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.common.settings import Name
+from workflow_scripts.dataset.bad_rows import BadRows
+from workflow_scripts.dataset.record_forms import DrawnDocument
 from workflow_scripts.dataset.settings import Sampling, Source
 from workflow_scripts.dataset.shards import SPLITS
-from workflow_scripts.dataset.sources import DrawnDocument, Mixer, NamedSource
+from workflow_scripts.dataset.sources import Mixer, NamedSource
 
-MARGIN = 1.1
 REPEATS = 2000  # a source that repeats itself so often in a row has nothing new
 ROW_GROUP = 10_000
 CHAT_OVERHEAD = 5  # tokens of the template per message, estimated
@@ -39,15 +40,20 @@ CHAT_OVERHEAD = 5  # tokens of the template per message, estimated
 
 @dataclass
 class SourceCount:
-    """What a source contributed to a part."""
+    """What a source contributed to a part.
+
+    ``bad_rows`` are those without a document, by kind; ``changes`` counts the documents of which
+    something was altered or left out.
+    """
 
     kind: str
     documents: int = 0
     estimated_tokens: float = 0.0
     duplicates: int = 0
     empty: int = 0
-    malformed: int = 0
     exhausted: bool = False
+    bad_rows: Counter[str] = field(default_factory=Counter)
+    changes: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
     categories: Counter[str] = field(default_factory=Counter)
     files: dict[str, str] = field(default_factory=dict)
@@ -62,6 +68,7 @@ class Place:
     taken: dict[str, int] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=dict)
     repeats: dict[str, int] = field(default_factory=dict)
+    bad_rows: dict[str, int] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
 
 
@@ -83,7 +90,7 @@ class DocumentRow:
 def estimate_tokens(document: DrawnDocument, sampling: Sampling) -> float:
     """Return the estimated tokens of a document."""
     content = len(document.content.encode()) / sampling.bytes_per_token
-    return min(sampling.context_length, 1 + content + CHAT_OVERHEAD * len(document.messages))
+    return min(sampling.longest, 1 + content + CHAT_OVERHEAD * len(document.messages))
 
 
 def content_hash(document: DrawnDocument) -> str:
@@ -97,11 +104,14 @@ def content_hash(document: DrawnDocument) -> str:
         return " ".join(unicodedata.normalize("NFC", text).split())
 
     if document.messages:
-        pairs = [[role, normal(content)] for role, content in document.messages]
-        canonical = json.dumps(pairs, ensure_ascii=False)
+        turns = [
+            [turn.role, normal(turn.content), *([turn.extra] if turn.extra else [])]
+            for turn in document.messages
+        ]
+        canonical = json.dumps(turns, ensure_ascii=False)
     else:
         canonical = normal(document.text)
-    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def split_of(digest: str, splits: Mapping[str, float]) -> str:
@@ -126,6 +136,11 @@ def draw_documents(
     """Yield distinct documents from ``place`` on until the budget of tokens is met.
 
     ``counts``, ``place`` and ``seen``, the hashes of all documents so far, are kept up to date.
+
+    Raises
+    ------
+    UserError
+        If too many rows of a source hold no document.
     """
 
     def cost(document: DrawnDocument) -> float:
@@ -140,12 +155,17 @@ def draw_documents(
     )
     repeats = Counter(place.repeats)
     taken = Counter(place.taken)
-    while place.tokens < MARGIN * budget:
+    bad_rows = {s.name: BadRows(s.name, s.bad_rows, place.bad_rows.get(s.name, 0)) for s in sources}
+    while place.tokens < (1 + sampling.reserve) * budget:
         try:
             name, document = mixer.draw()
         except LookupError:
             break
         taken[name] += 1
+        if document.problem:
+            counts[name].bad_rows[document.problem.kind] += 1
+            bad_rows[name].add(document, taken[name])
+            continue
         digest = content_hash(document)
         key = bytes.fromhex(digest)
         if reason := _reason_to_skip(document, key, seen):
@@ -156,6 +176,7 @@ def draw_documents(
             continue
         repeats[name] = 0
         seen.add(key)
+        counts[name].changes.update(document.changes)
         tokens = cost(document)
         place.tokens += tokens
         mixer.charge(name, tokens)
@@ -165,14 +186,14 @@ def draw_documents(
         yield row
     place.taken, place.repeats, place.spent = dict(taken), dict(repeats), mixer.spent
     place.ended = [source.name for source in sources if source.name not in mixer.streams]
+    place.bad_rows = {name: of_source.bad for name, of_source in bad_rows.items()}
     for name in place.ended:
         counts[name].exhausted = True
+        bad_rows[name].finish(taken[name])
 
 
 def _reason_to_skip(document: DrawnDocument, key: bytes, seen: set[bytes]) -> str:
     """Return why a drawn document is skipped, or an empty string."""
-    if document.malformed:
-        return "malformed"
     if not document.content.strip():
         return "empty"
     return "duplicates" if key in seen else ""
@@ -181,7 +202,7 @@ def _reason_to_skip(document: DrawnDocument, key: bytes, seen: set[bytes]) -> st
 def _row(
     number: int, name: str, document: DrawnDocument, digest: str, splits: Mapping[str, float]
 ) -> DocumentRow:
-    messages = [{"role": role, "content": content} for role, content in document.messages]
+    messages = [turn.message() for turn in document.messages]
     return DocumentRow(
         document=number,
         source=name,
@@ -235,7 +256,7 @@ def sample_documents(
     Raises
     ------
     UserError
-        If the sources hold no document at all.
+        If the sources hold no document at all, or a source too many rows without one.
     """
     origin = provenance(__file__)  # the code may change while documents are drawn
     named = [NamedSource(name, settings, seed) for name, settings in sources.items()]
@@ -254,6 +275,10 @@ def sample_documents(
             raise UserError(f"the sources ({names}) hold no text: every document is empty")
     short = place.tokens < tokens
     for name, count in counts.items():
+        for kind, rows in count.bad_rows.items():
+            cli.log(f"source {name}: {rows} rows without a document skipped: {kind}")
+        for change, changed in count.changes.items():
+            cli.log(f"source {name}: {changed} documents with {change}")
         if count.exhausted:
             cli.log(f"source {name} has no more different documents")
     if short:

@@ -8,7 +8,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from workflow_scripts.common.settings import Count, Name, Natural, Positive, Settings, Share
+from workflow_scripts.common.settings import (
+    Count,
+    Name,
+    Natural,
+    NonNegative,
+    Positive,
+    Settings,
+    Share,
+)
 from workflow_scripts.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES
 
 
@@ -49,7 +57,7 @@ class GeneratorSource(SourceShare):
 
 
 class RecordSource(SourceShare):
-    """Columns of documents; without either, `messages` where the first record has it, or `text`."""
+    """Rows of documents; without a column, in the usual forms (docs/tutorial.md lists them)."""
 
     text_column: str | None = None
     """column of plain text"""
@@ -59,6 +67,10 @@ class RecordSource(SourceShare):
     """column that says what kind of text a document is, or several; its values are the labels"""
     category: str | None = None
     """label of all its documents; none: the source's name"""
+    preference: Literal["chosen", "rejected"] | None = None
+    """side of preference pairs that is read"""
+    bad_rows: Literal["stop", "skip"] | None = None
+    """`stop` at the first row without a document, `skip` all; none: skip up to 1 % of the rows"""
 
     @property
     def label_columns(self) -> list[str]:
@@ -85,10 +97,10 @@ class RecordSource(SourceShare):
 class FileSource(RecordSource):
     """Documents from local files."""
 
-    kind: Literal["jsonl", "parquet"]
-    """`jsonl` or `parquet`"""
+    kind: Literal["jsonl", "parquet", "csv"]
+    """`jsonl` (JSON lines or an array), `parquet`, or `csv` (commas, tabs or semicolons)"""
     path: str | list[str]
-    """file or glob pattern, or a list of them; `.jsonl.gz` too"""
+    """file or glob pattern, or a list of them; JSON and CSV also as gzip, zstd, bzip2 or xz"""
 
 
 class HubSource(RecordSource):
@@ -120,7 +132,7 @@ class HubSource(RecordSource):
         return Path(self.path).is_dir()
 
 
-SOURCE_KINDS = ("generator", "jsonl", "parquet", "huggingface")
+SOURCE_KINDS = ("generator", "jsonl", "parquet", "csv", "huggingface")
 
 
 Source = Annotated[GeneratorSource | FileSource | HubSource, Field(discriminator="kind")]
@@ -156,10 +168,20 @@ class Splitting(Settings):
 
 
 class RowLength(Settings):
-    """How long a document may be."""
+    """How long a document may be.
+
+    One row by default: every interval is over documents, and most of them fit into a budget so.
+    """
 
     context_length: int = Field(default=256, ge=2)
-    """tokens to which a document is cut"""
+    """tokens of a row, to which a document is cut"""
+    rows_per_document: Count = 1
+    """rows into which a longer document is cut, at most; what is left over is not read"""
+
+    @property
+    def longest(self) -> int:
+        """Tokens that a document may have."""
+        return self.context_length * self.rows_per_document
 
 
 class Sampling(RowLength, Splitting):
@@ -167,6 +189,8 @@ class Sampling(RowLength, Splitting):
 
     bytes_per_token: Positive = 4.0
     """for the estimate of tokens when drawing"""
+    reserve: NonNegative = 0.1
+    """documents drawn beyond the budget, as a share of it, in place of those that cannot be used"""
 
 
 class Rendering(RowLength):
@@ -176,6 +200,11 @@ class Rendering(RowLength):
     """file of a Jinja chat template; none: that of the first model with one"""
     control_tokens: Name | None = None
     """model whose control tokens (BOS, turn markers) the text gets; none: the models' are equal"""
+
+    @field_validator("template")
+    @classmethod
+    def _at_home(cls, template: str | None) -> str | None:
+        return str(Path(template).expanduser()) if template else template
 
 
 class Topics(Settings):

@@ -33,7 +33,7 @@ from workflow_scripts.common.cli import UserError
 FORMAT = "diffscope-tokens"
 VERSION = 1
 SPLITS = ("fit", "calibration", "score", "explain", "verify")
-ROLES = ("plain", "system", "user", "assistant")
+ROLES = ("plain", "system", "user", "assistant", "tool")
 _TYPES: Mapping[str, type[np.generic]] = {
     "ids": np.int32,
     "row_starts": np.int64,

@@ -4,10 +4,12 @@ One tokenizer encodes for all: the models' tokenizers must agree (``vocabularies
 the largest vocabulary does the work, or the one whose control tokens are chosen, and a document
 with an id that some model lacks is dropped and counted. One chat template serves the run: the file
 given, else that of the first model that has one; the model whose control tokens are chosen is asked
-first. Each row holds one document after exactly one BOS, cut to the context length.
+first. Each row holds one document after exactly one BOS, cut to the context length, or a further
+part of one: ``rows_per_document`` says how many. The rows of a document are in one shard, side by
+side, and in one split.
 
-Rows are in the documents' order. A shard takes rows while they fit and begins after the last
-document of the previous shard; so a larger token budget keeps the shards of a smaller one. If the
+Rows are in the documents' order. A shard takes documents while they fit and begins after the last
+one of the previous shard; so a larger token budget keeps the shards of a smaller one. If the
 text is short, the last shards stay small or empty, which the manifest says.
 """
 
@@ -30,9 +32,16 @@ from workflow_scripts.common.files import read_json, write_json
 from workflow_scripts.common.manifest import Manifest, load_tokenizer
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.dataset.chat_templates import check_template, choose_template
-from workflow_scripts.dataset.rendering import Encoded, Renderer, RenderingError, cut, fix_date
+from workflow_scripts.dataset.document_tables import (
+    TextDocument,
+    categories_of,
+    contents_of,
+    read_documents,
+)
+from workflow_scripts.dataset.rendering import Encoded, Renderer, fix_date
 from workflow_scripts.dataset.settings import Rendering
 from workflow_scripts.dataset.shards import SPLITS, TokenShard, write_shard
+from workflow_scripts.dataset.skeletons import RenderingError
 from workflow_scripts.dataset.vocabularies import (
     check_agreement,
     control_ids,
@@ -41,52 +50,51 @@ from workflow_scripts.dataset.vocabularies import (
 )
 
 if TYPE_CHECKING:
-    import pyarrow.parquet as pq
     from transformers import PreTrainedTokenizerBase
 
 T = TypeVar("T", bound=np.generic)
-BATCH = 1000
 COMPARED = 32  # documents whose ids are compared between tokenizers, besides the probes
+COMPARED_CHARACTERS = 10_000
 
 
 @dataclass(frozen=True)
-class TokenRow:
-    """One document, encoded."""
+class TokenRows:
+    """One document, encoded: its rows, and the tokens of all its text (estimated if it is long)."""
 
     document: int
     split: int
     category: int
-    encoded: Encoded
-    truncated: bool
+    rows: tuple[Encoded, ...]
+    whole: int
     folded: bool
+    removed: bool
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of its rows."""
+        return sum(len(row.ids) for row in self.rows)
 
 
 @dataclass
 class TokenCount:
-    """What became of the documents up to the shard's last row."""
+    """What became of the documents up to the shard's last row.
+
+    ``tokens_whole`` is what the documents that are used hold, ``tokens`` what is left of them.
+    """
 
     read: int = 0
+    documents: int = 0
     rows: int = 0
     tokens: int = 0
+    tokens_whole: int = 0
     truncated: int = 0
     system_folded: int = 0
+    thoughts_removed: int = 0
     next_document: int = 0
     short: bool = False
     dropped: Counter[str] = field(default_factory=Counter)
     split_rows: Counter[str] = field(default_factory=Counter)
     split_tokens: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass(frozen=True)
-class TextDocument:
-    """The columns of a table of documents that matter here."""
-
-    document: int
-    kind: str
-    category: str
-    split: str
-    text: str
-    messages: str
 
 
 @dataclass(frozen=True)
@@ -99,8 +107,9 @@ class Encoder:
     foreign: tuple[str, ...]
     categories: tuple[str, ...]
     context_length: int
+    rows_per_document: int = 1
 
-    def rows(self, documents: Sequence[TextDocument]) -> Iterator[TokenRow | str]:
+    def encode(self, documents: Sequence[TextDocument]) -> Iterator[TokenRows | str]:
         """Encode documents in order; of one that cannot be used, give the reason."""
         plain = [d for d in documents if d.kind == "plain"]
         chat = [d for d in documents if d.kind == "chat"]
@@ -115,15 +124,19 @@ class Encoder:
             if isinstance(result, RenderingError) or problem:
                 yield problem
                 continue
-            row = cut(result, self.context_length)
-            if row.template.all():
+            rows = self.renderer.split(result, self.context_length, self.rows_per_document)
+            if not rows:
                 yield "holds only template tokens"
                 continue
-            category = self.categories.index(document.category) if document.category else -1
-            split = SPLITS.index(document.split)
-            truncated = len(row.ids) < len(result.ids)
-            folded = document.kind == "chat" and self.renderer.folds(json.loads(document.messages))
-            yield TokenRow(document.document, split, category, row, truncated, folded)
+            yield TokenRows(
+                document.document,
+                SPLITS.index(document.split),
+                self.categories.index(document.category) if document.category else -1,
+                tuple(rows),
+                result.whole,
+                document.kind == "chat" and self.renderer.folds(json.loads(document.messages)),
+                result.removed,
+            )
 
     def _problem(self, row: Encoded) -> str:
         if (row.ids >= len(self.known)).any() or not self.known[row.ids].all():
@@ -142,19 +155,20 @@ class Encoder:
         return ""
 
 
-def pack(rows: Sequence[TokenRow], categories: tuple[str, ...]) -> TokenShard:
+def pack(documents: Sequence[TokenRows], categories: tuple[str, ...]) -> TokenShard:
     """Lay rows one after another."""
-    encoded = [row.encoded for row in rows]
-    lengths = [len(e.ids) for e in encoded]
-    template = _joined([e.template for e in encoded], np.bool_)
-    category = np.repeat(np.array([row.category for row in rows], dtype=np.int16), lengths)
+    pairs = [(document, row) for document in documents for row in document.rows]
+    encoded = [row for _, row in pairs]
+    lengths = [len(row.ids) for row in encoded]
+    template = _joined([row.template for row in encoded], np.bool_)
+    category = np.repeat(np.array([d.category for d, _ in pairs], dtype=np.int16), lengths)
     category[template] = -1
     return TokenShard(
-        ids=_joined([e.ids for e in encoded], np.int32),
+        ids=_joined([row.ids for row in encoded], np.int32),
         row_starts=np.cumsum([0, *lengths], dtype=np.int64),
-        row_document=np.array([row.document for row in rows], dtype=np.int32),
-        row_split=np.array([row.split for row in rows], dtype=np.uint8),
-        role=_joined([e.role for e in encoded], np.uint8),
+        row_document=np.array([document.document for document, _ in pairs], dtype=np.int32),
+        row_split=np.array([document.split for document, _ in pairs], dtype=np.uint8),
+        role=_joined([row.role for row in encoded], np.uint8),
         template=template,
         category=category,
         categories=categories,
@@ -167,98 +181,47 @@ def _joined(parts: Sequence[NDArray[T]], kind: type[T]) -> NDArray[T]:
 
 def fill(
     encoder: Encoder, batches: Iterator[list[TextDocument]], tokens: int, count: TokenCount
-) -> list[TokenRow]:
-    """Return the rows of the shard, of at most ``tokens`` tokens, and keep the count.
+) -> list[TokenRows]:
+    """Return the documents of the shard, of at most ``tokens`` tokens, and keep the count.
 
-    Documents after the last row are left to the next shard, unusable ones too.
+    Those after the last one that fits are left to the next shard, unusable ones too.
     """
-    held: list[TokenRow] = []
+    held: list[TokenRows] = []
     useless: list[str] = []
     for batch in batches:
-        for row in encoder.rows(batch):
-            if isinstance(row, str):
-                useless.append(row)
+        for document in encoder.encode(batch):
+            if isinstance(document, str):
+                useless.append(document)
                 continue
-            if count.tokens + len(row.encoded.ids) > tokens:
+            if count.tokens + document.tokens > tokens:
                 return held
-            held.append(row)
-            _count(count, row, useless)
+            held.append(document)
+            _count(count, document, useless)
             useless = []
     count.short = True
     _count_dropped(count, useless)
     return held
 
 
-def _count(count: TokenCount, row: TokenRow, useless: Sequence[str]) -> None:
+def _count(count: TokenCount, document: TokenRows, useless: Sequence[str]) -> None:
     _count_dropped(count, useless)
-    tokens = len(row.encoded.ids)
     count.read += 1
     count.next_document += 1
-    count.rows += 1
-    count.tokens += tokens
-    count.truncated += row.truncated
-    count.system_folded += row.folded
-    count.split_rows[SPLITS[row.split]] += 1
-    count.split_tokens[SPLITS[row.split]] += tokens
+    count.documents += 1
+    count.rows += len(document.rows)
+    count.tokens += document.tokens
+    count.tokens_whole += max(document.whole, document.tokens)
+    count.truncated += document.tokens < document.whole
+    count.system_folded += document.folded
+    count.thoughts_removed += document.removed
+    count.split_rows[SPLITS[document.split]] += len(document.rows)
+    count.split_tokens[SPLITS[document.split]] += document.tokens
 
 
 def _count_dropped(count: TokenCount, reasons: Sequence[str]) -> None:
     count.read += len(reasons)
     count.next_document += len(reasons)
     count.dropped.update(reasons)
-
-
-def read_documents(paths: Sequence[Path], first: int = 0) -> Iterator[list[TextDocument]]:
-    """Yield the documents from number ``first`` on in batches.
-
-    Raises
-    ------
-    UserError
-        If a file is missing or no table of documents.
-    """
-    columns = list(TextDocument.__dataclass_fields__)
-    for path in paths:
-        file = _open_documents(path, columns)
-        for group in range(file.num_row_groups):
-            size = file.metadata.row_group(group).num_rows
-            if first >= size:
-                first -= size
-                continue
-            for batch in file.iter_batches(BATCH, row_groups=[group], columns=columns):
-                rows = batch.to_pylist()[first:]
-                first = max(0, first - batch.num_rows)
-                if rows:
-                    yield [TextDocument(**row) for row in rows]
-
-
-def _open_documents(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
-    import pyarrow
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: run sample_documents") from None
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(
-            f"{path} is not a Parquet file ({error}): delete it and run again"
-        ) from None
-    missing = sorted(set(columns) - set(file.schema_arrow.names))
-    if missing:
-        raise UserError(f"{path} has no column {missing[0]!r}: run sample_documents")
-    return file
-
-
-def _categories(path: Path) -> tuple[str, ...]:
-    """Return the categories that documents may have, as the table says."""
-    metadata = _open_documents(path, []).schema_arrow.metadata or {}
-    return tuple(json.loads(metadata.get(b"categories", b"[]")))
-
-
-def _contents(document: TextDocument) -> str:
-    if document.kind == "plain":
-        return document.text
-    return "\n".join(message["content"] for message in json.loads(document.messages))
 
 
 def fill_shard(
@@ -282,15 +245,16 @@ def fill_shard(
             f"text.control_tokens is {chosen}, which is none of {', '.join(tokenizers)}: "
             "name the model whose control tokens the text is to have"
         )
-    check_agreement(tokenizers, [_contents(document) for document in first[:COMPARED]], chosen)
+    compared = [contents_of(document)[:COMPARED_CHARACTERS] for document in first[:COMPARED]]
+    check_agreement(tokenizers, compared, chosen)
     encoder_name = chosen or max(tokenizers, key=lambda name: len(tokenizers[name]))
     asked = {chosen: tokenizers[chosen], **tokenizers} if chosen is not None else tokenizers
     text, origin = choose_template(asked, rendering.template)
-    renderer = Renderer(tokenizers[encoder_name])
+    renderer = Renderer(tokenizers[encoder_name], rendering.longest)
     if text is not None:
         check_template(renderer.tokenizer, text, origin)
     renderer.tokenizer.chat_template = fix_date(text) if text else None
-    categories = _categories(documents[0])
+    categories = categories_of(documents[0])
     encoder = Encoder(
         renderer,
         known_ids(tokenizers, sizes),
@@ -298,6 +262,7 @@ def fill_shard(
         foreign_tokens(tokenizers, encoder_name),
         categories,
         rendering.context_length,
+        rendering.rows_per_document,
     )
     record = provenance(  # the code may change while documents are read
         __file__,
@@ -318,6 +283,7 @@ def fill_shard(
         {
             **vars(count),
             "tokens_wanted": tokens,
+            "rows_per_document": rendering.rows_per_document,
             "template": text,
             "categories": list(categories),
             "provenance": record,
@@ -333,11 +299,17 @@ def _reasons(count: TokenCount) -> str:
 
 
 def _report(count: TokenCount, budget: int) -> None:
-    cli.log(f"{count.tokens} tokens in {count.rows} rows, {count.truncated} cut")
+    cut = count.tokens_whole - count.tokens
+    cli.log(
+        f"{count.tokens} tokens in {count.rows} rows of {count.documents} documents; "
+        f"{count.truncated} documents were cut, by about {cut} tokens"
+    )
     for reason, dropped in count.dropped.items():
         cli.log(f"{dropped} documents dropped: the document {reason}")
     if count.system_folded:
         cli.log(f"{count.system_folded} system messages folded into the first user turn")
+    if count.thoughts_removed:
+        cli.log(f"{count.thoughts_removed} chats without some of their thoughts, by the template")
     if count.short:
         cli.log(f"the text is short: {count.tokens} tokens of {budget}")
 

@@ -199,7 +199,10 @@ def build_report(
             agreement=annotator_tables.agreement_table(fits),
             no_agreement=annotator_tables.no_agreement(fits),
             ledger=ledger_table(ledgers or []),
-            provenance=report_tables.flatten(files.read_json(provenance)),
+            provenance=[
+                ("text", facts["text"]["description"]),
+                *report_tables.flatten(files.read_json(provenance)),
+            ],
             style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
             script=Markup((HERE / "report.js").read_text(encoding="utf-8")),
             data=Markup(report_data.to_json(list(browsers.values()))),

@@ -72,7 +72,7 @@ def read_sample(
 ) -> Sample:
     """Return up to ``limit`` documents of each source in a split, the first ones, short to long.
 
-    Every token but the first counts as predicted.
+    Every token but the first counts as predicted; of a document in several rows, the first row.
     """
     pairs: list[tuple[Document, str]] = []
     counts: dict[str, int] = {}
@@ -82,6 +82,8 @@ def read_sample(
             number, part = int(shard.row_document[index]), shard.row(int(index))
             source = sources[number]
             length = part.stop - part.start
+            if index and shard.row_document[index - 1] == number:
+                continue
             if length < 2 or counts.get(source, 0) >= limit:
                 continue
             counts[source] = counts.get(source, 0) + 1

@@ -36,7 +36,7 @@ def document_groups(
     ) -> tuple[int, Int[np.ndarray, " B"], Float[Tensor, "B M D"]]:
         return *part, torch.from_numpy(store.read(part[1]))
 
-    yield from prefetch(read, _parts(rows, context.row_of(rows), groups, batch))
+    yield from prefetch(read, _parts(rows, context.document[rows], groups, batch))
 
 
 def _parts(

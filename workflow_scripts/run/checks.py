@@ -11,7 +11,7 @@ from pathlib import Path
 
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.labellers import LEXICAL, SOURCE, TOPICS, TRUE
-from workflow_scripts.dataset.local_files import matches, patterns
+from workflow_scripts.dataset.local_files import absence, matches, patterns
 from workflow_scripts.dataset.settings import FileSource, RecordSource
 from workflow_scripts.paper.published import read_study
 from workflow_scripts.run.fit_checks import check_comparisons, check_fits
@@ -50,15 +50,18 @@ def check_splits(config: Config) -> None:
             raise UserError(f"config: text.splits.{name} is 0: every split is needed")
     if text.template is not None and not Path(text.template).is_file():
         raise UserError(f"config: text.template: {text.template} does not exist: check the path")
+    if text.template is not None:
+        _check_braces("config: text.template", Path(text.template))
     if text.control_tokens is not None and text.control_tokens not in config.models:
         raise UserError(
             f"config: text.control_tokens names the unknown model {text.control_tokens}: use one "
             f"of {', '.join(config.models)}"
         )
-    if text.context_length > text.shard_tokens:
+    if text.longest > text.shard_tokens:
         raise UserError(
-            f"config: text.context_length is {text.context_length}, above text.shard_tokens "
-            f"{text.shard_tokens}: make shards at least as long as a document"
+            f"config: a document may have {text.longest} tokens (text.context_length times "
+            f"rows_per_document), above text.shard_tokens {text.shard_tokens}: make shards at "
+            "least as long as a document"
         )
 
 
@@ -66,9 +69,19 @@ def _check_files(where: str, source: FileSource) -> None:
     for pattern in patterns(source):
         files = matches(pattern)
         if not files:
-            raise UserError(f"{where}.path: {pattern} does not exist: check the path")
+            raise UserError(f"{where}.path: {absence(pattern)}")
+        for path in files:
+            _check_braces(f"{where}.path", path)
         if all(_is_empty(path) for path in files):
             raise UserError(f"{where}.path: {pattern} is empty: it holds no documents")
+
+
+def _check_braces(where: str, path: Path) -> None:
+    if set("{}") & set(str(path)):
+        raise UserError(
+            f"{where}: {path} has braces in its name, which Snakemake takes for a wildcard: "
+            "rename it"
+        )
 
 
 def _is_empty(path: Path) -> bool:

@@ -25,7 +25,6 @@ from workflow_scripts.run.settings import Config
 TOKEN_BYTES = 8  # of a token shard: id, role, template flag, category
 INDEX_BYTES = 9  # of a row of a dump: document, position, split
 COMPRESSED = 0.45  # of text, in Parquet
-DRAWN = 1.1  # documents are drawn for so much more than the budget
 UNIQUE = 200  # latents of both models that are annotated beside the shared ones: a guess
 INSTRUCTIONS = {"explain": 700, "classify": 2500, "score": 500}  # tokens of a prompt, taxonomy too
 CONTEXTS = {"explain": 30, "classify": 5}  # in a prompt
@@ -71,9 +70,9 @@ def _text(config: Config) -> Part:
     text, paths, files = config.text, Paths(config), dict[Path, float]()
     for n, (documents, shard) in enumerate(zip(paths.documents, paths.tokens, strict=True)):
         tokens = store_keys.shard_tokens(config, n)
-        files[Path(documents)] = DRAWN * COMPRESSED * text.bytes_per_token * tokens
+        files[Path(documents)] = (1 + text.reserve) * COMPRESSED * text.bytes_per_token * tokens
         files[Path(shard)] = TOKEN_BYTES * tokens
-    least = math.ceil(DRAWN * text.tokens / text.context_length)
+    least = math.ceil((1 + text.reserve) * text.tokens / text.longest)
     shards = store_keys.shards(config)
     note = f"{text.tokens:,} tokens of {least:,} documents or more; shards: {shards}"
     return _part("dataset", files, note, None)

@@ -132,12 +132,12 @@ def dump_activations(config: Config) -> JobRequest:
 def evaluate_behaviour(config: Config) -> JobRequest:
     """Some documents of each label of each labeller through every compared model."""
     documents = 100 * config.comparison.documents_per_label
-    return forward(config, documents * config.text.context_length * len(config.models))
+    return forward(config, documents * config.text.longest * len(config.models))
 
 
 def patch_models(config: Config) -> JobRequest:
     """Two models and a crosscoder held at once; some documents through them for every set."""
-    documents = 40 * config.comparison.cause_documents * config.text.context_length
+    documents = 40 * config.comparison.cause_documents * config.text.longest
     one, crosscoder = forward(config, 30 * documents), 4 * crosscoder_parameters(config) / 1e6
     return JobRequest(2 * one.mem_mb + round(crosscoder), one.runtime)
 
@@ -146,7 +146,7 @@ def recover_loss(config: Config) -> JobRequest:
     """All models of a fit and a crosscoder held at once; some documents through them five times."""
     models = max(len(fit.models) for fit in config.fits.values())
     documents = max(fit.loss_documents for fit in config.fits.values()) * len(config.text.sources)
-    one = forward(config, 5 * models * documents * config.text.context_length)
+    one = forward(config, 5 * models * documents * config.text.longest)
     crosscoder = 4 * crosscoder_parameters(config) / 1e6
     return JobRequest(models * one.mem_mb + round(crosscoder), one.runtime)
 

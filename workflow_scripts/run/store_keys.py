@@ -75,7 +75,15 @@ def _text_key(config: Config) -> str:
     text = config.text
     files = {n: fingerprints(source_files(source)) for n, source in text.sources.items()}
     settings = text.model_dump(
-        include={"sources", "shard_tokens", "context_length", "bytes_per_token", "splits"},
+        include={
+            "sources",
+            "shard_tokens",
+            "context_length",
+            "rows_per_document",
+            "reserve",
+            "bytes_per_token",
+            "splits",
+        },
         exclude=LABELS_OF_SOURCES,
     )
     return digest([settings, files, config.seed, step_digest("dataset.sample_documents")])
