@@ -29,6 +29,7 @@ ENVIRONMENTS = {
     "tables": ("datasets", "Jinja2", "MarkupSafe", "matplotlib", "seaborn"),
     "torch": (
         "accelerate",
+        "filelock",
         "huggingface_hub",
         "Jinja2",
         "peft",
