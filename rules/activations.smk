@@ -47,8 +47,6 @@ rule fit_normalizer:
         "<results>/activations/{model}/layer{layer}/normalizer.h5",
     log:
         "<results>/logs/fit_normalizer/{model}_layer{layer}.log",
-    wildcard_constraints:
-        layer="[0-9]+",
     priority: CHAIN
     conda:
         "../envs/torch.yaml"

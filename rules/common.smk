@@ -42,10 +42,19 @@ DEVICE = SETTINGS.activations.device
 GPU = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))
 
 
+def one_of(names) -> str:
+    """Return the expression of a wildcard that is one of some names, so that no other file fits."""
+    return "|".join(names) or "-"
+
+
 wildcard_constraints:
-    fit="[a-z0-9_]+",
+    key="[0-9a-f]+",
+    model=one_of(SETTINGS.models),
+    group=one_of(SETTINGS.layers),
+    layer="[0-9]+",
+    fit=one_of(SETTINGS.fits),
+    comparison=one_of(SETTINGS.comparisons),
     seed="[0-9]+",
-    model="[a-z0-9_]+",
     purpose="explain|classify|score",
     shard="shard[0-9]+",
     table="explanations|labels|scores",

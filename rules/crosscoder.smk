@@ -25,7 +25,7 @@ rule fit_crosscoder:
     benchmark:
         "<results>/logs/fit_crosscoder/{fit}_seed{seed}.tsv"
     wildcard_constraints:
-        fit="|".join(FITTED) or "-",
+        fit=one_of(FITTED),
     priority: CHAIN
     conda:
         "../envs/torch.yaml"
@@ -86,7 +86,7 @@ if IMPORTED:
         log:
             "<results>/logs/import_crosscoder/{fit}_seed{seed}.log",
         wildcard_constraints:
-            fit="|".join(IMPORTED),
+            fit=one_of(IMPORTED),
         localrule: True
         conda:
             "../envs/torch.yaml"

@@ -246,7 +246,7 @@ rule record_run:
         **step("figures.record_run"),
         settings=as_json(SETTINGS.model_dump(mode="json")),
         steps=store_keys.steps(),
-        links=as_json(PATHS.linked_names()),
+        links=as_json(PATHS.links()),
         models=as_json({name: PATHS.manifest(name) for name in SETTINGS.models}),
     shell:
         "logged {log:q} python -m {params.step}"

@@ -26,7 +26,7 @@ if ORGANISMS:
         benchmark:
             f"{MODEL}/logs/train_organism.tsv"
         wildcard_constraints:
-            model="|".join(ORGANISMS),
+            model=one_of(ORGANISMS),
         conda:
             "../envs/torch.yaml"
         threads: lambda wildcards: 1 if PATHS.base_manifest(wildcards.model) else 2
@@ -89,7 +89,7 @@ if OTHERS:
         log:
             f"{MODEL}/logs/resolve_model.log",
         wildcard_constraints:
-            model="|".join(OTHERS),
+            model=one_of(OTHERS),
         localrule: True
         conda:
             "../envs/torch.yaml"

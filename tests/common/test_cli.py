@@ -59,6 +59,24 @@ def test_groups_lists_and_structures() -> None:
     assert called == [expected]
 
 
+def test_a_long_argument_may_be_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    called.clear()
+    path = tmp_path / cli.ARGUMENTS / "files.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"x": ["a", "b"]}', encoding="utf-8")
+    tables = GIVEN.index('--tables={"1": {"k": 2}}')
+    path.with_name("tables.json").write_text('{"7": {}}', encoding="utf-8")
+    flags = [f"--files=@{cli.ARGUMENTS}files.json", "--tables", f"@{cli.ARGUMENTS}tables.json"]
+    assert main([*GIVEN[:tables], *GIVEN[tables + 1 :], *flags]) == 0
+    assert called[0][0] == Group(files={"x": [Path("a"), Path("b")]})
+    assert called[0][2] == {7: Group()}
+    assert main([*GIVEN, f"--files=@{cli.ARGUMENTS}nowhere.json"]) == 2
+    assert "arguments/nowhere.json cannot be read" in capsys.readouterr().err
+
+
 def test_what_is_not_given_has_the_default_of_its_group() -> None:
     called.clear()
     assert main(GIVEN) == 0

@@ -20,7 +20,7 @@ from workflow_scripts.common.device import Compute
 from workflow_scripts.crosscoder.model import Crosscoder, Weights
 from workflow_scripts.latents import collect_examples as step
 from workflow_scripts.latents import example_contexts
-from workflow_scripts.latents.example_contexts import EXPLAIN, VERIFY, find_peaks
+from workflow_scripts.latents.example_contexts import EXPLAIN, VERIFY, find_peaks, peaks_of
 from workflow_scripts.latents.settings import ExampleCounts, Examples
 from workflow_scripts.latents.token_context import TokenContext
 
@@ -193,6 +193,17 @@ def test_a_latent_that_never_fires_has_random_negatives_only(table: pd.DataFrame
     assert len(own) == 10
     assert (own["latent_max"] == 0).all()
     assert (table[table["latent"] == 0].groupby("split")["latent_max"].max() >= 58).all()
+
+
+@pytest.mark.parametrize("batch", [1, 4096])
+def test_batches_without_a_chosen_latent_give_no_peaks(batch: int) -> None:
+    store, crosscoder, context = planted()
+    silent = find_peaks(store, crosscoder, context, np.array([1]), EXPLAIN, batch)  # type: ignore[arg-type]
+    assert silent.empty
+    both = find_peaks(store, crosscoder, context, np.array([0, 1]), EXPLAIN, batch)  # type: ignore[arg-type]
+    assert set(both["latent"]) == {0}
+    assert both["row"].is_unique
+    assert [len(own.row) for own in peaks_of(both, np.array([0, 1]))] == [len(both), 0]
 
 
 def test_tokens_are_written_as_text(table: pd.DataFrame) -> None:

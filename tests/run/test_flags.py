@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+
+import pytest
 
 from tests.run.test_settings import put, smoke
 from workflow_scripts.run.flags import Flags, flags
@@ -57,6 +60,19 @@ def test_controls_are_made_with_the_seed_of_the_run() -> None:
     found = run_flags("fits.pt_it.control", "noise").activations("pt_it")
     assert found[-2:] == ["--control=noise", "--control-seed=0"]
     assert len(json.loads(value(found, "activations"))["pt"]) == 2
+
+
+def test_the_files_of_a_large_fit_are_passed_by_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = run_flags("text.tokens", 30_000 * 2_000)
+    given = value(found.activations("pt_it"), "activations")
+    assert given.startswith("@")
+    dumps = json.loads(Path(given[1:]).read_text())
+    assert dumps == {model: found.paths.dumps(model, 1) for model in ("pt", "it")}
+    assert len(json.dumps(dumps)) > 131_072
+    assert all(len(flag) < 131_072 for flag in found.activations("pt_it"))
 
 
 def test_processes_are_started_by_torch() -> None:

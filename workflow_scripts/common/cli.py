@@ -9,12 +9,15 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from tqdm import tqdm
 
 T = TypeVar("T")
+ARGUMENTS = ".snakemake/arguments/"
+"""Folder of arguments too long for a command line: ``@`` and a file there stand for its content."""
 
 
 class UserError(Exception):
@@ -119,10 +122,22 @@ def command(step: Callable[..., None]) -> Callable[..., int]:
     """
 
     def main(argv: Sequence[str] | None = None) -> int:
-        return guarded(lambda: _call(step, sys.argv[1:] if argv is None else list(argv)))
+        given = sys.argv[1:] if argv is None else argv
+        return guarded(lambda: _call(step, [_read(argument) for argument in given]))
 
     main.step = step  # type: ignore[attr-defined]
     return main
+
+
+def _read(argument: str) -> str:
+    """Return an argument, with what its file holds if it is passed by file."""
+    flag, at, path = argument.partition(f"@{ARGUMENTS}")
+    if not at or (flag and not re.fullmatch("--[a-z0-9-]+=", flag)):
+        return argument
+    try:
+        return flag + Path(ARGUMENTS, path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{ARGUMENTS}{path} cannot be read ({error.strerror}): run again") from None
 
 
 def _call(step: Callable[..., None], argv: list[str]) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from workflow_scripts.common import files
 
+ALL = "all"
+"""What tables call all sources together."""
 CHUNK = 5_000
 """Documents whose text is held at once."""
 

@@ -45,7 +45,7 @@ def link_model(path: Path, manifest: Path) -> None:
 def record_run(
     settings: dict[str, object],
     steps: list[str],
-    links: dict[str, dict[str, list[str]]],
+    links: dict[str, str],
     models: dict[str, Path],
     output: Path,
 ) -> None:
@@ -58,19 +58,13 @@ def record_run(
     steps
         ``stage.verb_object`` of each step
     links
-        names of the files to link, by folder of the run and folder of the store
+        file of the store to which each link of the run leads
     models
         manifest of each model
     output
         record to write (JSON)
     """
-    targets = {
-        f"{folder}/{name}": f"{store}/{name}"
-        for folder, stores in links.items()
-        for store, names in stores.items()
-        for name in names
-    }
-    for path, target in targets.items():
+    for path, target in links.items():
         link(Path(path), Path(target))
         if Path(target).name == MANIFEST:
             link_model(Path(path), Path(target))
@@ -84,7 +78,7 @@ def record_run(
             settings_sha256=hashlib.sha256(canonical.encode()).hexdigest(),
             code={step: code_digest(f"{PACKAGE}.{step}") for step in steps},
             models={name: files.read_json(path) for name, path in models.items()},
-            links=targets,
+            links=links,
         ),
     )
 

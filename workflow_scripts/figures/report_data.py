@@ -149,7 +149,8 @@ def _read_lists(
     table = pq.read_table(path, columns=["pieces", "activations"]).take(pa.array(rows))
     lengths = pc.list_value_length(table["pieces"]).to_numpy()
     ends = np.cumsum(lengths)
-    texts = pc.list_flatten(table["pieces"]).combine_chunks().dictionary_encode()
+    texts = pc.list_flatten(table["pieces"]).unify_dictionaries().combine_chunks()
+    texts = texts.dictionary_encode()
     numbers = texts.indices.to_numpy() + offset
     values = pc.list_flatten(table["activations"]).to_numpy()
 

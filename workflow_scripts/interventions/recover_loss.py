@@ -32,7 +32,7 @@ from workflow_scripts.common.intervals import resample
 from workflow_scripts.common.tables import write_csv
 from workflow_scripts.crosscoder.codes import decode
 from workflow_scripts.dataset.answer_tokens import Document
-from workflow_scripts.dataset.documents import read_sources
+from workflow_scripts.dataset.documents import ALL, read_sources
 from workflow_scripts.dataset.shards import TokenShard
 from workflow_scripts.interventions.latent_editor import EditorInputs, LatentEditor
 from workflow_scripts.interventions.patched_runs import load_models, read_documents_in_batches
@@ -40,7 +40,6 @@ from workflow_scripts.models.likelihood import compare
 
 SPLIT = "score"
 REPLACEMENTS = ("own", "reconstruction", "zero", "mean")
-ALL = "all"
 DRAWS = 2000
 CONFIDENCE = 0.95
 COLUMNS = (

@@ -163,7 +163,8 @@ def write_windows(
     table = {name: pa.array(rows[name].to_numpy()) for name in rows.columns if name != "row"}
     table["document"] = pa.array(context.document[start[counts > 0]])
     lists = {
-        "pieces": pa.array(pieces.texts, type=pa.string()).take(pa.array(pieces.text)),
+        # Numbers of distinct texts: the texts of all pieces may be more than an array can hold.
+        "pieces": pa.DictionaryArray.from_arrays(pieces.text.astype(np.int32), pieces.texts),
         "template": pa.array(pieces.first(template)),
         "role": pa.array(pieces.first(role)),
     }

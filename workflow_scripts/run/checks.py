@@ -16,6 +16,7 @@ from workflow_scripts.dataset.settings import FileSource, RecordSource
 from workflow_scripts.paper.published import read_study
 from workflow_scripts.run.fit_checks import check_comparisons, check_fits
 from workflow_scripts.run.model_checks import check_folders, check_layers, check_models
+from workflow_scripts.run.name_checks import check_names
 from workflow_scripts.run.settings import Config
 
 
@@ -157,6 +158,7 @@ CHECKS: tuple[Callable[[Config], None], ...] = (
     check_folders,
     check_fits,
     check_comparisons,
+    check_names,
     check_taxonomy,
     check_annotator,
     check_paper,

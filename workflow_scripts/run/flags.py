@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import BaseModel
 
+from workflow_scripts.common.cli import ARGUMENTS
+from workflow_scripts.common.files import write_text
 from workflow_scripts.comparison.settings import CategoryTest
 from workflow_scripts.crosscoder.settings import Fit, Training
 from workflow_scripts.dataset.settings import RecordSource, Rendering
@@ -15,18 +18,31 @@ from workflow_scripts.run import comparisons, store_keys
 from workflow_scripts.run.paths import Paths
 from workflow_scripts.run.settings import Config
 
+LONGEST = 100_000
+"""Bytes of an argument, of which Linux allows 131,071; longer ones are passed by file."""
+
 
 def as_json(value: object) -> str:
-    """Return ``value`` as JSON with sorted keys."""
-    return json.dumps(value, sort_keys=True)
+    """Return ``value`` as JSON with sorted keys, or the name of a file with it."""
+    return _argument(json.dumps(value, sort_keys=True))
 
 
 def in_order(value: object) -> str:
     """Return ``value`` as JSON in the config's order, where the first one counts.
 
-    Groups are written without what is not set.
+    Groups are written without what is not set. Long JSON is passed by file.
     """
-    return json.dumps(value, default=_set_fields)
+    return _argument(json.dumps(value, default=_set_fields))
+
+
+def _argument(text: str) -> str:
+    """Return an argument as it stands, or ``@`` and a file that holds it and has its digest."""
+    if len(text) <= LONGEST:
+        return text
+    path = f"{ARGUMENTS}{store_keys.digest(text)}.json"
+    if not Path(path).exists():
+        write_text(Path(path), text)
+    return f"@{path}"
 
 
 def _set_fields(group: BaseModel) -> dict[str, object]:

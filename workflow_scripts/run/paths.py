@@ -297,17 +297,6 @@ class Paths:
             for file in files
         }
 
-    def linked_names(self) -> dict[str, dict[str, list[str]]]:
-        """Return the names of linked files, by folder of the run and folder of the store.
-
-        So written, the links to thousands of shards fit on a command line.
-        """
-        names: dict[str, dict[str, list[str]]] = {}
-        for link, target in self.links().items():
-            folder, store = str(Path(link).parent), str(Path(target).parent)
-            names.setdefault(folder, {}).setdefault(store, []).append(Path(link).name)
-        return names
-
 
 def files_of(fits: dict[str, FitFiles]) -> list[str]:
     """Return all files of the seeds of the fits."""
