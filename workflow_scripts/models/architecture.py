@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PretrainedConfig
 
+GENERATION = "generation_config.json"
 BLOCK = re.compile(r"\.\d+\.")
 TYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
@@ -49,6 +50,8 @@ def read_architecture(where: str, folder: Path, trust: bool) -> PretrainedConfig
             value = getattr(sizes, name)
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name} is {value!r}")
+        if not all(isinstance(name, str) for name in config.architectures or ()):
+            raise ValueError(f"architectures is {config.architectures!r}")
         return config
 
 
@@ -65,6 +68,11 @@ def check_architecture(where: str, folder: Path, found: ModelFolder, trust: bool
     config = read_architecture(where, folder, trust)
     if trust and "auto_map" in found.config:
         return
+    from transformers import GenerationConfig
+
+    with one_sentence(f"{where}: {folder / GENERATION} cannot be read", "correct it, or delete it"):
+        if (folder / GENERATION).is_file():
+            GenerationConfig.from_pretrained(folder, local_files_only=True)
     with one_sentence(
         f"{where}: no model can be built from {folder / 'config.json'}",
         "fetch or save it again, or check which model it describes",

@@ -142,13 +142,16 @@ def weight_files(where: str, folder: Path) -> list[Path]:
         raise UserError(f"{where}: {_no_weights(folder)}")
     if not (folder / INDEX).is_file():
         return [folder / WHOLE]
-    names = read_object(where, folder / INDEX).get("weight_map")
-    if not isinstance(names, dict) or not all(
-        isinstance(name, str) and Path(name).name == name for name in names.values()
+    index = read_object(where, folder / INDEX)
+    names = index.get("weight_map")
+    if (
+        not isinstance(names, dict)
+        or not isinstance(index.get("metadata"), dict)
+        or not all(isinstance(name, str) and Path(name).name == name for name in names.values())
     ):
         raise UserError(
-            f"{where}: {folder / INDEX} does not say which file holds which tensor (weight_map): "
-            "fetch or save it again"
+            f"{where}: {folder / INDEX} does not say which file holds which tensor (metadata, "
+            "weight_map): fetch or save it again"
         )
     parts = sorted(set(names.values()))
     if missing := [name for name in parts if not (folder / name).is_file()]:
