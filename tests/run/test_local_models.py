@@ -19,7 +19,7 @@ from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.common import hdf5
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.provenance import library_versions
-from workflow_scripts.run import local_models, store_keys
+from workflow_scripts.run import store_keys
 from workflow_scripts.run.fingerprints import fingerprint
 from workflow_scripts.run.flags import Flags
 from workflow_scripts.run.load import load
@@ -150,7 +150,7 @@ def test_words_without_a_row(tuned: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_a_model_larger_than_the_memory(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_models.os, "sysconf", lambda name: 10)
+    monkeypatch.setattr("os.sysconf", lambda name: 10)
     raw = put(RAW, "activations", {"device": "cpu"})
     assert "warning: model base takes about" in start(capsys, raw)
     assert "takes about" not in start(capsys, put(RAW, "activations", {"device": "cuda"}))
