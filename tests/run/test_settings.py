@@ -189,6 +189,16 @@ def test_a_cap_on_cost_needs_prices_only_where_calls_are_made(annotator: str) ->
     load(put(smoke(), "autointerp", {"annotator": annotator, "llm": llm}))
 
 
+def test_very_many_calls_need_a_cap() -> None:
+    raw = yaml.safe_load(Path("config/paper.yaml").read_text(encoding="utf-8"))
+    load(raw)
+    del raw["autointerp"]["llm"]["max_requests"]
+    with pytest.raises(UserError, match=r"78,000 calls to an LLM and no cap: set autointerp\.llm"):
+        load(raw)
+    raw["autointerp"]["llm"]["mode"] = "replay"
+    load(raw)
+
+
 @pytest.mark.parametrize(("place", "value", "told"), MISTAKES)
 def test_mistake_is_one_sentence(place: str, value: object, told: str) -> None:
     with pytest.raises(UserError) as caught:
