@@ -222,6 +222,14 @@ def test_text_too_noisy_to_see_a_relevant_gap_cannot_tell() -> None:
     assert words == {"noisy": CANNOT_TELL, "clear": UNCHANGED, "other": UNCHANGED}
 
 
+def test_a_gap_that_only_chance_in_training_explains_cannot_tell() -> None:
+    """Sure over documents, and beyond the side effects: it is not "unchanged" either."""
+    texts = {f"same{i}": fixed(0.0, error=0.01) for i in range(4)}
+    texts |= {"new": fixed(1.0, error=0.01), "odd": fixed(0.2, error=0.01, spread=0.5)}
+    words = judged(texts)
+    assert words == {**{f"same{i}": UNCHANGED for i in range(4)}, "new": GAINED, "odd": CANNOT_TELL}
+
+
 def test_without_documents_nothing_is_judged() -> None:
     assert judged({}) == {}
     assert judged({"a": LabelText()}) == {"a": CANNOT_TELL}

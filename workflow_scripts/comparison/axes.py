@@ -84,7 +84,8 @@ def judge_behaviour(texts: Mapping[str, LabelText], rule: Judgement) -> dict[str
     p of the excess, with the variance of documents (bootstrap), of training (``training_noise`` of
     the mean absolute gap per token) and of the background; Benjamini-Hochberg over labels. Excluded
     is a gap of ``relevant_gap``, or of ``shared_shift`` of the largest if that is more, where it
-    would have been called.
+    would have been called; yet not where documents alone would call what there is, and only chance
+    in training may explain it.
     """
     known = {n: t.gap for n, t in texts.items() if t.gap.documents >= rule.least_documents}
     effects = dict.fromkeys(texts, Effect())
@@ -104,7 +105,8 @@ def judge_behaviour(texts: Mapping[str, LabelText], rule: Judgement) -> dict[str
     for (name, gap), q, smallest in zip(known.items(), adjust(p), least, strict=True):
         shifted = gap.interval.map(1.0, -common.shift)
         called = bool(q <= rule.fdr)
-        excluded = bool(smallest <= relevant) and not called
+        beyond_documents = max(shifted.low, -shifted.high) > floor
+        excluded = bool(smallest <= relevant) and not (called or beyond_documents)
         effects[name] = Effect(shifted, float(q), float(smallest), called, excluded)
     return effects
 

@@ -22,7 +22,8 @@ def verdict(behaviour: Effect, representation: Effect) -> str:
     - ``used differently``: behaviour changed, while a change of representation can be excluded;
     - ``moved``: representation alone;
     - ``unchanged``: no change was seen, and a relevant gap would have been;
-    - ``cannot tell``: it might not have been, or the label has too few documents.
+    - ``cannot tell``: it might not have been, or there is a gap that only chance in training may
+      explain, or the label has too few documents.
     """
     if behaviour.called and representation.excluded and not representation.called:
         return USED
