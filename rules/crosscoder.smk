@@ -87,10 +87,11 @@ if IMPORTED:
             "<results>/logs/import_crosscoder/{fit}_seed{seed}.log",
         wildcard_constraints:
             fit=one_of(IMPORTED),
-        localrule: True
         conda:
             "../envs/torch.yaml"
         threads: 1
+        resources:
+            **SIZED,
         params:
             **step("crosscoder.import_crosscoder"),
             inputs=for_fit(FLAGS.activations),

@@ -22,8 +22,13 @@ LIBRARIES = 2_500
 """MB of an idle step with its libraries."""
 READER = 2_500
 """MB of the reader that shuffles activations (1 GiB), and of what is in flight."""
-ENCODED = 4096 * 9
-"""Bytes per latent of a batch of tokens: scores twice in float32, and a mask."""
+HELD = 1 << 26
+"""Pre-activations that are held at once (``crosscoder/codes.py``)."""
+ENCODED = 9
+"""Bytes of each: scores twice in float32, and a mask."""
+WHOLE = 1.8
+"""What the largest of the steps that encode holds, by the size of encoder and decoder in float32;
+``tests/benchmarks/bench_memory.py`` measures it."""
 GPU_RATE, CPU_RATE = 6e13, 3e10
 """FLOP per second that count on: a sixth of an H100's peak in bfloat16, a few CPU cores."""
 ASKED, ITEM = 2_000, 80
@@ -167,9 +172,9 @@ def encode(config: Config, share: float) -> JobRequest:
     parameters = crosscoder_parameters(config)
     latents = max(fit.dictionary_size for fit in config.fits.values())
     sums = 16 * latents * (config.latents.groups + 8)
-    batch = ENCODED * latents
+    batch = ENCODED * min(4096 * latents, HELD)
     return JobRequest(
-        LIBRARIES + READER + round((4 * parameters + 8 * sums + batch) / 1e6),
+        LIBRARIES + READER + round((WHOLE * 4 * parameters + 8 * sums + batch) / 1e6),
         minutes(config, 2 * parameters * share * config.text.tokens),
     )
 
@@ -245,6 +250,7 @@ REQUESTS: dict[str, Callable[[Config], JobRequest]] = {
     "fit_normalizer": fit_normalizer,
     "fit_crosscoder": fit_crosscoder,
     "fit_difference": fit_crosscoder,
+    "import_crosscoder": encode_score,
     "evaluate_crosscoder": encode_score,
     "recover_loss": recover_loss,
     "score_latents": score_latents,
