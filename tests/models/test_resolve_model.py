@@ -121,6 +121,14 @@ REFUSED = {
 }
 
 
+def test_an_id_that_none_can_be_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = ["--hub", "my models/base/x", "--revision", COMMIT]
+    assert resolve(tmp_path / "model.json", *source) == 2
+    told = capsys.readouterr().err
+    assert f"error: my models/base/x at {COMMIT} cannot be fetched (" in told
+    assert "HFValidationError: " in told  # the original, for the log
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_folder_that_is_no_model_is_refused(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str

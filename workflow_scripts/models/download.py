@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workflow_scripts.common import cli
+from workflow_scripts.common.foreign import one_sentence
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -29,12 +30,9 @@ def fetch(hub: str, revision: str, patterns: Sequence[str]) -> Path:
             f"the revision {revision} of {hub} may change: give a commit (40 hex digits)"
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
+    with one_sentence(
+        f"{hub} at {revision} cannot be fetched",
+        "check the id, the commit, your access to it (HF_TOKEN) and the network",
+    ):
         return Path(snapshot_download(hub, revision=revision, allow_patterns=list(patterns)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise cli.UserError(
-            f"{hub} at {revision} cannot be fetched ({cli.first_line(error)}): check the id, "
-            "the commit, your access to it (HF_TOKEN) and the network"
-        ) from None
