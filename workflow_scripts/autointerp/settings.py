@@ -48,8 +48,10 @@ def _extra_body(body: dict[str, JsonValue]) -> dict[str, JsonValue]:
             raise ValueError(f"must not hold {name}: {OWN_FIELDS[name]} sets it")
         if name in ("messages", "stream", "stream_options", "tools", "functions"):
             raise ValueError(f"must not hold {name}, which decides what is asked or how it comes")
-        if re.search("(?i)key|secret|password|authorization", name):
-            raise ValueError("must hold no key: it is written to files; use autointerp.llm.headers")
+    if re.search("(?i)key|secret|password|authorization", " ".join(body)) or re.search(
+        r"(?i)\b(?:sk-|bearer )[\w.-]{6,}", str(body)
+    ):
+        raise ValueError("must hold no key: it is written to files; use autointerp.llm.headers")
     return body
 
 

@@ -11,10 +11,14 @@ import pytest
 from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.llm_run import Run
 from tests.autointerp.oracle import Behaviour
+from workflow_scripts.autointerp.llm.conversation import Conversation
 from workflow_scripts.autointerp.llm.dialect import Dialect
+from workflow_scripts.autointerp.llm.prompt_check import PromptCheck
+from workflow_scripts.autointerp.llm.requests import Header, Request
 from workflow_scripts.autointerp.settings import Annotator, Llm
 
 LATENTS = 4
+URL = "https://api.example.org/v1"
 
 
 def prepare(contexts: Path, folder: Path, url: str) -> Run:
@@ -115,6 +119,23 @@ def test_a_server_that_cuts_prompts_is_told_and_its_answers_are_not_kept(
         assert other.call("explain", "--least-prompt", "0") == 0
 
 
+def test_a_thrifty_tokenizer_cuts_nothing() -> None:
+    request = Request(
+        "r", "explain", "explain", 0, "a", 0, "m", "s", "word " * 1000, 0, 10, temperature=0.0
+    )
+    conversation = Conversation(URL, Header("explain", {"s": ""}, (), {}), request, Dialect())
+    body = conversation.question()[1].body
+    thrifty, cut, single = PromptCheck(0.8), PromptCheck(0.8), PromptCheck(0.8)
+    for number in range(20):
+        thrifty.add(conversation, body, 610 + 9 * number)  # as many as prompts' lengths differ
+        cut.add(conversation, body, 700)
+    single.add(conversation, body, 700)
+    assert thrifty.complaint() is None
+    assert "counts 700 tokens in a prompt of about 1008" in str(cut.complaint())
+    assert single.complaint() is None
+    assert single.complaint(least=1) is not None
+
+
 def test_a_model_that_is_loaded_is_waited_for(
     contexts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,6 +186,7 @@ def test_further_fields_and_limits_are_sent_and_headers_come_from_the_environmen
         ({"model": "x"}, "must not hold model"),
         ({"stream": True}, "must not hold stream"),
         ({"api_key": "x"}, "must hold no key"),
+        ({"provider": {"token": "sk-a-key-itself"}}, "must hold no key"),
     ],
 )
 def test_what_other_settings_give_is_no_further_field(body: dict[str, object], needle: str) -> None:

@@ -95,6 +95,9 @@ class Caller:
             if isinstance(result, BaseException):
                 raise result
         self.sender.check_stopped()
+        few = self._prompts.complaint(least=1)
+        if few is not None:
+            log(f"warning: {few}")
 
     async def _work(
         self,

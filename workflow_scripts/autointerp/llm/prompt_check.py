@@ -9,7 +9,10 @@ from workflow_scripts.autointerp.llm.conversation import Conversation
 from workflow_scripts.autointerp.llm.cost import MESSAGE_TOKENS, estimate_tokens
 
 ENOUGH = 3
-"""Prompts that must have lost tokens before it is said: tokenizers differ."""
+"""Prompts that must have lost tokens before a run stops: tokenizers differ."""
+NEAR, HALF = 0.99, 0.6
+"""Cut prompts have about the same length, the context's, or lack nearly half of their tokens; where
+neither holds the tokenizer is thrifty."""
 FIRST, THEN = 50, 20
 """So many answers are checked, and then one in so many: estimates take time."""
 
@@ -35,9 +38,14 @@ class PromptCheck:
             self._short.append((estimate, counted))
             self.suspects.append(conversation)
 
-    def complaint(self) -> str | None:
-        """Return a sentence with the remedy, once prompts are seen to be cut."""
-        if len(self._short) < ENOUGH:
+    def complaint(self, least: int = ENOUGH) -> str | None:
+        """Return a sentence with the remedy, once so many prompts are seen to be cut."""
+        if len(self._short) < least:
+            return None
+        longest = max(counted for _, counted in self._short)
+        alike = sum(counted >= NEAR * longest for _, counted in self._short)
+        far = sum(counted < HALF * estimate for estimate, counted in self._short)
+        if 2 * max(alike, far) < len(self._short):
             return None
         estimate, counted = max(self._short)
         return (
