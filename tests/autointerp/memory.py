@@ -79,7 +79,7 @@ def run(folder: Path, batch: int) -> dict[str, tuple[int, int]]:
             batch,
             "build_requests",
             *(*shared, "--purpose", "score", "--annotators", json.dumps(ANNOTATORS)),
-            *("--prices={}", "--code="),
+            *("--prices={}", "--limits={}", "--code="),
             *("--explanations", explanations(folder)),
             *("--requests", folder / "requests.jsonl", "--plan", folder / "plan.json"),
         ),

@@ -75,6 +75,8 @@ def asked_for(body: dict[str, Any]) -> str:
 def rejection(complaint: str, manner: str) -> tuple[int, object]:
     """Return the status and the body with which a provider refuses a field."""
     name = complaint.split("'")[1] if "'" in complaint else "response_format"
+    if "system role" in complaint:  # a template's own words
+        return 400, {"error": {"message": complaint}}
     if manner == "mistral":
         fault = {"type": "extra_forbidden", "loc": ["body", name]}
         detail = [{**fault, "msg": "Extra inputs are not permitted", "input": 0}]
@@ -92,6 +94,8 @@ def rejected(body: dict[str, Any], features: Sequence[str]) -> str | None:
     for feature in features:
         if feature == "maxLength" and feature in str(body.get("response_format")):
             return f"'{feature}' is not permitted in a schema"
+        if feature == body["messages"][0]["role"]:
+            return f"role '{feature}' is not supported by this model's template: system role"
         if feature == form:
             return f"response_format {feature} is not supported"
         if feature in body:
@@ -104,9 +108,9 @@ def content(body: dict[str, Any], behaviour: Behaviour, fault: str) -> str:
     if purpose == "probe":
         text = '{"ready": "yes"}'
     else:
-        if body["messages"][0]["role"] != "system":
+        if (body["messages"][0]["role"] == "system") == ("system" in behaviour.reject):
             raise ValueError("no system prompt")
-        user = body["messages"][1]["content"]
+        user = next(m["content"] for m in body["messages"] if m["role"] == "user")
         blocks = _BLOCK.findall(user)
         if len(blocks) != 1:
             raise ValueError(f"{len(blocks)} data blocks")

@@ -22,13 +22,15 @@ STAGE = (
     "measure_agreement"
 )
 TARGET = "results/smoke/autointerp/it_simpo/seed0/agreement.json"
-FAILING = 7
+CUT_OFF, FAILING = 3 * 8, 7
+"""Calls of the first run, whose eight requests to explain are cut off, and then the seventh one."""
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """Serve from a process of its own, whose seventh call finds the quota used up."""
-    with serving(tmp_path, first={str(FAILING): "quota"}, latency=0.01) as url:
+    """Serve from a process of its own: answers cut off, then good ones until a quota is used up."""
+    faults = {str(n): "length" for n in range(1, CUT_OFF + 1)} | {str(CUT_OFF + FAILING): "quota"}
+    with serving(tmp_path, first=faults, latency=0.01) as url:
         yield url
 
 
@@ -66,7 +68,7 @@ def _stage(folder: Path, *, good: bool) -> str:
     return running.snakemake(folder, *flags, "--", TARGET, good=good)
 
 
-def test_refused_without_key_then_failing_then_resumed(
+def test_refused_without_key_then_cut_off_then_failing_then_resumed(
     folder: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(KEY_ENV)
@@ -75,20 +77,25 @@ def test_refused_without_key_then_failing_then_resumed(
     assert not (folder / "results" / "smoke" / "autointerp").exists()
 
     monkeypatch.setenv(KEY_ENV, SENTINEL)
+    cut_off = _stage(folder, good=False)
+    assert "explain: 8 of 8 answers failed (8 truncated)" in cut_off
+    assert counters(server)["calls"] == CUT_OFF
+
     failed = _stage(folder, good=False)
     assert "the quota is used up" in failed
-    assert counters(server)["calls"] <= FAILING + 1
+    assert CUT_OFF < counters(server)["calls"] <= CUT_OFF + FAILING + 1
 
     done = _stage(folder, good=True)
     seen = counters(server)
     ledger = pd.read_csv(folder / Path(TARGET).with_name("ledger.csv"))
-    assert seen["calls"] == len(ledger) + 1  # each answer once, and the failed call
+    assert seen["calls"] == len(ledger) + 1  # each reply once, and the failed call
+    assert sum(ledger["kept"] == "no") == CUT_OFF
     assert seen["unauthorised"] == 0
 
     labels = pd.read_parquet(folder / Path(TARGET).with_name("labels.parquet"))
     assert len(labels) == 4 * 3
     assert set(labels["annotator"]) == {"lexical", "one", "two"}
-    for text in (refused, failed, done):
+    for text in (refused, cut_off, failed, done):
         assert SENTINEL not in text
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert any(".snakemake" in path.parts for path in files)

@@ -83,11 +83,11 @@ def test_only_what_was_bad_is_asked_again(
         assert server.counters.calls + server.counters.probes == calls
     assert manifest_of(run, purpose)["statuses"] == {"ok": LATENTS}
     ledger = pd.read_csv(run.file(purpose, "ledger.csv"))
-    in_vain = 0 if status == "transport_failed" else replies * bad
-    assert ledger["kept"].value_counts().to_dict() == {"yes": LATENTS} | (
-        {"no": in_vain} if in_vain else {}
-    )
-    assert manifest_of(run, purpose)["tokens"]["calls_in_vain"] == in_vain
+    silent = status == "transport_failed"
+    in_vain = bad if silent else replies * bad  # a row per request that was given up
+    assert ledger["kept"].value_counts().to_dict() == {"yes": LATENTS, "no": in_vain}
+    assert ledger["attempts"].sum() == 1 + replies * bad + bad  # all that was sent
+    assert manifest_of(run, purpose)["tokens"]["calls_in_vain"] == (0 if silent else in_vain)
     assert SpendLog(tmp_path / "spend.jsonl").total().requests == calls
 
 

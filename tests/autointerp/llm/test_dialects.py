@@ -46,6 +46,7 @@ def dialect_of(run: Run) -> dict[str, Any]:
         (("max_completion_tokens", "max_tokens"), {"limit": "omitted"}),
         (("maxLength",), {"bounds": False}),
         (("json_schema",), {"form": "json_object"}),
+        (("system",), {"system": False}),
     ],
 )
 def test_a_field_that_is_refused_is_left_out_once(
@@ -61,6 +62,12 @@ def test_a_field_that_is_refused_is_left_out_once(
     assert dialect_of(run) == vars(Dialect()) | changes
 
 
+def _turn_round(requests: Path) -> None:
+    """Put the requests of a file into the opposite order."""
+    head, *lines = requests.read_text(encoding="utf-8").splitlines()
+    requests.write_text("\n".join([head, *lines[::-1], ""]), encoding="utf-8")
+
+
 @pytest.mark.parametrize("manner", ["openai", "mistral", "gemini"])
 def test_a_field_that_is_refused_later_is_left_out_and_what_was_paid_stays(
     contexts: Path, tmp_path: Path, manner: str
@@ -70,6 +77,7 @@ def test_a_field_that_is_refused_later_is_left_out_and_what_was_paid_stays(
         server.behaviour.from_call = (3, "quota")
         assert run.call("explain", "--concurrency", "1") == 2  # two answers are paid
         server.behaviour.from_call = None
+        _turn_round(run.file("explain", "requests.jsonl"))  # so that the first one lacks
         server.behaviour.reject, server.behaviour.manner = ("seed",), manner
         before = server.counters.calls
         assert run.call("explain", "--concurrency", "1") == 0

@@ -28,7 +28,7 @@ def test_a_server_with_one_slot_is_not_overrun(
         assert run.build("explain") == 0
         assert run.call("explain", "--concurrency", "8", "--deadline", "1.7") == 0
         assert server.counters.calls == 12  # none was given up and sent again
-        assert server.counters.most_in_flight <= 3
+        assert server.counters.most_in_flight == 2
     err = capsys.readouterr().err
     assert "at most 2 at once instead of 8" in err
     assert "raise autointerp.llm.deadline, or lower autointerp.llm.concurrency" in err
@@ -50,9 +50,13 @@ def test_slots_follow_the_speed() -> None:
     assert slots.limit == 1
     slots.answered(1, 3.0)
     assert slots.limit == 2
-    slots.answered(2, 3.0)  # the server works on both
+    slots.answered(2, 3.0)  # the server works on both, or was about to be idle
+    assert slots.limit == 2
+    for _ in range(3):
+        slots.answered(2, 3.0)
     assert slots.limit == 4
-    slots.answered(4, 0.1)
+    for _ in range(8):
+        slots.answered(4, 3.0)
     assert slots.limit == 8
     slots.timed_out(5)
     assert slots.limit == 2

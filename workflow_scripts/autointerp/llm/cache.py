@@ -62,6 +62,8 @@ class Attempt:
     entries: tuple[Entry, ...] = ()
     reason: str | None = None
     """One printable line."""
+    calls: int = 0
+    """Calls of the question that was given up."""
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -241,7 +243,11 @@ def decode_entry(raw: bytes, key: str) -> Entry | None:
 def encode_attempts(key: str, attempts: Sequence[Attempt]) -> bytes:
     """Return the bytes of the file of a request's vain attempts."""
     rows = [
-        {"entries": [json.loads(encode_entry(e)) for e in one.entries], "reason": one.reason}
+        {
+            "calls": one.calls,
+            "entries": [json.loads(encode_entry(entry)) for entry in one.entries],
+            "reason": one.reason,
+        }
         for one in attempts
     ]
     return canonical({"attempts": rows, "key": key}) + b"\n"
@@ -264,7 +270,9 @@ def _attempt(row: Any) -> Attempt:
         if entry is None:
             raise ValueError("a damaged entry")
         entries.append(entry)
-    reason = row["reason"]
+    reason, calls = row["reason"], row["calls"]
+    if not isinstance(calls, int):
+        raise ValueError("a damaged number")
     if reason is not None and not (isinstance(reason, str) and reason and reason.isprintable()):
         raise ValueError("a damaged reason")
-    return Attempt(tuple(entries), reason)
+    return Attempt(tuple(entries), reason, calls)

@@ -31,6 +31,10 @@ HOPELESS = 20
 class TransportError(Exception):
     """One request could not be answered; the message says why."""
 
+    def __init__(self, reason: str, calls: int) -> None:
+        super().__init__(reason)
+        self.calls = calls
+
 
 class RejectedError(Exception):
     """The endpoint refuses a body as it is."""
@@ -60,6 +64,7 @@ class Caller:
         self.key_env = key_env
         self._form = sender.policy.form
         self._dialects: dict[str, Dialect] = {}
+        self._earlier_dialects: dict[str, list[Dialect]] = {}
         self._proven: set[tuple[str, Dialect]] = set()
         self._locks: dict[str, asyncio.Lock] = {}
         self._in_flight: dict[str, asyncio.Task[Answered]] = {}
@@ -142,7 +147,19 @@ class Caller:
             return conversation
 
     def _stored(self, request: Request, dialect: Dialect) -> Conversation:
-        """Return a request's conversation as far as the cache has it."""
+        """Return a request's conversation as far as the cache has it.
+
+        A good one counts in any dialect that the endpoint was found to have.
+        """
+        conversation = self._stored_in(request, dialect)
+        if not conversation.good:
+            for other in self._earlier_dialects[self._dialect_key(request)]:
+                earlier = self._stored_in(request, other) if other != dialect else conversation
+                if earlier.good:
+                    return earlier
+        return conversation
+
+    def _stored_in(self, request: Request, dialect: Dialect) -> Conversation:
         while True:
             conversation = Conversation(self.endpoint.base_url, self.header, request, dialect)
             conversation.follow(self.cache.get)
@@ -173,7 +190,7 @@ class Caller:
                     answered = await self._answer(conversation.request, key, question)
                     conversation.add_answer(*answered)
                 except TransportError as error:
-                    conversation.failure = str(error)
+                    conversation.failure, conversation.failed_calls = str(error), error.calls
         except StopRunError:
             if conversation.turns:
                 self.cache.add_attempt(conversation.first_key, conversation.attempt)
@@ -204,13 +221,13 @@ class Caller:
         self._prompts.add(conversation, turn.entry.body, turn.completion.usage.input)
         complaint = self._prompts.complaint()
         if complaint is not None:
-            for suspect in self._prompts.suspects:
-                self._take_back(suspect)
+            while self._prompts.suspects:
+                self._take_back(self._prompts.suspects.pop())
             raise StopRunError(complaint)
 
     def _check_hope(self, conversation: Conversation) -> None:
         """Stop a run in which no answer is good."""
-        self._any_good = self._any_good or conversation.good
+        self._any_good = self._any_good or conversation.good or self.tally.cached > 0
         outcome = conversation.outcome
         self._statuses[outcome.status if outcome else "transport_failed"] += 1
         if not self._any_good and self._statuses.total() >= HOPELESS:
@@ -233,7 +250,7 @@ class Caller:
         started = time.monotonic()
         reply, attempts = await self.sender.call(request, question)
         if reply.kind == "retry":
-            raise TransportError(reply.reason)
+            raise TransportError(reply.reason, attempts)
         if reply.kind == "rejected":
             raise RejectedError(reply)
         if reply.completion is None:
@@ -286,6 +303,7 @@ class Caller:
 
     async def _find_dialect(self, request: Request, key: str) -> Dialect:
         stored = dialects.load_dialects(self.cache, key)
+        self._earlier_dialects[key] = stored
         if stored:
             self._proven.add((key, stored[-1]))
             return stored[-1]

@@ -54,7 +54,8 @@ class Conversation:
     """A request's turns so far.
 
     ``outcome`` is set when there is nothing more to ask, ``failure`` when the last question was
-    given up; it says why. ``earlier`` are attempts that were paid for in vain.
+    given up; it says why, ``failed_calls`` after how many calls. ``earlier`` are attempts that were
+    paid for in vain.
     """
 
     def __init__(self, base_url: str, header: Header, request: Request, dialect: Dialect) -> None:
@@ -63,6 +64,7 @@ class Conversation:
         self.turns: list[Turn] = []
         self.outcome: Outcome | None = None
         self.failure: str | None = None
+        self.failed_calls = 0
         self.earlier: list[Attempt] = []
         self._base_url = base_url
         self._header = header
@@ -81,7 +83,8 @@ class Conversation:
     @property
     def attempt(self) -> Attempt:
         """What is stored of a request without a good answer."""
-        return Attempt(tuple(turn.entry for turn in self.turns), self.failure)
+        entries = tuple(turn.entry for turn in self.turns)
+        return Attempt(entries, self.failure, self.failed_calls)
 
     def question(self) -> tuple[str, Question]:
         """Return what to ask now, with its key in the cache."""
@@ -119,4 +122,4 @@ class Conversation:
         """End as a vain attempt did."""
         for entry in attempt.entries:
             self.add_answer(entry, read_completion(entry.response, entry.status))
-        self.failure = attempt.reason
+        self.failure, self.failed_calls = attempt.reason, attempt.calls

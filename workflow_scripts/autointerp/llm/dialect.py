@@ -43,12 +43,16 @@ class Dialect:
     seed: bool = True
     bounds: bool = True
     """Whether the schema has lengths and ranges."""
+    system: bool = True
+    """Whether there is a system message; else the user's first message begins with its text."""
 
     def weaker(self, complaint: str) -> Dialect | None:
         """Return the dialect to try after a 400 with this message; None if nothing weaker helps."""
         text = complaint.lower()
         if self.bounds and self.form == "json_schema" and _BOUNDS.search(text):
             return replace(self, bounds=False)
+        if re.search(r"system.{0,20}\brole|role.{0,20}\bsystem", text) and self.system:
+            return replace(self, system=False)
         if _TOO_LONG.search(text) and "max_" in text:
             return None
         if "max_completion_tokens" in text and self.limit == "max_completion_tokens":
@@ -65,7 +69,9 @@ class Dialect:
 
     def describe(self) -> str:
         """Return what is sent, for a line of the log."""
-        left_out = [name for name in ("temperature", "seed", "bounds") if not getattr(self, name)]
+        left_out = [
+            name for name in ("temperature", "seed", "bounds", "system") if not getattr(self, name)
+        ]
         without = f", without {' and '.join(left_out)}" if left_out else ""
         return f"{self.form}, {self.limit}{without}"
 
@@ -75,6 +81,13 @@ class Dialect:
         if place + 1 == len(LADDER):
             return None
         return replace(self, form=LADDER[place + 1])
+
+    def addressed(self, messages: list[dict[str, str]]) -> list[dict[str, str]]:
+        """Return messages, of which the first is the system's, as the endpoint takes them."""
+        if self.system:
+            return messages
+        system, user, *others = messages
+        return [{**user, "content": f"{system['content']}\n\n{user['content']}"}, *others]
 
     def options(
         self, name: str, schema: dict[str, object], limit: int, temperature: float | None, seed: int
@@ -115,8 +128,7 @@ def compose(
 ) -> dict[str, object]:
     """Return the exact body of a request after ``turns`` of replies that were no good."""
     body = message_body(header, request)
-    messages = body["messages"]
-    assert isinstance(messages, list)
+    messages = dialect.addressed(body["messages"])
     seed, temperature, limit = request.seed, request.temperature, request.max_output
     for number, (_, verdict) in enumerate(turns, 1):
         if isinstance(verdict, Reask):
@@ -127,6 +139,7 @@ def compose(
             temperature = max(temperature, REDRAW_TEMPERATURE)
         limit = request.max_output // 2 if verdict.short else request.max_output
     schema = answer_schema(header, request, dialect.bounds)
+    body["messages"] = messages
     body.update(dialect.options(request.purpose, schema, limit, temperature, seed))
     return body
 
@@ -163,10 +176,12 @@ def probe_body(
     return {
         **(extra or {}),
         "model": model,
-        "messages": [
-            {"role": "system", "content": "You answer with one JSON object and nothing else."},
-            {"role": "user", "content": 'Answer with the JSON object {"ready": "yes"}.'},
-        ],
+        "messages": dialect.addressed(
+            [
+                {"role": "system", "content": "You answer with one JSON object and nothing else."},
+                {"role": "user", "content": 'Answer with the JSON object {"ready": "yes"}.'},
+            ]
+        ),
         **dialect.options("probe", schema, max(limit, PROBE_LIMIT), temperature, 0),
     }
 
@@ -225,7 +240,7 @@ def decode_dialects(raw: bytes) -> list[Dialect]:
 
 
 def _is_known(dialect: Dialect) -> bool:
-    switches = (dialect.temperature, dialect.seed, dialect.bounds)
+    switches = (dialect.temperature, dialect.seed, dialect.bounds, dialect.system)
     known = dialect.form in LADDER and dialect.limit in get_args(Limit)
     return known and all(isinstance(switch, bool) for switch in switches)
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from workflow_scripts.autointerp.llm.cache import NO_STATUS
+from workflow_scripts.autointerp.llm.cache import NO_STATUS, Attempt
 from workflow_scripts.autointerp.llm.completion import read_completion
 from workflow_scripts.autointerp.llm.conversation import Conversation, Turn
 from workflow_scripts.autointerp.llm.dialect import Dialect
@@ -110,11 +110,12 @@ class Writer:
         rows = []
         for turn, number, kept in _replies(conversation):
             self._facts.note(model, turn, kept)
-            rows.append({**shared, "turn": number, "kept": kept, **_answer_cells(turn)})
+            rows.append({"turn": number, "kept": kept, **_answer_cells(turn)})
+        for attempt in conversation.earlier:
+            rows += _given_up_cells(attempt, conversation.first_key)
         if conversation.failure is not None:
-            key, _ = conversation.question()
-            given_up = {"finish_reason": TRANSPORT_FAILED, "status": NO_STATUS, "kept": NO}
-            rows.append({**shared, "turn": len(conversation.turns), "key": key, **given_up})
+            rows += _given_up_cells(conversation.attempt, conversation.question()[0])
+        rows = [shared | row for row in rows]
         return [[row.get(name, "") for name in LEDGER] for row in rows]
 
     def _request_cells(self, request: Request) -> dict[str, object]:
@@ -142,6 +143,13 @@ def _replies(conversation: Conversation) -> Iterator[tuple[Turn, int, str]]:
             yield turn, number, NO
     for number, turn in enumerate(conversation.turns):
         yield turn, number, YES if conversation.good else NO
+
+
+def _given_up_cells(attempt: Attempt, key: str) -> list[dict[str, object]]:
+    """Return what the ledger says of a question that was given up, if one was."""
+    cells: dict[str, object] = {"turn": len(attempt.entries), "key": key, "status": NO_STATUS}
+    cells |= {"finish_reason": TRANSPORT_FAILED, "kept": NO, "attempts": attempt.calls or ""}
+    return [cells] if attempt.reason is not None else []
 
 
 def _answer_cells(turn: Turn) -> dict[str, object]:

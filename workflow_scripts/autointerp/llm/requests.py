@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from workflow_scripts.autointerp.llm.replies import Expected, schema
 from workflow_scripts.common import files
@@ -72,7 +73,7 @@ class Header:
         return Expected(self.purpose, self.ids, request.items)
 
 
-def message_body(header: Header, request: Request) -> dict[str, object]:
+def message_body(header: Header, request: Request) -> dict[str, Any]:
     """Return the part of the request body that does not depend on the endpoint's dialect."""
     return {
         **request.extra,

@@ -16,8 +16,9 @@ class Slots:
     """At most ``most`` calls under way, and fewer where more would pass the deadline.
 
     A server that works on one call at a time answers the last of n calls after n times as long. So
-    a run starts with one call; where n calls under way took t seconds, n·SAFE·deadline/t are
-    allowed. After a call without an answer they are halved.
+    a run starts with one call; where the n-th of n calls under way took t seconds,
+    n·SAFE·deadline/t are allowed. Of the last calls, twice as many as are allowed, the slowest
+    counts: one may find the server idle. After a call without an answer they are halved.
     """
 
     def __init__(self, most: int, deadline: float | None) -> None:
@@ -26,6 +27,8 @@ class Slots:
         self.under_way = 0
         self._fixed = deadline
         self._longest = 0.0
+        self._shares: list[float] = []
+        """Of the last calls: seconds by the number under way."""
         self._patience = FIRST_DEADLINE
         self._freed = asyncio.Event()
 
@@ -50,7 +53,8 @@ class Slots:
     def answered(self, number: int, seconds: float) -> None:
         """Take in that a call, the ``number``-th under way, was answered after so long."""
         self._longest = max(self._longest, seconds)
-        allowed = int(number * SAFE * self.deadline / max(seconds, 1e-6))
+        self._shares = [*self._shares, seconds / number][-2 * self.limit :]
+        allowed = int(SAFE * self.deadline / max(*self._shares, 1e-6))
         self.limit = max(1, min(self.most, allowed))
         self._freed.set()
 
