@@ -16,6 +16,8 @@ import pytest
 
 from tests.dataset.conftest import sample
 from workflow_scripts.common.cli import UserError
+from workflow_scripts.dataset.settings import FileSource
+from workflow_scripts.dataset.sources import NamedSource
 
 TEXTS = [f"document {i}, é 日本 \x00\x07 </script>\u2028" for i in range(40)]
 LINES = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in TEXTS)
@@ -121,6 +123,17 @@ def test_other_files_are_refused_by_name(form: str, tmp_path: Path) -> None:
     (tmp_path / "own.parquet").write_bytes(gzip.compress(data))
     with pytest.raises(UserError, match=r"own\.parquet is gzip data, no Parquet file: unpack it"):
         drawn(tmp_path / "own.parquet", "parquet")
+
+
+def test_a_file_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.jsonl").write_bytes(DATA)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=r"own\.jsonl cannot be read \(Permission denied\): check"):
+        NamedSource("own", FileSource(kind="jsonl", path=str(tmp_path / "own.jsonl")), 0)
 
 
 def test_names_that_look_like_patterns_and_the_home_folder(

@@ -208,6 +208,15 @@ def test_mistake_is_one_sentence(place: str, value: object, told: str) -> None:
     assert "\n" not in text
 
 
+def test_braces_in_a_path_are_told_as_no_wildcards(tmp_path: Path) -> None:
+    (tmp_path / "{a}.jsonl").write_text('{"text": "a"}\n')
+    source = {"kind": "jsonl", "path": str(tmp_path / "{a}.jsonl")}
+    with pytest.raises(
+        UserError, match=r"text\.sources\.f\.path: .*has braces in its name.*rename"
+    ):
+        load(put(smoke(), "text.sources.f", source))
+
+
 FILE_MISTAKES: list[tuple[Callable[[Path], object], str]] = [
     (lambda at: (at / "chats.jsonl").unlink(), "chats.jsonl does not exist"),
     (lambda at: (at / "chats.jsonl").write_text("\n \n"), "chats.jsonl is empty"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
+from workflow_scripts.common.cli import UserError
 from workflow_scripts.dataset.settings import FileSource, HubSource, Source
 
 
@@ -33,6 +34,23 @@ def matches(pattern: str) -> list[Path]:
     # Not Path.glob, which refuses absolute patterns.
     paths = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
     return [path for path in paths if path.is_file()]
+
+
+def check_readable(where: str, path: Path) -> None:
+    """Check that a file can be opened.
+
+    Raises
+    ------
+    UserError
+        If not, after ``where``.
+    """
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{where}: {path} cannot be read ({error.strerror}): check its permissions"
+        ) from error
 
 
 def absence(pattern: str) -> str:

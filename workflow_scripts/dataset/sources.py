@@ -17,7 +17,7 @@ from workflow_scripts.common.cli import UserError
 from workflow_scripts.dataset.chats import ChatTurn, RowError
 from workflow_scripts.dataset.hub import stream
 from workflow_scripts.dataset.label_values import labels_of
-from workflow_scripts.dataset.local_files import absence, matches, patterns
+from workflow_scripts.dataset.local_files import absence, check_readable, matches, patterns
 from workflow_scripts.dataset.parquet_rows import parquet_rows
 from workflow_scripts.dataset.record_forms import (
     Columns,
@@ -54,7 +54,7 @@ class NamedSource:
     Raises
     ------
     UserError
-        If a file does not exist.
+        If a file does not exist or cannot be read.
     """
 
     name: str
@@ -65,6 +65,8 @@ class NamedSource:
         for pattern in patterns(self.settings) if isinstance(self.settings, FileSource) else ():
             if not matches(pattern):
                 raise UserError(f"source {self.name}: {absence(pattern)}")
+        for path in self.paths:
+            check_readable(f"source {self.name}", path)
 
     @property
     def seed(self) -> int:

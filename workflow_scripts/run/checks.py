@@ -11,7 +11,7 @@ from pathlib import Path
 
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.labellers import LEXICAL, SOURCE, TOPICS, TRUE
-from workflow_scripts.dataset.local_files import absence, matches, patterns
+from workflow_scripts.dataset.local_files import absence, check_readable, matches, patterns
 from workflow_scripts.dataset.settings import FileSource, RecordSource
 from workflow_scripts.paper.published import read_study
 from workflow_scripts.run.fit_checks import check_comparisons, check_fits
@@ -77,6 +77,7 @@ def _check_files(where: str, source: FileSource) -> None:
             raise UserError(f"{where}.path: {absence(pattern)}")
         for path in files:
             _check_braces(f"{where}.path", path)
+            check_readable(f"{where}.path", path)
         if all(_is_empty(path) for path in files):
             raise UserError(f"{where}.path: {pattern} is empty: it holds no documents")
 
