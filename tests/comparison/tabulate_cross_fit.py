@@ -65,7 +65,8 @@ def unique_mass(
 ) -> pd.Series[float]:
     """Return the unique mass of each document of the store."""
     pair = compared_latents(crosscoder, latents, selection, *MODELS)
-    table, _ = weigh(store, crosscoder, store.context, pair, MODELS, NO_LABELS)
+    every = np.unique(store.context.document).astype(np.int64)
+    table, _ = weigh(store, crosscoder, store.context, pair, MODELS, NO_LABELS, every)
     table = table.set_index("document")
     mass: pd.Series[float] = (table["unique_baseline"] + table["unique_candidate"]) / table["total"]
     return mass
