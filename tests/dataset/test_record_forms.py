@@ -133,6 +133,7 @@ def test_a_setting_chooses_the_side_of_preference_pairs(side: Preference, text: 
 
 BAD: dict[str, tuple[dict[str, object], str]] = {
     "no column": ({"body": "a"}, r"has no column 'text' \(it has body\): set text_column"),
+    "names with line breaks": ({"a\n" * 99: "a"}, r"\(it has (a )+a?\): set"),
     "a number": ({"text": 3}, "holds int in 'text', not text"),
     "not UTF-8": ({"text": b"\xff"}, "is not UTF-8 in 'text'"),
     "no user": ({"messages": chat("", "Hello.")[1:]}, "has no user message"),

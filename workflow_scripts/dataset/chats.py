@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from workflow_scripts.common.cli import quoted
+
 FORM = 'a list of {"role": "user" | "assistant" | "system", "content": text}'
 ROLES_OF = {
     "user": ("human", "prompter"),
@@ -93,7 +95,7 @@ def _turn(item: object) -> tuple[ChatTurn, tuple[str, ...]]:
     if role in CALLING:
         role, calls, text = "assistant", text, ""
     if role not in ROLES:
-        raise RowError("unknown role", f"has the role {named!r}: messages are {FORM}")
+        raise RowError("unknown role", f"has the role {quoted(named)}: messages are {FORM}")
     return ChatTurn(ROLES[role], text, _extra(item, ROLES[role], calls)), changes
 
 

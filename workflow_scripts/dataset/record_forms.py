@@ -13,7 +13,7 @@ So a file may mix them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -115,11 +115,16 @@ def _holds(record: Record, name: str) -> bool:
 
 
 def _without(name: str, record: Record) -> RowError:
-    listed = ", ".join(map(str, sorted(record, key=str))) or "none"
     return RowError(
         f"without a column {name!r}",
-        f"has no column {name!r} (it has {listed}): set text_column or messages_column",
+        f"has no column {name!r} (it has {listed(record)}): set text_column or messages_column",
     )
+
+
+def listed(names: Collection[str]) -> str:
+    """Return the names of columns as a message holds them: a damaged header may have any."""
+    shown = [" ".join(str(name).split())[:40] for name in sorted(names, key=str)]
+    return ", ".join([*shown[:20], *(["…"] if len(shown) > 20 else [])]) or "none"
 
 
 def _plain(value: object, name: str) -> DrawnDocument:

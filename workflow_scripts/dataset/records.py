@@ -20,7 +20,7 @@ from typing import TypeVar, cast
 
 from workflow_scripts.common.cli import UserError, shortened
 from workflow_scripts.dataset.chats import RowError
-from workflow_scripts.dataset.record_forms import Record
+from workflow_scripts.dataset.record_forms import Record, listed
 from workflow_scripts.dataset.text_files import (
     OTHERS,
     compression,
@@ -212,7 +212,7 @@ def without_column(name: str, column: str, known: Collection[str]) -> UserError:
     """Return the error of a source in which no record has a column of labels."""
     return UserError(
         f"source {name}: no record has the column {column!r} (they have "
-        f"{', '.join(sorted(known)) or 'none'}): check its category_column"
+        f"{listed(known)}): check its category_column"
     )
 
 
