@@ -195,6 +195,14 @@ def test_a_template_that_is_none_is_refused(
         shard(tmp_path, documents, tokenizers, "base")
 
 
+def test_plain_text_needs_no_template(tmp_path: Path) -> None:
+    plain = write_jsonl(tmp_path / "plain.jsonl", ({"text": f"text {i}"} for i in range(30)))
+    documents = sample(tmp_path, {"own": {"kind": "jsonl", "path": str(plain)}}, splits=FEW)
+    tokenizers = smol()
+    tokenizers["tuned"].chat_template = "{% if %}"
+    assert shard(tmp_path, documents, tokenizers, "base")[0].rows == 30
+
+
 def test_of_several_templates_the_default_serves(documents: Path, tmp_path: Path) -> None:
     tokenizers = smol()
     template: Any = {"default": tokenizers["tuned"].chat_template, "tool_use": "{{ x }}"}

@@ -16,7 +16,8 @@ from workflow_scripts.common.foreign import one_sentence
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+TOKENIZERS = ("tokenizer.json", "vocab.json")
+"""Tokenizers that are read as they are; of SentencePiece models transformers gives other ids."""
 
 
 @dataclass(frozen=True)

@@ -251,7 +251,7 @@ def fill_shard(
     asked = {chosen: tokenizers[chosen], **tokenizers} if chosen is not None else tokenizers
     text, origin = choose_template(asked, rendering.template)
     renderer = Renderer(tokenizers[encoder_name], rendering.longest)
-    if text is not None:
+    if text is not None and any(document.kind == "chat" for document in first):
         check_template(renderer.tokenizer, text, origin)
     renderer.tokenizer.chat_template = fix_date(text) if text else None
     categories = categories_of(documents[0])

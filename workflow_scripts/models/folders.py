@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.common.cli import UserError, quoted
+from workflow_scripts.common.manifest import own_tokenizer
 from workflow_scripts.models.weights import (
     TensorEntry,
     check_pointer,
@@ -20,8 +21,6 @@ from workflow_scripts.models.weights import (
 )
 
 ADAPTER = "adapter_config.json"
-READ = ("tokenizer.json", "vocab.json")
-"""Tokenizers that are read as they are; of SentencePiece models transformers gives other ids."""
 SMALL = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
@@ -117,7 +116,7 @@ def check_tokenizer_files(where: str, folder: Path) -> None:
     files = tokenizer_files(folder)
     for file in files:
         check_pointer(where, file)
-    if not any((folder / name).exists() for name in READ):
+    if not own_tokenizer(folder):
         others = [file.name for file in files if file.suffix not in (".json", ".jinja", ".txt")]
         found = (
             f" but {others[0]}, which transformers cannot turn into it exactly" if others else ""
