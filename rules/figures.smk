@@ -271,14 +271,15 @@ rule build_report:
         fits=files_of(REPORT_FITS),
         ledgers=PATHS.of_seeds("autointerp", COMPARED if LLM else [], "ledger.csv"),
         published=PUBLISHED,
-        page=[PAGE / name for name in ("report.html.j2", "report.css", "report.js")],
+        page=[PAGE / name for name in ("report.html.j2", "report.css", "report.js", "card.md.j2")],
     output:
-        report(
+        page=report(
             "<results>/report/index.html",
             caption="captions/page.rst",
             category="Answer",
             labels={"figure": "the whole report", "comparison": "all"},
         ),
+        card="<results>/report/card.md",
     log:
         "<results>/logs/build_report.log",
     localrule: True
@@ -300,4 +301,4 @@ rule build_report:
         " --recovery {input.recovery:q} {params.gaps:q}"
         " --sensitivity {input.sensitivity:q} --provenance {input.provenance:q}"
         " {params.published:q} {params.ledgers:q} --figures {params.figures:q} --fits {params.fits:q}"
-        " --output {output:q}"
+        " --output {output.page:q} --card {output.card:q}"

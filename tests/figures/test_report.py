@@ -83,7 +83,7 @@ def report_flags(run: Run, figure: Path, output: Path) -> list[str]:
         *("--gaps", str(comparison / "gaps.csv")),
         *("--sensitivity", str(comparison / "sensitivity.csv")),
         *("--provenance", str(run.root / "provenance.json")),
-        *("--output", str(output)),
+        *("--output", str(output), "--card", str(output.with_name("card.md"))),
     ]
 
 
@@ -238,6 +238,25 @@ def test_a_missing_figure_is_told(
     files.write_json(run.root / "provenance.json", {})
     assert build_report.main(flags) == 2
     assert "nope.png does not exist" in capsys.readouterr().err
+
+
+def test_the_card_tells_the_answer(page: Path) -> None:
+    card = page.with_name("card.md").read_text(encoding="utf-8")
+    assert card.startswith("# What changed from it to simpo?\n\nAgainst it, simpo ")
+    row = r"^\| safety refusal \| ▲ gained \| \+0\.\d+ \(\+0\.\d+ … \+0\.\d+\) \|"
+    assert re.search(row, card, re.MULTILINE)
+    assert "![Two axes.](../plot_two_axes.png)" in card
+    assert "## Telling documents" in card
+    assert f"- model it: {'a' * 40} (unknown)" in card
+
+
+def test_hostile_text_makes_no_markup_in_the_card(hostile: Path) -> None:
+    card = hostile.with_name("card.md").read_text(encoding="utf-8")
+    assert "<" not in card
+    assert "://" not in card
+    rows = [line for line in card.splitlines() if line.startswith("|")]
+    columns = {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
+    assert columns == {6}
 
 
 def test_a_page_holds_the_foremost_latents(run: Run, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from workflow_scripts.common.tables import read_csv
 from workflow_scripts.comparison.answers import sentences
 from workflow_scripts.figures import (
     annotator_tables,
+    cards,
     report_data,
     report_tables,
     telling_documents,
@@ -123,6 +124,7 @@ def build_report(
     figures: dict[str, Picture],
     fits: dict[str, FitFiles],
     output: Path,
+    card: Path,
     weighed: dict[str, Weighed],
     gaps: Path | None = None,
     ledgers: list[Path] | None = None,
@@ -154,6 +156,8 @@ def build_report(
         files of the fits shown
     output
         page to write (HTML)
+    card
+        the answer to write on a page of Markdown
     weighed
         what carries each direct comparison, by name
     gaps
@@ -170,6 +174,8 @@ def build_report(
     most = LATENTS // max(len(fits), 1)
     browsers = {name: report_data.browser(name, f, CONTEXTS, most) for name, f in fits.items()}
     texts = Texts(labels, losses, documents)
+    lines = first_lines(facts, rows, weighed.get(comparison), texts, browsers)
+    origin, crosscoders = files.read_json(provenance), report_tables.fit_table(fits)
     page = (
         environment()
         .get_template("report.html.j2")
@@ -177,7 +183,7 @@ def build_report(
             run=run,
             answer=facts,
             sentences=sentences(facts),
-            lines=first_lines(facts, rows, weighed.get(comparison), texts, browsers),
+            lines=lines,
             sections=sections(figures),
             least=verdict_table.least_table(rows),
             others=verdict_table.other_verdicts(table, rows),
@@ -189,7 +195,7 @@ def build_report(
             scores=report_tables.score_table(read_csv(gaps), labeller) if gaps else None,
             published=report_tables.published_table(published[0]) if published else None,
             measured_with=files.read_json(published[1]) if published else [],
-            fits=report_tables.fit_table(fits),
+            fits=crosscoders,
             clauses=report_tables.clause_table(fits),
             annotators=report_data.llm_annotators(fits),
             warnings=annotator_tables.warnings(fits),
@@ -201,12 +207,16 @@ def build_report(
             ledger=ledger_table(ledgers or []),
             provenance=[
                 ("text", facts["text"]["description"]),
-                *report_tables.flatten(files.read_json(provenance)),
+                *report_tables.flatten(origin),
             ],
             style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
             script=Markup((HERE / "report.js").read_text(encoding="utf-8")),
             data=Markup(report_data.to_json(list(browsers.values()))),
         )
+    )
+    pictures = {picture.caption: picture.png for picture in figures.values()}
+    files.write_text(
+        card, cards.card(facts, sentences(facts), lines, pictures, crosscoders, origin, card.parent)
     )
     files.write_text(output, page)
     cli.log(f"{output}: {len(page.encode()) / 1e6:.1f} MB")

@@ -1,0 +1,92 @@
+"""The answer on a page of Markdown: for a pull request, a model card or an appendix.
+
+``card.md.j2`` beside this file is its template.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from workflow_scripts.figures.report_tables import Table
+from workflow_scripts.figures.verdict_rows import QUIET
+from workflow_scripts.figures.verdict_table import FirstTable
+
+HERE = Path(__file__).resolve().parent
+SHOWN = 10
+"""Latents, and documents, that the card shows."""
+PICTURES = 3
+MARKS = re.compile(r"([\\`*_\[\]|~$])")
+"""Signs that mean something within a line of Markdown."""
+
+
+def card(
+    answer: Mapping[str, Any],
+    sentences: Sequence[str],
+    lines: FirstTable,
+    pictures: Mapping[str, Path],
+    crosscoders: Table,
+    provenance: Mapping[str, Any],
+    folder: Path,
+) -> str:
+    """Return the card; pictures are linked from ``folder``, in which it lies."""
+    changed = [line for line in lines.shown if line.verdict not in QUIET]
+    links = ((line, link) for line in changed for link in line.latents)
+    excerpts = ((line, excerpt) for line in changed for excerpt in line.excerpts[:1])
+    relative = {
+        name: Path(os.path.relpath(file, folder)).as_posix()
+        for name, file in islice(pictures.items(), PICTURES)
+    }
+    return (
+        environment()
+        .get_template("card.md.j2")
+        .render(
+            answer=answer,
+            sentences=sentences,
+            lines=lines,
+            pictures=relative,
+            latents=list(islice(links, SHOWN)),
+            documents=list(islice(excerpts, SHOWN)),
+            facts=list(_facts(crosscoders, provenance)),
+        )
+    )
+
+
+def _facts(crosscoders: Table, provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield models, crosscoders and versions."""
+    for name, model in provenance.get("models", {}).items():
+        source = " ".join(filter(None, (model.get("hub"), model.get("revision"))))
+        described = source or str(model.get("kind", "unknown"))
+        yield f"model {name}", f"{described} ({model.get('architecture', 'unknown')})"
+    for row in crosscoders.rows:
+        named = zip(crosscoders.header[1:], row[1:], strict=True)
+        yield f"crosscoder {row[0]}", "; ".join(f"{name} {value}" for name, value in named)
+    libraries = provenance.get("libraries", {})
+    yield "libraries", ", ".join(f"{name} {version}" for name, version in libraries.items())
+    yield "settings (SHA-256)", str(provenance.get("settings_sha256", "unknown"))
+
+
+def environment() -> Environment:
+    """Return the environment of the card's template: what it writes is text, never markup."""
+    return Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=False,  # HTML's signs are escaped below, with Markdown's
+        undefined=StrictUndefined,
+        finalize=plain,
+        keep_trailing_newline=True,
+    )
+
+
+def plain(value: object) -> str:
+    """Return a value as text that Markdown shows as it is, on one line."""
+    if isinstance(value, Markup):
+        return str(value)
+    text = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;")
+    return MARKS.sub(r"\\\1", text).replace("://", ":&#47;&#47;")
