@@ -57,7 +57,7 @@ def test_documents_left_out_are_said_with_their_reasons(
     rows += [{"messages": [*chat(f"q {i}"), *chat("again")]} for i in range(10)]
     facts = lost(tmp_path, rows, tokenizer, 9_999)
     assert facts.share_left_out == pytest.approx(0.1)
-    refused = "the document the template refuses it (Roles must alternate)"
+    refused = "the template refuses it (Roles must alternate)"
     assert facts.left_out == {"no text in the column": 10, refused: 10}
     assert "Not all of the text was read: 10% of the documents were left out (" in facts.warning
     assert f"{refused}: 10" in facts.warning

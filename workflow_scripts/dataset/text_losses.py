@@ -43,7 +43,7 @@ def text_losses(manifest: Mapping[str, Any]) -> TextLosses:
         drawn += Counter(source["bad_rows"])
         drawn["empty"] += source["empty"]
     drawn += Counter()
-    dropped = Counter({f"the document {k}": n for k, n in tokens["dropped"].items()})
+    dropped = Counter[str](tokens["dropped"])
     rows = sum(source["documents"] for source in sources) + drawn.total()
     kept = (1 - drawn.total() / max(rows, 1)) * (1 - dropped.total() / max(tokens["read"], 1))
     cut = 1 - tokens["tokens"] / max(tokens["tokens_whole"], 1)
