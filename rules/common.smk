@@ -12,14 +12,17 @@ sys.path.insert(0, workflow.basedir)
 
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.run import comparisons, report_plan, store_keys
+from workflow_scripts.run.config_files import check_file
 from workflow_scripts.run.flags import Flags, as_json, flags, in_order
 from workflow_scripts.run.load import load
 from workflow_scripts.run.paths import PURPOSES, Paths, files_of
 from workflow_scripts.run.rule_parts import figure, folder_of, folder_of_input, for_comparison
 from workflow_scripts.run.rule_parts import for_fit, named_inputs, paper_of, shard_number, sized
-from workflow_scripts.run.rule_parts import step, untracked
+from workflow_scripts.run.rule_parts import one_of, step, untracked
 
 try:
+    for file in workflow.overwrite_configfiles:
+        check_file(Path(file))
     SETTINGS = load(config)
 except UserError as error:
     raise SystemExit(f"error: {error}") from None
@@ -40,11 +43,6 @@ CHAIN = 1
 # GPUs that a job requests where models run on one.
 DEVICE = SETTINGS.activations.device
 GPU = int(DEVICE == "cuda" or (DEVICE == "auto" and shutil.which("nvidia-smi") is not None))
-
-
-def one_of(names) -> str:
-    """Return the expression of a wildcard that is one of some names, so that no other file fits."""
-    return "|".join(names) or "-"
 
 
 wildcard_constraints:

@@ -18,7 +18,7 @@ def test_a_file_is_synced_before_it_gets_its_name(
     path, synced = tmp_path / "a.txt", []
     monkeypatch.setattr(os, "fsync", lambda _: synced.append(path.exists()))
     files.write_text(path, "text")
-    assert synced == [False]
+    assert synced == [False, True]  # the file, then its name in the folder
     assert path.read_text() == "text"
 
 

@@ -17,6 +17,8 @@ from tests.figures.browser import Page, browse, chromium
 from tests.figures.conftest import compared
 from tests.figures.made_changes import write_changes
 from tests.figures.test_figures import flags_of, plot
+from tests.latents.scripts import TEXTS, byte_level
+from tests.latents.test_token_text import pieces_of
 from workflow_scripts.common import files
 from workflow_scripts.common.artifacts import FitFiles
 from workflow_scripts.common.tables import write_csv
@@ -211,6 +213,11 @@ def test_clauses_and_recovered_losses_are_told(run: Run, page: Path) -> None:
     assert ", ".join(f"{model} 0.900" for model in models) in text
 
 
+def _unmarked(text: str) -> str:
+    """Return a text of the page with the characters that it shows by number."""
+    return re.sub("\ue000([0-9A-F]+)\ue001", lambda match: chr(int(match[1], 16)), text)
+
+
 def test_hostile_text_stays_data(hostile: Path) -> None:
     text = hostile.read_text(encoding="utf-8")
     assert "window.broken" in text
@@ -221,13 +228,15 @@ def test_hostile_text_stays_data(hostile: Path) -> None:
     raw = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
     assert raw is not None
     data = json.loads(raw.group(1))
-    assert data[0]["pieces"] == list(HOSTILE)
+    assert [_unmarked(piece) for piece in data[0]["pieces"]] == list(HOSTILE)
+    assert "\u202e" not in text
+    assert "👩\u200d🔬" in text
 
 
 def test_json_in_a_page_round_trips() -> None:
     value = [*HOSTILE, "a://b", {"</script>": "<!--"}]
     text = to_json(value)
-    assert json.loads(text) == value
+    assert json.loads(_unmarked(text)) == value
     assert not re.search(r"[<>&\u2028\u2029]|://", text)
 
 
@@ -386,6 +395,25 @@ def test_questions_are_folded_away_and_printed(browser: Page, page: Path) -> Non
     assert browser.evaluate(closed) == 0
     browser.evaluate("dispatchEvent(new Event('afterprint'))")
     assert browser.evaluate(closed) == everything
+
+
+def test_any_script_is_shown_as_it_is_written(
+    browser: Page, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("scripts")
+    tokenizer = byte_level(TEXTS.values(), 60)
+    pieces = [p for text in TEXTS.values() for p in pieces_of(tokenizer, tokenizer.encode(text))[1]]
+    run = make_run(folder / "run", pieces=pieces)
+    compared(run)
+    write_changes(run, {"poems": "gained"})
+    page = made_report(run, folder).as_uri()
+    browser.open(page)
+    first = "Object.keys(JSON.parse(document.getElementById('data').textContent)[0].contexts)[0]"
+    browser.open(f"{page}#latent=pt_it/{browser.evaluate(first)}")
+    shown = browser.evaluate("document.querySelector('.context p').textContent")
+    tags = re.compile("[\U000e0020-\U000e007f]")
+    assert shown == tags.sub(lambda match: f"U+{ord(match[0]):X}", "".join(TEXTS.values()))
+    assert browser.complaints == []
 
 
 def test_hostile_labels_and_documents_are_inert(browser: Page, hostile: Path) -> None:

@@ -7,6 +7,7 @@ import copy
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -281,6 +282,24 @@ def test_environments_hold_what_their_steps_import() -> None:
         known = {name.lower() for name in COMMON + ENVIRONMENTS[environment]}
         for name in third_party(step):
             assert {d.lower() for d in packages[name]} & known, f"{step} imports {name}"
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {
+        re.split(r"[^\w-]", d)[0].lower().replace("-", "_") for d in project["dependencies"]
+    }
+    distributions = metadata.packages_distributions()
+    imported = set()
+    for path in (ROOT / PACKAGE).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            imported |= {name.split(".")[0] for name in names}
+    own = {PACKAGE, "pydantic_core", *sys.stdlib_module_names}  # pydantic demands its very version
+    for name in imported - own:
+        found = {d.lower().replace("-", "_") for d in distributions[name]}
+        assert found & declared, f"pyproject.toml does not declare {name}"
 
 
 def test_every_setting_that_a_message_names_exists() -> None:

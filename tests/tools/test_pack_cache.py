@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -152,3 +153,23 @@ def test_every_file_of_an_archive_is_what_its_name_says(
     flags = ["--cache", str(fresh), "--archive", str(archive)]
     assert pack_cache.main(["unpack", *flags]) == (0 if good else 2)
     assert (fresh / name).exists() == good
+
+
+@pytest.mark.parametrize("name", ["MOST_FILES", "LARGEST_FILE", "LARGEST_MANIFEST"])
+def test_an_archive_is_bounded(
+    packed: tuple[Run, Path], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, archive = packed
+    monkeypatch.setattr(pack_cache, name, 2)
+    flags = ["unpack", "--cache", str(tmp_path / "fresh"), "--archive", str(archive)]
+    assert pack_cache.main(flags) == 2
+    assert not (tmp_path / "fresh").exists()
+
+
+def test_a_compressed_archive_is_refused(packed: tuple[Run, Path], tmp_path: Path) -> None:
+    _, archive = packed
+    small = tmp_path / "run.tar.gz"
+    small.write_bytes(gzip.compress(archive.read_bytes()))
+    flags = ["unpack", "--cache", str(tmp_path / "fresh"), "--archive", str(small)]
+    assert pack_cache.main(flags) == 2
+    assert not (tmp_path / "fresh").exists()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
+def _host() -> str:
+    """Return what names this machine and its numbers of processes, which containers have alone."""
+    name = re.sub(r"[^\w-]", "-", socket.gethostname())
+    facts = []
+    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
+        with suppress(OSError):
+            facts.append(Path(path).read_text() if "boot" in path else str(Path(path).readlink()))
+    return f"{name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
+
+
+HOST = _host()
 
 
 @contextmanager
@@ -36,11 +47,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.part")
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(temporary)
         temporary.replace(path)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError:
+        if path.is_file():  # some file systems cannot sync a folder
+            raise
+    finally:
+        os.close(number)
+
+
+def user_mask() -> int:
+    """Return the user's umask, for what libraries write with fixed permissions."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _is_alive(process: str) -> bool:

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from workflow_scripts.common.cli import UserError, shortened
-from workflow_scripts.common.files import atomic_path
+from workflow_scripts.common.files import atomic_path, user_mask
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def atomic(
             file.attrs["format_version"] = version
             put_text(file, "provenance", json.dumps(provenance, sort_keys=True))
             file.attrs["complete"] = True
-        temporary.chmod(0o644)
+        temporary.chmod(0o666 & ~user_mask())
 
 
 @contextmanager

@@ -6,7 +6,6 @@ The page's parts are files beside this module: ``report.html.j2``, ``report.css`
 from __future__ import annotations
 
 import base64
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from markupsafe import Markup, escape
 
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.artifacts import FitFiles
+from workflow_scripts.common.characters import hidden
 from workflow_scripts.common.settings import Name, Settings
 from workflow_scripts.common.tables import read_csv
 from workflow_scripts.comparison.answers import sentences
@@ -40,8 +40,6 @@ HERE = Path(__file__).resolve().parent
 
 CONTEXTS = 6  # of each latent, in the browser
 LATENTS = 20_000  # of all crosscoders, in the browser: a page of some 20 MB
-HIDDEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
-"""Classes of characters that cannot be seen."""
 
 
 class Picture(Settings):
@@ -267,10 +265,7 @@ def inert(value: object) -> Markup:
     """
     if isinstance(value, Markup):
         return value
-    text = "".join(
-        f"U+{ord(c):04X}" if c != "\n" and unicodedata.category(c) in HIDDEN else c
-        for c in str(value)
-    )
+    text = hidden().sub(lambda match: f"U+{ord(match[0]):04X}", str(value))
     return Markup(str(escape(text)).replace("://", ":&#47;&#47;"))
 
 

@@ -4,7 +4,8 @@
   const PAGE = 50;
   const browsers = JSON.parse(document.getElementById("data").textContent);
   const at = (id) => document.getElementById(id);
-  const HIDDEN = /[\u0000-\u001f\u007f-\u00a0\u00ad\u061c\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ufff0-\ufffb]|[\udb40][\udc00-\uddff]/g;
+  // What the page's writer has marked as invisible, and the controls that JSON escapes.
+  const HIDDEN = /\ue000([0-9A-F]+)\ue001|[\u0000-\u001f]/g;
   const state = { browser: null, order: [], page: 0, sort: "latent", down: false };
 
   function element(name, text, className) {
@@ -54,7 +55,7 @@
       last = match.index + match[0].length;
       if (match[0] === "\n") parent.append(element("span", "⏎", "unseen"), "\n");
       else {
-        const code = match[0].codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+        const code = match[1] || match[0].codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
         parent.append(element("span", "U+" + code, "unseen"));
       }
     }

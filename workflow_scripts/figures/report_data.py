@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from workflow_scripts.common import files
 from workflow_scripts.common.artifacts import FitFiles
+from workflow_scripts.common.characters import hidden
 from workflow_scripts.common.labellers import ANSWERED
 
 
@@ -265,8 +266,11 @@ def to_json(value: object) -> str:
 
     ``<`` and the line separators that end a JavaScript line are written as escapes, and ``://``
     with escaped slashes, so that nothing in the data can close the element or look like a link.
+    Characters that cannot be seen stand as their number between U+E000 and U+E001, which are
+    private and so occur nowhere else; JSON itself escapes the controls of ASCII.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = hidden().sub(lambda match: f"\ue000{ord(match[0]):04X}\ue001", text)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text.replace("://", ":\\/\\/")

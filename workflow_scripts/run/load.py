@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from workflow_scripts.common.cli import UserError, quoted
 from workflow_scripts.common.settings import Settings
@@ -99,7 +101,19 @@ def sentence(error: ValidationError, raw: Mapping[str, object]) -> str:
         return f"config: {where} {first['ctx']['error']}"
     expected = EXPECTED.get(first["type"].split("_")[0])
     expected = f"give {expected}" if expected else first["msg"][0].lower() + first["msg"][1:]
-    return f"config: {where} is {quoted(first['input'])}: {expected}"
+    return f"config: {where} is {quoted(first['input'])}: {expected}{_hint(first)}"
+
+
+def _hint(error: ErrorDetails) -> str:
+    """Return how to write a value that YAML reads otherwise than people do."""
+    value = error["input"]
+    if error["type"].startswith("string") and isinstance(value, bool | int | float):
+        return ": put it in quotes"
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        number = float(value)
+        whole = number.is_integer() and abs(number) < 1e15
+        return f": YAML reads it as text: write {int(number) if whole else repr(number)}"
+    return ""
 
 
 def _place(loc: Iterable[int | str], raw: Mapping[str, object]) -> list[str]:

@@ -6,7 +6,7 @@ The Snakefile uses this module; no step does.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,11 @@ def for_fit(function: Callable[[str], Any]) -> ByWildcards:
 def for_comparison(function: Callable[[str], Any]) -> ByWildcards:
     """Return the same for a job's comparison."""
     return lambda wildcards: function(wildcards.comparison)
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Return the expression of a wildcard that is one of some names, so that no other file fits."""
+    return "|".join(names) or "-"
 
 
 def shard_number(wildcards: Any) -> int:

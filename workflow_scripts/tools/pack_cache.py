@@ -35,6 +35,10 @@ from workflow_scripts.common import cli, files
 
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "diffscope-llm-archive", 1
+MOST_FILES = 2_000_000
+LARGEST_FILE = 16 << 20
+"""Bytes of an entry: answers are a few thousand. Together they are as large as the archive."""
+LARGEST_MANIFEST = 512 << 20
 _NAME = re.compile(rf"([0-9a-f]{{2}}|dialects|{FAILURES})/[0-9a-f]{{64}}\.json")
 
 
@@ -134,11 +138,13 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def _read(archive: Path) -> Iterator[tuple[str, bytes]]:
     """Yield the files of an archive, checked against its manifest."""
-    with tarfile.open(archive) as tar:
+    with tarfile.open(archive, "r:") as tar:  # not compressed: it could be small and unpack large
         manifest = json.loads(_content(tar, tar.next()))
         if (manifest["format"], manifest["version"]) != (FORMAT, VERSION):
             raise tarfile.ReadError("another format")
         left = dict(manifest["files"])
+        if len(left) > MOST_FILES:
+            raise cli.UserError(f"{archive} names {len(left)} files, more than {MOST_FILES}")
         for member in _members(tar):
             content = _content(tar, member)
             if left.pop(member.name, None) != hashlib.sha256(content).hexdigest():
@@ -155,8 +161,11 @@ def _members(tar: tarfile.TarFile) -> Iterable[tarfile.TarInfo]:
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo | None) -> bytes:
     opened = tar.extractfile(member) if member is not None and member.isfile() else None
-    if opened is None:
+    if member is None or opened is None:
         raise tarfile.ReadError("not a plain file")
+    most = LARGEST_MANIFEST if member.name == MANIFEST else LARGEST_FILE
+    if member.size > most:
+        raise cli.UserError(f"the archive's file {member.name[:100]!r} is larger than {most} bytes")
     return opened.read()
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from workflow_scripts.autointerp.lexical.features import CHANNELS, Channel, build_channels
 from workflow_scripts.autointerp.score_statistics import grouped_auroc
 from workflow_scripts.autointerp.windows import Words
+from workflow_scripts.common.characters import hidden
 
 FOLDS = 4
 GROUPS = FOLDS + 1
@@ -169,7 +170,7 @@ def render(channel: str, terms: list[Term]) -> str:
 
 
 def _short(name: str) -> str:
-    clean = "".join(c if c.isprintable() else "�" for c in name)
+    clean = hidden().sub("�", name)
     return clean if len(clean) <= 40 else clean[:39] + "…"
 
 

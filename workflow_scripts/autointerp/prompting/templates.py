@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import get_args
 
 from workflow_scripts.autointerp.settings import Variant
+from workflow_scripts.common.characters import hidden
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.taxonomy import Taxonomy
 
@@ -25,7 +26,7 @@ OPEN, CLOSE = "<<", ">>"
 _SPLIT = "\n===== user\n"
 _FIELD = re.compile(r"\{\{(\w+)\}\}")
 _CHAT_TOKEN = re.compile(r"\[(?=/?[A-Z_]{2,}\])")
-_UNSAFE = re.compile("[<>`\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ue000-\uf8ff]")
+_UNSAFE = re.compile("[<>`]")
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,12 @@ def _escape(text: str) -> str:
 def defuse(text: str) -> str:
     """Return a text without tags, fences, control tokens and invisible characters, as escapes."""
     quoted = _CHAT_TOKEN.sub(r"\\u005b", text)
-    return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", quoted)
+    return hidden().sub(_as_escape, _UNSAFE.sub(_as_escape, quoted))
+
+
+def _as_escape(match: re.Match[str]) -> str:
+    """Return a character as JSON's escape: two of them beyond the first 65,536."""
+    return json.dumps(match[0])[1:-1] if match[0] > "\x7f" else f"\\u{ord(match[0]):04x}"
 
 
 def describe_taxonomy(taxonomy: Taxonomy, seed: int) -> str:
