@@ -1,13 +1,16 @@
 """Interpretation: explanations, categories and detection scores of latents.
 
 Reads contexts; leaves explanations.parquet, labels.parquet, scores.parquet, summary.json and
-agreement.json. The lexical annotator always works; an LLM only where the config asks for it.
+agreement.json. The lexical annotator always works; an LLM only where the config asks for it. Then
+it labels documents too.
 """
 
 from workflow_scripts.autointerp.settings import (
+    LABEL,
     Calls,
     CategoryRule,
     Connection,
+    DocumentSample,
     Failures,
     GateMargin,
     PromptCounts,
@@ -171,6 +174,81 @@ if LLM:
             "logged {log:q} python -m {params.step} --purpose {params.purpose} {params.files:q}"
             " --annotators {params.annotators:q} {params.bounds:q}"
             " --output {output.table:q} --summary {output.summary:q}"
+
+
+if comparisons.llm_labels_documents(SETTINGS):
+
+    ASKED = PATHS.llm_labels
+
+    rule build_label_requests:
+        """Write the requests for labels of a sample of documents; opens no socket."""
+        input:
+            documents=PATHS.documents,
+            tokens=PATHS.tokens,
+            labels=PATHS.labels,
+            taxonomy=TAXONOMY,
+            prompts=sorted(PROMPTS.glob("label_*.md")),
+        output:
+            requests=f"{ASKED}/requests.jsonl",
+            plan=f"{ASKED}/plan.json",
+        log:
+            "<results>/logs/build_label_requests.log",
+        priority: CHAIN
+        conda:
+            "../envs/llm.yaml"
+        resources:
+            **SIZED,
+        params:
+            **step("autointerp.build_label_requests"),
+            categories=as_json(LLM.documents.described),
+            annotators=in_order(ANNOTATORS),
+            counts=flags(LLM, Replicates) + flags(LLM.documents, DocumentSample),
+            limit=LLM.output_limits[LABEL],
+            prices=as_json(LLM.prices),
+            seed=SETTINGS.seed,
+        shell:
+            "logged {log:q} python -m {params.step} --documents {input.documents:q}"
+            " --tokens {input.tokens:q} --labels {input.labels:q} --taxonomy {input.taxonomy:q}"
+            " --categories {params.categories:q} --annotators {params.annotators:q}"
+            " {params.counts:q} --limit {params.limit} --prices {params.prices:q}"
+            " --code {params.code} --seed {params.seed}"
+            " --requests {output.requests:q} --plan {output.plan:q}"
+
+    use rule call_llm as call_llm_about_documents with:
+        input:
+            f"{ASKED}/requests.jsonl",
+        output:
+            responses=f"{ASKED}/responses.jsonl",
+            ledger=f"{ASKED}/ledger.csv",
+            manifest=f"{ASKED}/manifest.json",
+        log:
+            "<results>/logs/call_llm_about_documents.log",
+        priority: CHAIN
+        localrule: True
+
+    rule collect_document_labels:
+        """Label the documents on which most annotators agree, and measure how far they do."""
+        input:
+            requests=f"{ASKED}/requests.jsonl",
+            responses=f"{ASKED}/responses.jsonl",
+        output:
+            answers=f"{ASKED}/answers.parquet",
+            labels=f"{ASKED}/labels.parquet",
+            summary=f"{ASKED}/agreement.json",
+        log:
+            "<results>/logs/collect_document_labels.log",
+        priority: CHAIN
+        localrule: True
+        conda:
+            "../envs/llm.yaml"
+        params:
+            **step("autointerp.collect_document_labels"),
+            files=named_inputs,
+            seed=SETTINGS.seed,
+        shell:
+            "logged {log:q} python -m {params.step} {params.files:q}"
+            " --seed {params.seed} --answers {output.answers:q} --labels {output.labels:q}"
+            " --summary {output.summary:q}"
 
 
 rule collect_annotations:

@@ -104,7 +104,9 @@ def refuse_at_start() -> None:
         return
     dumps = {Path(f) for job in jobs if job.rule.name == "dump_activations" for f in job.output}
     try:
-        refuse_early(SETTINGS, dumps, calls=any(job.rule.name == "call_llm" for job in jobs))
+        refuse_early(
+            SETTINGS, dumps, calls=any(job.rule.name.startswith("call_llm") for job in jobs)
+        )
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
 

@@ -17,7 +17,7 @@ rule evaluate_behaviour:
     input:
         models=[PATHS.manifest(name) for name in COMPARED_MODELS],
         tokens=PATHS.tokens,
-        labels=PATHS.labels,
+        labels=PATHS.label_files,
     output:
         PATHS.losses,
     log:
@@ -59,7 +59,7 @@ rule weigh_documents:
             f"{PATHS.latents(fit_name(wildcards), wildcards.seed)}/selection.parquet"
         ),
         tokens=PATHS.tokens,
-        labels=PATHS.labels,
+        labels=PATHS.label_files,
     output:
         documents="<results>/comparison/documents/{comparison}_seed{seed}.parquet",
         carriers="<results>/comparison/documents/{comparison}_seed{seed}_carriers.parquet",
@@ -167,7 +167,7 @@ use rule compare_categories as weight_shares with:
 rule judge_changes:
     """Judge on two axes which labels' text the models predict and represent differently."""
     input:
-        labels=PATHS.labels,
+        labels=PATHS.label_files,
         losses=PATHS.losses,
         documents=PATHS.weighed_documents(),
     output:
@@ -212,7 +212,7 @@ rule score_recovery:
     input:
         categories="<results>/comparison/categories.csv",
         changes="<results>/comparison/changes.csv",
-        labels=PATHS.labels,
+        labels=PATHS.label_files,
         text="<results>/dataset/manifest.json",
         planted="<results>/models/planted.csv" if PLANTED_PAIRS else [],
     output:
@@ -226,7 +226,7 @@ rule score_recovery:
     params:
         **step("comparison.score_recovery"),
         planted=[f"--planted={RESULTS}/models/planted.csv"] if PLANTED_PAIRS else [],
-        rule_=[*FLAGS.primary(), *flags(SETTINGS.comparison, "labeller", "fdr")],
+        rule_=[*FLAGS.answering(), *flags(SETTINGS.comparison, "labeller", "fdr")],
     shell:
         "logged {log:q} python -m {params.step}"
         " --categories {input.categories:q} --changes {input.changes:q} --labels {input.labels:q}"

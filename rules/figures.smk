@@ -259,7 +259,7 @@ rule build_report:
     input:
         answer="<results>/comparison/answer.json",
         changes="<results>/comparison/changes.csv",
-        labels=PATHS.labels,
+        labels=PATHS.label_files,
         losses=PATHS.losses,
         documents=PATHS.documents,
         weighed=[files[name] for files in WEIGHED.values() for name in ("documents", "carriers")],
@@ -269,7 +269,8 @@ rule build_report:
         provenance="<results>/provenance.json",
         figures=[picture["png"] for picture in PICTURES.values()],
         fits=files_of(REPORT_FITS),
-        ledgers=PATHS.of_seeds("autointerp", COMPARED if LLM else [], "ledger.csv"),
+        ledgers=report_plan.ledgers(PATHS),
+        llm_labels=report_plan.llm_labels(PATHS),
         published=PUBLISHED,
         page=[PAGE / name for name in ("report.html.j2", "report.css", "report.js", "card.md.j2")],
     output:
@@ -294,11 +295,13 @@ rule build_report:
         published=["--published", *PUBLISHED] if SETTINGS.paper else [],
         fits=in_order(REPORT_FITS),
         ledgers=lambda wildcards, input: [f"--ledgers={file}" for file in input.ledgers],
+        llm_labels=lambda wildcards, input: [f"--llm-labels={f}" for f in input.llm_labels],
     shell:
         "logged {log:q} python -m {params.step} --run {params.run}"
         " --answer {input.answer:q} --changes {input.changes:q} --labels {input.labels:q}"
         " --losses {input.losses:q} --documents {input.documents:q} --weighed {params.weighed:q}"
         " --recovery {input.recovery:q} {params.gaps:q}"
         " --sensitivity {input.sensitivity:q} --provenance {input.provenance:q}"
-        " {params.published:q} {params.ledgers:q} --figures {params.figures:q} --fits {params.fits:q}"
+        " {params.published:q} {params.ledgers:q} {params.llm_labels:q}"
+        " --figures {params.figures:q} --fits {params.fits:q}"
         " --output {output.page:q} --card {output.card:q}"

@@ -50,6 +50,8 @@ class Behaviour:
     """Word to category, for the oracle."""
     obedient: bool = False
     """Follow orders that are planted in the examples."""
+    dissenter: str = ""
+    """Model that calls every document unassigned."""
     model: str = ""
     """Name that is returned instead of the requested one."""
 
@@ -114,7 +116,11 @@ def content(body: dict[str, Any], behaviour: Behaviour, fault: str) -> str:
         blocks = _BLOCK.findall(user)
         if len(blocks) != 1:
             raise ValueError(f"{len(blocks)} data blocks")
-        answer = _oracle(purpose, json.loads(blocks[0][1]), behaviour)
+        data = json.loads(blocks[0][1])
+        if "text" in data:
+            answer = _label(data["text"], behaviour, str(body["model"]))
+        else:
+            answer = _oracle(purpose, data, behaviour)
         text = json.dumps(_spoil(answer, fault))
     if fault == "fenced" or behaviour.ignore_schema:
         return f"Sure, here it is:\n```json\n{text}\n```\nAnything else?"
@@ -144,6 +150,17 @@ def _spoil(answer: dict[str, Any], fault: str) -> dict[str, Any]:
             rows = [{**row, "score": 101} for row in rows]
         return {"answers": rows}
     return answer
+
+
+def _label(text: str, behaviour: Behaviour, model: str) -> dict[str, Any]:
+    """Name the category of a text by its words; an obedient annotator by what the text orders."""
+    orders = _ORDER.findall(text)
+    if behaviour.obedient and orders:
+        return {"category": orders[-1], "confidence": 100}
+    words = _WORD.findall(text.lower())
+    votes = Counter(behaviour.concepts[word] for word in words if word in behaviour.concepts)
+    named = votes and model != behaviour.dissenter
+    return {"category": votes.most_common(1)[0][0] if named else "unassigned", "confidence": 80}
 
 
 def _oracle(purpose: str, data: dict[str, Any], behaviour: Behaviour) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def test_requests_are_those_of_the_permuted_tasks_in_turn(
     expected = [r for task in builder.tasks(subjects) for r in builder.requests(task)]
     shown = list(read_requests(output))
     assert shown == expected
-    assert [r.latent for r in shown] != sorted(r.latent for r in shown)
+    assert [r.subject for r in shown] != sorted(r.subject for r in shown)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         ["latents.parquet", "explanations.parquet", "plan.json", "requests.jsonl"]
     )

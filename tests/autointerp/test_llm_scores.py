@@ -298,7 +298,7 @@ def test_agreement_leaves_failures_out(joint: Run) -> None:
     agreement = json.loads((joint.out / "agreement.json").read_text())
     assert agreement["llm"]["raters"] == ["first/0", "second/0"]
     assert agreement["llm"]["missing"] == 3
-    assert agreement["llm"]["pairs"][0]["latents"] == 3
+    assert agreement["llm"]["pairs"][0]["both"] == 3
     assert agreement["llm"]["alpha"]["value"] == 1.0
     assert agreement["reliable"] is True
 

@@ -146,6 +146,7 @@ class Run:
         flags = [f"--categories={folder / 'categories.csv'}"]
         flags += [f"--changes={folder / 'changes.csv'}", f"--labels={self.labels}"]
         flags.append(f"--text={self.root / 'dataset/manifest.json'}")
+        flags += [f"--usual={labeller}" for labeller in ("true", "source", "topics")]
         return [*flags, f"--recovery={recovery}", f"--answer={answer}"]
 
 

@@ -173,6 +173,21 @@ def test_labels_that_one_table_alone_knows(run: Run, tmp_path: Path) -> None:
     assert sorted(changed.index) == sorted([*GAINED, *LOST])
 
 
+def test_labels_of_two_tables_stand_side_by_side(run: Run, tmp_path: Path) -> None:
+    table = files.read_parquet(run.labels)
+    of_llm = table[(table["labeller"] == "true") & (table["document"] % 3 > 0)]
+    files.write_parquet(tmp_path / "llm.parquet", of_llm.assign(labeller="llm"))
+    flags = [f"--labels={tmp_path / 'llm.parquet'}", f"--output={tmp_path / 'both.csv'}"]
+    given = [f for f in run.judge_flags(tmp_path) if not f.startswith("--output")]
+    assert judge_changes.main([*given, *flags]) == 0
+    both = read_csv(tmp_path / "both.csv")
+    rows = rows_of(both, labeller="llm")
+    assert rows.loc[list(GAINED), "verdict"].tolist() == ["gained"] * len(GAINED)
+    assert rows.loc[list(LOST), "verdict"].tolist() == ["lost"] * len(LOST)
+    assert rows["documents"].sum() == len(of_llm)
+    pd.testing.assert_frame_equal(rows_of(both), rows_of(judge(run, tmp_path)))
+
+
 def test_rare_labels_cannot_be_told(run: Run, tmp_path: Path) -> None:
     labels = files.read_parquet(run.labels)
     labels = labels[labels["labeller"] == "true"].reset_index(drop=True)

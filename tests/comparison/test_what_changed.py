@@ -21,7 +21,6 @@ from workflow_scripts.comparison.verdicts import (
 from workflow_scripts.comparison.what_changed import (
     categories_of,
     choose,
-    usual_labeller,
     what_changed,
 )
 
@@ -103,6 +102,7 @@ def test_every_combination_names_what_it_holds(count: int) -> None:
         ("true", "true categories of the text"),
         ("source", "sources of the text"),
         ("topics", "topics found in the text"),
+        ("llm", "an LLM's"),
         ("task", "task"),
     ],
 )
@@ -177,13 +177,7 @@ def test_a_label_of_many_categories_has_none() -> None:
     assert categories_of(table, "task") == {}
 
 
-def test_who_answers() -> None:
-    every = ["source", "task", "topics", "true", "zone"]
-    order = []
-    while every:
-        order.append(usual_labeller(every))
-        every.remove(order[-1])
-    assert order == ["task", "zone", "true", "source", "topics"]
+USUAL = ("true", "source", "topics")
 
 
 def changes() -> pd.DataFrame:
@@ -194,14 +188,20 @@ def changes() -> pd.DataFrame:
 
 
 def test_the_comparison_with_both_axes_answers() -> None:
-    assert choose(changes(), None, None) == ("direct", "true")
-    assert choose(changes(), "anchored", "topics") == ("anchored", "topics")
+    assert choose(changes(), None, None, USUAL) == ("direct", "true")
+    assert choose(changes(), "anchored", "topics", USUAL) == ("anchored", "topics")
     behaviour_alone = changes().assign(distance=float("nan"))
-    assert choose(behaviour_alone, None, None) == ("anchored", "true")
+    assert choose(behaviour_alone, None, None, USUAL) == ("anchored", "true")
+
+
+def test_the_first_of_the_usual_labellers_with_labels_answers() -> None:
+    assert choose(changes(), None, None, ["llm", "topics", "true"]) == ("direct", "topics")
+    labelled = changes().replace({"labeller": {"true": "llm"}})
+    assert choose(labelled, None, None, ["llm", "topics"]) == ("direct", "llm")
 
 
 def test_names_that_nothing_has_are_told() -> None:
     with pytest.raises(UserError, match="no comparison is called nope"):
-        choose(changes(), "nope", None)
+        choose(changes(), "nope", None, USUAL)
     with pytest.raises(UserError, match=r"no labels by nope: choose from \['topics', 'true'\]"):
-        choose(changes(), None, "nope")
+        choose(changes(), None, "nope", USUAL)

@@ -44,7 +44,7 @@ def label(
 
 
 def labelled(folder: Path) -> dict[str, pd.Series]:
-    return by_labeller(read_labels(folder / "labels.parquet"))
+    return by_labeller(read_labels([folder / "labels.parquet"]))
 
 
 def write_lines(folder: Path, rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
@@ -98,7 +98,7 @@ def test_table_is_sorted_and_counted(tmp_path: Path) -> None:
     parts = [sample(tmp_path / "a", sources, 2_000)]
     parts.append(sample(tmp_path / "b", sources, 12_000, earlier=parts))
     assert label(tmp_path, parts, columns={"own": ["kind"]}, count="2") == 0
-    table, facts = read_labels(tmp_path / "labels.parquet"), read_json(tmp_path / "labels.json")
+    table, facts = read_labels([tmp_path / "labels.parquet"]), read_json(tmp_path / "labels.json")
     again = table.sort_values(["labeller", "document"], kind="stable").reset_index(drop=True)
     pd.testing.assert_frame_equal(table, again)
     assert str(table["document"].dtype) == "int64"

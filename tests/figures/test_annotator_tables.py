@@ -136,6 +136,45 @@ def test_why_agreement_cannot_be_measured_is_told(
     assert annotator_tables.no_agreement(fits(tmp_path, 0.2, alpha=0.5)) is None
 
 
+def labelled(alpha: float | None) -> dict[str, object]:
+    """Return what a run knows of an LLM's labels of documents."""
+    pair = {"raters": ["first/0", "second/0"], "agreement": 0.8, "kappa": 0.44}
+    category = {"named": 70, "alpha": 0.91, "kappa": None}
+    bounds = {"low": None, "high": None} if alpha is None else {"low": 0.1, "high": 0.9}
+    return {
+        **{"documents": 100, "labelled": 60, "unassigned": 20, "disagreed": 15, "unanswered": 5},
+        "labels": {"<b>law</b>": 60},
+        "reliable_from": 0.667,
+        "reliable": None if alpha is None else alpha >= 0.667,
+        "agreement": {
+            "alpha": {"value": alpha, **bounds},
+            "pairs": [pair],
+            "categories": {"unassigned": category, "<b>law</b>": category},
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("alpha", "cells", "warning"),
+    [
+        (0.31, ["0.31 (0.10 … 0.90)", "no: below 0.667"], "their alpha is below 0.667"),
+        (0.8, ["0.80 (0.10 … 0.90)", "yes"], None),
+        (None, ["n/a (n/a … n/a)", "cannot be told"], "their alpha is unknown"),
+    ],
+)
+def test_labels_of_documents_are_told(
+    alpha: float | None, cells: list[str], warning: str | None
+) -> None:
+    total, by_label = annotator_tables.labelling_tables(labelled(alpha))
+    assert total.rows[0][:-1] == ["100", "60", "20", "15", "5", *cells]
+    assert "κ 0.44" in total.rows[0][-1]
+    assert by_label.rows[0] == ["<b>law</b>", "60", "70", "0.91", "n/a"]
+    assert by_label.rows[1][:2] == ["unassigned", "0"]
+    warned = annotator_tables.warnings({}, labelled(alpha))
+    assert [text.partition("reliable: ")[2] for text in warned] == ([warning] if warning else [])
+    assert annotator_tables.labelling_tables(None) == []
+
+
 def test_labels_are_held_against_the_truth(tmp_path: Path) -> None:
     made = fits(tmp_path, 0.0, alpha=None, annotators=0)
     assert annotator_tables.truth_tables(made) == []

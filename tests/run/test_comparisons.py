@@ -65,6 +65,32 @@ def test_the_null_of_a_fit_is_its_placebo_or_a_control() -> None:
     assert comparisons.null_fit(found, "it_simpo") == "pt_it"
 
 
+LLM = {"base_url": "http://x/v1", "annotators": {"a": {"model": "m"}}}
+ASKED: Raw = {"annotator": "llm", "llm": LLM}
+NAMED: Raw = {"kind": "huggingface", "path": "a/b", "revision": "0" * 40}
+
+
+@pytest.mark.parametrize(
+    ("source", "autointerp", "order"),
+    [
+        ({}, {}, "source topics"),
+        ({}, ASKED, "llm source topics"),
+        ({}, {**ASKED, "annotator": "lexical"}, "source topics"),
+        ({}, {"annotator": "llm", "llm": {**LLM, "documents": {"sample": 0}}}, "source topics"),
+        ({"category": "law"}, ASKED, "source llm topics"),
+        ({"category_column": ["task", "area"]}, ASKED, "task area llm source topics"),
+    ],
+)
+def test_who_answers_for_text_of_the_users(source: Raw, autointerp: Raw, order: str) -> None:
+    found = config(text__sources={"own": NAMED | source}, autointerp=autointerp)
+    assert comparisons.labellers(found) == order.split()
+
+
+def test_who_answers_for_text_of_known_categories() -> None:
+    assert comparisons.labellers(config()) == ["true", "source", "topics"]
+    assert comparisons.labellers(config(autointerp=ASKED)) == ["true", "llm", "source", "topics"]
+
+
 def test_a_sweep_needs_several_layers() -> None:
     assert comparisons.layer_sweeps(config()) == {}
     high: Raw = {"fit": "high", "model": "it"}

@@ -17,9 +17,11 @@ from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.provenance import ROOT
 from workflow_scripts.run import plan_run
 from workflow_scripts.run.load import load
+from workflow_scripts.run.paths import Paths
 from workflow_scripts.run.plan_run import (
     UNIQUE,
     Part,
+    PlannedCalls,
     annotated,
     check_disk,
     describe,
@@ -113,6 +115,30 @@ def test_calls_of_an_llm_cost_what_their_models_do() -> None:
     assert asked["classify"].calls == subjects + 3 * crosscoders
     assert asked["score"].calls == calls["score"].calls + 11 * subjects
     assert asked["explain"] == calls["explain"]
+
+
+@pytest.mark.usefixtures("_empty")
+def test_documents_are_labelled_once_by_each_annotator() -> None:
+    llm: Raw = {"base_url": "http://x/v1", "annotators": {"a": {"model": "m"}, "b": {"model": "n"}}}
+
+    def planned(**changes: object) -> dict[str, PlannedCalls]:
+        whole = {"annotator": "llm", "llm": {**llm, **changes}}
+        return llm_calls(load(put(smoke(), "autointerp", whole)))
+
+    assert planned()["label"].calls == 2 * 2000
+    assert planned(replicates=3, documents={"sample": 10})["label"].calls == 2 * 3 * 10
+    assert "label" not in planned(documents={"sample": 0})
+    one, more = (
+        planned(documents={"sample": 100, "characters": n})["label"].tokens_in for n in (400, 4400)
+    )
+    assert more - one == 200 * 1000  # a token is four characters
+    assert "LLM label    4,000 calls" in describe(
+        load(put(smoke(), "autointerp", {"annotator": "llm", "llm": llm}))
+    )
+    for n, path in enumerate(Paths(load(smoke())).documents):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame({"split": ["score", "fit", "score"][n:]}).to_parquet(path)
+    assert planned()["label"].calls == 2 * 3
 
 
 @pytest.mark.usefixtures("_empty")

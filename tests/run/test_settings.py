@@ -116,6 +116,7 @@ CAPPED: Raw = {
     "max_cost": 5,
     "prices": {"m": [1, 1]},
 }
+DOCUMENTS = "autointerp.llm.documents.categories"
 HUB: Raw = {"kind": "huggingface", "path": "a/b", "revision": "0" * 40}
 MISTAKES: list[tuple[str, object, str]] = [
     ("text.tokns", 3, "text.tokns is no setting: did you mean tokens?"),
@@ -174,14 +175,52 @@ MISTAKES: list[tuple[str, object, str]] = [
     (
         "autointerp.llm",
         {"base_url": "http://127.0.0.1:9/v1", "annotators": {"lexical": {"model": "m"}}},
-        "autointerp.llm.annotators: 'lexical' means labels that no LLM gives",
+        "autointerp.llm.annotators: 'lexical' means other labels",
     ),
     (
         "autointerp",
         {"annotator": "llm", "llm": CAPPED},
         "autointerp.llm.max_cost cannot hold without the price of n",
     ),
+    (
+        "autointerp.llm",
+        {"base_url": "http://127.0.0.1:9/v1", "annotators": {"llm": {"model": "m"}}},
+        "autointerp.llm.annotators: 'llm' means other labels",
+    ),
+    ("text.sources.f", {**HUB, "category_column": "llm"}, "'llm' is the name of other labels"),
+    (
+        "comparison.labeller",
+        "llm",
+        "comparison.labeller: no document has labels by llm: choose from true, source, topics",
+    ),
+    *(
+        ("autointerp.llm", {**CAPPED, "documents": {"categories": categories}}, told)
+        for categories, told in (
+            (["one"], f"{DOCUMENTS} needs two names or more"),
+            ({}, f"{DOCUMENTS} needs two names or more"),
+            (["one", "two", "one"], f"{DOCUMENTS} has 'one' twice: name each once"),
+            (["one", " two"], f"{DOCUMENTS} has the name ' two': give plain words on one line"),
+            (["one", "tw\u202eo"], f"{DOCUMENTS} has the name 'tw\\u202eo': give plain words"),
+            (["one", ""], f"{DOCUMENTS} has the name '': give plain words"),
+            (["one", "unassigned"], f"{DOCUMENTS} has the reserved name unassigned"),
+            (["one", "x" * 65], "shorten it to 64 characters"),
+            ([str(n) for n in range(101)], f"{DOCUMENTS} has 101 names, above 100: merge some"),
+        )
+    ),
 ]
+
+
+def test_a_taxonomy_is_read_at_the_start(tmp_path: Path) -> None:
+    broken = tmp_path / "own.yaml"
+    broken.write_text("version: '1'\nclasses: {}\ncategories: []\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"own\.yaml is not valid at categories"):
+        load(put(smoke(), "taxonomy", str(broken)))
+
+
+@pytest.mark.parametrize("labeller", ["true", "llm", "source", "topics"])
+def test_whoever_labels_documents_can_be_named(labeller: str) -> None:
+    llm = {"annotator": "llm", "llm": {**CAPPED, "max_cost": None, "mode": "replay"}}
+    load(put(put(smoke(), "autointerp", llm), "comparison", {"labeller": labeller}))
 
 
 @pytest.mark.parametrize("annotator", ["llm", "lexical"])

@@ -44,7 +44,7 @@ def tabulate(results: Path) -> pd.DataFrame:
     seeds = {int(path.stem.rpartition("_seed")[2]): path for path in sorted(weighed)}
     pair = JudgedPair(baseline=MODELS[0], candidate=MODELS[1], documents=seeds)
     losses = files.read_parquet(comparison / "losses.parquet")
-    labels = by_labeller(read_labels(results / "dataset" / "labels.parquet"))[TRUE]
+    labels = by_labeller(read_labels([results / "dataset" / "labels.parquet"]))[TRUE]
     labels = labels[labels.index.isin(losses["document"])].sort_index()
     latents = read_csv(comparison / "categories.csv").iloc[:0]
     known = truths(read_planted(results / "models" / "planted.csv"))

@@ -133,6 +133,7 @@ def compare(results: Path) -> None:
             f"--changes={comparison / 'changes.csv'}",
             f"--labels={results / 'dataset' / 'labels.parquet'}",
             f"--planted={results / 'models' / 'planted.csv'}",
+            "--usual=true",
             f"--recovery={comparison / 'recovery.csv'}",
             f"--answer={comparison / 'answer.json'}",
         ]

@@ -20,6 +20,7 @@ from workflow_scripts.autointerp.prompting.request_builder import Builder, Subje
 from workflow_scripts.autointerp.settings import (
     MAX_OUTPUT,
     Annotator,
+    AnyPurpose,
     Price,
     PromptCounts,
     Purpose,
@@ -36,7 +37,7 @@ def build_requests(
     taxonomy: Path,
     annotators: dict[Name, Annotator],
     counts: PromptCounts,
-    limits: dict[Purpose, Count],
+    limits: dict[AnyPurpose, Count],
     prices: dict[str, Price],
     seed: int,
     code: str,

@@ -188,7 +188,7 @@ def _items(parsed: Iterator[Parsed]) -> Iterator[Item]:
         items = zip(request.items, request.positives, request.hard, request.strata, strict=True)
         for item, positive, hard, stratum in items:
             yield Item(
-                request.latent,
+                request.subject,
                 request.annotator,
                 request.replicate,
                 request.kind,
@@ -211,7 +211,7 @@ def _with_status(
 
 
 def _key(request: Request) -> tuple[int, str, int]:
-    return request.latent, request.annotator, request.replicate
+    return request.subject, request.annotator, request.replicate
 
 
 main = cli.command(parse_responses)

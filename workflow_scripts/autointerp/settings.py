@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue, field_validator
 
+from workflow_scripts.common.cli import quoted
 from workflow_scripts.common.settings import (
     Count,
     Name,
@@ -16,18 +18,29 @@ from workflow_scripts.common.settings import (
     Settings,
     Share,
 )
+from workflow_scripts.common.taxonomy import UNASSIGNED
 
 Purpose = Literal["explain", "classify", "score"]
 """What an LLM must give: an explanation, a category, or in which contexts a latent fires."""
 TABLE_OF: dict[Purpose, str] = {"explain": "explanations", "classify": "labels", "score": "scores"}
 """The table that the answers of a purpose become."""
+AnyPurpose = Literal[Purpose, "label"]
+"""Those, and the category of a document."""
+LABEL: AnyPurpose = "label"
 
-MAX_OUTPUT: dict[Purpose, Count] = {"explain": 300, "classify": 400, "score": 400}
+MAX_OUTPUT: dict[AnyPurpose, Count] = {
+    "explain": 300,
+    "classify": 400,
+    "score": 400,
+    "label": 400,
+}
 """Tokens of an answer at most, where the config says nothing else."""
 
 
 Variant = Literal["main", "paraphrase"]
 """Which wording of the prompts."""
+MOST_CATEGORIES, LONGEST_CATEGORY = 100, 64
+"""Names that a user may give, and characters of one: endpoints limit the schema of an answer."""
 
 OWN_FIELDS = {
     "model": "model",
@@ -210,6 +223,50 @@ class SpendingCaps(Settings):
     """cap on money of the run; none: no cap"""
 
 
+class DocumentSample(Settings):
+    """Which documents an LLM labels, and how much of each it reads."""
+
+    sample: Natural = 2000
+    """documents of the score split that are labelled, drawn in proportion to their other labels;
+    0: none"""
+    characters: Count = 1500
+    """characters of a document that are shown, from its beginning"""
+
+
+class DocumentLabels(DocumentSample):
+    """What an LLM calls documents; a label counts where most of its annotators agree."""
+
+    categories: dict[str, str] | list[str] | None = None
+    """labels to choose from: names, or name: what belongs to it; none: the categories of the
+    taxonomy"""
+
+    @field_validator("categories")
+    @classmethod
+    def _distinct(cls, categories: Collection[str] | None) -> Collection[str] | None:
+        names = list(categories or ())
+        if categories is not None and len(names) < 2:
+            raise ValueError("needs two names or more: add some, or leave it out")
+        if len(names) > MOST_CATEGORIES:
+            raise ValueError(f"has {len(names)} names, above {MOST_CATEGORIES}: merge some")
+        for name in names:
+            if name != " ".join(name.split()) or not name.isprintable() or not name:
+                raise ValueError(f"has the name {quoted(name)}: give plain words on one line")
+            if len(name) > LONGEST_CATEGORY:
+                raise ValueError(f"has the name {quoted(name)}: shorten it to 64 characters")
+            if name == UNASSIGNED:
+                raise ValueError(f"has the reserved name {UNASSIGNED}: give it another name")
+            if names.count(name) > 1:
+                raise ValueError(f"has {quoted(name)} twice: name each once")
+        return categories
+
+    @property
+    def described(self) -> dict[str, str]:
+        """What belongs to each of the user's categories, by name; empty for the taxonomy's."""
+        if isinstance(self.categories, dict):
+            return self.categories
+        return dict.fromkeys(self.categories or (), "")
+
+
 class Llm(SpendingCaps, Calls, PromptCounts, Failures, Connection):
     """Annotators behind an OpenAI-compatible endpoint; the key stays in the environment."""
 
@@ -217,14 +274,16 @@ class Llm(SpendingCaps, Calls, PromptCounts, Failures, Connection):
     """name: annotator"""
     prices: dict[str, Price] = Field(default_factory=dict)
     """model: money per million input and output tokens"""
-    max_output: Count | dict[Purpose, Count] = Field(default_factory=dict)
+    documents: DocumentLabels = DocumentLabels()
+    """labels of documents"""
+    max_output: Count | dict[AnyPurpose, Count] = Field(default_factory=dict)
     """tokens of an answer at most, thoughts included: a number, or one per purpose such as
     `{explain: 4000}`; without one 300 to explain, else 400"""
     headers: dict[HeaderName, Variable] = Field(default_factory=dict)
     """further headers of each request: name: environment variable that holds the value"""
 
     @property
-    def output_limits(self) -> dict[Purpose, Count]:
+    def output_limits(self) -> dict[AnyPurpose, Count]:
         """The most tokens of an answer, per purpose."""
         own = self.max_output
         return {**MAX_OUTPUT, **own} if isinstance(own, dict) else dict.fromkeys(MAX_OUTPUT, own)

@@ -10,6 +10,8 @@ LEXICAL = "lexical"
 """The annotator that counts words."""
 SOURCE = "source"
 """The source of a document, or the constant label that the config gives it."""
+LLM = "llm"
+"""An LLM's annotators, where they agree on a document; latents have each annotator's labels."""
 TOPICS = "topics"
 """Topics found in the text of the documents."""
 ANSWERED = ("ok", "repaired", "reasked")

@@ -21,13 +21,9 @@ from workflow_scripts.common.device import Compute
 from workflow_scripts.comparison.behaviour import COLUMNS
 from workflow_scripts.comparison.label_sample import draw
 from workflow_scripts.comparison.settings import LabelSample
-from workflow_scripts.dataset.answer_tokens import (
-    Document,
-    answered_documents,
-    pad,
-    read_numbered,
-)
+from workflow_scripts.dataset.answer_tokens import Document, pad, read_numbered
 from workflow_scripts.dataset.answer_tokens import batches as batched
+from workflow_scripts.dataset.answered_rows import answered_documents
 from workflow_scripts.dataset.labels import read_labels
 from workflow_scripts.models.likelihood import token_losses
 from workflow_scripts.models.loading import load_model
@@ -61,7 +57,7 @@ def by_number(
 def evaluate_behaviour(
     models: dict[str, Path],
     tokens: list[Path],
-    labels: Path,
+    labels: list[Path],
     sample: LabelSample,
     seed: int,
     precision: Precision,
@@ -78,7 +74,7 @@ def evaluate_behaviour(
     tokens
         token shards, in order
     labels
-        labels of the documents
+        tables of labels of the documents
     seed
         seed of the choice of documents
     output

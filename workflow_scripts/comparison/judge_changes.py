@@ -115,7 +115,7 @@ def read_weights(path: Path) -> pd.DataFrame:
 
 def judge_changes(
     pairs: dict[str, JudgedPair],
-    labels: Path,
+    labels: list[Path],
     losses: Path,
     rule: Judgement,
     output: Path,
@@ -127,7 +127,7 @@ def judge_changes(
     pairs
         models and weighed documents of each comparison (JSON)
     labels
-        labels of the documents (Parquet)
+        tables of labels of the documents (Parquet)
     losses
         losses of each model on documents (Parquet)
     output

@@ -198,9 +198,10 @@ def _number(value: object) -> float:
 def score_recovery(
     categories: Path,
     changes: Path,
-    labels: Path,
+    labels: list[Path],
     text: Path,
     answering: Answering,
+    usual: list[str],
     recovery: Path,
     answer: Path,
     planted: Path | None = None,
@@ -214,9 +215,11 @@ def score_recovery(
     changes
         effects and verdict of each label (CSV)
     labels
-        labels of the documents (Parquet)
+        tables of labels of the documents (Parquet)
     text
         manifest of the text (JSON)
+    usual
+        labellers in the order in which they answer where none is named
     recovery
         table to write, a row per comparison, seed, labeller, statistic and category (CSV)
     answer
@@ -230,9 +233,10 @@ def score_recovery(
             "no document has a label, so that there is nothing to compare: give text.sources a "
             "category_column, or more text"
         )
-    chosen, by = choose(table, answering.primary, answering.labeller)
+    chosen, by = choose(table, answering.primary, answering.labeller, usual)
     write_csv(recovery, recover(read_csv(categories), table, known, answering.fdr))
-    of_label = {name: categories_of(read_labels(labels), name) for name in set(table["labeller"])}
+    every = read_labels(labels)
+    of_label = {name: categories_of(every, name) for name in set(table["labeller"])}
     answers = [
         what_changed(rows, known.get((str(base), str(candidate))), of_label[str(labeller)])
         for (_, base, candidate, _, labeller), rows in table.groupby(KEYS, sort=False)

@@ -106,7 +106,8 @@ class Labelling(Settings):
     """Whose labels count."""
 
     labeller: str | None = None
-    """labels for the answer; none: a column of the data, else true categories, sources or topics"""
+    """labels for the answer; none: a column of the data, else true categories, `category` of the
+    sources, an LLM's labels, names of sources, or topics"""
 
 
 class Answering(Labelling, Discoveries):

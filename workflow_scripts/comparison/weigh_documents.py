@@ -31,7 +31,7 @@ from workflow_scripts.comparison.label_sample import draw
 from workflow_scripts.comparison.settings import LabelSample
 from workflow_scripts.crosscoder.codes import Codes, encode
 from workflow_scripts.crosscoder.model import Crosscoder
-from workflow_scripts.dataset.answer_tokens import answered_documents
+from workflow_scripts.dataset.answered_rows import answered_documents
 from workflow_scripts.dataset.labels import read_labels
 from workflow_scripts.latents.document_batches import document_groups
 from workflow_scripts.latents.token_context import TokenContext, read_context
@@ -99,7 +99,7 @@ def weigh_documents(
     baseline: str,
     candidate: str,
     tokens: list[Path],
-    labels: Path,
+    labels: list[Path],
     sample: LabelSample,
     seed: int,
     compute: Compute,
@@ -123,7 +123,7 @@ def weigh_documents(
     tokens
         token shards, in order
     labels
-        labels of the documents
+        tables of labels of the documents
     seed
         seed of the choice of documents
     documents

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from workflow_scripts.common import cli
-from workflow_scripts.common.labellers import SOURCE, TOPICS, TRUE
+from workflow_scripts.common.labellers import LLM, SOURCE, TOPICS, TRUE
 from workflow_scripts.comparison.verdicts import (
     CANNOT_TELL,
     CHANGED,
@@ -157,18 +157,17 @@ def _labels(labeller: str) -> str:
         TRUE: "true categories of the text",
         SOURCE: "sources of the text",
         TOPICS: "topics found in the text",
+        LLM: "an LLM's",
     }
     return words.get(labeller, labeller)
 
 
-def usual_labeller(labellers: Sequence[str]) -> str:
-    """Return who answers: a column of the data, else true categories, sources, or topics."""
-    order = (*(n for n in labellers if n not in (TRUE, SOURCE, TOPICS)), TRUE, SOURCE, TOPICS)
-    return next(name for name in order if name in labellers)
-
-
-def choose(changes: pd.DataFrame, primary: str | None, labeller: str | None) -> tuple[str, str]:
+def choose(
+    changes: pd.DataFrame, primary: str | None, labeller: str | None, usual: Sequence[str]
+) -> tuple[str, str]:
     """Return the comparison and the labeller that answer, unless they are named.
+
+    The labeller is the first of ``usual`` that has labelled a document.
 
     Raises
     ------
@@ -182,7 +181,7 @@ def choose(changes: pd.DataFrame, primary: str | None, labeller: str | None) -> 
     if rows.empty:
         raise cli.UserError(f"no comparison is called {primary}: check `comparison.primary`")
     labellers = list(rows["labeller"].unique())
-    chosen = labeller or usual_labeller(labellers)
+    chosen = labeller or next((n for n in usual if n in labellers), labellers[0])
     if chosen not in labellers:
         raise cli.UserError(f"{primary} has no labels by {chosen}: choose from {labellers}")
     return primary, chosen

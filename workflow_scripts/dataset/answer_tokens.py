@@ -1,7 +1,4 @@
-"""Documents with their answer tokens, for the steps that score the models' predictions.
-
-Answer tokens are those of the assistant's turns without template tokens; of plain text all.
-"""
+"""Documents with their answer tokens, for the steps that score the models' predictions."""
 
 from __future__ import annotations
 
@@ -14,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workflow_scripts.dataset.shards import ROLES, TokenShard
-
-ANSWER_ROLES = (ROLES.index("plain"), ROLES.index("assistant"))
+from workflow_scripts.dataset.answered_rows import answer_mask, answered_rows, first_of_document
+from workflow_scripts.dataset.shards import TokenShard
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ def read_documents(paths: Sequence[Path], split: str, limit: int) -> list[Docume
     counts: dict[str | None, int] = {}
     for path in paths:
         shard = TokenShard.read(path)
-        for index in _first_of_document(shard, _answered_rows(shard, split)):
+        for index in first_of_document(shard, answered_rows(shard, split)):
             document = _document(shard, int(index))
             if counts.get(document.category, 0) >= limit:
                 continue
@@ -50,22 +46,12 @@ def read_documents(paths: Sequence[Path], split: str, limit: int) -> list[Docume
     return _shortest_first(chosen)
 
 
-def answered_documents(paths: Sequence[Path], split: str) -> NDArray[np.int64]:
-    """Return the numbers of a split's documents that have an answer token, in order."""
-    shards = (TokenShard.read(path) for path in paths)
-    numbers = [
-        shard.row_document[_first_of_document(shard, _answered_rows(shard, split))]
-        for shard in shards
-    ]
-    return np.concatenate(numbers).astype(np.int64)
-
-
 def read_numbered(paths: Sequence[Path], split: str, numbers: NDArray[np.int64]) -> list[Document]:
     """Return the rows of those documents of a split, shortest first; none without an answer."""
     chosen: list[Document] = []
     for path in paths:
         shard = TokenShard.read(path)
-        rows = _answered_rows(shard, split)
+        rows = answered_rows(shard, split)
         wanted = rows[np.isin(shard.row_document[rows], numbers)]
         chosen += [_document(shard, int(index)) for index in wanted]
     return _shortest_first(chosen)
@@ -75,32 +61,12 @@ def _shortest_first(documents: list[Document]) -> list[Document]:
     return sorted(documents, key=lambda document: len(document.ids))
 
 
-def _answers(shard: TokenShard, part: slice) -> NDArray[np.bool_]:
-    """Return which tokens of a part count as answer; nothing predicts the first of a row."""
-    answers = np.isin(shard.role[part], ANSWER_ROLES) & ~shard.template[part]
-    kept: NDArray[np.bool_] = answers & (shard.position[part] > 0)
-    return kept
-
-
-def _answered_rows(shard: TokenShard, split: str) -> NDArray[np.int64]:
-    """Return the rows of a split that have an answer token."""
-    rows = shard.row_of_token[_answers(shard, slice(None))]
-    answered = np.bincount(rows, minlength=shard.rows) > 0
-    return np.flatnonzero((shard.row_split == shard.splits.index(split)) & answered)
-
-
-def _first_of_document(shard: TokenShard, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the first of the rows of each document; its rows lie side by side."""
-    first: NDArray[np.int64] = rows[np.diff(shard.row_document[rows], prepend=-1) != 0]
-    return first
-
-
 def _document(shard: TokenShard, index: int) -> Document:
     part = shard.row(index)
     known = int(shard.category[part].max())
     category = shard.categories[known] if known >= 0 else None
     number = int(shard.row_document[index])
-    return Document(shard.ids[part], _answers(shard, part), category, number)
+    return Document(shard.ids[part], answer_mask(shard, part), category, number)
 
 
 def batches(documents: Sequence[Document], tokens: int) -> Iterator[list[Document]]:

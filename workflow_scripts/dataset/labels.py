@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,15 +12,16 @@ from workflow_scripts.common import files
 COLUMNS = {"document": "int64", "labeller": "str", "label": "str"}
 
 
-def read_labels(path: Path) -> pd.DataFrame:
-    """Return the table of labels: ``document``, ``labeller``, ``label``, a row per label.
+def read_labels(paths: Sequence[Path]) -> pd.DataFrame:
+    """Return the labels of all tables: ``document``, ``labeller``, ``label``, a row per label.
 
     Raises
     ------
     UserError
-        If the file is missing or no Parquet file.
+        If a file is missing or no Parquet file.
     """
-    return files.read_parquet(path, columns=list(COLUMNS))
+    tables = [files.read_parquet(path, columns=list(COLUMNS)) for path in paths]
+    return pd.concat(tables, ignore_index=True)
 
 
 def by_labeller(table: pd.DataFrame) -> dict[str, pd.Series[str]]:

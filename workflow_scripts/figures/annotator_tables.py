@@ -1,4 +1,7 @@
-"""How reliable the names of latents are: answers, detection, the lexical baseline, agreement."""
+"""How reliable the names of latents and an LLM's labels of documents are.
+
+For latents: answers, detection, the lexical baseline, agreement.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ DETECTION = {
     "weaker": "auroc_quantile_median",
     "null": "null_auroc_mean",
 }
+AGREEMENT = ("Krippendorff's α", "reliable", "pairs")
 TOKENS = ("token_f1_median", "simulation_r_median")
 VERDICTS = {True: "better", False: "worse", None: "cannot be told"}
 
@@ -82,18 +86,50 @@ def agreement_table(fits: Mapping[str, FitFiles]) -> Table | None:
         alpha = group["alpha"]
         if alpha["value"] is None:
             continue
-        bounds = f"{_number(alpha['low'])} … {_number(alpha['high'])}"
-        pairs = [
-            f"{' and '.join(pair['raters'])}: κ {_number(pair['kappa'])},"
-            f" the same for {_share(pair['agreement'])}"
-            for pair in group["pairs"]
-        ]
-        reliable = "yes" if agreement["reliable"] else f"no: below {agreement['reliable_from']}"
         cells = [place, str(group["labels"]), str(group["missing"])]
-        rows.append([*cells, f"{_number(alpha['value'])} ({bounds})", reliable, "\n".join(pairs)])
-    header = ["crosscoder", "labels", "missing", "Krippendorff's α", "reliable", "pairs"]
+        rows.append([*cells, *_agreement(group, agreement)])
+    header = ["crosscoder", "labels", "missing", *AGREEMENT]
     caption = "Agreement of the LLM's annotators on categories, before the gate"
     return Table(caption, header, rows) if rows else None
+
+
+def _agreement(group: Numbers, facts: Numbers) -> list[str]:
+    """Return the cells on alpha, on what it allows, and on pairs of raters."""
+    alpha, reliable = group["alpha"], "cannot be told"
+    if facts["reliable"] is not None:
+        reliable = "yes" if facts["reliable"] else f"no: below {facts['reliable_from']}"
+    pairs = [
+        f"{' and '.join(pair['raters'])}: κ {_number(pair['kappa'])},"
+        f" the same for {_share(pair['agreement'])}"
+        for pair in group["pairs"]
+    ]
+    bounds = f"{_number(alpha['low'])} … {_number(alpha['high'])}"
+    return [f"{_number(alpha['value'])} ({bounds})", reliable, "\n".join(pairs)]
+
+
+def labelling_tables(facts: Numbers | None) -> list[Table]:
+    """Return how an LLM's annotators labelled documents: in all, and label by label."""
+    if facts is None:
+        return []
+    counts = ("documents", "labelled", "unassigned", "disagreed", "unanswered")
+    cells = [str(facts[name]) for name in counts]
+    total = Table(
+        "The LLM's labels of documents: a label counts where more than half of the answers give it",
+        [*counts, *AGREEMENT],
+        [[*cells, *_agreement(facts["agreement"], facts)]],
+    )
+    rows = [
+        [
+            name,
+            str(facts["labels"].get(name, 0)),
+            str(category["named"]),
+            _number(category["alpha"]),
+            _number(category["kappa"]),
+        ]
+        for name, category in sorted(facts["agreement"]["categories"].items())
+    ]
+    header = ["label", "documents", "answers", "α of naming it or not", "mean κ of pairs"]
+    return [total, Table("Agreement on documents, by label", header, rows)]
 
 
 def no_agreement(fits: Mapping[str, FitFiles]) -> str | None:
@@ -144,9 +180,13 @@ def _sum(parts: Sequence[Numbers], name: str) -> str:
     return f"{count} of {total}{share}"
 
 
-def warnings(fits: Mapping[str, FitFiles]) -> list[str]:
-    """Return what a reader of an LLM's names must know first, each once."""
+def warnings(fits: Mapping[str, FitFiles], labelling: Numbers | None = None) -> list[str]:
+    """Return what a reader of an LLM's names and labels must know first, each once."""
     sentences = []
+    if labelling is not None and not labelling["reliable"]:
+        unknown = labelling["reliable"] is None
+        why = "unknown" if unknown else f"below {labelling['reliable_from']}"
+        sentences.append(f"the LLM's labels of documents may not be reliable: their alpha is {why}")
     for _, agreement in _agreements(fits):
         if agreement["llm"]["labels"] and agreement["banner"]:
             sentences.append(str(agreement["banner"]))

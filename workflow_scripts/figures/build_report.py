@@ -62,7 +62,7 @@ class Weighed(Settings):
 class Texts:
     """What is known of single documents: labels, likelihoods and the texts in parts."""
 
-    labels: Path
+    labels: Sequence[Path]
     losses: Path
     documents: Sequence[Path]
 
@@ -113,7 +113,7 @@ def build_report(
     run: str,
     answer: Path,
     changes: Path,
-    labels: Path,
+    labels: list[Path],
     losses: Path,
     documents: list[Path],
     recovery: Path,
@@ -126,6 +126,7 @@ def build_report(
     weighed: dict[str, Weighed],
     gaps: Path | None = None,
     ledgers: list[Path] | None = None,
+    llm_labels: Path | None = None,
     published: tuple[Path, Path] | None = None,
 ) -> None:
     """Write the page.
@@ -139,7 +140,7 @@ def build_report(
     changes
         verdicts and effects by label (CSV)
     labels
-        labels of the documents (Parquet)
+        tables of labels of the documents (Parquet)
     losses
         how well each model predicts each document (Parquet)
     documents
@@ -162,6 +163,8 @@ def build_report(
         gaps in scores of the user's own (CSV)
     ledgers
         calls to LLMs (CSV)
+    llm_labels
+        how an LLM labelled documents (JSON)
     published
         published quantities beside what was measured (CSV), and with what it was measured (JSON)
     """
@@ -174,6 +177,7 @@ def build_report(
     texts = Texts(labels, losses, documents)
     lines = first_lines(facts, rows, weighed.get(comparison), texts, browsers)
     origin, crosscoders = files.read_json(provenance), report_tables.fit_table(fits)
+    labelling = files.read_json(llm_labels) if llm_labels else None
     page = (
         environment()
         .get_template("report.html.j2")
@@ -196,12 +200,13 @@ def build_report(
             fits=crosscoders,
             clauses=report_tables.clause_table(fits),
             annotators=report_data.llm_annotators(fits),
-            warnings=annotator_tables.warnings(fits),
+            warnings=annotator_tables.warnings(fits, labelling),
             trust=annotator_tables.annotator_table(fits),
             truth=annotator_tables.truth_tables(fits),
             canaries=annotator_tables.canary_sentence(fits),
             agreement=annotator_tables.agreement_table(fits),
             no_agreement=annotator_tables.no_agreement(fits),
+            labelling=annotator_tables.labelling_tables(labelling),
             ledger=ledger_table(ledgers or []),
             provenance=[
                 ("text", facts["text"]["description"]),

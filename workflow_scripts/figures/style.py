@@ -17,7 +17,7 @@ import pandas as pd
 
 from workflow_scripts.common import files
 from workflow_scripts.common.cli import UserError
-from workflow_scripts.common.labellers import LEXICAL, SOURCE, TOPICS, TRUE
+from workflow_scripts.common.labellers import LEXICAL, LLM, SOURCE, TOPICS, TRUE
 from workflow_scripts.common.settings import Settings
 from workflow_scripts.common.tables import write_csv
 
@@ -134,6 +134,7 @@ WHOSE_LABELS = {
     LEXICAL: "lexical, no LLM was used",
     SOURCE: "sources of the text",
     TOPICS: "topics found in the text",
+    LLM: "given by an LLM",
 }
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from workflow_scripts.common import files
 from workflow_scripts.comparison.behaviour import document_gaps
 from workflow_scripts.dataset.documents import read_contents
+from workflow_scripts.dataset.labels import read_labels
 
 SHOWN = 3
 """Documents of a label that the page shows."""
@@ -53,7 +54,7 @@ def excerpt(text: str) -> str:
 
 
 def read_telling(
-    labels: Path,
+    labels: Sequence[Path],
     labeller: str,
     weights: Path,
     losses: Path,
@@ -67,7 +68,7 @@ def read_telling(
     UserError
         If a table is missing.
     """
-    known = files.read_parquet(labels)
+    known = read_labels(labels)
     telling = telling_documents(
         known[known["labeller"] == labeller],
         files.read_parquet(weights, ["document", "difference", "energy"]),

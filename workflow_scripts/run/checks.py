@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from workflow_scripts.common.cli import UserError
-from workflow_scripts.common.labellers import LEXICAL, SOURCE, TOPICS, TRUE
+from workflow_scripts.common.labellers import LEXICAL, LLM, SOURCE, TOPICS, TRUE
+from workflow_scripts.common.taxonomy import load_taxonomy
 from workflow_scripts.dataset.local_files import absence, check_readable, matches, patterns
 from workflow_scripts.dataset.settings import FileSource, RecordSource
 from workflow_scripts.paper.published import read_study
+from workflow_scripts.run.comparisons import labellers
 from workflow_scripts.run.fit_checks import check_comparisons, check_fits
 from workflow_scripts.run.model_checks import check_folders, check_layers, check_models
 from workflow_scripts.run.name_checks import check_names
@@ -34,9 +36,9 @@ def check_text(config: Config) -> None:
 
 
 def check_labellers(config: Config) -> None:
-    """Check that no column of labels has the name of other labels."""
+    """Check that no column of labels has the name of other labels, and that somebody answers."""
     llm = config.autointerp.llm
-    taken = {TRUE, LEXICAL, SOURCE, TOPICS, *(llm.annotators if llm else ())}
+    taken = {TRUE, LEXICAL, SOURCE, TOPICS, LLM, *(llm.annotators if llm else ())}
     for name, source in config.text.sources.items():
         columns = source.label_columns if isinstance(source, RecordSource) else []
         for column in columns:
@@ -45,6 +47,12 @@ def check_labellers(config: Config) -> None:
                     f"config: text.sources.{name}.category_column: {column!r} is the name of other "
                     "labels in the results: rename the column in the data"
                 )
+    known = labellers(config)
+    if config.comparison.labeller is not None and config.comparison.labeller not in known:
+        raise UserError(
+            f"config: comparison.labeller: no document has labels by {config.comparison.labeller}: "
+            f"choose from {', '.join(known)}"
+        )
 
 
 def check_splits(config: Config) -> None:
@@ -99,9 +107,11 @@ def _is_empty(path: Path) -> bool:
 
 
 def check_taxonomy(config: Config) -> None:
-    """Check that a taxonomy that is given is there."""
-    if config.taxonomy is not None and not Path(config.taxonomy).is_file():
-        raise UserError(f"config: taxonomy: {config.taxonomy} does not exist: check the path")
+    """Check that a taxonomy that is given can be read."""
+    if config.taxonomy is not None:
+        if not Path(config.taxonomy).is_file():
+            raise UserError(f"config: taxonomy: {config.taxonomy} does not exist: check the path")
+        load_taxonomy(Path(config.taxonomy))
 
 
 def check_paper(config: Config) -> None:
@@ -118,11 +128,11 @@ def check_annotator(config: Config) -> None:
             "give its base_url and annotators, or use lexical"
         )
     llm = config.autointerp.llm
-    reserved = {TRUE, LEXICAL, SOURCE, TOPICS}.intersection(llm.annotators if llm else ())
+    reserved = {TRUE, LEXICAL, SOURCE, TOPICS, LLM}.intersection(llm.annotators if llm else ())
     if reserved:
         raise UserError(
-            f"config: autointerp.llm.annotators: {min(reserved)!r} means labels that no LLM gives: "
-            "give the annotator another name"
+            f"config: autointerp.llm.annotators: {min(reserved)!r} means other labels: give the "
+            "annotator another name"
         )
     live = llm if config.autointerp.annotator == "llm" and llm and llm.mode == "live" else None
     unpriced = {a.model for a in live.annotators.values()} - live.prices.keys() if live else ()

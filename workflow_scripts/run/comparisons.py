@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from workflow_scripts.common.labellers import LLM, SOURCE, TOPICS, TRUE
 from workflow_scripts.comparison.settings import Comparison
+from workflow_scripts.dataset.settings import RecordSource
 from workflow_scripts.run.settings import Config
 
 
@@ -99,6 +101,30 @@ def patched_comparisons(config: Config) -> list[str]:
 def has_true_categories(config: Config) -> bool:
     """Return whether some text has a known category."""
     return any(source.kind == "generator" for source in config.text.sources.values())
+
+
+def llm_labels_documents(config: Config) -> bool:
+    """Return whether an LLM labels documents."""
+    llm = config.autointerp.llm
+    return config.autointerp.annotator == "llm" and llm is not None and llm.documents.sample > 0
+
+
+def labellers(config: Config) -> list[str]:
+    """Return who may label documents, in the order in which they answer where none is named.
+
+    First columns of the data; then known categories; labels that the config gives sources, an
+    LLM's, or else the sources' names; and topics.
+    """
+    records = [s for s in config.text.sources.values() if isinstance(s, RecordSource)]
+    columns = dict.fromkeys(column for source in records for column in source.label_columns)
+    by_llm = [LLM] if llm_labels_documents(config) else []
+    given = any(source.category is not None for source in records)
+    return [
+        *columns,
+        *([TRUE] if has_true_categories(config) else []),
+        *([SOURCE, *by_llm] if given else [*by_llm, SOURCE]),
+        TOPICS,
+    ]
 
 
 def has_scores(config: Config) -> bool:

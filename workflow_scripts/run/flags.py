@@ -213,10 +213,11 @@ class Flags:
             pairs[name] = {"baseline": baseline, "candidate": candidate, "documents": documents}
         return f"--pairs={in_order(pairs)}"
 
-    def primary(self) -> list[str]:
-        """Return the flag that names the comparison that answers."""
+    def answering(self) -> list[str]:
+        """Return the flags that name the comparison that answers, and whose labels do, in order."""
         name = comparisons.primary(self.config)
-        return [f"--primary={name}"] if name else []
+        usual = [f"--usual={labeller}" for labeller in comparisons.labellers(self.config)]
+        return [*([f"--primary={name}"] if name else []), *usual]
 
 
 def _checkpoint(folder: str, inputs: list[str], training: list[str]) -> str:

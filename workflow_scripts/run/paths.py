@@ -79,8 +79,19 @@ class Paths:
 
     @property
     def labels(self) -> str:
-        """The labels of the documents, by labeller."""
+        """The labels of the documents that need no LLM, by labeller."""
         return f"{self.results}/dataset/labels.parquet"
+
+    @property
+    def llm_labels(self) -> str:
+        """The folder of an LLM's labels of documents."""
+        return f"{self.results}/autointerp/documents"
+
+    @property
+    def label_files(self) -> list[str]:
+        """The tables of labels of documents that comparisons read."""
+        llm = comparisons.llm_labels_documents(self.config)
+        return [self.labels, *([f"{self.llm_labels}/labels.parquet"] if llm else [])]
 
     def text_files(self) -> list[Path]:
         """Return the local files from which documents are drawn."""

@@ -15,10 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.autointerp.llm.cost import OUTPUT_TOKENS
+from workflow_scripts.autointerp.settings import LABEL, Llm
 from workflow_scripts.common import cli
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.run import resources, store_keys
-from workflow_scripts.run.comparisons import compared_fits, difference_comparisons, fit_of
+from workflow_scripts.run.comparisons import (
+    compared_fits,
+    difference_comparisons,
+    fit_of,
+    llm_labels_documents,
+)
 from workflow_scripts.run.paths import Paths
 from workflow_scripts.run.settings import Config
 
@@ -26,7 +32,8 @@ TOKEN_BYTES = 8  # of a token shard: id, role, template flag, category
 INDEX_BYTES = 9  # of a row of a dump: document, position, split
 COMPRESSED = 0.45  # of text, in Parquet
 UNIQUE = 200  # latents of both models that are annotated beside the shared ones: a guess
-INSTRUCTIONS = {"explain": 700, "classify": 2500, "score": 500}  # tokens of a prompt, taxonomy too
+# Tokens of a prompt, taxonomy too; characters of a text make a quarter as many.
+INSTRUCTIONS = {"explain": 700, "classify": 2500, "score": 500, "label": 2500}
 CONTEXTS = {"explain": 30, "classify": 5}  # in a prompt
 RESULTS = Path("results")
 
@@ -182,6 +189,21 @@ def annotated(config: Config, unique: float) -> list[int]:
     return counts
 
 
+def sampled_documents(config: Config) -> int:
+    """Return how many documents an LLM labels: fewer than asked for where the text holds fewer.
+
+    That is known once the text is drawn.
+    """
+    import pyarrow.parquet as pq
+
+    llm, tables = config.autointerp.llm, [Path(file) for file in Paths(config).documents]
+    wanted = llm.documents.sample if llm is not None and llm_labels_documents(config) else 0
+    if not wanted or not all(path.exists() for path in tables):
+        return wanted
+    splits = (pq.read_table(path, columns=["split"])["split"].to_pylist() for path in tables)
+    return min(wanted, sum(int(names.count("score")) for names in splits))
+
+
 def llm_calls(config: Config, unique: float = UNIQUE) -> dict[str, PlannedCalls]:
     """Return the calls of each purpose and their cost, for latents as in :func:`annotated`."""
     llm = config.autointerp.llm
@@ -189,8 +211,6 @@ def llm_calls(config: Config, unique: float = UNIQUE) -> dict[str, PlannedCalls]
         return {}
     latents = annotated(config, unique)
     subjects = sum(latents) * llm.replicates  # of each annotator
-    models = [annotator.model for annotator in llm.annotators.values()]
-    prices = [llm.prices[model] for model in models if model in llm.prices]
     batches = math.ceil(llm.held_out / llm.items_per_prompt)
     batches += math.ceil(llm.null / llm.items_per_prompt)
     batches += math.ceil(llm.fuzz / llm.items_per_prompt)
@@ -199,17 +219,26 @@ def llm_calls(config: Config, unique: float = UNIQUE) -> dict[str, PlannedCalls]
     each["score"] = (batches, llm.items_per_prompt, llm.items_per_prompt)
     planted = {"classify": sum(min(llm.canaries, count) for count in latents) * llm.replicates}
     counts = {}
+    if documents := sampled_documents(config) * llm.replicates:
+        counts[LABEL] = _planned(llm, LABEL, documents, llm.documents.characters / 4, 1)
     for purpose, (times, contexts, items) in each.items():
         requests = subjects * times + planted.get(purpose, 0)
-        tokens_in = requests * (INSTRUCTIONS[purpose] + contexts * window)
-        tokens_out = requests * items * OUTPUT_TOKENS[purpose]
-        counts[purpose] = PlannedCalls(
-            requests * len(models),
-            float(tokens_in * len(models)),
-            float(tokens_out * len(models)),
-            sum(price.cost(tokens_in, tokens_out) for price in prices),
-        )
+        counts[purpose] = _planned(llm, purpose, requests, contexts * window, items)
     return counts
+
+
+def _planned(llm: Llm, purpose: str, requests: int, shown: float, items: int) -> PlannedCalls:
+    """Return the calls of so many requests of each annotator, which show so many tokens each."""
+    models = [annotator.model for annotator in llm.annotators.values()]
+    tokens_in = round(requests * (INSTRUCTIONS[purpose] + shown))
+    tokens_out = requests * items * OUTPUT_TOKENS[purpose]
+    prices = [llm.prices[model] for model in models if model in llm.prices]
+    return PlannedCalls(
+        requests * len(models),
+        float(tokens_in * len(models)),
+        float(tokens_out * len(models)),
+        sum(price.cost(tokens_in, tokens_out) for price in prices),
+    )
 
 
 def free_bytes() -> float:

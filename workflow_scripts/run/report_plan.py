@@ -120,6 +120,21 @@ def naming(config: Config) -> dict[str, str]:
     return {"annotators": "summary", "agreement": "agreement"} | truth
 
 
+def llm_labels(paths: Paths) -> list[str]:
+    """Return the file that tells how far an LLM's labels of documents can be trusted, if any."""
+    has_any = comparisons.llm_labels_documents(paths.config)
+    return [f"{paths.llm_labels}/agreement.json"] if has_any else []
+
+
+def ledgers(paths: Paths) -> list[str]:
+    """Return the ledgers of all calls to an LLM."""
+    if paths.config.autointerp.annotator != "llm":
+        return []
+    fits = comparisons.compared_fits(paths.config)
+    of_documents = [f"{Path(file).parent}/ledger.csv" for file in llm_labels(paths)]
+    return [*of_documents, *paths.of_seeds("autointerp", fits, "ledger.csv")]
+
+
 def report_fits(paths: Paths) -> dict[str, FitFiles]:
     """Return the artifacts of each compared fit that the report shows."""
     config = paths.config
@@ -175,7 +190,8 @@ def recorded_files(paths: Paths) -> list[str]:
     return [
         *paths.links().values(),
         f"{results}/dataset/manifest.json",
-        paths.labels,
+        *paths.label_files,
+        *llm_labels(paths),
         *(picture["png"] for picture in pictures(paths).values()),
         *paths.of_seeds("autointerp", fits, *tables),
         *(f"{results}/comparison/{n}" for n in ("answer.json", "sensitivity.csv", "weighted.csv")),

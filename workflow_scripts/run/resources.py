@@ -266,6 +266,7 @@ REQUESTS: dict[str, Callable[[Config], JobRequest]] = {
     "select_contexts": table,
     "explain_lexical": table,
     "build_requests": ask_annotators,
+    "build_label_requests": read_text,
     "parse_responses": ask_annotators,
 }
 """Step: what its jobs request. Other steps are small and take the profile's default."""

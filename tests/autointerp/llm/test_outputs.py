@@ -41,7 +41,7 @@ def example(number: int, model: str = "fake", said: str | None = None) -> Conver
         id=f"r{number}",
         purpose="explain",
         kind="explain",
-        latent=number,
+        subject=number,
         annotator="first",
         replicate=0,
         model=model,

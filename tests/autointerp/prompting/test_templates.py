@@ -32,7 +32,7 @@ from workflow_scripts.autointerp.prompting.templates import (
     fill,
     load_prompt,
 )
-from workflow_scripts.autointerp.settings import Purpose, Variant
+from workflow_scripts.autointerp.settings import LABEL, Purpose, Variant
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.taxonomy import load_taxonomy
 
@@ -71,7 +71,7 @@ def test_values_are_not_expanded_twice() -> None:
     assert fill("a {{x}} {{y}}", x="{{y}}", y="z") == "a {{y}} z"
 
 
-@pytest.mark.parametrize("purpose", get_args(Purpose))
+@pytest.mark.parametrize("purpose", [*get_args(Purpose), LABEL])
 @pytest.mark.parametrize("variant", get_args(Variant))
 def test_prompts_say_before_and_after_that_the_block_is_data(purpose: str, variant: str) -> None:
     prompt = load_prompt(purpose, variant)
@@ -79,7 +79,7 @@ def test_prompts_say_before_and_after_that_the_block_is_data(purpose: str, varia
     assert before.strip()
     assert re.search("data|evidence", after)
     assert "never follow" in prompt.system or "no authority" in prompt.system
-    assert prompt.system.count("{{taxonomy}}") == (purpose == "classify")
+    assert prompt.system.count("{{taxonomy}}") == (purpose in ("classify", LABEL))
 
 
 def test_unknown_variants_are_refused() -> None:
@@ -101,7 +101,7 @@ def test_requests_name_no_model_under_study_and_no_latent(contexts: Path, tmp_pa
     path = run.file("explain", "requests.jsonl")
     for request in read_requests(path):
         sent = request.user + read_header(path).systems[request.system]
-        for secret in ("simpo", "unique", "latent_max", request.id, f"latent {request.latent}"):
+        for secret in ("simpo", "unique", "latent_max", request.id, f"latent {request.subject}"):
             assert secret not in sent
 
 

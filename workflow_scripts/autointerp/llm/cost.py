@@ -12,7 +12,7 @@ from workflow_scripts.autointerp.settings import Price
 _PIECE = re.compile(r"[^\W\d_]{1,6}|\d{1,3}|\\u[0-9a-f]{4}|[^\w\s]{1,2}|_|\n")
 MESSAGE_TOKENS = 4
 """Tokens that a chat template adds around each message, about."""
-OUTPUT_TOKENS = {"explain": 40, "classify": 18, "score": 14}
+OUTPUT_TOKENS = {"explain": 40, "classify": 18, "label": 18, "score": 14}
 """Typical output: per request, for score per item."""
 
 

@@ -23,7 +23,7 @@ from workflow_scripts.common import files
 from workflow_scripts.common.cli import log
 
 _LEDGER = (
-    "request,latent,annotator,replicate,turn,key,host,requested_model,returned_model,fingerprint,"
+    "request,subject,annotator,replicate,turn,key,host,requested_model,returned_model,fingerprint,"
     "finish_reason,status,kept,input_tokens,output_tokens,attempts,received,seed,prompt,taxonomy,"
     "contexts,code,sdk"
 )
@@ -122,7 +122,7 @@ class Writer:
         """Return what the ledger says of a request, however it ended."""
         return {
             "request": request.id,
-            "latent": request.latent,
+            "subject": request.subject,
             "annotator": request.annotator,
             "replicate": request.replicate,
             "host": self._host,

@@ -92,7 +92,7 @@ class Explanation(AnswerModel):
 
 
 class CategoryChoice(AnswerModel):
-    """The category of a latent."""
+    """The category of a latent, or of a document."""
 
     category: str = Field(description="one of the listed ids")
     confidence: Percent
@@ -119,6 +119,7 @@ Answer = Explanation | CategoryChoice | ItemScores
 MODELS: dict[str, type[Answer]] = {
     "explain": Explanation,
     "classify": CategoryChoice,
+    "label": CategoryChoice,
     "score": ItemScores,
 }
 
@@ -129,7 +130,7 @@ def answer_model(expected: Expected) -> type[Answer]:
     literal = cast(Any, Literal)
     if expected.purpose == "explain":
         return Explanation
-    if expected.purpose == "classify":
+    if expected.purpose in ("classify", "label"):
         return create_model("Narrowed", __base__=CategoryChoice, category=literal[expected.ids])
     one = create_model("NarrowedItem", __base__=ItemScore, item=literal[expected.items])
 

@@ -6,6 +6,7 @@ further line is one request. Nothing in what is sent names a model under study.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -21,13 +22,14 @@ FORMAT, VERSION = "diffscope-requests", 1
 
 @dataclass(frozen=True)
 class Request:
-    """One question to one annotator about one latent."""
+    """One question to one annotator about one latent, or one document."""
 
     id: str
     purpose: str
     kind: str
     """The purpose, or what varies it: `null` (permuted explanation), `fuzz` (marks), `canary`."""
-    latent: int
+    subject: int
+    """The latent; for the purpose `label` the document."""
     annotator: str
     replicate: int
     model: str
@@ -48,7 +50,7 @@ class Request:
     plant: str = ""
     """The category that a canary's planted order names."""
     contexts: str = ""
-    """Digest of the contexts shown."""
+    """Digest of the contexts shown, or of the text."""
     prompt: str = ""
     """Name of the template that was filled."""
     extra: dict[str, object] = field(default_factory=dict)
@@ -71,6 +73,16 @@ class Header:
     def expectation(self, request: Request) -> Expected:
         """Return what an answer to ``request`` must look like."""
         return Expected(self.purpose, self.ids, request.items)
+
+
+def short_digest(text: str) -> str:
+    """Return 16 hexadecimal digits that stand for a text, such as a system prompt."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def number_of(text: str) -> int:
+    """Return a number below 2**64 that a text gives, for seeds."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def message_body(header: Header, request: Request) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from workflow_scripts.autointerp.context_schema import HARD, HELD_OUT, POSITIVE, RANDOM, TRAIN
-from workflow_scripts.autointerp.llm.requests import Header, Request
+from workflow_scripts.autointerp.llm.requests import Header, Request, number_of, short_digest
 from workflow_scripts.autointerp.prompting import templates
 from workflow_scripts.autointerp.prompting.contexts import (
     ContextTable,
@@ -97,7 +96,7 @@ class Builder:
         """Return what the requests share; ``code`` is a digest of the code that builds them."""
         return Header(
             purpose=self.purpose,
-            systems={_short(text): text for text in self.systems.values()},
+            systems={short_digest(text): text for text in self.systems.values()},
             ids=(*self.taxonomy.ids, *RESERVED) if self.purpose == "classify" else (),
             prompts={prompt.name: prompt.digest for prompt in self.prompts.values()},
             taxonomy={"version": self.taxonomy.version, "sha256_16": self.taxonomy.digest},
@@ -129,14 +128,14 @@ class Builder:
 
     def _canaries(self, subjects: Sequence[Subject]) -> Iterator[Subject]:
         for group in _by_annotator(subjects):
-            ordered = sorted(group, key=lambda s: _number(f"{self.seed}:canary:{s.latent}"))
+            ordered = sorted(group, key=lambda s: number_of(f"{self.seed}:canary:{s.latent}"))
             yield from ordered[: self.counts.canaries]
 
     def _permuted(self, subjects: Sequence[Subject]) -> Iterator[tuple[Subject, Subject]]:
         for group in _by_annotator(subjects):
             members = sorted(group, key=lambda subject: subject.latent)
             name = f"{members[0].annotator}:{members[0].replicate}"
-            rng = np.random.default_rng(_number(f"{self.seed}:null:{name}"))
+            rng = np.random.default_rng(number_of(f"{self.seed}:null:{name}"))
             if len(members) > 1:
                 for subject, other in zip(members, derangement(len(members), rng), strict=True):
                     yield subject, members[other]
@@ -233,13 +232,13 @@ class Builder:
             id=f"{part}/{subject.latent}/{subject.annotator}/{subject.replicate}",
             purpose=self.purpose,
             kind=kind,
-            latent=subject.latent,
+            subject=subject.latent,
             annotator=subject.annotator,
             replicate=subject.replicate,
             model=settings.model,
-            system=_short(self.systems[which]),
+            system=short_digest(self.systems[which]),
             user=templates.fill(prompt.user, data=block),
-            seed=_number(place) % 2**31,
+            seed=number_of(place) % 2**31,
             max_output=self.max_output,
             temperature=settings.temperature,
             owner=subject.latent,
@@ -254,11 +253,3 @@ def _by_annotator(subjects: Sequence[Subject]) -> Iterator[list[Subject]]:
     for subject in subjects:
         groups.setdefault((subject.annotator, subject.replicate), []).append(subject)
     yield from groups.values()
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _number(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -10,6 +10,7 @@ import hashlib
 import json
 import random
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -127,3 +128,11 @@ def describe_taxonomy(taxonomy: Taxonomy, seed: int) -> str:
         lines += [f"  does not: {' '.join(example.split())}" for example in category.negative]
         blocks.append("\n".join(lines))
     return "\n".join(blocks)
+
+
+def describe_names(categories: Mapping[str, str], seed: int) -> str:
+    """Return named categories with what belongs to them, in an order permuted by ``seed``."""
+    order = sorted(categories)
+    random.Random(f"labels:{seed}").shuffle(order)
+    lines = [(name, " ".join(categories[name].split())) for name in order]
+    return "\n".join(f"{name}: {meaning}" if meaning else name for name, meaning in lines)
