@@ -140,14 +140,14 @@ def labelled(alpha: float | None) -> dict[str, object]:
     """Return what a run knows of an LLM's labels of documents."""
     pair = {"raters": ["first/0", "second/0"], "agreement": 0.8, "kappa": 0.44}
     category = {"named": 70, "alpha": 0.91, "kappa": None}
-    bounds = {"low": None, "high": None} if alpha is None else {"low": 0.1, "high": 0.9}
+    low, high = (None, None) if alpha is None else (0.1, 0.9)
     return {
         **{"documents": 100, "labelled": 60, "unassigned": 20, "disagreed": 15, "unanswered": 5},
         "labels": {"<b>law</b>": 60},
         "reliable_from": 0.667,
         "reliable": None if alpha is None else alpha >= 0.667,
         "agreement": {
-            "alpha": {"value": alpha, **bounds},
+            "alpha": {"value": alpha, "low": low, "high": high},
             "pairs": [pair],
             "categories": {"unassigned": category, "<b>law</b>": category},
         },

@@ -16,6 +16,7 @@ from tests.debian import can_install
 from tests.figures.browser import Page, browse, chromium
 from tests.figures.conftest import compared
 from tests.figures.made_changes import write_changes
+from tests.figures.test_annotator_tables import labelled
 from tests.figures.test_figures import flags_of, plot
 from tests.latents.scripts import TEXTS, byte_level
 from tests.latents.test_token_text import pieces_of
@@ -197,6 +198,18 @@ def test_everything_below_stands_under_one_question(page: Path) -> None:
         opened = below.split(part)[0].rpartition('class="question" id="')[2]
         assert opened.startswith(question), part
     assert "labels: lexical" not in below
+
+
+def test_labels_of_documents_by_an_llm_stand_under_the_names(run: Run, tmp_path: Path) -> None:
+    made = made_report(run, tmp_path)
+    files.write_json(tmp_path / "agreement.json", labelled(0.31))
+    flags = report_flags(run, tmp_path / "plot_two_axes.png", made)
+    assert build_report.main([*flags, f"--llm-labels={tmp_path / 'agreement.json'}"]) == 0
+    fold = made.read_text(encoding="utf-8").split('id="names"')[1].split("</details>")[0]
+    assert "labels of documents may not be reliable: their alpha is below 0.667" in fold
+    assert "The LLM&#39;s labels of documents" in fold
+    assert "0.31 (0.10 … 0.90)" in fold
+    assert "&lt;b&gt;law&lt;/b&gt;" in fold
 
 
 def test_clauses_and_recovered_losses_are_told(run: Run, page: Path) -> None:

@@ -76,16 +76,21 @@ def test_an_llms_run_fails_midway_goes_on_and_reports(
         assert counters(url) == seen
     assert running.NOTHING in again
     results = tree / "results" / "smoke"
-    ledgers = pd.concat(map(pd.read_csv, results.glob("autointerp/*/*/ledger.csv")))
+    ledgers = pd.concat(map(pd.read_csv, results.glob("autointerp/**/ledger.csv")))
     assert seen["calls"] == ledgers["key"].nunique() + 1  # each answer once, and the failed call
     labels = pd.concat(map(pd.read_parquet, results.glob("autointerp/*/*/labels.parquet")))
     assert set(labels["annotator"]) == {"lexical", "one", "two"}
+    of_documents = pd.read_parquet(results / "autointerp" / "documents" / "labels.parquet")
+    assert set(of_documents["label"]) == set(CONCEPTS.values())
+    changes = pd.read_csv(results / "comparison" / "changes.csv")
+    assert set(changes["labeller"]) == {"true", "llm", "topics"}
     page = (results / "report" / "index.html").read_text(encoding="utf-8")
     questions = (
         "How good are the names of latents?",
         "Krippendorff",
         "counting words",
         "obeyed it",
+        "Agreement on documents, by label",
     )
     for told in questions:
         assert told in page
