@@ -20,6 +20,7 @@ from workflow_scripts.dataset.shards import ROLES, SPLITS, TokenShard, write_sha
 CATEGORIES = {name: f"about the {name}" for name in CONCEPTS}
 WORDS = {word: name for name, words in CONCEPTS.items() for word in words}
 """What the oracle knows: word to category."""
+SOON = ("--first-backoff", "0.02")
 
 
 def made_texts(count: int = 60) -> dict[int, tuple[str, str]]:
@@ -93,7 +94,7 @@ class Labelling:
                 *("--labels", str(self.file("labels0.parquet")), "--taxonomy", str(SHIPPED)),
                 *("--categories", json.dumps(self.categories)),
                 *("--annotators", json.dumps(self.annotators), "--prices", "{}"),
-                *("--seed", "0", "--code", "0", *self.more),
+                *("--seed", "0", "--code", "0", "--limit", "400", *self.more),
                 *("--requests", str(self.file("requests.jsonl"))),
                 *("--plan", str(self.file("plan.json"))),
             ]
@@ -108,11 +109,11 @@ class Labelling:
                 *("--ledger", str(self.file("ledger.csv"))),
                 *("--manifest", str(self.file("manifest.json"))),
                 *("--cache", str(self.file("cache")), "--base-url", self.url),
-                *("--key-env", KEY_ENV, "--prices", "{}", "--first-backoff", "0.02", *flags),
+                *("--key-env", KEY_ENV, "--headers", "{}", "--prices", "{}", *SOON, *flags),
             ]
         )
 
-    def collect(self, *flags: str) -> int:
+    def collect(self) -> int:
         """Collect the labels."""
         return collect_document_labels.main(
             [
@@ -120,7 +121,7 @@ class Labelling:
                 *("--responses", str(self.file("responses.jsonl")), "--seed", "0"),
                 *("--answers", str(self.file("answers.parquet"))),
                 *("--labels", str(self.file("labels.parquet"))),
-                *("--summary", str(self.file("agreement.json")), *flags),
+                *("--summary", str(self.file("agreement.json"))),
             ]
         )
 

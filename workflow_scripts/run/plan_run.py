@@ -218,7 +218,7 @@ def llm_calls(config: Config, unique: float = UNIQUE) -> dict[str, PlannedCalls]
     each = {"explain": (1, CONTEXTS["explain"], 1), "classify": (1, CONTEXTS["classify"], 1)}
     each["score"] = (batches, llm.items_per_prompt, llm.items_per_prompt)
     planted = {"classify": sum(min(llm.canaries, count) for count in latents) * llm.replicates}
-    counts = {}
+    counts: dict[str, PlannedCalls] = {}
     if documents := sampled_documents(config) * llm.replicates:
         counts[LABEL] = _planned(llm, LABEL, documents, llm.documents.characters / 4, 1)
     for purpose, (times, contexts, items) in each.items():
