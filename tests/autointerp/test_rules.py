@@ -146,7 +146,7 @@ def test_documents_are_labelled_before_models_are_compared(tmp_path: Path) -> No
 
 def test_only_an_llm_plans_labels_of_documents(tmp_path: Path) -> None:
     tree = running.copy_tree(tmp_path / "tree")
-    write_config(tree, {"base_url": "http://127.0.0.1:1/v1"})
+    write_config(tree, {"base_url": "http://127.0.0.1:1/v1", "max_requests": 100_000})
     without = running.planned(running.smoke(tree, "-n"))
     assert "label_documents" in without
     assert not without & LABELLING

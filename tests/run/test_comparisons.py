@@ -65,7 +65,7 @@ def test_the_null_of_a_fit_is_its_placebo_or_a_control() -> None:
     assert comparisons.null_fit(found, "it_simpo") == "pt_it"
 
 
-LLM = {"base_url": "http://x/v1", "annotators": {"a": {"model": "m"}}}
+LLM: Raw = {"base_url": "http://x/v1", "annotators": {"a": {"model": "m"}}, "max_requests": 9}
 ASKED: Raw = {"annotator": "llm", "llm": LLM}
 NAMED: Raw = {"kind": "huggingface", "path": "a/b", "revision": "0" * 40}
 

@@ -233,7 +233,7 @@ def test_very_many_calls_need_a_cap() -> None:
     raw = yaml.safe_load(Path("config/paper.yaml").read_text(encoding="utf-8"))
     load(raw)
     del raw["autointerp"]["llm"]["max_requests"]
-    with pytest.raises(UserError, match=r"78,000 calls to an LLM and no cap: set autointerp\.llm"):
+    with pytest.raises(UserError, match=r"82,000 calls to an LLM and no cap: set autointerp\.llm"):
         load(raw)
     raw["autointerp"]["llm"]["mode"] = "replay"
     load(raw)
