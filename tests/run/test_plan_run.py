@@ -35,6 +35,9 @@ from workflow_scripts.run.preflight import refuse_early
 from workflow_scripts.run.settings import Config
 
 
+CAP: Raw = {"max_requests": 1_000_000}
+
+
 @pytest.fixture
 def _empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working directory without results."""
@@ -74,7 +77,10 @@ def test_depth_counts_where_it_is_known() -> None:
 @pytest.mark.usefixtures("_empty")
 def test_calls_of_an_llm() -> None:
     assert llm_calls(load(smoke())) == {}
-    llm = {"base_url": "http://x/v1", "annotators": {"a": {"model": "m"}, "b": {"model": "n"}}}
+    llm = {
+        "base_url": "http://x/v1",
+        "annotators": {"a": {"model": "m"}, "b": {"model": "n"}},
+    } | CAP
     raw = put(smoke(), "autointerp", {"annotator": "llm", "llm": {**llm, "held_out": 52}})
     calls = llm_calls(load(raw))
     subjects = calls["explain"].calls
@@ -87,7 +93,11 @@ def test_calls_of_an_llm() -> None:
 
 @pytest.mark.usefixtures("_empty")
 def test_calls_of_an_llm_cost_what_their_models_do() -> None:
-    one = {"base_url": "http://x/v1", "annotators": {"a": {"model": "m"}}, "prices": {"m": [2, 8]}}
+    one = {
+        "base_url": "http://x/v1",
+        "annotators": {"a": {"model": "m"}},
+        "prices": {"m": [2, 8]},
+    } | CAP
     settings = load(put(smoke(), "autointerp", {"annotator": "llm", "llm": one}))
     calls = llm_calls(settings)
     for count in calls.values():
@@ -119,7 +129,8 @@ def test_calls_of_an_llm_cost_what_their_models_do() -> None:
 
 @pytest.mark.usefixtures("_empty")
 def test_documents_are_labelled_once_by_each_annotator() -> None:
-    llm: Raw = {"base_url": "http://x/v1", "annotators": {"a": {"model": "m"}, "b": {"model": "n"}}}
+    two = {"a": {"model": "m"}, "b": {"model": "n"}}
+    llm: Raw = {"base_url": "http://x/v1", "annotators": two, **CAP}
 
     def planned(**changes: object) -> dict[str, PlannedCalls]:
         whole = {"annotator": "llm", "llm": {**llm, **changes}}
@@ -143,7 +154,7 @@ def test_documents_are_labelled_once_by_each_annotator() -> None:
 
 @pytest.mark.usefixtures("_empty")
 def test_latents_that_are_known_are_counted_and_others_are_at_most_the_dictionary() -> None:
-    llm = {"base_url": "http://x/v1", "annotators": {"a": {"model": "m"}}}
+    llm = {"base_url": "http://x/v1", "annotators": {"a": {"model": "m"}}} | CAP
     settings = load(put(smoke(), "autointerp", {"annotator": "llm", "llm": llm}))
     size = settings.fits["pt_it"].dictionary_size
     assert annotated(settings, UNIQUE) == [20 + UNIQUE] * 4
