@@ -34,7 +34,6 @@ from workflow_scripts.run.plan_run import (
 from workflow_scripts.run.preflight import refuse_early
 from workflow_scripts.run.settings import Config
 
-
 CAP: Raw = {"max_requests": 1_000_000}
 
 
