@@ -12,6 +12,7 @@ from scipy import stats
 from workflow_scripts.common.intervals import Interval
 from workflow_scripts.common.statistics import adjust
 from workflow_scripts.comparison.axes import (
+    Background,
     Effect,
     background,
     judge_behaviour,
@@ -228,6 +229,14 @@ def test_a_gap_that_only_chance_in_training_explains_cannot_tell() -> None:
     texts |= {"new": fixed(1.0, error=0.01), "odd": fixed(0.2, error=0.01, spread=0.5)}
     words = judged(texts)
     assert words == {**{f"same{i}": UNCHANGED for i in range(4)}, "new": GAINED, "odd": CANNOT_TELL}
+
+
+def test_labels_far_apart_share_no_shift() -> None:
+    """Of twelve that all changed, three straddle 0: their scatter is no noise of the others."""
+    gaps = (-4.4, -2.1, -1.6, -1.12, -1.02, -0.98, 0.95, 1.2, 1.3, 1.8, 1.9, 2.6)
+    assert background(np.array(gaps), RULE) == Background()
+    texts = {f"label{i}": fixed(gap, spread=abs(gap)) for i, gap in enumerate(gaps)}
+    assert set(judged(texts).values()) == {GAINED, LOST}
 
 
 def test_without_documents_nothing_is_judged() -> None:

@@ -60,20 +60,21 @@ def background(gaps: NDArray[np.float64], rule: Judgement) -> Background:
     """Return the shift that a cluster of labels shares, or none.
 
     A fine-tune may move the likelihood of all text a little, as forgetting does. The cluster is the
-    narrowest window that holds a quarter of the labels and at least three of four or more; all of
+    narrowest window that holds a quarter of the labels and at least three of four or more. All of
     it must be a small part (``shared_shift``) of the largest gap, for where all gaps are alike they
-    are the change.
+    are the change; and it must be no wider than a side effect, for labels far apart share nothing.
     """
     count = max(3, math.ceil(len(gaps) / 4))
     if len(gaps) <= count:
         return Background()
     ordered = np.sort(gaps)
     windows = np.lib.stride_tricks.sliding_window_view(ordered, count)
-    small = np.abs(windows).max(axis=1) <= rule.shared_shift * np.abs(gaps).max()
+    largest, widths = np.abs(gaps).max(), windows[:, -1] - windows[:, 0]
+    small = np.abs(windows).max(axis=1) <= rule.shared_shift * largest
+    small &= widths <= rule.side_effect * largest
     if not small.any():
         return Background()
-    widths = np.where(small, windows[:, -1] - windows[:, 0], np.inf)
-    window = windows[int(np.argmin(widths))]
+    window = windows[int(np.argmin(np.where(small, widths, np.inf)))]
     return Background(float(np.median(window)), float(np.std(window, ddof=1)))
 
 
