@@ -68,7 +68,7 @@ def write_config(tree: Path, llm: dict[str, object]) -> Raw:
     """Write the smoke run's config with an LLM; return its settings."""
     config: Raw = yaml.safe_load((tree / "config" / "smoke.yaml").read_text())
     annotators = {"one": {"model": "fake"}, "two": {"model": "fake", "prompt": "paraphrase"}}
-    whole = {"key_env": KEY_ENV, "annotators": annotators, **llm}
+    whole = {"key_env": KEY_ENV, "annotators": annotators, "max_requests": 100_000, **llm}
     config["autointerp"] = {"annotator": "llm", "llm": whole}
     (tree / "config" / "llm.yaml").write_text(yaml.safe_dump(config))
     return config
@@ -146,7 +146,7 @@ def test_documents_are_labelled_before_models_are_compared(tmp_path: Path) -> No
 
 def test_only_an_llm_plans_labels_of_documents(tmp_path: Path) -> None:
     tree = running.copy_tree(tmp_path / "tree")
-    write_config(tree, {"base_url": "http://127.0.0.1:1/v1", "max_requests": 100_000})
+    write_config(tree, {"base_url": "http://127.0.0.1:1/v1"})
     without = running.planned(running.smoke(tree, "-n"))
     assert "label_documents" in without
     assert not without & LABELLING
