@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib import font_manager
 
 from workflow_scripts.common import files
 from workflow_scripts.common.cli import UserError
@@ -52,7 +54,6 @@ MINOR = {"size": 4.0, "width": 1.0}
 RC = {
     "figure.dpi": 100,
     "savefig.dpi": 200,
-    "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.labelsize": 9,
     "axes.titlesize": 9,
@@ -74,6 +75,29 @@ RC = {
     "svg.hashsalt": "diffscope",
 }
 
+OTHER_SCRIPTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans CJK KR",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Apple SD Gothic Neo",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+    "Noto Sans Devanagari",
+    "Lohit Devanagari",
+    "Noto Sans Bengali",
+    "Noto Sans Tamil",
+    "Noto Sans Thai",
+    "Loma",
+    "Noto Sans Arabic",
+    "Noto Emoji",
+)
+"""Fonts for labels in scripts that DejaVu Sans lacks, where a system has them."""
+
 
 class Output(Settings):
     """Where a figure goes: two pictures, and the tidy table that it shows."""
@@ -86,10 +110,17 @@ class Output(Settings):
     """tidy table of what is shown (CSV)"""
 
 
+@cache
+def families() -> list[str]:
+    """Return the font of the figures, and those of the system for scripts that it lacks."""
+    known = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in known)]
+
+
 @contextmanager
 def styled() -> Iterator[None]:
     """Apply the house style within the block, and close its figures at the end."""
-    with plt.style.context([THEME, RC]):
+    with plt.style.context([THEME, RC, {"font.family": families()}]):
         try:
             yield
         finally:
