@@ -218,6 +218,9 @@ GOOD: dict[str, Harm] = {
     "a head beside a tied one": harms.configure(tie_word_embeddings=True),
     "something beside the blocks": named("value_head.weights", torch.float32),
     "buffers of old": named("model.layers.0.self_attn.rotary_emb.inv_freq", torch.float32),
+    "a single number of old": harms.weigh(
+        lambda tensors: tensors | {"model.layers.0.self_attn.masked_bias": torch.tensor(-1e4)}
+    ),
     "no generation": harms.remove("generation_config.json"),
 }
 

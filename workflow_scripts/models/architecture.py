@@ -149,10 +149,14 @@ def _refuse(
 
 
 def _of_blocks(unknown: Sequence[str], found: ModelFolder) -> list[str]:
-    """Return which tensors are of the model's own blocks, or of further ones beside them."""
+    """Return which tensors are of the model's own blocks, or of further ones beside them.
+
+    Single numbers are no weights: old checkpoints of GPT-2 and others hold some.
+    """
     read = found.tensors.keys() - set(unknown)
     blocks = {name[: match.start()] for name in read if (match := BLOCK.search(name))}
-    return [n for n in unknown if (match := BLOCK.search(n)) and n[: match.start()] in blocks]
+    weights = [name for name in unknown if found.tensors[name].shape]
+    return [n for n in weights if (match := BLOCK.search(n)) and n[: match.start()] in blocks]
 
 
 def _rows_only(given: Any, expected: Any) -> bool:
