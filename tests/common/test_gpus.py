@@ -24,7 +24,8 @@ sys.stdin.read()
 
 def start(count: int, visible: str, folder: Path, **extra: str) -> subprocess.Popen[str]:
     """Start a job that takes GPUs, says which, and holds them until its input is closed."""
-    free = {name: value for name, value in os.environ.items() if name not in gpus.ASSIGNED}
+    own = (gpus.ASSIGNED, gpus.ALLOCATION)
+    free = {name: value for name, value in os.environ.items() if name not in own}
     return subprocess.Popen(
         [sys.executable, "-c", TAKE, str(count)],
         stdin=subprocess.PIPE,
@@ -51,11 +52,19 @@ def test_jobs_hold_different_gpus_and_wait_for_free_ones(tmp_path: Path) -> None
     both.communicate()
 
 
-@pytest.mark.parametrize("assigner", gpus.ASSIGNED)
-def test_an_assignment_stands(tmp_path: Path, assigner: str) -> None:
-    job = start(1, "4,7", tmp_path, **{assigner: "3"})
+def test_the_gpu_of_a_process_of_torchrun_stands(tmp_path: Path) -> None:
+    job = start(1, "4,7", tmp_path, **{gpus.ASSIGNED: "3"})
     assert line(job) == "4,7"
     job.communicate()
+
+
+def test_allocations_have_gpus_of_their_own(tmp_path: Path) -> None:
+    """Both count theirs from 0; within one, jobs share them out."""
+    jobs = [start(1, "0,1", tmp_path, **{gpus.ALLOCATION: job}) for job in ("8", "9", "9")]
+    assert line(jobs[0]) == "0"
+    assert {line(job) for job in jobs[1:]} == {"0", "1"}
+    for job in jobs:
+        job.communicate()
 
 
 def test_a_single_gpu_is_shared(tmp_path: Path) -> None:

@@ -63,6 +63,18 @@ READ: dict[str, tuple[dict[str, object], str | tuple[ChatTurn, ...]]] = {
         {"instruction": "Hi.", "input": "You?", "output": "Hello.", "system": "Short."},
         turns(("system", "Short."), ("user", "Hi.\n\nYou?"), ASSISTANT),
     ),
+    "Dolly": (
+        {"instruction": "Hi.", "context": "You?", "response": "Hello."},
+        turns(("user", "Hi.\n\nYou?"), ASSISTANT),
+    ),
+    "OpenOrca": (
+        {"id": "1", "system_prompt": "Short.", "question": "Hi.", "response": "Hello."},
+        turns(("system", "Short."), USER, ASSISTANT),
+    ),
+    "a null content beside a value": (
+        {"messages": [{"from": "human", "content": None, "value": "Hi."}]},
+        turns(USER),
+    ),
     "prompt and completion": ({"prompt": "Hi.", "completion": "Hello."}, turns(USER, ASSISTANT)),
     "lists of both": (
         {"prompt": chat("Hi."), "completion": [{"role": "assistant", "content": "Hello."}]},
@@ -127,12 +139,17 @@ def test_a_setting_chooses_the_side_of_preference_pairs(side: Preference, text: 
     assert document_of(whole, columns).messages == wanted
     alone = {"chosen": "Hello.", "rejected": "No."}
     assert document_of(alone, columns).text == text
+    beside = {**whole, "messages": chat("Hi.", "Hello.")}  # some sets hold the chosen one twice
+    assert document_of(beside, columns).messages == wanted
+    asked = {"system": "Short.", "question": "Hi.", "chosen": "Hello.", "rejected": "No."}
+    assert document_of(asked, columns).messages == (*turns(("system", "Short.")), *wanted)
     with pytest.raises(MissingSettingError, match="set the source's preference to chosen or rej"):
         document_of(PAIR, Columns())
 
 
 BAD: dict[str, tuple[dict[str, object], str]] = {
     "no column": ({"body": "a"}, r"has no column 'text' \(it has body\): set text_column"),
+    "half a pair": ({"prompt": "Hi."}, r"has no column 'text' \(it has prompt\)"),
     "names with line breaks": ({"a\n" * 99: "a"}, r"\(it has (a )+a?\): set"),
     "a number": ({"text": 3}, "holds int in 'text', not text"),
     "not UTF-8": ({"text": b"\xff"}, "is not UTF-8 in 'text'"),

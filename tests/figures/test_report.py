@@ -22,8 +22,9 @@ from tests.latents.scripts import TEXTS, byte_level
 from tests.latents.test_token_text import pieces_of
 from workflow_scripts.common import files
 from workflow_scripts.common.artifacts import FitFiles
+from workflow_scripts.common.characters import hidden
 from workflow_scripts.common.tables import write_csv
-from workflow_scripts.figures import build_report, report_data
+from workflow_scripts.figures import build_report, cards, report_data
 from workflow_scripts.figures.report_data import to_json
 from workflow_scripts.figures.style import LOOKS
 
@@ -276,6 +277,8 @@ def test_hostile_text_makes_no_markup_in_the_card(hostile: Path) -> None:
     card = hostile.with_name("card.md").read_text(encoding="utf-8")
     assert "<" not in card
     assert "://" not in card
+    assert not hidden().search(card)
+    assert cards.plain("see www.a.example, @user #12") == "see www&#46;a.example, &#64;user &#35;12"
     rows = [line for line in card.splitlines() if line.startswith("|")]
     columns = {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
     assert columns == {6}

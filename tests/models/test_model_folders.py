@@ -221,6 +221,9 @@ GOOD: dict[str, Harm] = {
     "a single number of old": harms.weigh(
         lambda tensors: tensors | {"model.layers.0.self_attn.masked_bias": torch.tensor(-1e4)}
     ),
+    "causal masks of old": harms.weigh(
+        lambda tensors: tensors | {"model.layers.0.self_attn.causal": torch.ones(1, 1, 64, 64)}
+    ),
     "no generation": harms.remove("generation_config.json"),
 }
 

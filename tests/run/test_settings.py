@@ -25,6 +25,7 @@ from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.provenance import PACKAGE, ROOT, closure
 from workflow_scripts.run import store_keys
 from workflow_scripts.run.load import load
+from workflow_scripts.run.preflight import check_cap
 from workflow_scripts.tools.document_config import TARGET, document_config
 from workflow_scripts.tools.write_environments import COMMON, ENVIRONMENTS, write_environments
 
@@ -231,12 +232,12 @@ def test_a_cap_on_cost_needs_prices_only_where_calls_are_made(annotator: str) ->
 
 def test_very_many_calls_need_a_cap() -> None:
     raw = yaml.safe_load(Path("config/paper.yaml").read_text(encoding="utf-8"))
-    load(raw)
+    check_cap(load(raw))
     del raw["autointerp"]["llm"]["max_requests"]
     with pytest.raises(UserError, match=r"82,000 calls to an LLM and no cap: set autointerp\.llm"):
-        load(raw)
+        check_cap(load(raw))
     raw["autointerp"]["llm"]["mode"] = "replay"
-    load(raw)
+    check_cap(load(raw))
 
 
 @pytest.mark.parametrize(("place", "value", "told"), MISTAKES)

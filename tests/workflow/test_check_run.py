@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.comparison.run_folder import write_text_manifest
 from tests.workflow import check_run
 from workflow_scripts.common.provenance import ROOT
 from workflow_scripts.comparison import compare_categories, judge_changes, score_recovery
@@ -104,6 +105,7 @@ def compare(results: Path) -> None:
         files = {name: str(folder / f"{name}.parquet") for name in names}
         labels = [str(folder / "labels.parquet")]
         fits[fit] = {"models": fit.split("_"), "seeds": {"0": {**files, "labels": labels}}}
+    write_text_manifest(results / "dataset" / "manifest.json")
     comparison = results / "comparison"
     taxonomy = ROOT / "config" / "taxonomy.yaml"
     code = compare_categories.main(
@@ -133,6 +135,7 @@ def compare(results: Path) -> None:
             f"--changes={comparison / 'changes.csv'}",
             f"--labels={results / 'dataset' / 'labels.parquet'}",
             f"--planted={results / 'models' / 'planted.csv'}",
+            f"--text={results / 'dataset' / 'manifest.json'}",
             "--usual=true",
             f"--recovery={comparison / 'recovery.csv'}",
             f"--answer={comparison / 'answer.json'}",

@@ -36,7 +36,7 @@ def named(shift: int) -> Raw:
     raw = put(raw, "organism.architecture.layers", len(words))
     sources = smoke()["text"]["sources"]["generated"]  # type: ignore[index]
     raw = put(raw, "text.sources", dict.fromkeys(other, sources))
-    annotators = {word: {"model": "m"} for word in words if word not in ("lexical", "true")}
+    annotators = {word: {"model": "m"} for word in words if word not in ("lexical", "llm", "true")}
     llm = {"base_url": "http://127.0.0.1:9/v1", "annotators": annotators}
     raw = put(raw, "autointerp", {"annotator": "llm", "llm": llm})
     groups = [*other[5:], *other[:5]]

@@ -54,6 +54,15 @@ OWN_FIELDS = {
 """Fields of a request's body that `extra_body` may not hold, and what sets them."""
 
 
+def _names(value: JsonValue) -> list[str]:
+    """Return all names within a value."""
+    if isinstance(value, list):
+        return [name for part in value for name in _names(part)]
+    if not isinstance(value, dict):
+        return []
+    return [*value, *(name for part in value.values() for name in _names(part))]
+
+
 def _extra_body(body: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Return further fields of a request; those that other settings give are refused."""
     for name in body:
@@ -61,7 +70,7 @@ def _extra_body(body: dict[str, JsonValue]) -> dict[str, JsonValue]:
             raise ValueError(f"must not hold {name}: {OWN_FIELDS[name]} sets it")
         if name in ("messages", "stream", "stream_options", "tools", "functions"):
             raise ValueError(f"must not hold {name}, which decides what is asked or how it comes")
-    if re.search("(?i)key|secret|password|authorization", " ".join(body)) or re.search(
+    if re.search("(?i)key|secret|password|authorization", " ".join(_names(body))) or re.search(
         r"(?i)\b(?:sk-|bearer )[\w.-]{6,}", str(body)
     ):
         raise ValueError("must hold no key: it is written to files; use autointerp.llm.headers")

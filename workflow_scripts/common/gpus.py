@@ -15,8 +15,10 @@ from filelock import FileLock, Timeout
 from workflow_scripts.common import cli
 
 DEVICES = Path("/dev")
-ASSIGNED = ("SLURM_JOB_ID", "LOCAL_RANK")
-"""Variables of those who assign GPUs themselves: Slurm, and ``torchrun`` for its processes."""
+ASSIGNED = "LOCAL_RANK"
+"""Set by ``torchrun``, which gives its processes their GPUs itself."""
+ALLOCATION = "SLURM_JOB_ID"
+"""Allocations of a cluster count their GPUs each from 0."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 PAUSE = 1.0  # seconds between attempts
 _held = ExitStack()  # until the process ends
@@ -25,11 +27,11 @@ _held = ExitStack()  # until the process ends
 def take_gpus(count: int) -> None:
     """Let this process use ``count`` of the machine's GPUs that no other job of ours uses.
 
-    It waits for them where all are taken. CUDA sees these alone, so this comes before it starts. A
-    cluster's assignment stands, and where there are no more than ``count`` nothing is to be chosen.
+    It waits for them where all are taken. CUDA sees these alone, so this comes before it starts.
+    Where there are no more than ``count``, as in a job of a cluster, nothing is to be chosen.
     """
     gpus = visible_gpus()
-    if len(gpus) <= count or any(name in os.environ for name in ASSIGNED):
+    if len(gpus) <= count or ASSIGNED in os.environ:
         return
     chosen = _lock(gpus, count)
     os.environ[VISIBLE] = ",".join(chosen)
@@ -47,7 +49,9 @@ def visible_gpus() -> list[str]:
 
 def _lock(gpus: Sequence[str], count: int) -> list[str]:
     """Lock so many GPUs at once, or none: two jobs that hold one each would wait for ever."""
-    folder = Path(tempfile.gettempdir()) / f"diffscope-gpus-{os.getuid()}"
+    allocation = re.sub(r"\W", "_", os.environ.get(ALLOCATION, ""))
+    name = "-".join(filter(None, ("diffscope-gpus", str(os.getuid()), allocation)))
+    folder = Path(tempfile.gettempdir()) / name
     folder.mkdir(mode=0o700, exist_ok=True)
     told = False
     while True:

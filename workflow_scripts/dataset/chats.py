@@ -84,7 +84,8 @@ def _turn(item: object) -> tuple[ChatTurn, tuple[str, ...]]:
         raise _form(f"has {type(item).__name__} as a message: messages are {FORM}")
     named = next((item[name] for name in ("role", "from") if item.get(name)), None)
     role = str(named).strip().lower()
-    key = next((name for name in ("content", "value") if name in item), None)
+    keys = [name for name in ("content", "value") if name in item]
+    key = next((name for name in keys if item[name] is not None), keys[0] if keys else None)
     if named is None or (key is None and not item.get("tool_calls")):
         raise _form(f"has a message without text content: messages are {FORM}")
     text, changes = text_of(item[key] if key else None)

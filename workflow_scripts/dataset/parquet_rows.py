@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from workflow_scripts.common.cli import UserError, log, shortened
 from workflow_scripts.dataset.chats import RowError
-from workflow_scripts.dataset.record_forms import KNOWN, SYSTEM, Record
+from workflow_scripts.dataset.record_forms import CONTEXT, KNOWN, SYSTEM, Record
 from workflow_scripts.dataset.records import Files, Row, without_column
 from workflow_scripts.dataset.text_files import compression
 
@@ -44,7 +44,7 @@ def parquet_rows(
     for column in labels:
         if column not in known:
             raise without_column(files.name, column, known)
-    needed = {*columns, *labels} if columns else {*KNOWN, *SYSTEM, "input", *labels}
+    needed = {*columns, *labels} if columns else {*KNOWN, *SYSTEM, *CONTEXT, *labels}
     generator = random.Random(files.seed)
     generator.shuffle(groups)
     for path, group, size in groups:

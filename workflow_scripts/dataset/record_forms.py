@@ -29,7 +29,10 @@ PAIRS = (
     ("instruction", "output"),
     ("instruction", "response"),
     ("question", "answer"),
+    ("question", "response"),
 )
+CONTEXT = ("input", "context")
+"""What an instruction is about: Alpaca's and Dolly's columns."""
 KNOWN = (*CHATS, "text", "chosen", "rejected", *dict.fromkeys(sum(PAIRS, ())))
 SYSTEM = ("system", "system_prompt")
 
@@ -94,17 +97,25 @@ def document_of(record: Record, columns: Columns) -> DrawnDocument:
         return _plain(record[columns.text], columns.text)
     if columns.messages:
         return _chat(parse_turns(record[columns.messages]))
+    return _of_known_columns(record, columns.preference)
+
+
+def _of_known_columns(record: Record, preference: Preference | None) -> DrawnDocument:
+    pair = _holds(record, "chosen") and _holds(record, "rejected")
+    if pair and preference:  # some sets hold the chosen one as a chat too
+        return _preferred(record, preference)
     for name in CHATS:
         if _holds(record, name):
             return _chat(parse_turns(record[name]))
     if _holds(record, "text"):
         return _plain(record["text"], "text")
-    if _holds(record, "chosen") and _holds(record, "rejected"):
-        return _preferred(record, columns.preference)
+    if pair:
+        return _preferred(record, preference)
     for prompt, answer in PAIRS:
         if prompt in record and answer in record:
             return _answered(record, prompt, answer)
-    if any(name in record for name in KNOWN):
+    known = [name for name in KNOWN if name in record]
+    if known and not any(_holds(record, name) for name in known):
         return DrawnDocument("")
     raise _without("text", record)
 
@@ -165,18 +176,23 @@ def _preferred(record: Record, preference: Preference | None) -> DrawnDocument:
             "holds a preference pair (chosen and rejected): set the source's preference to chosen "
             "or rejected",
         )
-    answer, prompt = record[preference], record.get("prompt")
+    answer, prompt = record[preference], record.get("prompt") or record.get("question")
     if isinstance(answer, str) and not prompt:
         return _plain(answer, preference)
-    return _chat(_dialogue(prompt, answer))
+    return _with_system(record, _dialogue(prompt, answer))
 
 
 def _answered(record: Record, prompt: str, answer: str) -> DrawnDocument:
     asked = record[prompt]
-    more = record.get("input") if prompt == "instruction" else None
-    if isinstance(asked, str) and isinstance(more, str) and more.strip():
+    more = next((m for m in map(record.get, CONTEXT) if isinstance(m, str) and m.strip()), "")
+    if prompt == "instruction" and isinstance(asked, str) and more:
         asked = f"{asked}\n\n{more}"
-    turns, changes = _dialogue(asked, record[answer])
+    return _with_system(record, _dialogue(asked, record[answer]))
+
+
+def _with_system(record: Record, dialogue: tuple[list[ChatTurn], tuple[str, ...]]) -> DrawnDocument:
+    """Return a dialogue after the record's system text, if there is one."""
+    turns, changes = dialogue
     system = next((s for s in map(record.get, SYSTEM) if isinstance(s, str) and s.strip()), "")
     if system and all(turn.role != "system" for turn in turns):
         turns = [ChatTurn("system", system), *turns]

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from workflow_scripts.common.characters import hidden
 from workflow_scripts.figures.report_tables import Table
 from workflow_scripts.figures.verdict_rows import QUIET
 from workflow_scripts.figures.verdict_table import FirstTable
@@ -25,6 +26,9 @@ SHOWN = 10
 PICTURES = 3
 MARKS = re.compile(r"([\\`*_\[\]|~$])")
 """Signs that mean something within a line of Markdown."""
+
+LINKS = re.compile(r"@|#(?=\d)|(?<=:)/(?=/)|(?<=www)\.", re.IGNORECASE)
+"""Signs that make mentions, references and links of plain text."""
 
 
 def card(
@@ -88,5 +92,6 @@ def plain(value: object) -> str:
     """Return a value as text that Markdown shows as it is, on one line."""
     if isinstance(value, Markup):
         return str(value)
-    text = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;")
-    return MARKS.sub(r"\\\1", text).replace("://", ":&#47;&#47;")
+    text = hidden().sub(lambda match: f"U+{ord(match[0]):04X}", " ".join(str(value).split()))
+    text = MARKS.sub(r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
+    return LINKS.sub(lambda match: f"&#{ord(match[0])};", text)

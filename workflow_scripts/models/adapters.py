@@ -86,7 +86,7 @@ def embedded_tokens(folder: Path) -> int | None:
     rows = [
         entry.shape[0]
         for name, entry in read_header("the adapter", folder / WEIGHTS).items()
-        if "lora_" not in name and _embeds(name)
+        if not any(part in name for part in ("lora_", "trainable_tokens")) and _embeds(name)
     ]
     return max(rows, default=None)
 

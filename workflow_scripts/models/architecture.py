@@ -151,12 +151,17 @@ def _refuse(
 def _of_blocks(unknown: Sequence[str], found: ModelFolder) -> list[str]:
     """Return which tensors are of the model's own blocks, or of further ones beside them.
 
-    Single numbers are no weights: old checkpoints of GPT-2 and others hold some.
+    Single numbers and causal masks are no weights: old checkpoints of GPT-2 and others hold some.
     """
     read = found.tensors.keys() - set(unknown)
     blocks = {name[: match.start()] for name in read if (match := BLOCK.search(name))}
-    weights = [name for name in unknown if found.tensors[name].shape]
+    weights = [name for name in unknown if not _is_buffer(found.tensors[name].shape)]
     return [n for n in weights if (match := BLOCK.search(n)) and n[: match.start()] in blocks]
+
+
+def _is_buffer(shape: Sequence[int]) -> bool:
+    """Return whether a shape is that of a single number or a causal mask, [1, 1, n, n]."""
+    return not shape or (len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3])
 
 
 def _rows_only(given: Any, expected: Any) -> bool:

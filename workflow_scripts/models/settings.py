@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from workflow_scripts.common.settings import Count, Name, Natural, NonNegative, Positive, Settings
 
@@ -111,6 +112,13 @@ class ModelFiles(Settings):
     """the adapter's commit on the hub, 40 hex digits"""
     trust_remote_code: bool = False
     """allow code that comes with the model"""
+
+    @field_validator("path", "adapter")
+    @classmethod
+    def _at_home(cls, value: str | None) -> str | None:
+        """Return a path with the user's home in place of ``~``."""
+        at_home = value is not None and value.startswith("~")
+        return str(Path(str(value)).expanduser()) if at_home else value
 
 
 class ModelSource(ModelFiles):

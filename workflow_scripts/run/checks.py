@@ -19,11 +19,7 @@ from workflow_scripts.run.comparisons import labellers
 from workflow_scripts.run.fit_checks import check_comparisons, check_fits
 from workflow_scripts.run.model_checks import check_folders, check_layers, check_models
 from workflow_scripts.run.name_checks import check_names
-from workflow_scripts.run.plan_run import llm_calls
 from workflow_scripts.run.settings import Config
-
-MANY_CALLS = 20_000
-"""Planned calls to an LLM from which a cap is asked for."""
 
 
 def check_text(config: Config) -> None:
@@ -149,19 +145,6 @@ def check_annotator(config: Config) -> None:
         )
 
 
-def check_cap(config: Config) -> None:
-    """Ask for a cap where very many calls to an LLM are planned: nobody should pay by surprise."""
-    llm = config.autointerp.llm
-    if config.autointerp.annotator != "llm" or llm is None or llm.mode != "live":
-        return
-    calls = sum(planned.calls for planned in llm_calls(config).values())
-    if calls > MANY_CALLS and (llm.max_requests, llm.max_tokens, llm.max_cost) == (None,) * 3:
-        raise UserError(
-            f"config: the plan has some {calls:,} calls to an LLM and no cap: set "
-            "autointerp.llm.max_requests, or max_cost with prices"
-        )
-
-
 def check_results(config: Config) -> None:
     """Check that the results folder can be written to."""
     folder = Path("results", config.run)
@@ -189,7 +172,6 @@ CHECKS: tuple[Callable[[Config], None], ...] = (
     check_names,
     check_taxonomy,
     check_annotator,
-    check_cap,
     check_paper,
     check_results,
 )

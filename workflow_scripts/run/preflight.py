@@ -18,10 +18,12 @@ from workflow_scripts.run.local_models import (
     warn_of_twins,
 )
 from workflow_scripts.run.paths import Paths
-from workflow_scripts.run.plan_run import check_disk
+from workflow_scripts.run.plan_run import check_disk, llm_calls
 from workflow_scripts.run.settings import Config
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+MANY_CALLS = 50_000
+"""Planned calls to an LLM from which a cap is asked for."""
 
 
 def refuse_early(
@@ -35,14 +37,16 @@ def refuse_early(
     Raises
     ------
     UserError
-        If a hub revision is no commit, a hub refuses a data set, an annotator's endpoint or key is
-        missing, a published crosscoder cannot be had or does not fit, local models have weights
-        that are not their architecture's or tokenizers in conflict, or the disk is too small.
+        If a hub revision is no commit, a hub refuses a data set, very many calls to an LLM have no
+        cap, an annotator's endpoint or key is missing, a published crosscoder cannot be had or does
+        not fit, local models have weights that are not their architecture's or tokenizers in
+        conflict, or the disk is too small.
     """
     check_pins(config)
     check_sources(config)
     llm = config.autointerp.llm
     if calls and config.autointerp.annotator == "llm" and llm is not None:
+        check_cap(config)
         check_endpoint(llm, llm.headers)
         if llm.mode == "live":
             warn_of_silence(llm.base_url)
@@ -58,6 +62,19 @@ def refuse_early(
     warn_of_twins(config)
     warn_of_memory(config)
     warn_of_libraries(config, dumps or ())
+
+
+def check_cap(config: Config) -> None:
+    """Ask for a cap where very many calls to an LLM are planned: nobody should pay by surprise."""
+    llm = config.autointerp.llm
+    if config.autointerp.annotator != "llm" or llm is None or llm.mode != "live":
+        return
+    calls = sum(planned.calls for planned in llm_calls(config).values())
+    if calls > MANY_CALLS and (llm.max_requests, llm.max_tokens, llm.max_cost) == (None,) * 3:
+        raise UserError(
+            f"config: the plan has some {calls:,} calls to an LLM and no cap: set "
+            "autointerp.llm.max_requests, or max_cost with prices"
+        )
 
 
 def check_pins(config: Config) -> None:

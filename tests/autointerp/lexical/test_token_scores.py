@@ -21,12 +21,14 @@ from tests.autointerp.test_explain_lexical import (
     make_many,
 )
 from workflow_scripts.autointerp import annotation_tables
+from workflow_scripts.autointerp.collect_document_labels import ANSWERS
 from workflow_scripts.autointerp.lexical.features import build_channels
 from workflow_scripts.autointerp.lexical.terms import Design, LexicalResult
 from workflow_scripts.autointerp.lexical.token_scores import score_tokens
 from workflow_scripts.autointerp.llm.outputs import LEDGER
 from workflow_scripts.autointerp.score_statistics import grouped_pearson
 from workflow_scripts.autointerp.windows import merge_words, read_windows
+from workflow_scripts.dataset.labels import COLUMNS
 
 TOKENS = ["token_precision", "token_recall", "token_f1", "simulation_r"]
 
@@ -138,4 +140,5 @@ def test_columns_are_documented() -> None:
             annotation_tables.SCORES,
         )
     ]
-    assert told == [list(annotation_tables.KEY), *own, LEDGER]
+    documents = [list(ANSWERS), list(COLUMNS)]
+    assert told == [list(annotation_tables.KEY), *own, *documents, LEDGER]

@@ -44,6 +44,7 @@ def test_half_a_character_becomes_one_that_can_be_written() -> None:
         {"prompt_tokens": float("inf"), "completion_tokens": 1},
         {"prompt_tokens": float("nan"), "completion_tokens": 1},
         {"prompt_tokens": -5, "completion_tokens": 1},
+        {"prompt_tokens": 0, "completion_tokens": 0},
         {"prompt_tokens": 10**400, "completion_tokens": 1},
     ],
 )

@@ -195,6 +195,7 @@ def test_further_fields_and_limits_are_sent_and_headers_come_from_the_environmen
         ({"stream": True}, "must not hold stream"),
         ({"api_key": "x"}, "must hold no key"),
         ({"provider": {"token": "sk-a-key-itself"}}, "must hold no key"),
+        ({"provider": [{"headers": {"Authorization": "Token 1"}}]}, "must hold no key"),
     ],
 )
 def test_what_other_settings_give_is_no_further_field(body: dict[str, object], needle: str) -> None:

@@ -15,6 +15,7 @@ from tests.autointerp.fake_server import FakeServer
 from tests.autointerp.oracle import Behaviour
 from workflow_scripts.autointerp.llm import endpoint as endpoint_module
 from workflow_scripts.autointerp.llm.api_key import is_loopback, is_openai
+from workflow_scripts.autointerp.llm.completion import read_completion
 from workflow_scripts.autointerp.llm.conversation import Question
 from workflow_scripts.autointerp.llm.dialect import Dialect, probe_body
 from workflow_scripts.autointerp.llm.endpoint import Endpoint, Reply, _retry_after, _time_to_reset
@@ -24,11 +25,13 @@ KEY = "sk-a-key-of-tests"
 BODY = Question.of(probe_body("fake", Dialect(), 0.0)).body
 
 
-def send(url: str, deadline: float = 5.0, headers: dict[str, str] | None = None) -> Reply:
+def send(
+    url: str, deadline: float = 5.0, headers: dict[str, str] | None = None, key: str = KEY
+) -> Reply:
     """Send the preflight's body once."""
 
     async def one() -> Reply:
-        async with Endpoint(url, KEY, 2, headers) as endpoint:
+        async with Endpoint(url, key, 2, headers) as endpoint:
             return await endpoint.send(BODY, deadline)
 
     return asyncio.run(one())
@@ -42,6 +45,23 @@ def test_a_good_call_says_what_was_answered() -> None:
     assert reply.completion is not None
     assert reply.completion.content == '{"ready": "yes"}'
     assert set(reply.headers) == {"date", "server"}
+
+
+@pytest.mark.parametrize("dummy", ["1", "a", "ready", "none"])
+def test_a_dummy_for_a_key_does_not_alter_answers(dummy: str) -> None:
+    with FakeServer() as server:
+        reply = send(server.url, key=dummy)
+    assert reply.completion is not None
+    assert reply.completion.content == '{"ready": "yes"}'
+    assert read_completion(reply.text, 200) == reply.completion
+
+
+def test_a_key_in_an_answer_is_not_kept() -> None:
+    with FakeServer() as server:
+        reply = send(server.url, key="assistant")  # a word of the reply, as long as a key
+    assert reply.completion is not None
+    assert "assistant" not in reply.text
+    assert read_completion(reply.text, 200) == reply.completion
 
 
 def test_a_refused_connection_is_no_time_out() -> None:

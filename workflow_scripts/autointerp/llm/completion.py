@@ -139,9 +139,8 @@ def _usage(value: Any) -> Usage | None:
         usage = Usage(int(value["prompt_tokens"]), int(value["completion_tokens"]))
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
-    return (
-        usage if all(0 <= tokens <= MOST_TOKENS for tokens in (usage.input, usage.output)) else None
-    )
+    believable = 0 < usage.input <= MOST_TOKENS and 0 <= usage.output <= MOST_TOKENS
+    return usage if believable else None  # no prompt is empty: some servers say 0 of all calls
 
 
 @dataclass(frozen=True)

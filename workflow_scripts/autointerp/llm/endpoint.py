@@ -37,7 +37,8 @@ _DURATION = re.compile(
 )
 """As in 1h2m3.5s or 12ms."""
 LEAST_SECRET = 8
-"""Characters of a header's value from which on it is taken out of replies."""
+"""Characters from which on a key or a header's value is taken out of replies: shorter ones are
+dummies for servers without keys, and occur in any text."""
 LOADING = 503
 """Status of a server whose model is not loaded yet; its message says so."""
 _QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "quota_exceeded")
@@ -73,8 +74,8 @@ class Endpoint:
         self, base_url: str, key: str, connections: int, headers: Mapping[str, str] | None = None
     ) -> None:
         self.base_url = base_url
-        values = (headers or {}).values()
-        self._secrets = [key, *(value for value in values if len(value) >= LEAST_SECRET)]
+        values = (key, *(headers or {}).values())
+        self._secrets = [value for value in values if len(value) >= LEAST_SECRET]
         remove = _remove_machine if is_openai(base_url) else _remove_machine_and_account
         try:
             transport = openai.DefaultAioHttpClient(
@@ -118,7 +119,7 @@ class Endpoint:
             return self._refused(error.response)
         except Exception as error:  # of three packages, and none may leave: it may hold the key
             return Reply("retry", reason=f"connection failed ({_first_cause(error)})")
-        text = response.content.decode("utf-8", errors="replace")
+        text = without(response.content.decode("utf-8", errors="replace"), *self._secrets)
         try:
             completion = read_completion(text, response.status_code)
         except NotACompletionError as error:
@@ -126,7 +127,7 @@ class Endpoint:
         headers = response.headers
         return Reply(
             "ok",
-            without(text, *self._secrets),
+            text,
             response.status_code,
             {name: headers[name] for name in KEPT_HEADERS if name in headers},
             retry_after=_time_to_reset(headers),
