@@ -53,7 +53,8 @@ def test_score_interval_equals_statsmodels_and_is_symmetric(t: tuple[int, int, i
             low, high = confint_proportions_2indep(
                 x1, n1, x2, n2, compare="ratio", method="score", correction=False
             )
-        assert mine.low == pytest.approx(low, rel=1e-4, abs=1e-6)
+        # A ratio is not negative; statsmodels' root finding ends a little below 0 now and then.
+        assert mine.low == pytest.approx(max(low, 0.0), rel=1e-4, abs=1e-7)
         assert mine.high == pytest.approx(high, rel=1e-4)
 
 

@@ -219,9 +219,9 @@ def compute(
 
 def write_index(file: h5py.File, shard: TokenShard) -> None:
     """Write which document, position and split each row belongs to."""
-    write_column(file, "document", shard.row_document[shard.row_of_token])
+    write_column(file, "document", shard.over_tokens(shard.row_document))
     write_column(file, "position", shard.position)
-    write_column(file, "split", shard.row_split[shard.row_of_token])
+    write_column(file, "split", shard.over_tokens(shard.row_split))
     hdf5.put_text(file, "splits", json.dumps(shard.splits))
 
 

@@ -1,7 +1,8 @@
 """The token shard: ids, document boundaries, roles, template mask and true categories.
 
-Format "diffscope-tokens", version 1 (HDF5). A row is one document, cut to the context length;
-rows lie one after another. With N tokens and R rows:
+Format "diffscope-tokens", version 1 (HDF5). A row is a document, or a part of one, of at most the
+context length; rows lie one after another, those of a document side by side. With N tokens and R
+rows:
 
 ====================  ==============  ==========================================================
 ``ids``               int32 [N]       token ids, the same for every model
@@ -23,6 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +36,7 @@ FORMAT = "diffscope-tokens"
 VERSION = 1
 SPLITS = ("fit", "calibration", "score", "explain", "verify")
 ROLES = ("plain", "system", "user", "assistant", "tool")
+T = TypeVar("T", bound=np.generic)
 _TYPES: Mapping[str, type[np.generic]] = {
     "ids": np.int32,
     "row_starts": np.int64,
@@ -66,19 +69,24 @@ class TokenShard:
 
     @property
     def rows(self) -> int:
-        """Number of rows (documents), R."""
+        """Number of rows, R."""
         return len(self.row_document)
 
     @cached_property
     def row_of_token(self) -> NDArray[np.int32]:
         """The row of each token, int32 [N]."""
-        return np.repeat(np.arange(self.rows, dtype=np.int32), np.diff(self.row_starts))
+        return self.over_tokens(np.arange(self.rows, dtype=np.int32))
 
     @cached_property
     def position(self) -> NDArray[np.int32]:
         """The index of each token in its row, int32 [N]; BOS is at 0."""
-        starts = self.row_starts[:-1][self.row_of_token]
-        return (np.arange(self.tokens, dtype=np.int64) - starts).astype(np.int32)
+        position = np.arange(self.tokens, dtype=np.int32)
+        position -= self.over_tokens(self.row_starts[:-1].astype(np.int32))
+        return position
+
+    def over_tokens(self, of_rows: NDArray[T]) -> NDArray[T]:
+        """Return what is known of each row [R] for each of its tokens [N]."""
+        return np.repeat(of_rows, np.diff(self.row_starts))
 
     def row(self, index: int) -> slice:
         """Return the slice of row ``index`` in the arrays over tokens."""
@@ -96,7 +104,7 @@ class TokenShard:
         with hdf5.open_complete(path, FORMAT, VERSION) as file:
             arrays = {name: np.asarray(file[name]) for name in _TYPES}
             shard = cls(
-                **{name: arrays[name].astype(kind) for name, kind in _TYPES.items()},
+                **{name: arrays[name].astype(kind, copy=False) for name, kind in _TYPES.items()},
                 categories=tuple(json.loads(file.attrs["categories"])),
                 splits=tuple(json.loads(file.attrs["splits"])),
             )

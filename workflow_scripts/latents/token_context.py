@@ -39,7 +39,7 @@ def read_context(paths: Sequence[Path]) -> TokenContext:
     ]
     return TokenContext(
         ids=np.concatenate([shard.ids for shard in shards]),
-        document=np.concatenate([shard.row_document[shard.row_of_token] for shard in shards]),
+        document=np.concatenate([shard.over_tokens(shard.row_document) for shard in shards]),
         position=np.concatenate([shard.position for shard in shards]),
         role=np.concatenate([shard.role for shard in shards]),
         template=np.concatenate([shard.template for shard in shards]),
