@@ -34,7 +34,7 @@ def write_text(
 ) -> tuple[Path, Path]:
     """Write a table of documents and a token shard with four tokens of each.
 
-    All are plain text of the score split unless told.
+    All are plain text of the score split unless `splits` or `roles` say otherwise.
     """
     numbers = list(texts)
     split = list(splits) or ["score"] * len(texts)

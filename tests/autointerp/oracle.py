@@ -84,8 +84,8 @@ def rejection(complaint: str, manner: str) -> tuple[int, object]:
         detail = [{**fault, "msg": "Extra inputs are not permitted", "input": 0}]
         return 422, {"detail": detail}
     if manner == "gemini":
-        told = f'Invalid JSON payload received. Unknown name "{name}": Cannot find field.'
-        return 400, [{"error": {"code": 400, "message": told, "status": "INVALID_ARGUMENT"}}]
+        message = f'Invalid JSON payload received. Unknown name "{name}": Cannot find field.'
+        return 400, [{"error": {"code": 400, "message": message, "status": "INVALID_ARGUMENT"}}]
     kind = "invalid_request_error"
     return 400, {"error": {"message": complaint, "code": kind, "type": kind, "param": None}}
 

@@ -112,10 +112,10 @@ def check(folder: Path) -> None:
         raise RuntimeError("a replay without the server differs")
     ledger = pd.concat(pd.read_csv(run.file(purpose, "ledger.csv")) for purpose in PURPOSES)
     scores = pd.read_parquet(run.llm("scores"))
-    told = pd.read_parquet(run.llm("explanations"))
+    explained = pd.read_parquet(run.llm("explanations"))
     print(f"{len(ledger)} calls in {seconds:.0f} s; {statuses}")
     print(ledger.groupby(["kept", "finish_reason"])[["input_tokens", "output_tokens"]].sum())
-    print(told[["latent", "status", "explanation"]].to_string(index=False))
+    print(explained[["latent", "status", "explanation"]].to_string(index=False))
     print(scores[["latent", "status", "auroc", "gate_passed"]].to_string(index=False))
     if scores["gate_passed"].any():
         raise RuntimeError("an explanation of so small a model passes the gate")

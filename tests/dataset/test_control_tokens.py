@@ -82,14 +82,16 @@ def shard(
 
 
 @pytest.mark.parametrize(
-    ("tokenizers", "told"),
+    ("tokenizers", "sentence"),
     [
         (smol(), "BOS is id 2 in base and 3 in tuned: set text.control_tokens to the model"),
         (qwen(), r"id 2 is '<bos>' in base and '<\|begin\|>' in distilled: set text.control_tok"),
     ],
 )
-def test_without_a_choice_the_sentence_names_the_setting(tokenizers: Tokenizers, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_without_a_choice_the_sentence_names_the_setting(
+    tokenizers: Tokenizers, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
         check_agreement(tokenizers)
 
 

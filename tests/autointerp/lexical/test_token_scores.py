@@ -131,7 +131,7 @@ def test_grouped_pearson_equals_numpy_and_is_undefined_where_constant() -> None:
 
 def test_columns_are_documented() -> None:
     text = Path(annotation_tables.__file__).with_name("COLUMNS.md").read_text(encoding="utf-8")
-    told = [re.findall(r"^\| `(\w+)` \|", part, re.M) for part in text.split("## ")[1:]]
+    documented = [re.findall(r"^\| `(\w+)` \|", part, re.M) for part in text.split("## ")[1:]]
     own = [
         [name for name in columns if name not in annotation_tables.KEY]
         for columns in (
@@ -141,4 +141,4 @@ def test_columns_are_documented() -> None:
         )
     ]
     documents = [list(ANSWERS), list(COLUMNS)]
-    assert told == [list(annotation_tables.KEY), *own, *documents, LEDGER]
+    assert documented == [list(annotation_tables.KEY), *own, *documents, LEDGER]

@@ -140,7 +140,7 @@ def test_nothing_is_learnt_of_an_endpoint_from_a_bad_reply(
         assert run.call("explain") == 2
         err = capsys.readouterr().err
         if fault != "prose":
-            assert server.counters.calls == 0  # it was told before a text of the study was sent
+            assert server.counters.calls == 0  # refused before any text of the study was sent
             assert "base_url" in err if fault == "error_choice" else "max_output" in err
         assert not (run.cache / "dialects").exists()
         server.behaviour.script, server.behaviour.probe_fault = ("ok",), ""

@@ -226,8 +226,10 @@ def test_failures_are_counted_per_row(
     with FakeServer(Behaviour(first={2: "refusal"})) as server:
         run = _prepare(contexts, tmp_path, server.url)
         assert run.call("explain", "--max-unexplained", "0.25") == 0
-    told = "1 of 4 latents stay without an explanation (1 refused), which autointerp.llm.max_unexpl"
-    assert told in capsys.readouterr().err
+    message = (
+        "1 of 4 latents stay without an explanation (1 refused), which autointerp.llm.max_unexpl"
+    )
+    assert message in capsys.readouterr().err
     assert run.parse("explain") == 0
     table = pd.read_parquet(run.llm("explanations"))
     assert Counter(table["status"]) == {"ok": 3, "refused": 1}
