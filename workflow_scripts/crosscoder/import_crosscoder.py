@@ -36,6 +36,7 @@ from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute
 from workflow_scripts.common.provenance import provenance
+from workflow_scripts.crosscoder.codes import encode
 from workflow_scripts.crosscoder.model import Crosscoder, Weights
 from workflow_scripts.crosscoder.settings import Imported
 from workflow_scripts.models.download import fetch
@@ -237,7 +238,7 @@ def mean_active(crosscoder: Crosscoder, store: ActivationStore) -> float:
     active = 0
     for first in range(0, len(rows), 1024):
         x = torch.from_numpy(store.read(rows[first : first + 1024]))
-        active += int((crosscoder.encode(x) > 0).sum())
+        active += encode(crosscoder, x).values.numel()
     return active / max(1, len(rows))
 
 
