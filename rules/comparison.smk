@@ -19,7 +19,8 @@ rule evaluate_behaviour:
         tokens=PATHS.tokens,
         labels=PATHS.label_files,
     output:
-        PATHS.losses,
+        losses=PATHS.losses,
+        divergences=PATHS.divergences,
     log:
         "<results>/logs/evaluate_behaviour.log",
     benchmark:
@@ -32,6 +33,7 @@ rule evaluate_behaviour:
     params:
         **step("comparison.evaluate_behaviour"),
         models=as_json({name: PATHS.manifest(name) for name in COMPARED_MODELS}),
+        pairs=[name for pair in comparisons.compared_pairs(SETTINGS) for name in pair],
         settings=[
             *flags(SETTINGS.activations, Precision),
             *flags(SETTINGS.comparison, LabelSample),
@@ -40,9 +42,9 @@ rule evaluate_behaviour:
         speed=speed(Batches, Device),
     shell:
         "HF_HUB_OFFLINE=1 logged {log:q} python -m {params.step}"
-        " --models {params.models:q} --tokens {input.tokens:q} --labels {input.labels:q}"
+        " --models {params.models:q} --pairs {params.pairs} --tokens {input.tokens:q} --labels {input.labels:q}"
         " {params.settings:q} --seed {params.seed} {params.speed:q} --threads {threads}"
-        " --output {output:q}"
+        " --losses {output.losses:q} --divergences {output.divergences:q}"
 
 
 rule weigh_documents:
@@ -169,6 +171,7 @@ rule judge_changes:
     input:
         labels=PATHS.label_files,
         losses=PATHS.losses,
+        divergences=PATHS.divergences,
         documents=PATHS.weighed_documents(),
     output:
         "<results>/comparison/changes.csv",
@@ -181,10 +184,13 @@ rule judge_changes:
     params:
         **step("comparison.judge_changes"),
         pairs=FLAGS.judged_pairs(),
+        sample=flags(SETTINGS.comparison, LabelSample),
+        seed=SETTINGS.seed,
         rule_=flags(SETTINGS.comparison, Judgement),
     shell:
         "logged {log:q} python -m {params.step} {params.pairs:q} --labels {input.labels:q}"
-        " --losses {input.losses:q} {params.rule_:q} --output {output:q}"
+        " --losses {input.losses:q} --divergences {input.divergences:q} {params.sample:q} --seed {params.seed} {params.rule_:q}"
+        " --output {output:q}"
 
 
 rule explain_gaps:

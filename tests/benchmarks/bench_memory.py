@@ -143,7 +143,7 @@ def weigh_documents(folder: Path) -> None:
     latents = compared_latents(fitted, scores, selection, *MODELS)
     numbers = np.arange(TOKENS // LENGTH)
     labels = pd.DataFrame({"document": numbers, "labeller": "source", "label": "news"})
-    weigh(store, fitted, context(), latents, MODELS, labels, numbers)
+    weigh(store, fitted, context(), latents, MODELS, labels)
 
 
 STEPS: dict[str, tuple[Callable[[Path], None], float]] = {

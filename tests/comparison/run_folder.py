@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from workflow_scripts.common import files
 from workflow_scripts.comparison.score_recovery import PLANTED_COLUMNS
@@ -69,6 +70,11 @@ class Run:
     def losses(self) -> Path:
         """How well each model predicts documents."""
         return self.root / "comparison/losses.parquet"
+
+    @property
+    def divergences(self) -> Path:
+        """How differently models predict documents."""
+        return self.root / "comparison/divergences.parquet"
 
     @property
     def labels(self) -> Path:
@@ -138,7 +144,8 @@ class Run:
             for name, sides in self.comparisons.items()
         }
         flags = [f"--pairs={json.dumps(pairs)}", f"--labels={self.labels}"]
-        return [*flags, f"--losses={self.losses}", f"--output={output}"]
+        flags += [f"--losses={self.losses}", f"--divergences={self.divergences}", "--seed=0"]
+        return [*flags, f"--output={output}"]
 
     def recovery_flags(self, recovery: Path, answer: Path) -> list[str]:
         """Return the command line of ``score_recovery``."""
@@ -218,6 +225,16 @@ def write_losses(run: Run) -> None:
         rows = {"document": true["document"], "model": model, "tokens": TOKENS}
         parts.append(pd.DataFrame({**rows, "losses": list(losses.astype(np.float32))}))
     files.write_parquet(run.losses, pd.concat(parts, ignore_index=True))
+    write_divergences(
+        run.divergences, true["document"].to_numpy(), np.isin(names, (*LOST, *GAINED))
+    )
+
+
+def write_divergences(path: Path, documents: NDArray[np.int64], changed: NDArray[np.bool_]) -> None:
+    """Write how differently `it` and `simpo` predict documents: more, where something changed."""
+    part = np.where(changed, 0.4, 0.01)
+    table = pd.DataFrame({"document": documents, "baseline": "it", "candidate": "simpo"})
+    files.write_parquet(path, table.assign(divergence=part))
 
 
 def write_weights(run: Run, comparison: str, seed: int) -> None:

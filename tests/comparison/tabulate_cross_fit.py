@@ -32,7 +32,6 @@ from workflow_scripts.latents.token_context import TokenContext, read_context
 
 FIT, MODELS, LAYER = "it_simpo", ("it", "simpo"), 3
 DRAWS = 2000
-NO_LABELS = pd.DataFrame(columns=["document", "labeller", "label"])
 
 
 class Half(ActivationStore):
@@ -66,7 +65,8 @@ def unique_mass(
     """Return the unique mass of each document of the store."""
     pair = compared_latents(crosscoder, latents, selection, *MODELS)
     every = np.unique(store.context.document).astype(np.int64)
-    table, _ = weigh(store, crosscoder, store.context, pair, MODELS, NO_LABELS, every)
+    labels = pd.DataFrame({"document": every, "labeller": "all", "label": "all"})
+    table, _ = weigh(store, crosscoder, store.context, pair, MODELS, labels)
     table = table.set_index("document")
     mass: pd.Series[float] = (table["unique_baseline"] + table["unique_candidate"]) / table["total"]
     return mass

@@ -57,7 +57,8 @@ def test_columns_are_those_documented(table: pd.DataFrame) -> None:
     assert documented == {
         "changes.csv": judge_changes.COLUMNS,
         "categories.csv": COLUMNS,
-        "losses.parquet": behaviour.COLUMNS,
+        "losses.parquet": behaviour.LOSS_COLUMNS,
+        "divergences.parquet": behaviour.DIVERGENCE_COLUMNS,
         f"{weighed}.parquet`": document_weights.COLUMNS,
         f"{weighed}_carriers.parquet`": carriers.COLUMNS,
         "recovery.csv": score_recovery.COLUMNS,

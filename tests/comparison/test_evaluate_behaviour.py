@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from workflow_scripts.common import files
 from workflow_scripts.common.manifest import Manifest
-from workflow_scripts.comparison.behaviour import COLUMNS, document_gaps
+from workflow_scripts.comparison.behaviour import DIVERGENCE_COLUMNS, LOSS_COLUMNS, document_gaps
 from workflow_scripts.comparison.evaluate_behaviour import main
+from workflow_scripts.dataset.answered_rows import answer_mask
 from workflow_scripts.dataset.shards import ROLES, SPLITS, TokenShard, write_shard
 
 VOCABULARY = 30
@@ -120,12 +122,16 @@ def evaluate(
     for path, shard in zip(paths, shards, strict=True):
         write_shard(path, shard, {})
     files.write_parquet(folder / "labels.parquet", labels)
-    output = folder / "losses.parquet"
-    flags = ["--models", manifests, "--tokens", *map(str, paths), "--output", str(output)]
+    outputs = [folder / "losses.parquet", folder / "divergences.parquet"]
+    names = [path.parent.name for path in models]
+    pairs = [name for pair in pairwise([*names, names[0]]) for name in pair]
+    flags = ["--models", manifests, "--pairs", *pairs, "--tokens", *map(str, paths)]
+    flags += [f"--{path.stem}={path}" for path in outputs]
     flags += ["--labels", str(folder / "labels.parquet"), f"--seed={seed}", "--threads=1"]
     assert main([*flags, "--device=cpu", "--batch-tokens=20", *more]) == 0
-    table = files.read_parquet(output)
-    assert tuple(table.columns) == COLUMNS
+    table, divergences = (files.read_parquet(path) for path in outputs)
+    assert tuple(table.columns) == LOSS_COLUMNS
+    assert tuple(divergences.columns) == DIVERGENCE_COLUMNS
     return table
 
 
@@ -146,6 +152,25 @@ def test_the_table_equals_a_direct_computation(tmp_path: Path) -> None:
             assert tokens == len(values)
     gaps = document_gaps(table, "it", "simpo")
     assert gaps["gap"].abs().min() > 1e-3
+
+
+def test_divergences_are_those_of_the_whole_logits(tmp_path: Path) -> None:
+    shards = [shard_of(DOCUMENTS, 0)]
+    models = [save_model(tmp_path / name, seed) for seed, name in enumerate(("it", "simpo"))]
+    evaluate(tmp_path, models, shards, true_labels(shards))
+    table = files.read_parquet(tmp_path / "divergences.parquet")
+    pairs = table[["baseline", "candidate"]].drop_duplicates().to_numpy().tolist()
+    assert pairs == [["it", "simpo"], ["simpo", "it"]]
+    before, after = (LlamaForCausalLM.from_pretrained(path.parent).eval() for path in models)
+    for row in table[table["baseline"] == "it"].itertuples():
+        place = int(np.flatnonzero(shards[0].row_document == row.document)[0])
+        part = shards[0].row(place)
+        ids = torch.from_numpy(shards[0].ids[part].astype(np.int64))[None]
+        with torch.no_grad():
+            q, p = (m(input_ids=ids).logits[0].double().log_softmax(-1) for m in (before, after))
+        chosen = np.flatnonzero(answer_mask(shards[0], part)) - 1
+        expected = (p.exp() * (p - q)).sum(-1)[chosen].mean()
+        assert row.divergence == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_every_label_of_every_labeller_has_documents_up_to_the_limit(tmp_path: Path) -> None:
@@ -178,7 +203,8 @@ def test_a_missing_shard_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     manifests = json.dumps({"it": str(tmp_path / "model.json")})
     files.write_parquet(tmp_path / "labels.parquet", true_labels([shard_of(DOCUMENTS, 0)]))
     flags = ["--models", manifests, "--tokens", str(tmp_path / "none.h5"), "--seed=0"]
-    flags += ["--labels", str(tmp_path / "labels.parquet")]
-    assert main([*flags, "--threads=1", "--output", str(tmp_path / "losses.parquet")]) == 2
+    flags += ["--labels", str(tmp_path / "labels.parquet"), "--pairs", "it", "it"]
+    flags += [f"--losses={tmp_path / 'losses.parquet'}"]
+    assert main([*flags, "--threads=1", f"--divergences={tmp_path / 'divergences.parquet'}"]) == 2
     assert "none.h5 does not exist: run the step" in capsys.readouterr().err
     assert not (tmp_path / "losses.parquet").exists()

@@ -15,7 +15,7 @@ from workflow_scripts.common import files
 from workflow_scripts.common.tables import read_csv
 from workflow_scripts.comparison import judge_changes
 from workflow_scripts.comparison.behaviour import document_gaps
-from workflow_scripts.comparison.label_text import RATIOS
+from workflow_scripts.comparison.label_text import BESIDE
 from workflow_scripts.comparison.verdicts import VERDICTS
 
 KEY = ["comparison", "seed", "labeller", "label"]
@@ -33,10 +33,11 @@ def table(run: Run) -> pd.DataFrame:
     return read_csv(output)
 
 
-def judge(run: Run, folder: Path, **other: Any) -> pd.DataFrame:
+def judge(run: Run, folder: Path, limit: int = 200, **other: Any) -> pd.DataFrame:
     """Run the step with other inputs: labels or losses (tables), or pairs."""
     flags = {flag.split("=", 1)[0]: flag.split("=", 1)[1] for flag in run.judge_flags(folder)}
     flags["--output"] = str(folder / "changes.csv")
+    flags["--documents-per-label"] = str(limit)
     for name, value in other.items():
         if isinstance(value, pd.DataFrame):
             files.write_parquet(folder / f"{name}.parquet", value)
@@ -98,8 +99,27 @@ def test_numbers_are_those_of_the_documents(run: Run, table: pd.DataFrame) -> No
         assert (rows["tokens"] == documents * TOKENS).all()
 
 
+def test_predictions_differ_where_something_changed(table: pd.DataFrame) -> None:
+    rows = rows_of(table)
+    assert (rows.loc[[*GAINED, *LOST], "divergence"] == 0.4).all()
+    assert (rows.drop([*GAINED, *LOST])["divergence"] == 0.01).all()
+    assert rows_of(table, "anchored")["divergence"].notna().all()  # of the same two models
+
+
+def test_a_label_counts_its_own_sample_alone(run: Run, tmp_path: Path) -> None:
+    """Whatever documents other labellers add; they may lean to some kinds of its text."""
+    labels = files.read_parquet(run.labels)
+    true = labels[labels["labeller"] == "true"]
+    one = true.assign(label="all text")
+    rare = true[true["label"].isin(LOST)].assign(labeller="rare")
+    alone = judge(run, tmp_path, labels=one, limit=30)
+    beside = judge(run, tmp_path, labels=pd.concat([one, rare]), limit=30)
+    assert rows_of(alone).loc["all text", "documents"] == 30
+    pd.testing.assert_frame_equal(rows_of(alone), rows_of(beside))
+
+
 def test_intervals_hold_their_estimates(table: pd.DataFrame) -> None:
-    for name in ("behaviour", "representation", *RATIOS):
+    for name in ("behaviour", "representation", *BESIDE):
         known = table.dropna(subset=[name])
         assert (known[f"{name}_low"] <= known[name]).all()
         assert (known[name] <= known[f"{name}_high"]).all()
@@ -148,24 +168,16 @@ def test_a_model_that_was_not_run_cannot_be_told(run: Run, tmp_path: Path) -> No
     assert set(others["verdict"]) == {"cannot tell"}
 
 
-def test_labels_that_one_table_alone_knows(run: Run, tmp_path: Path) -> None:
+def test_labels_of_text_that_was_not_weighed_or_not_read(run: Run, tmp_path: Path) -> None:
     labels = files.read_parquet(run.labels)
     first = len(CATEGORIES) * DOCUMENTS
-    more = pd.DataFrame({"document": np.arange(first, first + 60), "labeller": "true"})
-    more["label"] = np.repeat(["only weighed", "only read", "nowhere"], 20)
+    more = pd.DataFrame({"document": np.arange(first, first + 40), "labeller": "true"})
+    more["label"] = np.repeat(["only read", "nowhere"], 20)
     losses = files.read_parquet(run.losses)
     one = losses[losses["document"] < 20]
-    losses = pd.concat([losses, one.assign(document=one["document"] + first + 20)])
-    weights = files.read_parquet(run.weighed("direct", 0))
-    extra = weights.head(20).assign(document=np.arange(first, first + 20))
-    files.write_parquet(tmp_path / "weights.parquet", pd.concat([weights, extra]))
-    pair = {"baseline": "it", "candidate": "simpo"}
-    pairs = {"direct": pair | {"documents": {"0": str(tmp_path / "weights.parquet")}}}
-    found = judge(run, tmp_path, labels=pd.concat([labels, more]), losses=losses, pairs=pairs)
-    rows = rows_of(found)
+    losses = pd.concat([losses, one.assign(document=one["document"] + first)])
+    rows = rows_of(judge(run, tmp_path, labels=pd.concat([labels, more]), losses=losses))
     assert "nowhere" not in rows.index
-    assert rows["behaviour"].isna()["only weighed"]
-    assert rows.loc["only weighed", "verdict"] == "cannot tell"
     assert rows["distance"].isna()["only read"]
     assert rows.loc["only read", "verdict"] == "unchanged"
     assert rows.loc["only read", "tokens"] == 20 * TOKENS

@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from workflow_scripts.comparison.label_text import (
+    BESIDE,
     DRAWS,
-    RATIOS,
     LabelText,
     Measure,
     drawn_sums,
@@ -28,7 +28,8 @@ def gap_table(count: int = DOCUMENTS, seed: int = 0) -> pd.DataFrame:
     """Return gaps of documents."""
     rng = np.random.default_rng(seed)
     gaps = {"tokens": rng.integers(5, 50, count), "gap": rng.normal(0.3, 0.2, count)}
-    return pd.DataFrame({**gaps, "spread": rng.gamma(4, 0.1, count)})
+    spread, divergence = rng.gamma(4, 0.1, count), rng.gamma(2, 0.1, count)
+    return pd.DataFrame({**gaps, "spread": spread, "divergence": divergence})
 
 
 def weight_table(count: int = DOCUMENTS, seed: int = 1) -> pd.DataFrame:
@@ -63,8 +64,9 @@ def test_estimates_are_ratios_of_sums() -> None:
         "signed_norm": sums["signed"] / sums["energy"],
         "unique_mass": unique / sums["total"],
         "delta_norm": weights["delta_norm"].mean(),
+        "divergence": gaps["divergence"].mean(),
     }
-    assert list(text.ratios) == list(RATIOS)
+    assert list(text.ratios) == list(BESIDE)
     found = {name: measure.interval.estimate for name, measure in text.ratios.items()}
     assert found == pytest.approx(expected)
     assert text.distance is text.ratios["distance"]
@@ -166,7 +168,7 @@ def test_equal_activations_have_distance_nothing() -> None:
 
 def test_an_axis_without_documents_is_not_measured() -> None:
     behaves = measure_label("news", gap_table(), None, 0.95)
-    assert behaves.ratios == {}
+    assert list(behaves.ratios) == ["divergence"]
     assert behaves.distance == Measure()
     assert behaves.documents == DOCUMENTS
     weighed = measure_label("news", gap_table().iloc[:0], weight_table(30), 0.95)

@@ -62,14 +62,10 @@ class Case:
     def pair(self) -> ComparedLatents:
         return compared_latents(self.crosscoder, self.latents, self.selection, *PAIR)
 
-    def weigh(
-        self, batch: int = 4096, documents: NDArray[np.int64] = NUMBERS
-    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def weigh(self, batch: int = 4096) -> tuple[pd.DataFrame, pd.DataFrame]:
         store, pair = cast(ActivationStore, self.store), self.pair()
         with torch.no_grad():
-            return weigh(
-                store, self.crosscoder, self.context, pair, PAIR, self.labels, documents, batch
-            )
+            return weigh(store, self.crosscoder, self.context, pair, PAIR, self.labels, batch)
 
 
 def fitted(rng: np.random.Generator) -> Crosscoder:
@@ -231,19 +227,16 @@ def test_carriers_equal_the_dense_sums(
     assert not {NO_DIRECTION, SILENT, 5} & set(table["latent"])
 
 
-def test_text_without_labels_has_no_carriers(case: Case) -> None:
-    bare = Case(**{**vars(case), "labels": case.labels[:0]})
-    documents, table = bare.weigh()
-    assert len(documents) == len(NUMBERS) - 1
+def test_text_without_labels_is_not_read(case: Case) -> None:
+    drawn = case.labels["document"].isin([5, 8, 40])
+    some, whole = Case(**{**vars(case), "labels": case.labels[drawn]}).weigh()[0], case.weigh()[0]
+    expected = whole[whole["document"].isin([5, 8, 40])].reset_index(drop=True)
+    assert len(expected) == 3
+    pd.testing.assert_frame_equal(some, expected)
+    documents, table = Case(**{**vars(case), "labels": case.labels[:0]}).weigh()
+    assert documents.empty
     assert table.empty
     assert tuple(table.columns) == carriers.COLUMNS
-
-
-def test_documents_that_are_not_drawn_are_not_read(case: Case) -> None:
-    drawn = np.array([5, 8, 40])
-    some, whole = case.weigh(documents=drawn)[0], case.weigh()[0]
-    expected = whole[whole["document"].isin(drawn)].reset_index(drop=True)
-    pd.testing.assert_frame_equal(some, expected)
 
 
 def test_without_usable_tokens_the_tables_are_empty(case: Case) -> None:

@@ -191,7 +191,7 @@ def test_everything_below_stands_under_one_question(page: Path) -> None:
         ("How sure each verdict is", "sure"),
         ("Planted changes and what each statistic finds", "sure"),
         ("The same question, asked of other labels", "sure"),
-        ("What the activations show", "carries"),
+        ("How far predictions and activations are apart", "carries"),
         ("Whether counts of unique latents call a category", "decisions"),
         ("Crosscoders", "crosscoders"),
         ("No LLM was used.", "names"),

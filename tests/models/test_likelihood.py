@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from tests.models.random_models import ARCHITECTURES, OTHER_SIZES, SIZES, VOCABULARY
 from workflow_scripts.models import likelihood
-from workflow_scripts.models.likelihood import token_losses
+from workflow_scripts.models.likelihood import compare, predict
 
 
 def model_of(architecture: str, **changes: object) -> PreTrainedModel:
@@ -31,6 +31,12 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     chosen = (torch.rand(3, 9, generator=generator) < 0.6) & mask.bool()
     chosen[:, 0] = False
     return ids, mask, chosen
+
+
+def token_losses(
+    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, chosen: torch.Tensor
+) -> torch.Tensor:
+    return compare(predict(model, ids, mask, chosen), [])[0][0]
 
 
 @pytest.mark.parametrize("chunk", [2, 512])
@@ -67,3 +73,26 @@ def test_no_logits_but_of_a_chunk_exist(monkeypatch: pytest.MonkeyPatch) -> None
 def test_nothing_chosen() -> None:
     ids, mask, chosen = batch()
     assert token_losses(model_of("llama"), ids, mask, torch.zeros_like(chosen)).shape == (0,)
+
+
+def test_divergence_of_models_whose_vocabularies_are_padded_differently() -> None:
+    ids, mask, chosen = batch()
+    torch.manual_seed(3)
+    own, other = model_of("llama"), model_of("llama", vocab_size=VOCABULARY + 6)
+    kept = chosen[:, 1:]
+    with torch.no_grad():
+        log_p, log_q = (
+            model(input_ids=ids, attention_mask=mask).logits[:, :-1][kept].log_softmax(-1)
+            for model in (own, other)
+        )
+    expected = functional.kl_div(log_q[:, :VOCABULARY], log_p, reduction="none", log_target=True)
+    losses, divergences = compare(*_both(own, other, ids, mask, chosen))
+    torch.testing.assert_close(divergences[0], expected.sum(1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses[1], token_losses(other, ids, mask, chosen))
+    assert compare(*_both(own, own, ids, mask, chosen))[1].abs().max() < 1e-6
+
+
+def _both(
+    own: PreTrainedModel, other: PreTrainedModel, *batch: torch.Tensor
+) -> tuple[likelihood.Predictions, list[likelihood.Predictions]]:
+    return predict(own, *batch), [predict(other, *batch)]

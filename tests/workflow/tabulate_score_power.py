@@ -44,6 +44,7 @@ def tabulate(results: Path) -> pd.DataFrame:
     seeds = {int(path.stem.rpartition("_seed")[2]): path for path in sorted(weighed)}
     pair = JudgedPair(baseline=MODELS[0], candidate=MODELS[1], documents=seeds)
     losses = files.read_parquet(comparison / "losses.parquet")
+    divergences = files.read_parquet(comparison / "divergences.parquet")
     labels = by_labeller(read_labels([results / "dataset" / "labels.parquet"]))[TRUE]
     labels = labels[labels.index.isin(losses["document"])].sort_index()
     latents = read_csv(comparison / "categories.csv").iloc[:0]
@@ -51,7 +52,7 @@ def tabulate(results: Path) -> pd.DataFrame:
     rows = []
     for share in SHARES:
         part = first_documents(labels, share)
-        changes = change_table({COMPARISON: pair}, {TRUE: part}, losses, rule)
+        changes = change_table({COMPARISON: pair}, {TRUE: part}, losses, divergences, rule)
         found = recover(latents, changes, known, rule.fdr)
         verdicts = found[found["statistic"] == "verdict"]
         planted, called = verdicts["planted"] != "unchanged", verdicts["called"].astype(bool)

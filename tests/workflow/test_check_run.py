@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.comparison.run_folder import write_text_manifest
+from tests.comparison.run_folder import write_divergences, write_text_manifest
 from tests.workflow import check_run
 from workflow_scripts.common.provenance import ROOT
 from workflow_scripts.comparison import compare_categories, judge_changes, score_recovery
@@ -89,6 +89,7 @@ def write_documents(results: Path, rng: np.random.Generator) -> None:
         for model, values in (("it", before), ("simpo", after))
     ]
     pd.concat(losses).to_parquet(results / "comparison" / "losses.parquet")
+    write_divergences(results / "comparison" / "divergences.parquet", numbers, side != 0)
     weights = pd.DataFrame({"document": numbers, "tokens": 20, "energy": 10.0, "total": 9.0})
     weights["difference"] = np.where(side != 0, 8.0, 1.0) * rng.gamma(50, 1 / 50, len(names))
     weights["signed"], weights["delta_norm"] = side, 0.5 + 0.1 * side
@@ -125,6 +126,8 @@ def compare(results: Path) -> None:
             f"--pairs={json.dumps(pairs)}",
             f"--labels={results / 'dataset' / 'labels.parquet'}",
             f"--losses={comparison / 'losses.parquet'}",
+            f"--divergences={comparison / 'divergences.parquet'}",
+            "--seed=0",
             f"--output={comparison / 'changes.csv'}",
         ]
     )

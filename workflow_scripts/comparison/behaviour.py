@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-COLUMNS = ("document", "model", "tokens", "losses")
+LOSS_COLUMNS = ("document", "model", "tokens", "losses")
 """Columns of ``losses.parquet``; ``COLUMNS.md`` says what each means."""
+DIVERGENCE_COLUMNS = ("document", "baseline", "candidate", "divergence")
+"""Columns of ``divergences.parquet``."""
 
 
 def document_gaps(losses: pd.DataFrame, baseline: str, candidate: str) -> pd.DataFrame:
@@ -30,3 +32,13 @@ def document_gaps(losses: pd.DataFrame, baseline: str, candidate: str) -> pd.Dat
         },
         index=both.index,
     )
+
+
+def document_divergences(table: pd.DataFrame, baseline: str, candidate: str) -> pd.Series[float]:
+    """Return KL(candidate ‖ baseline) of two models' predictions, by document.
+
+    A mean over answer tokens, in nats per token.
+    """
+    pair = (table["baseline"] == baseline) & (table["candidate"] == candidate)
+    divergences: pd.Series[float] = table[pair].set_index("document")["divergence"]
+    return divergences

@@ -9,15 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.settings import Settings
 from workflow_scripts.common.tables import write_csv
 from workflow_scripts.comparison.axes import judge_behaviour, judge_representation
-from workflow_scripts.comparison.behaviour import document_gaps
-from workflow_scripts.comparison.label_text import RATIOS, LabelText, Measure, measure_label
-from workflow_scripts.comparison.settings import Judgement
+from workflow_scripts.comparison.behaviour import document_divergences, document_gaps
+from workflow_scripts.comparison.label_sample import sample_labels
+from workflow_scripts.comparison.label_text import (
+    BESIDE,
+    DIVERGENCE,
+    LabelText,
+    Measure,
+    measure_label,
+)
+from workflow_scripts.comparison.settings import Judgement, LabelSample
 from workflow_scripts.comparison.verdicts import verdict
 from workflow_scripts.dataset.labels import by_labeller, read_labels
 
@@ -25,7 +33,7 @@ EFFECTS = ("behaviour", "representation")
 COLUMNS = (
     *("comparison", "baseline", "candidate", "seed", "labeller", "label", "documents", "tokens"),
     *(f"{axis}{end}" for axis in EFFECTS for end in ("", "_low", "_high", "_q", "_least")),
-    *(f"{measure}{end}" for measure in RATIOS for end in ("", "_low", "_high")),
+    *(f"{measure}{end}" for measure in BESIDE for end in ("", "_low", "_high")),
     "verdict",
 )
 """Columns of ``changes.csv``; ``COLUMNS.md`` says what each means."""
@@ -77,7 +85,7 @@ def rows_of(texts: Mapping[str, LabelText], rule: Judgement) -> Iterator[dict[st
         for axis, effect in zip(EFFECTS, effects, strict=True):
             row |= effect.interval.columns(axis)
             row |= {f"{axis}_q": effect.q, f"{axis}_least": effect.least}
-        for name in RATIOS:
+        for name in BESIDE:
             row |= text.ratios.get(name, Measure()).interval.columns(name)
         yield row | {"verdict": verdict(*effects)}
 
@@ -86,12 +94,15 @@ def change_table(
     pairs: Mapping[str, JudgedPair],
     labels: Mapping[str, pd.Series[str]],
     losses: pd.DataFrame,
+    divergences: pd.DataFrame,
     rule: Judgement,
 ) -> pd.DataFrame:
     """Return the table of all comparisons."""
     rows = []
     for name, pair in pairs.items():
-        gaps = document_gaps(losses, pair.baseline, pair.candidate)
+        models = (pair.baseline, pair.candidate)
+        gaps = document_gaps(losses, *models)
+        gaps[DIVERGENCE] = document_divergences(divergences, *models)
         documents: Mapping[int, Path | None] = pair.documents or {0: None}
         for seed, path in documents.items():
             weights = read_weights(path) if path else None
@@ -117,6 +128,9 @@ def judge_changes(
     pairs: dict[str, JudgedPair],
     labels: list[Path],
     losses: Path,
+    divergences: Path,
+    sample: LabelSample,
+    seed: int,
     rule: Judgement,
     output: Path,
 ) -> None:
@@ -130,11 +144,18 @@ def judge_changes(
         tables of labels of the documents (Parquet)
     losses
         losses of each model on documents (Parquet)
+    divergences
+        how far apart the predictions of two models are on them (Parquet)
+    seed
+        seed of the choice of documents
     output
         table to write, a row per comparison, seed, labeller and label (CSV)
     """
-    known = by_labeller(read_labels(labels))
-    write_csv(output, change_table(pairs, known, files.read_parquet(losses), rule))
+    measured = files.read_parquet(losses)
+    documents = np.unique(measured["document"].to_numpy(np.int64))
+    known = sample_labels(read_labels(labels), documents, sample.documents_per_label, seed)
+    apart = files.read_parquet(divergences)
+    write_csv(output, change_table(pairs, by_labeller(known), measured, apart, rule))
 
 
 main = cli.command(judge_changes)

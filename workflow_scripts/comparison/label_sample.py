@@ -7,15 +7,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 
-def draw(
+def sample_labels(
     labels: pd.DataFrame, documents: NDArray[np.int64], limit: int, seed: int
-) -> NDArray[np.int64]:
-    """Return up to ``limit`` of the documents for each label of each labeller, sorted.
+) -> pd.DataFrame:
+    """Return the labels of up to ``limit`` of the documents, for each label of each labeller.
 
-    All labels draw in one order, so that a document serves several labellers.
+    Documents have one order, whichever others there are, so that one serves several labellers. Yet
+    each label counts its own sample only: what another labeller draws may lean to some kinds of
+    its text.
     """
-    order = np.random.default_rng([seed, 11]).permutation(documents)
-    places = pd.DataFrame({"document": order, "place": np.arange(len(order))})
-    known = labels.merge(places, on="document").sort_values("place")
+    key = np.random.default_rng([seed, 11]).integers(2**63, dtype=np.uint64)
+    places = pd.util.hash_array(documents.astype(np.uint64) ^ key)
+    placed = pd.DataFrame({"document": documents, "place": places})
+    known = labels.merge(placed, on="document").sort_values("place", kind="stable")
     chosen = known.groupby(["labeller", "label"]).head(limit)
-    return np.unique(chosen["document"].to_numpy(dtype=np.int64))
+    return chosen.drop(columns="place").sort_index(ignore_index=True)

@@ -21,6 +21,9 @@ RATIOS = {
     "delta_norm": ("delta", "fired"),
 }
 """Each measure of representation as a ratio of sums over documents."""
+DIVERGENCE = "divergence"
+BESIDE = (*RATIOS, DIVERGENCE)
+"""Measures that stand beside the two effects."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class LabelText:
 
     ``gap`` is the mean over documents of the baseline's minus the candidate's loss, ``spread`` that
     of the absolute gap of single tokens. ``ratios`` are those of ``RATIOS``, where a crosscoder of
-    both models was weighed.
+    both models was weighed, and the mean divergence of the models' predictions.
     """
 
     gap: Measure = Measure()
@@ -67,18 +70,18 @@ def measure_label(
 ) -> LabelText:
     """Return what is known of one label.
 
-    ``gaps`` has a row per document of its behaviour (``document_gaps``), ``weights`` one per
-    document that was weighed (``weigh_documents``), None where none was.
+    ``gaps`` has a row per document of its behaviour (``document_gaps``), with its ``divergence``;
+    ``weights`` one per document that was weighed (``weigh_documents``), None where none was.
     """
     seed = zlib.crc32(label.encode("utf-8", "surrogatepass"))
-    of_gaps = gaps[["gap"]].assign(one=1.0)
-    behaviour = measures(of_gaps, {"gap": ("gap", "one")}, seed, confidence)
+    means = {name: (name, "one") for name in ("gap", DIVERGENCE)}
+    behaviour = measures(gaps[list(means)].assign(one=1.0), means, seed, confidence)
     ratios = {} if weights is None else measures(parts(weights), RATIOS, seed, confidence)
     return LabelText(
         gap=behaviour.get("gap", Measure()),
         spread=float(gaps["spread"].mean()),
         tokens=int(gaps["tokens"].sum()),
-        ratios=ratios,
+        ratios=ratios | {DIVERGENCE: behaviour.get(DIVERGENCE, Measure())},
     )
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from workflow_scripts.activations.controls import StoreInputs
@@ -27,7 +26,7 @@ from workflow_scripts.comparison.document_weights import (
     by_document,
     compared_latents,
 )
-from workflow_scripts.comparison.label_sample import draw
+from workflow_scripts.comparison.label_sample import sample_labels
 from workflow_scripts.comparison.settings import LabelSample
 from workflow_scripts.crosscoder.codes import Codes, encode
 from workflow_scripts.crosscoder.model import Crosscoder
@@ -75,15 +74,15 @@ def weigh(
     latents: ComparedLatents,
     models: tuple[str, str],
     labels: pd.DataFrame,
-    documents: NDArray[np.int64],
     batch: int = BATCH,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the tables of documents and of carriers for (baseline, candidate).
+    """Return the tables of labelled documents and of carriers for (baseline, candidate).
 
     Both are empty where no document has a usable token.
     """
     before, after = (crosscoder.models.index(model) for model in models)
     weighing = Weighing(latents, (before, after), labels)
+    documents = np.unique(labels["document"].to_numpy(np.int64))
     for _, rows, array in document_groups(store, SPLIT, context, 1, batch, documents):
         x = array.to(crosscoder.mean.device)
         weighing.add(context, rows, x, encode(crosscoder, x).to("cpu"))
@@ -136,10 +135,9 @@ def weigh_documents(
     pair = compared_latents(
         fitted, files.read_parquet(latents), files.read_parquet(selection), *models
     )
-    store, known = inputs.open(), read_labels(labels)
     answered = answered_documents(tokens, SPLIT)
-    chosen = draw(known, answered, sample.documents_per_label, seed)
-    weighed, carrying = weigh(store, fitted, context, pair, models, known, chosen)
+    sampled = sample_labels(read_labels(labels), answered, sample.documents_per_label, seed)
+    weighed, carrying = weigh(inputs.open(), fitted, context, pair, models, sampled)
     files.write_parquet(documents, weighed)
     files.write_parquet(carriers, carrying)
 

@@ -28,12 +28,13 @@ LATENTS = 3
 FULL = 16
 """Lines of the first table, beyond which labels without a change are folded away."""
 EVIDENCE = {
+    "divergence": "KL",
     "distance": "relative distance",
     "signed_norm": "signed norm",
     "unique_mass": "unique mass",
     "delta_norm": "Δnorm",
 }
-"""Graded evidence on activations, in the order of the table that shows it."""
+"""Graded evidence beside both effects, in the order of the table that shows it."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ def _labels(block: pd.DataFrame, verdict: str) -> str:
 
 
 def evidence_table(rows: pd.DataFrame) -> Table | None:
-    """Return what activations show of each label, with intervals; None without any measure."""
+    """Return what stands beside the effects of each label, with intervals; None without any."""
     measures = [name for name in EVIDENCE if name in rows and rows[name].notna().any()]
     if rows.empty or not measures:
         return None
@@ -242,9 +243,10 @@ def evidence_table(rows: pd.DataFrame) -> Table | None:
     ]
     header = ["category", *(EVIDENCE[name] for name in measures)]
     caption = (
-        "What the activations show: squared distance of the two models over their energy; energy of"
-        " the candidate less that of the baseline, over the same; share of energy in latents that"
-        " are unique to one model; Δnorm of the latents that fire, 0.5 is shared"
+        "How far predictions and activations are apart: KL of the candidate's predictions from the"
+        " baseline's, nats per token; squared distance of the activations over their energy; energy"
+        " of the candidate less that of the baseline, over the same; share of energy in latents"
+        " that are unique to one model; Δnorm of the latents that fire, 0.5 is shared"
     )
     return Table(caption, header, cells)
 

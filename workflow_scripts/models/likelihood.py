@@ -76,8 +76,8 @@ def parts(count: int) -> Iterator[slice]:
 def compare(own: Predictions, others: Sequence[Predictions]) -> tuple[Tensor, Tensor]:
     """Return −log p of the chosen tokens and KL(own ‖ other), in nats, float32.
 
-    The first is [1 + others, n], of own and of each other; the second [others, n]. All predict the
-    same tokens.
+    The first is [1 + others, n], of own and of each other; the second [others, n], over the tokens
+    that both know (one vocabulary may be padded). All predict the same tokens.
     """
     count, device = len(own.targets), own.targets.device
     losses, divergences = torch.zeros(1 + len(others), count), torch.zeros(len(others), count)
@@ -89,13 +89,8 @@ def compare(own: Predictions, others: Sequence[Predictions]) -> tuple[Tensor, Te
         for index, other in enumerate(others):
             log_q = other.log_probabilities(part)
             losses[1 + index, part] = -log_q.gather(1, targets)[:, 0].to(device)
-            divergences[index, part] = (log_p.exp() * (log_p - log_q)).sum(-1).to(device)
+            known = min(log_p.shape[1], log_q.shape[1])
+            ours = log_p[:, :known]
+            divergence = (ours.exp() * (ours - log_q[:, :known])).sum(-1)
+            divergences[index, part] = divergence.to(device)
     return losses, divergences
-
-
-def token_losses(model: nn.Module, ids: Tensor, mask: Tensor, chosen: Tensor) -> Tensor:
-    """Return −log p of the chosen tokens in nats, float32 [n], in the order of ``chosen``.
-
-    Shapes as of :func:`predict`.
-    """
-    return compare(predict(model, ids, mask, chosen), [])[0][0]

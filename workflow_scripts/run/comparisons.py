@@ -71,6 +71,11 @@ def compared_models(config: Config) -> list[str]:
     return [name for name in config.models if name in compared]
 
 
+def compared_pairs(config: Config) -> list[tuple[str, str]]:
+    """Return the baselines and candidates of all comparisons, each pair once."""
+    return list(dict.fromkeys(models_of(config, name) for name in config.comparisons))
+
+
 def null_fit(config: Config, fit: str) -> str | None:
     """Return the fit that is the null beside ``fit``: its comparison's placebo, or a control."""
     placebos = [

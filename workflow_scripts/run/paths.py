@@ -272,6 +272,11 @@ class Paths:
         """How well each compared model predicts documents."""
         return f"{self.results}/comparison/losses.parquet"
 
+    @property
+    def divergences(self) -> str:
+        """How differently the models of each comparison predict documents."""
+        return f"{self.results}/comparison/divergences.parquet"
+
     def weighed(self, comparison: str, ending: str = "") -> dict[int, str]:
         """Return a comparison's tables of weighed documents by seed, none unless it is direct.
 

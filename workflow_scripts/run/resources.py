@@ -16,6 +16,7 @@ from pathlib import Path
 
 from workflow_scripts.models.folders import ModelFolder
 from workflow_scripts.models.weights import read_object
+from workflow_scripts.run import comparisons
 from workflow_scripts.run.settings import Config
 
 LIBRARIES = 2_500
@@ -135,9 +136,11 @@ def dump_activations(config: Config) -> JobRequest:
 
 
 def evaluate_behaviour(config: Config) -> JobRequest:
-    """Some documents of each label of each labeller through every compared model."""
+    """Two models at a time; some documents of each label of each labeller through each pair."""
     documents = 100 * config.comparison.documents_per_label
-    return forward(config, documents * config.text.longest * len(config.models))
+    passes = 2 * len(comparisons.compared_pairs(config))
+    one = forward(config, documents * config.text.longest * passes)
+    return JobRequest(2 * one.mem_mb, one.runtime)
 
 
 def patch_models(config: Config) -> JobRequest:
