@@ -13,6 +13,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, AnyStr
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float32, Int, Shaped
 
 from workflow_scripts.common.characters import is_one_character
@@ -21,6 +22,7 @@ from workflow_scripts.common.runs import Numbers, number_runs
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+CODE_POINTS = 0x110000
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -130,9 +132,9 @@ def _one_with_previous(texts: list[str], number: Numbers) -> Bool[np.ndarray, " 
     """Return whether each text is read as one character with the end of the text before it."""
     heads = np.array([ord(text[0]) if text else 0 for text in texts], dtype=np.int64)
     tails = np.array([ord(text[-1]) if text else 0 for text in texts], dtype=np.int64)
-    pairs = np.stack([tails[number[:-1]], heads[number[1:]]], axis=1)
-    distinct, pair = np.unique(pairs, axis=0, return_inverse=True)
-    joins = [is_one_character(chr(left), chr(right)) for left, right in distinct.tolist()]
+    pairs = tails[number[:-1]] * CODE_POINTS + heads[number[1:]]
+    pair, distinct = pd.factorize(pairs)
+    joins = [is_one_character(*map(chr, divmod(both, CODE_POINTS))) for both in distinct.tolist()]
     one = np.zeros(len(number), dtype=bool)
     one[1:] = np.array(joins, dtype=bool)[pair]
     return one
