@@ -215,15 +215,20 @@ def print_tables(results: Path) -> None:
     primary, published = run.answer["comparison"], (run.anchored or [""])[0]
     own = run.changes[run.changes["comparison"] == primary]
     effects = ["documents", "behaviour", "behaviour_q", "representation", "representation_q"]
-    latents = run.rows(primary, "true").set_index(["seed", "name"])["unique_share"]
-    counts = run.rows(published, "true").set_index(["seed", "name"])["percent_change"]
+    keys = ["seed", "label"]
+    latents = _labelled(run.rows(primary, "true")).set_index(keys)["unique_share"]
+    counts = _labelled(run.rows(published, "true")).set_index(keys)["percent_change"]
     for labeller in LABELLERS:
-        table = own[own["labeller"] == labeller].set_index(["seed", "label"])
+        table = own[own["labeller"] == labeller].set_index(keys)
         shown = table[["verdict", *effects]].join(latents).join(counts)
         planted = truth.reindex(shown.index.get_level_values("label")).fillna("-")
         shown.insert(0, "planted", planted.to_numpy())
         print(f"\n{labeller} labels: {primary}, beside it counts of {published} (as published)")
         print(shown.to_string(float_format=lambda v: f"{v:.3g}"))
+
+
+def _labelled(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.rename(columns={"name": "label"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
