@@ -199,7 +199,7 @@ def test_an_adapter_on_the_hub_is_pinned(
 ) -> None:
     asked: list[list[str]] = []
 
-    def fetch(hub: str, *, revision: str, allow_patterns: list[str]) -> str:
+    def fetch(hub: str, *, revision: str, allow_patterns: list[str], **_: object) -> str:
         asked.append(allow_patterns)
         return str(adapter)
 

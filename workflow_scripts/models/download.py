@@ -12,6 +12,8 @@ from pathlib import Path
 from workflow_scripts.common import cli
 from workflow_scripts.common.foreign import one_sentence
 
+ELSEWHERE = ("consolidated*.safetensors", "*/*.safetensors")
+"""The same weights in a form of other programs, as some publishers add them."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -35,4 +37,7 @@ def fetch(hub: str, revision: str, patterns: Sequence[str]) -> Path:
         f"{hub} at {revision} cannot be fetched",
         "check the id, the commit, your access to it (HF_TOKEN) and the network",
     ):
-        return Path(snapshot_download(hub, revision=revision, allow_patterns=list(patterns)))
+        folder = snapshot_download(
+            hub, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(ELSEWHERE)
+        )
+        return Path(folder)
