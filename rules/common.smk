@@ -71,6 +71,10 @@ os.environ |= {
 for name, value in (("MMAP_MAX", 0), ("TRIM_THRESHOLD", 1 << 30), ("TOP_PAD", 1 << 26)):
     os.environ.setdefault(f"MALLOC_{name}_", str(value))
 
+# Threads that wait for each other sleep: where they spin, a step on a busy machine may take six
+# times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 # `logged FILE COMMAND…` sends a step's messages to its log, and the last ones of a failed step
 # to the terminal too.
