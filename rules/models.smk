@@ -6,7 +6,9 @@ They are in the store, under a digest of all that they depend on.
 
 ORGANISMS = [name for name, model in SETTINGS.models.items() if model.organism]
 OTHERS = [name for name, model in SETTINGS.models.items() if not model.organism]
+GGUFS = [name for name, model in SETTINGS.models.items() if model.gguf]
 MODEL = "results/store/{key}/{model}"
+CONVERTED = f"results/store/{{key}}/{PATHS.converted}"
 
 
 if ORGANISMS:
@@ -76,6 +78,29 @@ rule download_models:
     input:
         [PATHS.manifest(name) for name, model in SETTINGS.models.items() if model.hub],
     localrule: True
+
+
+if GGUFS:
+
+    rule convert_gguf:
+        """Write a GGUF file's model as a folder in Hugging Face format."""
+        input:
+            lambda wildcards: ancient(PATHS.gguf_file(wildcards.key)),
+        output:
+            [f"{CONVERTED}/{file}" for file in ("config.json", "gguf.json", "model.safetensors")],
+            f"{CONVERTED}/tokenizer.json",
+        log:
+            f"{CONVERTED}/logs/convert_gguf.log",
+        conda:
+            "../envs/torch.yaml"
+        resources:
+            **SIZED,
+        params:
+            **step("models.convert_gguf"),
+            folder=folder_of(),
+        shell:
+            "HF_HUB_OFFLINE=1 logged {log:q} python -m {params.step}"
+            " --gguf {input:q} --output-dir {params.folder:q}"
 
 
 if OTHERS:

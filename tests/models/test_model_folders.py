@@ -83,7 +83,7 @@ UNREADABLE: dict[str, tuple[Harm, str]] = {
         "which file holds which tensor",
     ),
     "pickle": (harms.rename(WEIGHTS, "pytorch_model.bin"), "only pickled weights, which may run"),
-    "gguf": (harms.rename(WEIGHTS, "model.gguf"), "but *.gguf (GGUF): save the model as"),
+    "gguf": (harms.rename(WEIGHTS, "model.gguf"), "in place of path"),
     "another name": (harms.rename(WEIGHTS, "a.safetensors"), "but a.safetensors: rename it"),
     "no weights": (harms.remove(WEIGHTS), "the one format of weights that is read: fetch or save"),
     "compiled": (harms.prefix("_orig_mod."), "as a wrapper names them (_orig_mod."),

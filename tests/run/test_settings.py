@@ -86,7 +86,10 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["config", "smoke", "paper", "minder", "recovery"])
+SHIPPED = ("config", "smoke", "paper", "minder", "recovery", "smollm2", "gemma3")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_configs_are_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     load(yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8")))
@@ -143,7 +146,7 @@ MISTAKES: list[tuple[str, object, str]] = [
     ("models.it.organism.teach.poetry", 5, "names the unknown category poetry"),
     ("models.it.organism.base", "nobody", "base names nobody, which is no organism"),
     ("models.pt.organism.base", "it", "has itself as base"),
-    ("models.x", {}, "models.x has no source: give exactly one of organism, path and hub"),
+    ("models.x", {}, "models.x has no source: give exactly one of path, hub, gguf and organism"),
     ("models.x", {"hub": "a/b"}, "models.x has no revision"),
     ("models.x", "nowhere", "models.x: nowhere does not exist: check the path"),
     ("models.x", {"hub": "a/b", "revision": "0" * 40, "adapter": "c"}, "c is no folder with an"),

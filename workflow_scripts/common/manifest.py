@@ -25,7 +25,7 @@ class Manifest:
     """What ``model.json`` says; ``folder`` may be relative to the manifest."""
 
     name: str
-    kind: str  # organism, folder or hub
+    kind: str  # organism, folder, hub or gguf
     folder: str
     architecture: str
     hidden_size: int
@@ -37,6 +37,8 @@ class Manifest:
     adapter: str | None = None  # folder of a LoRA adapter, relative to the manifest as ``folder``
     adapter_hub: str | None = None
     adapter_revision: str | None = None
+    gguf: str | None = None  # name of the file of which the folder was made
+    gguf_sha256: str | None = None
     positions: int | None = None  # tokens of the longest text that it was made for, where known
     training: dict[str, object] | None = None  # of a model trained here: what decided its weights
 
@@ -61,7 +63,7 @@ class Manifest:
     def write(self, path: Path) -> None:
         """Write the manifest, without the entries that not every model has."""
         values = asdict(self)
-        optional = ("adapter", "positions", "training")
+        optional = ("adapter", "gguf", "positions", "training")
         write_json(path, {k: v for k, v in values.items() if v or not k.startswith(optional)})
 
 

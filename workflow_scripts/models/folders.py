@@ -21,6 +21,8 @@ from workflow_scripts.models.weights import (
 )
 
 ADAPTER = "adapter_config.json"
+GGUF_ORIGIN = "gguf.json"
+"""In a folder made of a GGUF file: which file that was."""
 SMALL = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
@@ -139,6 +141,8 @@ def tokenizer_files(folder: Path) -> list[Path]:
 def _no_model(where: str, folder: Path) -> str:
     if not folder.exists():
         return f"{folder} does not exist: check the path"
+    if folder.suffix == ".gguf":
+        return f"{folder} is a GGUF file: name it by gguf in place of path"
     if not (folder / ADAPTER).is_file():
         return f"{folder} is no folder of a Hugging Face model (it has no config.json): check it"
     base = read_object(where, folder / ADAPTER).get("base_model_name_or_path")

@@ -1,5 +1,7 @@
 """Write the manifest of a model that is not trained here: a local folder, or a pinned hub commit.
 
+A folder may have been made of a GGUF file (:mod:`workflow_scripts.models.convert_gguf`).
+
 Either may carry a LoRA adapter, a folder or a pinned hub commit too. Of a hub, configuration,
 tokenizer and safetensors are fetched, nothing else.
 """
@@ -10,12 +12,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from workflow_scripts.common import cli
+from workflow_scripts.common import cli, files
 from workflow_scripts.common.manifest import Manifest
 from workflow_scripts.models import adapters
 from workflow_scripts.models.architecture import check_architecture, read_architecture
 from workflow_scripts.models.download import fetch
-from workflow_scripts.models.folders import read_folder
+from workflow_scripts.models.folders import GGUF_ORIGIN, read_folder
 from workflow_scripts.models.settings import ModelFiles
 from workflow_scripts.models.weights import read_tensors
 
@@ -100,6 +102,9 @@ def resolve_model(name: str, source: ModelFiles, output: Path) -> None:
     else:
         raise cli.UserError(f"model {name} has no source: give --path, or --hub and --revision")
     manifest = describe(name, path, source.hub, source.revision, trust, output)
+    if (path / GGUF_ORIGIN).is_file():
+        origin = files.read_json(path / GGUF_ORIGIN)
+        manifest = replace(manifest, kind="gguf", gguf=origin["file"], gguf_sha256=origin["sha256"])
     if source.adapter is not None:
         manifest = with_adapter(manifest, path, source.adapter, source.adapter_revision, output)
     manifest.write(output)

@@ -113,7 +113,7 @@ class ModelFiles(Settings):
     trust_remote_code: bool = False
     """allow code that comes with the model"""
 
-    @field_validator("path", "adapter")
+    @field_validator("path", "adapter", "gguf", check_fields=False)
     @classmethod
     def _at_home(cls, value: str | None) -> str | None:
         """Return a path with the user's home in place of ``~``."""
@@ -122,9 +122,11 @@ class ModelFiles(Settings):
 
 
 class ModelSource(ModelFiles):
-    """Where a model comes from: exactly one of `organism`, `path` and `hub`.
+    """Where a model comes from: exactly one of `path`, `hub`, `gguf` and `organism`.
 
-    A string instead of a mapping is read as `path`."""
+    A string instead of a mapping is read as `path`, or as `gguf` where it ends so."""
 
+    gguf: str | None = None
+    """a GGUF file; its weights are dequantised once"""
     organism: Organism | None = None
     """a model trained by the workflow"""

@@ -166,12 +166,16 @@ def _no_weights(folder: Path) -> str:
             f"{folder} holds no safetensors file of the name {WHOLE} but {others[0].name}: rename "
             "it, or save the model again"
         )
-    for ending, kind in ((".bin", "only pickled weights, which may run code"), (".gguf", "GGUF")):
-        if any(folder.glob(f"*{ending}")):
-            return (
-                f"{folder} holds no safetensors file, the one format of weights that is read, "
-                f"but *{ending} ({kind}): save the model as safetensors"
-            )
+    if ggufs := sorted(folder.glob("*.gguf")):
+        return (
+            f"{folder} holds no safetensors file but {ggufs[0].name}: write gguf: {ggufs[0]} in "
+            "place of path"
+        )
+    if any(folder.glob("*.bin")):
+        return (
+            f"{folder} holds no safetensors file, the one format of weights that is read, but "
+            "*.bin (only pickled weights, which may run code): save the model as safetensors"
+        )
     return (
         f"{folder} holds no safetensors file, the one format of weights that is read: fetch or "
         "save the weights"

@@ -104,7 +104,8 @@ class Flags:
 
     def model_source(self, model: str) -> list[str]:
         """Return the flags that say where a model comes from."""
-        return flags(self.config.models[model], ModelFiles)
+        path = self.paths.model_folder(model)
+        return flags(self.config.models[model].model_copy(update={"path": path}), ModelFiles)
 
     def activations(self, fit: str) -> list[str]:
         """Return the flags by which a step finds the activations of a fit."""

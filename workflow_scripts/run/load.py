@@ -51,7 +51,7 @@ def expand(raw: Mapping[str, object]) -> dict[str, object]:
     full = dict(raw)
     models = full.get("models")
     if isinstance(models, Mapping):
-        full["models"] = {n: {"path": m} if isinstance(m, str) else m for n, m in models.items()}
+        full["models"] = {n: _source(m) for n, m in models.items()}
         full.setdefault("fits", _default_fits(list(models), full.get("layers")))
     shared, fits = full.get("crosscoder") or {}, full.get("fits")
     if isinstance(fits, Mapping) and isinstance(shared, Mapping):
@@ -61,6 +61,13 @@ def expand(raw: Mapping[str, object]) -> dict[str, object]:
         full["fits"] = whole
         full.setdefault("comparisons", _default_comparisons(whole))
     return full
+
+
+def _source(model: object) -> object:
+    """Return a model's source, written out where only its folder or GGUF file is named."""
+    if not isinstance(model, str):
+        return model
+    return {"gguf" if model.lower().endswith(".gguf") else "path": model}
 
 
 def _default_fits(models: list[str], layers: object) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Checks of the models in local folders that take transformers, and warnings about them.
+"""Checks of local models that take transformers, and warnings about them.
 
 A run makes them once, when it starts; of a hub model, ``resolve_model`` makes them after fetching.
 """
@@ -16,6 +16,7 @@ from workflow_scripts.common.cli import log
 from workflow_scripts.common.manifest import own_tokenizer, read_tokenizer
 from workflow_scripts.common.provenance import library_versions
 from workflow_scripts.models.architecture import check_architecture
+from workflow_scripts.models.convert_gguf import check_gguf
 from workflow_scripts.models.folders import read_folder, tokenizer_files
 from workflow_scripts.models.settings import ModelSource
 from workflow_scripts.models.weights import weight_files
@@ -32,10 +33,13 @@ DECISIVE = ("torch", "transformers", "tokenizers")
 
 
 def check_weights(config: Config) -> None:
-    """Check that the weights of models in local folders are those of their architectures."""
+    """Check that transformers reads local models, those in folders with all of their weights."""
     for name, model in config.models.items():
+        where = f"config: models.{name}"
+        if model.gguf is not None:
+            check_gguf(where, Path(model.gguf))
         if model.path is not None:
-            where, folder = f"config: models.{name}", Path(model.path)
+            folder = Path(model.path)
             found = read_folder(where, folder)
             check_architecture(where, folder, found, model.trust_remote_code)
 
@@ -82,10 +86,16 @@ def warn_of_twins(config: Config) -> None:
     """Warn where two models are the same files, so that no difference can be found."""
     first: dict[str, str] = {}
     for name, model in config.models.items():
-        if model.path is None or model.adapter is not None:
+        if model.adapter is not None:
             continue
-        files = weight_files(f"config: models.{name}", Path(model.path))
-        same = json.dumps([fingerprint(f) for f in (*files, *tokenizer_files(Path(model.path)))])
+        if model.gguf is not None:
+            files = [Path(model.gguf)]
+        elif model.path is not None:
+            folder = Path(model.path)
+            files = [*weight_files(f"config: models.{name}", folder), *tokenizer_files(folder)]
+        else:
+            continue
+        same = json.dumps([fingerprint(file) for file in files])
         if (other := first.setdefault(same, name)) != name:
             log(f"warning: models {other} and {name} are the same files: nothing can differ")
 

@@ -13,10 +13,11 @@ from workflow_scripts.common.cli import UserError
 from workflow_scripts.generator import CHAT_CATEGORIES, PLAIN_CATEGORIES
 from workflow_scripts.models.adapters import check_adapter, check_fit
 from workflow_scripts.models.folders import read_folder
+from workflow_scripts.models.gguf_header import read_gguf
 from workflow_scripts.models.settings import ModelSource
 from workflow_scripts.run.settings import Config
 
-ORIGINS = {"organism", "path", "hub"}
+ORIGINS = {"gguf", "hub", "organism", "path"}
 
 
 def check_models(config: Config) -> None:
@@ -28,7 +29,7 @@ def check_models(config: Config) -> None:
         if len(given) != 1:
             raise UserError(
                 f"config: models.{name} has {' and '.join(given) or 'no source'}: "
-                "give exactly one of organism, path and hub"
+                "give exactly one of path, hub, gguf and organism"
             )
         if model.hub is not None and model.revision is None:
             raise UserError(
@@ -49,7 +50,9 @@ def _check_adapter(name: str, model: ModelSource) -> None:
             raise UserError(f"{where}.adapter_revision only goes with adapter: delete it")
         return
     if model.organism is not None:
-        raise UserError(f"{where} has organism and adapter: adapters go with path or hub only")
+        raise UserError(
+            f"{where} has organism and adapter: adapters go with path, hub or gguf only"
+        )
     folder = Path(model.adapter)
     if model.adapter_revision is None and not (folder / "adapter_config.json").is_file():
         raise UserError(
@@ -95,25 +98,33 @@ def _check_organism(config: Config, name: str) -> None:
 
 
 def check_folders(config: Config) -> None:
-    """Check models in local folders, as far as file names, JSON and headers say.
+    """Check models in local folders and GGUF files, as far as names, JSON and headers say.
 
-    That each is whole and in full precision, has the layers to be dumped, reads texts of the
+    That each is whole and of a kind that is read, has the layers to be dumped, reads texts of the
     context length, and that its adapter fits.
     """
     for name, model in config.models.items():
-        if model.path is None:
-            continue
-        found = read_folder(f"config: models.{name}", Path(model.path))
-        if model.adapter is not None and model.adapter_revision is None:
-            check_adapter(name, Path(model.adapter))
-            check_fit(name, Path(model.adapter), found.tensors)
-        _check_layers(config, name, found.layers)
-        longest = found.positions
-        if longest is not None and longest < config.text.context_length:
-            raise UserError(
-                f"config: text.context_length is {config.text.context_length}, but model {name} "
-                f"was made for {longest} positions: lower it"
-            )
+        where = f"config: models.{name}"
+        adapter = model.adapter if model.adapter_revision is None else None
+        if adapter is not None and not model.hub:
+            check_adapter(name, Path(adapter))
+        if model.gguf is not None:
+            file = read_gguf(where, Path(model.gguf))
+            _check_sizes(config, name, file.layers, file.positions)
+        elif model.path is not None:
+            found = read_folder(where, Path(model.path))
+            if adapter is not None:
+                check_fit(name, Path(adapter), found.tensors)
+            _check_sizes(config, name, found.layers, found.positions)
+
+
+def _check_sizes(config: Config, name: str, layers: int | None, longest: int | None) -> None:
+    _check_layers(config, name, layers)
+    if longest is not None and longest < config.text.context_length:
+        raise UserError(
+            f"config: text.context_length is {config.text.context_length}, but model {name} "
+            f"was made for {longest} positions: lower it"
+        )
 
 
 def check_layers(config: Config) -> None:

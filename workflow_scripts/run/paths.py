@@ -30,6 +30,8 @@ class Paths:
     """The paths of a run's artifacts, relative to the working directory."""
 
     config: Config
+    converted = "from-gguf"
+    """Name of the folder that is made of a GGUF file; no model's name has a hyphen."""
 
     @property
     def results(self) -> str:
@@ -110,10 +112,23 @@ class Paths:
         assert lessons is not None
         return [self.manifest(lessons.base)] if lessons.base else []
 
+    def model_folder(self, model: str) -> str | None:
+        """Return the folder of a local model's files: of a GGUF file, the one made of it."""
+        source = self.config.models[model]
+        if source.gguf is None:
+            return source.path
+        return f"{STORE}/{store_keys.converted_key(self.config, model)}/{self.converted}"
+
+    def gguf_file(self, key: str) -> str:
+        """Return the GGUF file of which the folder with a key is made."""
+        models = self.config.models.items()
+        files = {store_keys.converted_key(self.config, n): m.gguf for n, m in models if m.gguf}
+        return str(files[key])
+
     def model_files(self, model: str) -> list[str]:
         """Return the files by which a local model and adapter are known, none for the hub's."""
-        source = self.config.models[model]
-        model_file = [f"{source.path}/config.json"] if source.path else []
+        source, folder = self.config.models[model], self.model_folder(model)
+        model_file = [f"{folder}/config.json"] if folder else []
         local_adapter = source.adapter and source.adapter_revision is None
         return model_file + ([f"{source.adapter}/adapter_config.json"] if local_adapter else [])
 

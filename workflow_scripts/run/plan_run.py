@@ -86,12 +86,19 @@ def _text(config: Config) -> Part:
 
 
 def _models(config: Config) -> list[Part]:
-    """Return the models to be fetched; those that the run trains are small."""
+    """Return the models to be fetched or converted; those that the run trains are small."""
+    sizes = {name: resources.size(config, name).parameters for name in config.models}
     hub = [name for name, model in config.models.items() if model.hub]
-    if not hub:
-        return []
-    total = sum(2 * resources.size(config, name).parameters for name in hub)
-    return [Part("models", len(hub), total, 0, "in the hub's cache, which HF_HOME names")]
+    found = []
+    if hub:
+        total = sum(2 * sizes[name] for name in hub)
+        found.append(Part("models", len(hub), total, 0, "in the hub's cache, which HF_HOME names"))
+    files = {
+        Path(str(Paths(config).model_folder(name)), "model.safetensors"): 4.0 * sizes[name]
+        for name, model in config.models.items()
+        if model.gguf
+    }
+    return [*found, *([_part("models", files, "dequantised", None)] if files else [])]
 
 
 def dumps(config: Config) -> dict[Path, tuple[str, str, int]]:

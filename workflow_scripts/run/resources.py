@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from workflow_scripts.models.folders import ModelFolder
+from workflow_scripts.models.gguf_header import read_gguf
 from workflow_scripts.models.weights import read_object
 from workflow_scripts.run import comparisons
 from workflow_scripts.run.settings import Config
@@ -37,7 +38,9 @@ ASKED, ITEM = 2_000, 80
 LEAST_MINUTES = 15
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 UNKNOWN = 8e9
-"""Parameters of a hub model whose name does not tell them, as «9b» does."""
+"""Parameters of a hub model whose name does not tell them, as «9b» and «135M» do."""
+WIDTH = 4096
+"""Width of a local model whose files do not tell it."""
 
 
 @dataclass(frozen=True)
@@ -63,22 +66,25 @@ def folder_size(folder: Path) -> Size:
     kind = inner.get("dtype") or inner.get("torch_dtype") or "float32"
     total = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     widths = (inner.get("hidden_size"), inner.get("n_embd"))
-    width = next((width for width in widths if isinstance(width, int) and width > 0), 4096)
+    width = next((width for width in widths if isinstance(width, int) and width > 0), WIDTH)
     return Size(total / BYTES.get(str(kind), 2), width)
 
 
 def size(config: Config, model: str) -> Size:
-    """Return the size of a model; of a hub model as far as its name says ("…-9b…")."""
+    """Return the size of a model; of a hub model as far as its name says ("…-9b…", "…-135M")."""
     source = config.models[model]
     if source.path is not None:
         return folder_size(Path(source.path))
+    if source.gguf is not None:
+        found = read_gguf(f"config: models.{model}", Path(source.gguf))
+        return Size(found.parameters, found.width or WIDTH)
     if source.organism is not None:
         shape = config.organism.architecture
         block = 4 * shape.width**2 + 3 * shape.width * shape.intermediate
         vocabulary = config.organism.vocabulary * shape.width
         return Size(shape.layers * block + vocabulary, shape.width)
-    size = re.findall(r"(\d+(?:\.\d+)?)b\b", (source.hub or "").lower())
-    parameters = 1e9 * float(size[0]) if size else UNKNOWN
+    told = re.search(r"(\d+(?:\.\d+)?)([bm])\b", (source.hub or "").lower())
+    parameters = float(told[1]) * {"b": 1e9, "m": 1e6}[told[2]] if told else UNKNOWN
     return Size(parameters, round(1.75 * parameters ** (1 / 3)))
 
 
@@ -87,6 +93,8 @@ def depth(config: Config, model: str) -> int | None:
     source = config.models[model]
     if source.organism is not None:
         return config.organism.architecture.layers
+    if source.gguf is not None:
+        return read_gguf(f"config: models.{model}", Path(source.gguf)).layers
     if source.path is None:
         return None
     return _describe(Path(source.path)).layers
@@ -213,6 +221,12 @@ def ask_annotators(config: Config) -> JobRequest:
     return JobRequest(LIBRARIES + round(held / 1e6), LEAST_MINUTES + requests // 4000)
 
 
+def convert_gguf(config: Config) -> JobRequest:
+    """A model in float32, and a copy of it while it is read and written."""
+    parameters = largest(config).parameters
+    return JobRequest(LIBRARIES + round(10 * parameters / 1e6), minutes(config, 1e3 * parameters))
+
+
 def train_organism(config: Config) -> JobRequest:
     """A small model, its gradients and moments."""
     parameters = largest(config).parameters
@@ -249,6 +263,7 @@ REQUESTS: dict[str, Callable[[Config], JobRequest]] = {
     "tokenize_documents": read_text,
     "label_documents": label_documents,
     "train_organism": train_organism,
+    "convert_gguf": convert_gguf,
     "dump_activations": dump_activations,
     "fit_normalizer": fit_normalizer,
     "fit_crosscoder": fit_crosscoder,

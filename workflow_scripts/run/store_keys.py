@@ -18,6 +18,7 @@ from workflow_scripts.activations import VERSION
 from workflow_scripts.common.provenance import PACKAGE, ROOT, code_digest
 from workflow_scripts.dataset.local_files import source_files
 from workflow_scripts.models.folders import ModelFolder, tokenizer_files
+from workflow_scripts.models.gguf_header import read_gguf
 from workflow_scripts.models.settings import ModelSource
 from workflow_scripts.models.weights import read_object
 from workflow_scripts.run.fingerprints import fingerprint
@@ -138,8 +139,13 @@ def root(config: Config, model: str) -> str:
 def tokenizer_key(config: Config, model: str) -> str:
     """Return the key of a model's tokenizer."""
     source = config.models[model]
+    adapter = Path(source.adapter or "/nowhere")
+    if source.gguf is not None:
+        own = read_gguf(f"config: models.{model}", Path(source.gguf)).tokenizer
+        code = step_digest("models.convert_gguf")
+        return digest([own, fingerprints(tokenizer_files(adapter)), source.adapter_revision, code])
     if source.path is not None:
-        folder, adapter = Path(source.path), Path(source.adapter or "/nowhere")
+        folder = Path(source.path)
         described = ModelFolder(read_object(f"config: models.{model}", folder / "config.json"), {})
         sizes = [described.text.get("vocab_size"), described.config.get("model_type")]
         contents = [*tokenizer_files(folder), *tokenizer_files(adapter), *_code(source)]
@@ -164,6 +170,8 @@ def model_key(config: Config, model: str) -> str:
     adapter: object = [source.adapter, source.adapter_revision]
     if source.adapter is not None and source.adapter_revision is None:
         adapter = [source.adapter, fingerprints(_model_files(Path(source.adapter)))]
+    if source.gguf is not None:
+        return digest([converted_key(config, model), adapter, step_digest("models.resolve_model")])
     if source.path is not None:
         files = fingerprints([*_model_files(Path(source.path)), *_code(source)])
         return digest([files, adapter, source.path, step_digest("models.resolve_model")])
@@ -173,7 +181,14 @@ def model_key(config: Config, model: str) -> str:
         shared = config.organism.model_dump()
         own = organism.model_dump(exclude={"base"})
         return digest([shared, own, base, step_digest("models.train_organism")])
-    return digest([source.model_dump(), adapter, step_digest("models.resolve_model")])
+    described = source.model_dump(exclude={"gguf"})
+    return digest([described, adapter, step_digest("models.resolve_model")])
+
+
+def converted_key(config: Config, model: str) -> str:
+    """Return the key of the folder that is made of a model's GGUF file."""
+    content = fingerprint(Path(str(config.models[model].gguf)))
+    return digest([content, step_digest("models.convert_gguf")])
 
 
 def dump_key(config: Config, model: str, group: str, shard: int) -> str:

@@ -32,6 +32,8 @@ Generated from the stages' `workflow_scripts/<stage>/settings.py` by
 - `smoke.yaml`: the tests' run. `recovery.yaml`: the long scientific checks (`make validate`).
 - `paper.yaml`, `minder.yaml`: published studies, with their numbers in `published/`.
   `paper_smoke.yaml`: the first one at small size.
+- `real.yaml`: what a few hundred documents changed in a real model (`make real`). `smollm2.yaml`,
+  `gemma3.yaml`: base models against their chat fine-tunes; they need a network, and a night.
 - `taxonomy.yaml`: classes and categories. `taxonomy_gold.yaml`: contexts that test its lexicon.
 
 Another config replaces the quickstart's as a whole: `snakemake --cores all --configfile my.yaml`.
@@ -40,8 +42,8 @@ A config for two models of your own is short:
 ```yaml
 run: my_run
 models:
-  base: path/to/base            # folders in Hugging Face format, or {hub: id, revision: commit}
-  tuned: path/to/tuned
+  base: path/to/base            # folders in Hugging Face format, {hub: id, revision: commit},
+  tuned: path/to/tuned          # or GGUF files: path/to/tuned.gguf
 text:
   sources:
     chats: {kind: jsonl, path: chats.jsonl}    # lines with `messages` or `text`

@@ -24,9 +24,13 @@ def document_resources() -> str:
     config = load(yaml.safe_load(PAPER.read_text(encoding="utf-8")))
     on_gpu = {name for name, needed in profile()["set-resources"].items() if needed.get("gpu")}
     lines = ["| rule | GPU | memory | time | why |", "|---|---|---|---|---|"]
-    trained = any(model.organism for model in config.models.values())
+    absent = {
+        rule
+        for rule, origin in (("train_organism", "organism"), ("convert_gguf", "gguf"))
+        if not any(getattr(model, origin) for model in config.models.values())
+    }
     for step, function in REQUESTS.items():
-        if step == "train_organism" and not trained:
+        if step in absent:
             continue
         needed = request(config, step)
         why = " ".join((function.__doc__ or "").split())

@@ -30,6 +30,7 @@ ENVIRONMENTS = {
     "torch": (
         "accelerate",
         "filelock",
+        "gguf",
         "huggingface_hub",
         "Jinja2",
         "peft",
