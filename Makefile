@@ -10,11 +10,16 @@ READY := $(VENV)/.ready
 CORES ?= all
 RUN := $(BIN)/python -m snakemake --cores $(CORES) --quiet host reason rules
 
-.PHONY: quickstart test bench bench-gpu validate reproduce-paper lock
+.PHONY: quickstart explain-quickstart test bench bench-gpu validate reproduce-paper lock
 
-quickstart: $(READY)
+quickstart: explain-quickstart $(READY)
 	@$(RUN)
 	@$(BIN)/python -m workflow_scripts.tools.print_answer results/quickstart
+
+explain-quickstart:
+	@echo "Trains three small models on text made here, and finds what two of them were taught"
+	@echo "differently by comparing what happens inside: about ten minutes on two cores, 4 GB of"
+	@echo "memory, no download but Python packages. After an interrupt, the same command goes on."
 
 test: $(READY)
 	@$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 \

@@ -36,6 +36,7 @@ include: "rules/paper.smk"
 
 onstart:
     refuse_at_start()
+    show_progress(workflow.dag.needrun_jobs())
 
 
 onsuccess:

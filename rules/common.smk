@@ -19,6 +19,7 @@ from workflow_scripts.run.paths import PURPOSES, Paths, files_of
 from workflow_scripts.run.rule_parts import figure, folder_of, folder_of_input, for_comparison
 from workflow_scripts.run.rule_parts import for_fit, named_inputs, paper_of, shard_number, sized
 from workflow_scripts.run.rule_parts import one_of, step, untracked
+from workflow_scripts.run.show_progress import show_progress
 
 try:
     for file in workflow.overwrite_configfiles:

@@ -25,6 +25,7 @@ from workflow_scripts.common import cli, hdf5
 from workflow_scripts.common.device import Compute
 from workflow_scripts.common.manifest import Manifest
 from workflow_scripts.common.prefetch import prefetch
+from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.dataset.shards import TokenShard
 from workflow_scripts.models.loading import load_model
@@ -180,9 +181,7 @@ def write_dump(
                 writers[layer].write(stretch.values, stretch.norms)
 
         computed = compute(model, shard, layers, width, store_dtype, batch_tokens)
-        parts = list(stretches(shard.row_starts, held_tokens(layers, width)))
-        shown = cli.progress(computed, total=len(parts), desc=f"{name} {output.stem}")
-        for _ in prefetch(write, shown):
+        for _ in prefetch(write, computed):
             pass
         for writer in writers.values():
             writer.close()
@@ -202,7 +201,7 @@ def compute(
     batch_tokens: int,
 ) -> Iterator[tuple[int, dict[int, Stretch]]]:
     """Yield the first token and the activations of one stretch after the other."""
-    lengths = np.diff(shard.row_starts)
+    lengths, progress = np.diff(shard.row_starts), Progress(shard.tokens, "tokens")
     with capture(decoder_blocks(model), layers) as captured:
         for rows in stretches(shard.row_starts, held_tokens(layers, width)):
             first, last = int(shard.row_starts[rows[0]]), int(shard.row_starts[rows[-1] + 1])
@@ -214,6 +213,7 @@ def compute(
                 for layer, stretch in parts.items():
                     h = captured.outputs[layer]
                     stretch.put(index - first, h[mask.bool().to(h.device)], dtype)
+                progress.reach(progress.done + len(index))
             yield first, parts
 
 

@@ -20,6 +20,7 @@ from workflow_scripts.activations.store import (
     read_norms,
 )
 from workflow_scripts.common import cli, hdf5
+from workflow_scripts.common.progress import Progress
 from workflow_scripts.common.provenance import provenance
 
 ROWS = 1 << 14  # rows that are read at one time
@@ -58,6 +59,7 @@ def fit_normalizer(activations: list[Path], layer: int, bound: NormBound, output
     median = float(np.median(every))
     most = bound.norm_bound * median
     count, total, square = 0, np.zeros(0), 0.0
+    progress = Progress(len(every), "tokens")
     for path, rows, norm in zip(activations, chosen, norms, strict=True):
         usable = rows[norm <= most]
         stored = Layer.open(path, layer)
@@ -66,6 +68,7 @@ def fit_normalizer(activations: list[Path], layer: int, bound: NormBound, output
             total = h.sum(0) if not total.size else total + h.sum(0)
             square += float(np.square(h).sum())
             count += len(h)
+            progress.reach(count)
     mean = total / count
     variance = (square / count - float(np.square(mean).sum())) / len(mean)
     if not variance > 0:

@@ -32,6 +32,7 @@ from workflow_scripts.activations.pools import Pools
 from workflow_scripts.common import hdf5
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.prefetch import prefetch
+from workflow_scripts.common.progress import Progress
 
 NORMALIZER_FORMAT = "diffscope-normalizer"
 NORMALIZER_VERSION = 1
@@ -284,6 +285,7 @@ class ActivationStore:
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield (rows [n], x [n, M, D]) over a split in order, n ≤ batch."""
         rows = self.rows(split)
+        progress = Progress(len(rows), "tokens")
         step = max(batch, self.buffer // 8 // batch * batch)
         parts = [rows[first : first + step] for first in range(0, len(rows), step)]
         for part, _, held in self._held_ahead((part, part) for part in parts):
@@ -291,6 +293,7 @@ class ActivationStore:
                 chosen = part[start : start + batch]
                 place = slice(start, start + len(chosen))
                 yield chosen, self.normalized(held, place, chosen)
+                progress.reach(progress.done + len(chosen))
 
     def _held_ahead(
         self, parts: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]

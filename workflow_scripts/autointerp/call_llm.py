@@ -22,14 +22,13 @@ from urllib.parse import urlsplit
 
 from workflow_scripts.autointerp.annotation_tables import GOOD
 from workflow_scripts.autointerp.llm.api_key import is_loopback, read_headers, read_key
-from workflow_scripts.autointerp.llm.budget import SpendLog
+from workflow_scripts.autointerp.llm.budget import Amount, SpendLog
 from workflow_scripts.autointerp.llm.cache import ResponseCache, normalise_url
 from workflow_scripts.autointerp.llm.caller import Caller
 from workflow_scripts.autointerp.llm.conversation import Conversation
 from workflow_scripts.autointerp.llm.cost import plan_requests
 from workflow_scripts.autointerp.llm.endpoint import Endpoint
 from workflow_scripts.autointerp.llm.outputs import TRANSPORT_FAILED, CallOutputs, Writer, writing
-from workflow_scripts.autointerp.llm.progress import Progress
 from workflow_scripts.autointerp.llm.refusals import explain_failures, explain_gaps
 from workflow_scripts.autointerp.llm.replay import StoredAnswers
 from workflow_scripts.autointerp.llm.requests import Request, read_header, read_requests
@@ -45,6 +44,7 @@ from workflow_scripts.autointerp.settings import (
     Variable,
 )
 from workflow_scripts.common import cli
+from workflow_scripts.common.progress import Progress
 
 INTERRUPTED = 130
 GRACE = 20.0
@@ -257,21 +257,24 @@ async def _run(setup: Setup, key: str, headers: dict[str, str], rest: Rest) -> N
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, interrupt)
-        with Progress(rest.total) as progress:
-            calls = asyncio.create_task(
-                caller.run(rest.requests, rest.total, rest.writer.add, progress.show)
-            )
-            stopping = asyncio.create_task(interrupted.wait())
-            await asyncio.wait({calls, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if interrupted.is_set():
-                await sender.finish_calls(GRACE)
-                await asyncio.wait({calls}, timeout=AFTER)
-                calls.cancel()
-                await asyncio.gather(calls, return_exceptions=True)
-                raise InterruptedRunError(f"{rest.tally.done} of {rest.total} are answered")
-            stopping.cancel()
-            await calls
-            progress.close(rest.tally, sender.budget.spent)
+        progress = Progress(rest.total, "requests", rest.tally.done)
+
+        def show(tally: CallTally, spent: Amount) -> None:
+            progress.reach(tally.done, lambda: tally.text(spent))
+
+        calls = asyncio.create_task(caller.run(rest.requests, rest.total, rest.writer.add, show))
+        stopping = asyncio.create_task(interrupted.wait())
+        await asyncio.wait({calls, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if interrupted.is_set():
+            await sender.finish_calls(GRACE)
+            await asyncio.wait({calls}, timeout=AFTER)
+            calls.cancel()
+            await asyncio.gather(calls, return_exceptions=True)
+            raise InterruptedRunError(f"{rest.tally.done} of {rest.total} are answered")
+        stopping.cancel()
+        await calls
+        spent = rest.tally.text(sender.budget.spent)
+        cli.log(f"{rest.tally.done} of {rest.total} requests: {spent}")
 
 
 def count_requests(path: Path) -> int:

@@ -21,6 +21,7 @@ from workflow_scripts.autointerp.settings import CategoryRule, GateMargin
 from workflow_scripts.autointerp.windows import read_windows
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.labellers import LEXICAL
+from workflow_scripts.common.progress import track
 from workflow_scripts.common.taxonomy import UNASSIGNED, Taxonomy, load_taxonomy
 
 BACKGROUND = 4000
@@ -71,7 +72,8 @@ def explain_lexical(
     reference = read_windows(read_table(background, ("pieces",)).slice(0, BACKGROUND))
     usable = status.loc[status["status"] == OK, "latent"].to_numpy()
     rows, nulls = [], [np.zeros((0, PERMUTATIONS))]
-    for part in table.batches(usable, BATCH):
+    batches = -(-len(usable) // BATCH)
+    for part in track(table.batches(usable, BATCH), "batches", batches):
         annotated, permuted = annotate(part, reference, categories, rule, seed)
         rows.append(annotated)
         nulls.append(permuted)

@@ -8,12 +8,11 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from tqdm import tqdm
 
 T = TypeVar("T")
 ARGUMENTS = ".snakemake/arguments/"
@@ -27,16 +26,6 @@ class UserError(Exception):
 def log(message: str) -> None:
     """Print one time-stamped line to standard error (a job's log file)."""
     print(f"[{time.strftime('%H:%M:%S')}] {message}", file=sys.stderr, flush=True)
-
-
-def progress(
-    iterable: Iterable[T], *, total: int | None = None, desc: str | None = None
-) -> Iterable[T]:
-    """Wrap ``iterable`` in a tqdm bar that stays quiet when standard error is no terminal."""
-    bar: Iterable[T] = tqdm(
-        iterable, total=total, desc=desc, disable=not sys.stderr.isatty(), leave=False
-    )
-    return bar
 
 
 def guarded(step: Callable[[], None]) -> int:

@@ -21,6 +21,7 @@ from torch import nn
 from workflow_scripts.activations.settings import Batches, Precision
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute
+from workflow_scripts.common.progress import track
 from workflow_scripts.comparison.behaviour import DIVERGENCE_COLUMNS, LOSS_COLUMNS
 from workflow_scripts.comparison.label_sample import sample_labels
 from workflow_scripts.comparison.settings import LabelSample
@@ -55,7 +56,7 @@ def read_pair(
 ) -> dict[int, Readings]:
     """Return what two models make of each document, those of its rows joined, by its number."""
     joined: dict[int, list[NDArray[np.float32]]] = {}
-    for batch in cli.progress(list(batched(documents, tokens)), desc="behaviour"):
+    for batch in track(list(batched(documents, tokens)), "batches"):
         ids, mask, answer = (x.to(device) for x in pad(batch))
         counts = answer[:, 1:].sum(1).tolist()
         after, before = (predict(model, ids, mask, answer) for model in (candidate, baseline))

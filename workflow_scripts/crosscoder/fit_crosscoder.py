@@ -17,6 +17,7 @@ from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute, set_threads
 from workflow_scripts.common.precision import multiplies_bfloat16
+from workflow_scripts.common.progress import track
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
 from workflow_scripts.crosscoder.parallel import Processes, joined
@@ -176,7 +177,7 @@ def _train(
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with _open_log(log_path, store.models, trainer.done) as file:
         saved, pause = time.monotonic(), CHECKPOINT_SECONDS
-        for row in cli.progress(rows, total=settings.steps - trainer.done, desc="crosscoder"):
+        for row in track(rows, "steps", settings.steps, trainer.done, note=noted):
             if row.step % every == 0 or row.step == settings.steps:
                 file.write(_line(row))
             if time.monotonic() - saved > pause:
@@ -201,6 +202,12 @@ def _open_log(path: Path, models: Sequence[str], done: int) -> TextIO:
         kept += [line for line in lines if int(line.split(",")[0]) <= done]
     path.write_text("\n".join(kept) + "\n", encoding="utf-8")
     return path.open("a", encoding="utf-8")
+
+
+def noted(row: LogRow) -> str:
+    """Return how a fit goes, in words."""
+    fve = " ".join(f"{value:.3f}" for value in row.fve_per_model)
+    return f"loss {row.loss:.4g}, FVE {fve}, L0 {row.l0:.1f}, dead {100 * row.dead_share:.1f} %"
 
 
 def _line(row: LogRow) -> str:

@@ -16,6 +16,7 @@ import pandas as pd
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.labellers import SOURCE, TOPICS, TRUE
+from workflow_scripts.common.progress import track
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.common.settings import Name
 from workflow_scripts.dataset import topics
@@ -91,7 +92,8 @@ def find_topics(
     if model is None:
         return [""] * documents, {"count": 0, "silhouettes": {}, "words": {}}
     names = [*model.names, ""]  # the last one is that of topic −1
-    labels = [names[topic] for texts in contents(paths) for topic in model.predict(texts)]
+    shown = track(contents(paths), "documents", documents, size=len)
+    labels = [names[topic] for texts in shown for topic in model.predict(texts)]
     return labels, {
         "count": len(model.names),
         "silhouettes": {str(count): score for count, score in model.silhouettes.items()},

@@ -25,6 +25,7 @@ from pathlib import Path
 from workflow_scripts.common import cli
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.files import atomic_path, read_json, write_json
+from workflow_scripts.common.progress import track
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.common.settings import Name
 from workflow_scripts.dataset.bad_rows import BadRows
@@ -323,7 +324,7 @@ def _write_rows(path: Path, rows: Iterator[DocumentRow], categories: Sequence[st
     )
     group: list[dict[str, object]] = []
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for row in cli.progress(rows, desc="documents"):
+        for row in track(rows, "documents"):
             group.append(vars(row))
             if len(group) == ROW_GROUP:
                 writer.write_table(pa.Table.from_pylist(group, schema))

@@ -30,6 +30,7 @@ from workflow_scripts.common import cli
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.files import read_json, write_json
 from workflow_scripts.common.manifest import Manifest, load_tokenizer
+from workflow_scripts.common.progress import track
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.dataset.chat_templates import check_template, choose_template
 from workflow_scripts.dataset.document_tables import (
@@ -273,7 +274,8 @@ def fill_shard(
     )
     count = TokenCount(next_document=read_json(previous)["next_document"] if previous else 0)
     batches = read_documents(documents, count.next_document)
-    held = fill(encoder, iter(cli.progress(batches, desc="documents")), tokens, count)
+    noted = lambda _: f"{count.tokens:,} of {tokens:,} tokens"  # noqa: E731
+    held = fill(encoder, track(batches, "documents", size=len, note=noted), tokens, count)
     if not held and not previous:
         raise UserError(f"{documents[0]} gives no usable row: {_reasons(count)}")
     write_shard(output, pack(held, categories), record)

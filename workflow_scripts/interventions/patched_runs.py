@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from workflow_scripts.activations.settings import Precision
-from workflow_scripts.common import cli
+from workflow_scripts.common.progress import track
 from workflow_scripts.dataset.answer_tokens import Document, batches, pad
 from workflow_scripts.interventions.block_outputs import block_output, replaced_output
 from workflow_scripts.interventions.latent_editor import LatentEditor
@@ -91,7 +91,7 @@ def read_documents_in_batches(
 
     ``models`` are those of the editor's crosscoder.
     """
-    for batch in cli.progress(list(batches(documents, batch_tokens)), desc="documents"):
+    for batch in track(list(batches(documents, batch_tokens)), "batches"):
         ids, mask, predicted = (x.to(editor.device) for x in pad(batch))
         outputs = [block_output(model, editor.layer, ids, mask) for model in models]
         yield DocumentBatch(editor.layer, ids, mask, predicted, outputs)

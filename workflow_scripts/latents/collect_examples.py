@@ -19,6 +19,7 @@ from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute
 from workflow_scripts.common.manifest import load_tokenizer
+from workflow_scripts.common.progress import track
 from workflow_scripts.crosscoder.model import Crosscoder
 from workflow_scripts.latents.activity import CPU
 from workflow_scripts.latents.example_contexts import (
@@ -91,7 +92,7 @@ def collect_split(
     parts, values, strongest, at_peak = [], [], [], []
     each = zip(latents.tolist(), peaks, positives, seeds, strict=True)
     near = pool.similarity(positives, context)
-    for latent, own, positive, own_seed in cli.progress(each, total=len(latents), desc=split):
+    for latent, own, positive, own_seed in track(each, "latents", len(latents)):
         negative = negative_windows(own, next(near), pool, context, counts, own_seed)
         both = joined([positive, negative])
         index, _ = spread(both.start, both.end)

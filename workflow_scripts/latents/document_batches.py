@@ -11,6 +11,7 @@ from torch import Tensor
 
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common.prefetch import prefetch
+from workflow_scripts.common.progress import track
 from workflow_scripts.latents.token_context import TokenContext
 
 
@@ -36,7 +37,8 @@ def document_groups(
     ) -> tuple[int, Int[np.ndarray, " B"], Float[Tensor, "B M D"]]:
         return *part, torch.from_numpy(store.read(part[1]))
 
-    yield from prefetch(read, _parts(rows, context.document[rows], groups, batch))
+    batches = prefetch(read, _parts(rows, context.document[rows], groups, batch))
+    yield from track(batches, "tokens", len(rows), size=lambda part: len(part[1]))
 
 
 def _parts(

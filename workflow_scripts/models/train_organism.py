@@ -34,6 +34,7 @@ from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import set_threads
 from workflow_scripts.common.manifest import Manifest, model_folder
 from workflow_scripts.common.precision import multiplies_bfloat16, rounded_products
+from workflow_scripts.common.progress import track
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.common.settings import Count, Name
 from workflow_scripts.generator import CHAT_CATEGORIES, generate
@@ -104,7 +105,8 @@ class Course:
         """Take the remaining steps on ``losses(step)``, with a checkpoint every half minute."""
         self.model.train()
         saved = time.monotonic()
-        for step in cli.progress(range(self.done, self.steps), desc="organism"):
+        steps = track(range(self.done, self.steps), "steps", self.steps, self.done, note=self._note)
+        for step in steps:
             loss = losses(step)
             if not torch.isfinite(loss):
                 raise cli.UserError(
@@ -117,13 +119,14 @@ class Course:
             self.optimizer.step()
             self.losses.append(loss.item())
             self.done = step + 1
-            if self.done % max(1, self.steps // 10) == 0:
-                cli.log(f"step {self.done} of {self.steps}: loss {self.losses[-1]:.3f}")
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
                 self._save()
                 saved = time.monotonic()
         self._save()
         self.model.eval()
+
+    def _note(self, _: int) -> str:
+        return f"loss {self.losses[-1]:.3f}"
 
     def _digest(self, examples: bytes) -> str:
         """Return the digest of all that decides the final weights."""

@@ -22,7 +22,6 @@ COMMON = (
     "scikit-learn",
     "scipy",
     "statsmodels",
-    "tqdm",
     "wadler_lindig",
 )
 ENVIRONMENTS = {

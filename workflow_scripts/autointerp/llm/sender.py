@@ -59,6 +59,14 @@ class CallTally:
     cut_off: int = 0
     """Calls that gave no answer, though the endpoint did not refuse them."""
 
+    def text(self, spent: Amount) -> str:
+        """Return what was done and spent, in words."""
+        money = f", cost {spent.cost:.4f}" if spent.cost else ""
+        return (
+            f"{self.cached} from the cache, {self.sent} sent, {self.retries} retried, "
+            f"{self.failed} failed, {spent.input} + {spent.output} tokens{money}"
+        )
+
 
 class StopRunError(Exception):
     """Nothing more may be sent; the message is for people and holds no secret."""
