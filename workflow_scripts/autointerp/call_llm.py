@@ -274,7 +274,7 @@ async def _run(setup: Setup, key: str, headers: dict[str, str], rest: Rest) -> N
         stopping.cancel()
         await calls
         spent = rest.tally.text(sender.budget.spent)
-        cli.log(f"{rest.tally.done} of {rest.total} requests: {spent}")
+        cli.log(f"{rest.tally.done}/{rest.total} requests, {spent}")
 
 
 def count_requests(path: Path) -> int:
