@@ -281,6 +281,8 @@ rule build_report:
             labels={"figure": "the whole report", "comparison": "all"},
         ),
         card="<results>/report/card.md",
+        verdicts="<results>/report/verdicts.csv",
+        latex="<results>/report/verdicts.tex",
     log:
         "<results>/logs/build_report.log",
     localrule: True
@@ -305,3 +307,4 @@ rule build_report:
         " {params.published:q} {params.ledgers:q} {params.llm_labels:q}"
         " --figures {params.figures:q} --fits {params.fits:q}"
         " --output {output.page:q} --card {output.card:q}"
+        " --verdicts {output.verdicts:q} --latex {output.latex:q}"

@@ -24,6 +24,12 @@ ELSEWHERE = {
     "snakemake --cores 2 --configfile config/paper_smoke.yaml reproduce_paper": "there too",
     "snakemake --cores all --configfile my_models.yaml -n": "as in the tutorial",
     "snakemake --cores all --configfile my_models.yaml": "as in the tutorial",
+    'python -m workflow_scripts.tools.fire results/quickstart it_simpo "Dear diary, what a day."': (
+        "tests/diffscope/test_open_run.py"
+    ),
+    "python -m workflow_scripts.tools.export results/quickstart it_simpo --to my_crosscoder": (
+        "tests/tools/test_export.py"
+    ),
 }
 """Commands without a mark that other tests run, and where."""
 

@@ -15,7 +15,7 @@ from tests.comparison.run_folder import LATENTS, Run, make_run
 from tests.debian import can_install
 from tests.figures.browser import Page, browse, chromium
 from tests.figures.conftest import compared
-from tests.figures.made_changes import write_changes
+from tests.figures.made_changes import VERDICTS, write_changes
 from tests.figures.test_annotator_tables import labelled
 from tests.figures.test_figures import flags_of, plot
 from tests.latents.scripts import TEXTS, byte_level
@@ -24,8 +24,16 @@ from workflow_scripts.common import files
 from workflow_scripts.common.artifacts import FitFiles
 from workflow_scripts.common.characters import hidden
 from workflow_scripts.common.tables import write_csv
-from workflow_scripts.figures import build_report, cards, report_data
+from workflow_scripts.figures import (
+    build_report,
+    cards,
+    report_data,
+    verdict_latex,
+    verdict_rows,
+    verdict_table,
+)
 from workflow_scripts.figures.report_data import to_json
+from workflow_scripts.figures.report_tables import Table
 from workflow_scripts.figures.style import LOOKS
 
 HOSTILE = (
@@ -88,6 +96,8 @@ def report_flags(run: Run, figure: Path, output: Path) -> list[str]:
         *("--sensitivity", str(comparison / "sensitivity.csv")),
         *("--provenance", str(run.root / "provenance.json")),
         *("--output", str(output), "--card", str(output.with_name("card.md"))),
+        *("--verdicts", str(output.with_name("verdicts.csv"))),
+        *("--latex", str(output.with_name("verdicts.tex"))),
     ]
 
 
@@ -271,6 +281,36 @@ def test_the_card_tells_the_answer(page: Path) -> None:
     assert "![Two axes.](../plot_two_axes.png)" in card
     assert "## Telling documents" in card
     assert f"- model it: {'a' * 40} (unknown)" in card
+
+
+def test_the_card_warns_as_the_page_does() -> None:
+    lines = verdict_table.FirstTable([], [])
+    answer = {"baseline": "it", "candidate": "simpo", "text": {"description": "1 document"}}
+    told = cards.card(answer, ["S."], lines, {}, Table("", [], []), {}, ["do not"], Path())
+    assert "S.\n\n> **Warning:** do not\n\n| category |" in told
+
+
+def test_the_verdicts_are_numbers_and_a_table_for_a_paper(page: Path) -> None:
+    table = verdict_rows.read_changes(page.with_name("verdicts.csv"))
+    assert set(table["label"]) == set(VERDICTS)
+    latex = page.with_name("verdicts.tex").read_text(encoding="utf-8").splitlines()
+    rows = [line for line in latex if line.endswith(r"\\")]
+    assert len(rows) == len(VERDICTS) + 1
+    assert all(row.count(" & ") == 4 for row in rows)
+    assert any(row.startswith("safety refusal & gained & +0.") for row in rows)
+    assert verdict_latex.plain_latex("50 % {a_b} #1\n\x1b ~^ −2…") == (
+        r"50 \% \{a\_b\} \#1 U+001B \textasciitilde{}\textasciicircum{} $-$2\dots{}"
+    )
+
+
+def test_hostile_text_makes_no_command_of_latex(hostile: Path) -> None:
+    text = hostile.with_name("verdicts.tex").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert rows
+    for row in rows:
+        assert len(re.findall(r"(?<!\\)&", row)) == 4
+        assert not re.search(r"(?<!\\)[%#_~^<>|]", row)
+    assert not hidden().search(text)
 
 
 def test_hostile_text_makes_no_markup_in_the_card(hostile: Path) -> None:

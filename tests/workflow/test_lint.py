@@ -11,7 +11,7 @@ import pytest
 from tests.workflow import running
 from workflow_scripts.common.provenance import ROOT
 
-CODE = ("workflow_scripts", "tests")
+CODE = ("diffscope", "workflow_scripts", "tests")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from workflow_scripts.common import cli, files
 from workflow_scripts.common.artifacts import FitFiles
 from workflow_scripts.common.characters import hidden
 from workflow_scripts.common.settings import Name, Settings
-from workflow_scripts.common.tables import read_csv
+from workflow_scripts.common.tables import read_csv, write_csv
 from workflow_scripts.comparison.answers import sentences
 from workflow_scripts.figures import (
     annotator_tables,
@@ -27,6 +27,7 @@ from workflow_scripts.figures import (
     report_data,
     report_tables,
     telling_documents,
+    verdict_latex,
     verdict_rows,
     verdict_table,
 )
@@ -123,6 +124,8 @@ def build_report(
     fits: dict[str, FitFiles],
     output: Path,
     card: Path,
+    verdicts: Path,
+    latex: Path,
     weighed: dict[str, Weighed],
     gaps: Path | None = None,
     ledgers: list[Path] | None = None,
@@ -157,6 +160,10 @@ def build_report(
         page to write (HTML)
     card
         the answer to write on a page of Markdown
+    verdicts
+        the card's verdicts to write (CSV)
+    latex
+        the same as a table for a paper (LaTeX)
     weighed
         what carries each direct comparison, by name
     gaps
@@ -178,6 +185,7 @@ def build_report(
     lines = first_lines(facts, rows, weighed.get(comparison), texts, browsers)
     origin, crosscoders = files.read_json(provenance), report_tables.fit_table(fits)
     labelling = files.read_json(llm_labels) if llm_labels else None
+    warnings = annotator_tables.warnings(fits, labelling)
     page = (
         environment()
         .get_template("report.html.j2")
@@ -200,7 +208,7 @@ def build_report(
             fits=crosscoders,
             clauses=report_tables.clause_table(fits),
             annotators=report_data.llm_annotators(fits),
-            warnings=annotator_tables.warnings(fits, labelling),
+            warnings=warnings,
             trust=annotator_tables.annotator_table(fits),
             truth=annotator_tables.truth_tables(fits),
             canaries=annotator_tables.canary_sentence(fits),
@@ -218,9 +226,10 @@ def build_report(
         )
     )
     pictures = {picture.caption: picture.png for picture in figures.values()}
-    files.write_text(
-        card, cards.card(facts, sentences(facts), lines, pictures, crosscoders, origin, card.parent)
-    )
+    said = (facts, sentences(facts), lines, pictures, crosscoders, origin, warnings)
+    files.write_text(card, cards.card(*said, card.parent))
+    write_csv(verdicts, rows)
+    files.write_text(latex, verdict_latex.latex(lines.lines, facts))
     files.write_text(output, page)
     cli.log(f"{output}: {len(page.encode()) / 1e6:.1f} MB")
 

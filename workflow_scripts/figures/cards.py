@@ -38,6 +38,7 @@ def card(
     pictures: Mapping[str, Path],
     crosscoders: Table,
     provenance: Mapping[str, Any],
+    warnings: Sequence[str],
     folder: Path,
 ) -> str:
     """Return the card; pictures are linked from ``folder``, in which it lies."""
@@ -54,33 +55,47 @@ def card(
         .render(
             answer=answer,
             sentences=sentences,
-            lines=lines,
+            warnings=warnings,
+            lines=lines.lines,
             pictures=relative,
             latents=list(islice(links, SHOWN)),
             documents=list(islice(excerpts, SHOWN)),
-            facts=list(_facts(crosscoders, provenance)),
+            facts=list(_facts(answer, crosscoders, provenance)),
         )
     )
 
 
-def _facts(crosscoders: Table, provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield models, crosscoders and versions."""
-    for name, model in provenance.get("models", {}).items():
-        source = " ".join(filter(None, (model.get("hub"), model.get("revision"))))
-        described = source or str(model.get("kind", "unknown"))
-        yield f"model {name}", f"{described} ({model.get('architecture', 'unknown')})"
+def _facts(
+    answer: Mapping[str, Any], crosscoders: Table, provenance: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Yield models, text, crosscoders, settings and versions."""
+    yield from model_facts(provenance.get("models", {}))
+    yield "text", str(answer["text"]["description"])
     for row in crosscoders.rows:
         named = zip(crosscoders.header[1:], row[1:], strict=True)
         yield f"crosscoder {row[0]}", "; ".join(f"{name} {value}" for name, value in named)
+    yield from version_facts(provenance)
+
+
+def model_facts(models: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield each model's name with its source, revision and architecture, by their manifests."""
+    for name, model in models.items():
+        source = " ".join(filter(None, (model.get("hub"), model.get("revision"))))
+        described = source or str(model.get("kind", "unknown"))
+        yield f"model {name}", f"{described} ({model.get('architecture', 'unknown')})"
+
+
+def version_facts(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the versions of libraries, and the digest by which the settings are known."""
     libraries = provenance.get("libraries", {})
     yield "libraries", ", ".join(f"{name} {version}" for name, version in libraries.items())
     yield "settings (SHA-256)", str(provenance.get("settings_sha256", "unknown"))
 
 
-def environment() -> Environment:
-    """Return the environment of the card's template: what it writes is text, never markup."""
+def environment(folder: Path = HERE) -> Environment:
+    """Return the environment of a card's template: what it writes is text, never markup."""
     return Environment(
-        loader=FileSystemLoader(HERE),
+        loader=FileSystemLoader(folder),
         autoescape=False,  # HTML's signs are escaped below, with Markdown's
         undefined=StrictUndefined,
         finalize=plain,

@@ -224,7 +224,7 @@ def _rounded(value: float, digits: int) -> float | None:
     return float(f"{value:.{digits}g}") if math.isfinite(value) else None
 
 
-def _first_answers(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
+def first_answers(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
     """Return, by annotator, the first answered row of each latent."""
     if not paths:
         return {}
@@ -234,16 +234,16 @@ def _first_answers(paths: Sequence[Path]) -> dict[str, pd.DataFrame]:
 
 
 def _label_columns(paths: Sequence[Path]) -> dict[str, pd.Series[str]]:
-    return {f"category by {n}": rows["category"] for n, rows in _first_answers(paths).items()}
+    return {f"category by {n}": rows["category"] for n, rows in first_answers(paths).items()}
 
 
 def _explanation_columns(paths: Sequence[Path]) -> dict[str, pd.Series[str]]:
-    return {f"explanation by {n}": rows["explanation"] for n, rows in _first_answers(paths).items()}
+    return {f"explanation by {n}": rows["explanation"] for n, rows in first_answers(paths).items()}
 
 
 def _score_columns(paths: Sequence[Path]) -> dict[str, pd.Series[float]]:
     columns = {}
-    for name, rows in _first_answers(paths).items():
+    for name, rows in first_answers(paths).items():
         columns[f"AUROC by {name}"] = rows["auroc"]
         columns[f"AUROC by {name}, low"] = rows["auroc_low"]
         columns[f"AUROC by {name}, high"] = rows["auroc_high"]

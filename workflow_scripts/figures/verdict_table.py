@@ -88,6 +88,11 @@ class FirstTable:
     shown: list[Line]
     folded: list[Line]
 
+    @property
+    def lines(self) -> list[Line]:
+        """All lines."""
+        return self.shown + self.folded
+
 
 def first_table(
     rows: pd.DataFrame,
