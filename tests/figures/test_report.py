@@ -279,8 +279,24 @@ def test_the_card_tells_the_answer(page: Path) -> None:
     row = r"^\| safety refusal \| ▲ gained \| \+0\.\d+ \(\+0\.\d+ … \+0\.\d+\) \|"
     assert re.search(row, card, re.MULTILINE)
     assert "![Two axes.](../plot_two_axes.png)" in card
-    assert "## Telling documents" in card
+    documents = card.partition("## Telling documents")[2].partition("## ")[0]
+    changed = [
+        label.replace("_", " ") for label, verdict in VERDICTS.items() if verdict != "unchanged"
+    ]
+    for label in changed:
+        assert documents.count(f"| {label} |") > 1
+    assert documents.count("\n| ") == cards.SHOWN + 1
     assert f"- model it: {'a' * 40} (unknown)" in card
+
+
+def test_figures_of_the_answer_come_first() -> None:
+    names = {"shares_other": "carries", "two_axes_direct": "answer", "shares_direct": "carries"}
+    figures = {
+        name: build_report.Picture(png=Path(name), section=section, caption=name)
+        for name, section in names.items()
+    }
+    shown = [picture.caption for picture in build_report.foremost(figures, "direct")]
+    assert shown == ["two_axes_direct", "shares_direct", "shares_other"]
 
 
 def test_the_card_warns_as_the_page_does() -> None:

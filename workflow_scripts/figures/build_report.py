@@ -225,13 +225,22 @@ def build_report(
             data=Markup(report_data.to_json(list(browsers.values()))),
         )
     )
-    pictures = {picture.caption: picture.png for picture in figures.values()}
+    pictures = {picture.caption: picture.png for picture in foremost(figures, comparison)}
     said = (facts, sentences(facts), lines, pictures, crosscoders, origin, warnings)
     files.write_text(card, cards.card(*said, card.parent))
     write_csv(verdicts, rows)
     files.write_text(latex, verdict_latex.latex(lines.lines, facts))
     files.write_text(output, page)
     cli.log(f"{output}: {len(page.encode()) / 1e6:.1f} MB")
+
+
+def foremost(figures: Mapping[str, Picture], comparison: str) -> list[Picture]:
+    """Return the figures, those of the answer first, then others of its comparison."""
+    names = sorted(
+        figures,
+        key=lambda name: (figures[name].section != "answer", not name.endswith(f"_{comparison}")),
+    )
+    return [figures[name] for name in names]
 
 
 def sections(figures: Mapping[str, Picture]) -> dict[str, list[Shown]]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,8 +18,9 @@ from markupsafe import Markup
 from workflow_scripts.common.characters import hidden
 from workflow_scripts.figures.report_tables import Table
 from workflow_scripts.figures.verdict_rows import QUIET
-from workflow_scripts.figures.verdict_table import FirstTable
+from workflow_scripts.figures.verdict_table import FirstTable, Line
 
+T = TypeVar("T")
 HERE = Path(__file__).resolve().parent
 SHOWN = 10
 """Latents, and documents, that the card shows."""
@@ -43,8 +44,6 @@ def card(
 ) -> str:
     """Return the card; pictures are linked from ``folder``, in which it lies."""
     changed = [line for line in lines.shown if line.verdict not in QUIET]
-    links = ((line, link) for line in changed for link in line.latents)
-    excerpts = ((line, excerpt) for line in changed for excerpt in line.excerpts[:1])
     relative = {
         name: Path(os.path.relpath(file, folder)).as_posix()
         for name, file in islice(pictures.items(), PICTURES)
@@ -58,11 +57,22 @@ def card(
             warnings=warnings,
             lines=lines.lines,
             pictures=relative,
-            latents=list(islice(links, SHOWN)),
-            documents=list(islice(excerpts, SHOWN)),
+            latents=_foremost([(line, line.latents) for line in changed]),
+            documents=_foremost([(line, line.excerpts) for line in changed]),
             facts=list(_facts(answer, crosscoders, provenance)),
         )
     )
+
+
+def _foremost(lines: Sequence[tuple[Line, Sequence[T]]]) -> list[tuple[Line, T]]:
+    """Return what to show of the lines, line by line: the first of each, then the second …"""
+    ranked = [
+        (rank, place, line, item)
+        for place, (line, items) in enumerate(lines)
+        for rank, item in enumerate(items)
+    ]
+    foremost = sorted(ranked, key=lambda entry: entry[:2])[:SHOWN]
+    return [(line, item) for _, _, line, item in sorted(foremost, key=lambda entry: entry[1])]
 
 
 def _facts(
