@@ -88,7 +88,8 @@ class Fit:
         own = [table[table["latent"] == number].drop(columns="latent") for table in tables]
         names = pd.concat(own, ignore_index=True) if own else pd.DataFrame()
         unique_to = str(measured["unique_to"])
-        return Latent(number, unique_to, names, measured, contexts_of(self.files, number))
+        contexts = contexts_of(self.files, [number]).get(number, ())
+        return Latent(number, unique_to, names, measured, contexts)
 
     def fire(self, text: str | Sequence[Mapping[str, object]]) -> Firing:
         """Return which latents fire on a text, token by token.

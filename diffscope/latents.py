@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,22 +100,29 @@ def names_of(source: SeedFiles, annotator: str) -> pd.DataFrame:
     return table.reset_index().assign(named_by=annotator)[["latent", *NAMES]]
 
 
-def contexts_of(source: SeedFiles, latent: int) -> tuple[Context, ...]:
-    """Return the contexts in which a latent fires, the strongest first; there may be none."""
+def contexts_of(source: SeedFiles, latents: Sequence[int]) -> dict[int, tuple[Context, ...]]:
+    """Return the contexts in which latents fire, the strongest first; some may have none."""
+    found: dict[int, tuple[Context, ...]] = {}
     for path in (source.examples, source.carriers):
-        found = tuple(_contexts(path, latent)) if path is not None else ()
-        if found:
-            return found
-    return ()
+        if path is not None:
+            found = _contexts(path, [n for n in latents if n not in found]) | found
+    return found
 
 
-def _contexts(path: Path, latent: int) -> Iterator[Context]:
+def _contexts(path: Path, latents: Sequence[int]) -> dict[int, tuple[Context, ...]]:
     if not path.exists():
         raise UserError(f"{path} does not exist: run the step that makes it")
-    filters = [("latent", "==", latent), ("kind", "==", "positive")]  # of large tables
-    columns = ["document", "split", "pieces", "activations", "max_activation"]
-    table = pd.read_parquet(path, columns=columns, filters=filters)
-    table = table.sort_values("max_activation", ascending=False, kind="stable")
+    columns = ["latent", "document", "split", "pieces", "activations", "max_activation"]
+    filters = [("latent", "in", list(latents)), ("kind", "==", "positive")]  # of large tables
+    table = pd.read_parquet(path, columns=columns, filters=filters) if latents else pd.DataFrame()
+    contexts: dict[int, list[Context]] = {}
     for row in table.to_dict("records"):
         values: list[float] = np.asarray(row["activations"], dtype=float).tolist()
-        yield Context(int(row["document"]), str(row["split"]), tuple(row["pieces"]), tuple(values))
+        shown = Context(
+            int(row["document"]), str(row["split"]), tuple(row["pieces"]), tuple(values)
+        )
+        contexts.setdefault(int(row["latent"]), []).append(shown)
+    return {
+        latent: tuple(sorted(own, key=lambda context: -max(context.activations)))
+        for latent, own in contexts.items()
+    }

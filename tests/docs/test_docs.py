@@ -30,6 +30,9 @@ ELSEWHERE = {
     "python -m workflow_scripts.tools.export results/quickstart it_simpo --to my_crosscoder": (
         "tests/tools/test_export.py"
     ),
+    "python -m workflow_scripts.tools.export_latents results/quickstart it_simpo --to my_latents": (
+        "tests/tools/test_export.py"
+    ),
 }
 """Commands without a mark that other tests run, and where."""
 

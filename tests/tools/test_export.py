@@ -12,7 +12,7 @@ import diffscope
 from tests.workflow.running import Run
 from workflow_scripts.common import files
 from workflow_scripts.crosscoder.model import Crosscoder
-from workflow_scripts.tools import export
+from workflow_scripts.tools import export, export_latents
 
 pytestmark = pytest.mark.workflow
 FILES = {
@@ -73,6 +73,7 @@ def test_saelens_reads_a_hook_and_a_model(smoke_run: Run, tmp_path: Path) -> Non
     assert config["architecture"] == "jumprelu"
     assert config["metadata"]["hook_name"] == "blocks.0.hook_resid_post"
     assert config["metadata"]["model_name"] == "simpo"
+    assert config["metadata"]["sae_lens_version"] == "6.0.0"  # else all metadata is dropped
 
 
 def test_a_folder_that_exists_is_left_alone(
@@ -81,3 +82,25 @@ def test_a_folder_that_exists_is_left_alone(
     source = smoke_run.folder / "results/smoke"
     assert export.main([str(source), "it_simpo", "--to", str(tmp_path)]) == 2
     assert "exists: name a new folder" in capsys.readouterr().err
+
+
+def test_latents_are_written_in_batches_with_contexts(smoke_run: Run, tmp_path: Path) -> None:
+    source, folder = smoke_run.folder / "results/smoke", tmp_path / "latents"
+    flags = ["--to", str(folder), "--batch", "15", "--contexts", "3"]
+    assert export_latents.main([str(source), "it_simpo", *flags]) == 0
+    parts = [files.read_json(path) for path in sorted(folder.glob("batch-*.json"))]
+    assert len(parts) > 1
+    fit = diffscope.open_run(source).fit("it_simpo")
+    found = {int(feature["index"]): feature for part in parts for feature in part["features"]}
+    assert {part["layer"] for part in parts} == {"0-smoke-it_simpo-seed0"}
+    for number in list(found)[:3]:
+        latent, told = fit.latent(number), found[number]
+        assert [a["tokens"] for a in told["activations"]] == [
+            list(context.pieces) for context in latent.contexts[:3]
+        ]
+        strongest = told["activations"][0]
+        assert strongest["values"][strongest["maxValueTokenIndex"]] == strongest["maxValue"]
+        assert told["maxActApprox"] == latent.measured["activation_max"]
+    explained = [f["explanations"][0] for f in found.values() if f["explanations"]]
+    assert explained
+    assert {told["typeName"] for told in explained} == {"counted words"}

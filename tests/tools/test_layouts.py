@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.crosscoder.memory_store import store_of
@@ -84,13 +84,16 @@ def test_the_way_back_from_dictionary_learning_is_exact(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("costs", [False, True])
 @pytest.mark.parametrize("folded", [False, True])
-def test_the_layouts_own_definitions_give_the_same_latents(costs: bool, folded: bool) -> None:
+def test_the_layouts_own_definitions_give_the_same_latents(
+    tmp_path: Path, costs: bool, folded: bool
+) -> None:
     store = RawStore()
     crosscoder = fitted(store, costs)
     source = layouts.folded(crosscoder) if folded else crosscoder
     statistics = None if folded else (store.mean, store.scales)
     tensors, config = layouts.dictionary_learning(source, statistics)
-    f, raw = expected(tensors, store.h)
+    save_file(tensors, tmp_path / "model.safetensors")
+    f, raw = expected(load_file(tmp_path / "model.safetensors"), store.h)
     codes = codes_of(crosscoder, store.h)
     scaled = config["code_normalization"] == "NONE"
     assert scaled == (costs or folded)

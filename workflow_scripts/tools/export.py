@@ -24,6 +24,8 @@ from workflow_scripts.tools import layouts, model_card
 
 Layout = Literal["diffscope", "dictionary_learning", "saelens"]
 SAE_CONFIG, SAE_WEIGHTS = "cfg.json", "sae_weights.safetensors"
+SAE_FORMAT = "6.0.0"
+"""The first version of SAELens that reads a config of this form; it takes others for older ones."""
 LOADERS = {
     "diffscope": """\
 from workflow_scripts.crosscoder.model import Crosscoder
@@ -140,6 +142,7 @@ def write_saes(
             "hook_name": f"blocks.{fit.layer - 1}.hook_resid_post",
             "context_size": text.context_length,
             "prepend_bos": True,
+            "sae_lens_version": SAE_FORMAT,
             "diffscope_fit": f"{run.name}/{fit.name}/seed{fit.seed}",
         }
         files.write_json(

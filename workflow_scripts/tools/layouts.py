@@ -64,9 +64,11 @@ def dictionary_learning(
         encoder, bias = encoder * scales[:, None, None], bias * scales
         decoder = decoder / torch.where(scales > 0, scales, 1.0)[:, None, None]
     normalization = SUM_OF_NORMS if crosscoder.costs is None else NOTHING
-    nothing = torch.full((models, width), torch.nan)
-    mean, scale = (nothing, torch.ones(models)) if statistics is None else statistics
-    deviation = nothing if statistics is None else (scale / width**0.5)[:, None].expand(-1, width)
+    if statistics is None:  # by NaN, the layout says that it normalises nothing
+        mean, scale = torch.full((models, width), torch.nan), torch.ones(models)
+    else:
+        mean, scale = statistics
+    deviation = (scale / width**0.5)[:, None] + 0 * mean
     tensors = {
         "encoder.weight": encoder.permute(1, 2, 0),
         "encoder.bias": bias,
