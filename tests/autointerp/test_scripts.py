@@ -70,13 +70,13 @@ def make_examples(folder: Path, language: str) -> tuple[Path, Path]:
     number = np.arange(DOCUMENTS)
     windows = pd.DataFrame({"row": number, "start": start, "end": end})
     examples, background = folder / "examples.parquet", folder / "background.parquet"
-    write_windows(background, windows, None, context, tokenizer)
+    write_windows(background, [(windows, None)], context, tokenizer)
     windows["latent"], windows["latent_max"] = 0, 1.0
     windows["split"] = np.where(number % 4 < 2, "explain", "verify")
     silent = np.where(number % 8 < 4, "random_negative", "hard_negative")
     windows["kind"] = np.where(number % 2 == 1, "positive", silent)
     windows["stratum"] = np.where(number % 2 == 1, "top", "none")
-    write_windows(examples, windows, np.concatenate(fires), context, tokenizer)
+    write_windows(examples, [(windows, np.concatenate(fires))], context, tokenizer)
     return examples, background
 
 
@@ -133,7 +133,7 @@ def test_a_lexicon_finds_words_inside_text_without_blanks(tmp_path: Path) -> Non
         start, end = context.row_starts[:-1], context.row_starts[1:]
         path = tmp_path / f"{language}.parquet"
         rows = pd.DataFrame({"row": np.arange(len(texts)), "start": start, "end": end})
-        write_windows(path, rows, None, context, tokenizer)
+        write_windows(path, [(rows, None)], context, tokenizer)
         windows = read_windows(pq.read_table(path))
         matches = match(windows, merge_words(windows), changed, np.ones(len(texts), np.bool_))
         hits = matches.hits.toarray().astype(bool)

@@ -20,7 +20,6 @@ from tests.latents.test_collect_examples import (
 from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.common.device import Compute
 from workflow_scripts.comparison import show_carriers as step
-from workflow_scripts.crosscoder.model import Crosscoder
 
 
 def carriers(ranks: dict[int, int]) -> pd.DataFrame:
@@ -32,10 +31,10 @@ def carriers(ranks: dict[int, int]) -> pd.DataFrame:
 def shown(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Run the step and return what it writes."""
     store, crosscoder, context = planted()
+    crosscoder.save(folder)
     table.to_parquet(folder / "carriers.parquet")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StoreInputs, "open", lambda self: store)
-        patch.setattr(Crosscoder, "load", lambda path: crosscoder)
         patch.setattr(step, "read_context", lambda shards: context)
         patch.setattr(step, "load_tokenizer", lambda path: Letters())
         step.show_carriers(

@@ -58,7 +58,8 @@ def planted() -> tuple[SplitStore, Crosscoder, TokenContext]:
             x[document * LENGTH + peak_of(document) - 1, 0, 0] = 1.0
     encoder = torch.zeros(2, 2, 4)
     encoder[0, 0, 0] = encoder[1, 1, 1] = 1.0
-    weights = Weights(encoder.flatten(1), torch.zeros(2), encoder.flatten(1), torch.zeros(8), 2)
+    decoder = encoder.flatten(1).clone()
+    weights = Weights(encoder.flatten(1), torch.zeros(2), decoder, torch.zeros(8), 2)
     crosscoder = Crosscoder(["a", "b"], weights, 0.5, torch.zeros(2, 4), torch.ones(2), 1, {})
     tokens = DOCUMENTS * LENGTH
     row = np.repeat(np.arange(DOCUMENTS), LENGTH)
@@ -86,10 +87,10 @@ class Letters:
         return "".join(chr(65 + i) for i in ids)
 
 
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    folder = tmp_path_factory.mktemp("examples")
+def collected(folder: Path) -> pd.DataFrame:
+    """Run the step on what is planted; return the examples."""
     store, crosscoder, context = planted()
+    crosscoder.save(folder)
     selection = pd.DataFrame(
         {"latent": [0, 1], "unique_to": ["a", ""], "unique_a_vs_b": [True, False]}
     )
@@ -97,7 +98,6 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     paths = [folder / f"{name}.parquet" for name in ("examples", "background", "sampled")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StoreInputs, "open", lambda self: store)
-        patch.setattr(Crosscoder, "load", lambda path: crosscoder)
         patch.setattr(step, "read_context", lambda shards: context)
         patch.setattr(step, "load_tokenizer", lambda path: Letters())
         step.collect_examples(
@@ -111,12 +111,19 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
             Compute(device="cpu"),
             *paths,
         )
-    assert pd.read_parquet(paths[2]).values.tolist() == [[0, 1.0], [1, 1.0]]
-    background = pq.read_table(paths[1])
-    assert background.num_rows == DOCUMENTS // 2
-    assert set(np.asarray(background["document"]) % 2) == {0}
     frame: pd.DataFrame = pq.read_table(paths[0]).to_pandas()
     return frame
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    folder = tmp_path_factory.mktemp("examples")
+    examples = collected(folder)
+    assert pd.read_parquet(folder / "sampled.parquet").values.tolist() == [[0, 1.0], [1, 1.0]]
+    background = pq.read_table(folder / "background.parquet")
+    assert background.num_rows == DOCUMENTS // 2
+    assert set(np.asarray(background["document"]) % 2) == {0}
+    return examples
 
 
 def of(table: pd.DataFrame, latent: int, kind: str, stratum: str, split: str) -> pd.DataFrame:
@@ -195,15 +202,20 @@ def test_a_latent_that_never_fires_has_random_negatives_only(table: pd.DataFrame
     assert (table[table["latent"] == 0].groupby("split")["latent_max"].max() >= 58).all()
 
 
-@pytest.mark.parametrize("batch", [1, 4096])
-def test_batches_without_a_chosen_latent_give_no_peaks(batch: int) -> None:
+@pytest.mark.parametrize("batch", [7, 4096])
+def test_batches_without_a_chosen_latent_give_no_peaks(batch: int, tmp_path: Path) -> None:
     store, crosscoder, context = planted()
-    silent = find_peaks(store, crosscoder, context, np.array([1]), EXPLAIN, batch)  # type: ignore[arg-type]
-    assert silent.empty
-    both = find_peaks(store, crosscoder, context, np.array([0, 1]), EXPLAIN, batch)  # type: ignore[arg-type]
-    assert set(both["latent"]) == {0}
-    assert both["row"].is_unique
-    assert [len(own.row) for own in peaks_of(both, np.array([0, 1]))] == [len(both), 0]
+    crosscoder.save(tmp_path)
+    for latents, peaks in (
+        ([], []),
+        ([1], [0]),
+        ([0, 1], [FIRING // 2, 0]),
+        ([1, 0], [0, FIRING // 2]),
+    ):
+        shown = Crosscoder.load(tmp_path, latents)
+        found = find_peaks(store, shown, context, EXPLAIN, batch)  # type: ignore[arg-type]
+        assert found["row"].is_unique
+        assert [len(own.row) for own in peaks_of(found, len(latents))] == peaks
 
 
 def test_tokens_are_written_as_text(table: pd.DataFrame) -> None:
@@ -220,18 +232,23 @@ def test_reading_past_memory_gives_the_same(
     monkeypatch.setattr(example_contexts, "IN_MEMORY", 0)
     store, crosscoder, context = planted()
     chosen = pd.DataFrame({"latent": [0, 1], "unique_to": ["a", ""], "sample_weight": 1.0})
-    windows, values, _ = step.collect_split(
-        store,  # type: ignore[arg-type]
-        crosscoder,
-        context,
-        chosen,
-        SETTINGS,
-        0,
-        EXPLAIN,
-    )
+    parts = step.collect_split(store, crosscoder, context, chosen, SETTINGS, 0, EXPLAIN)  # type: ignore[arg-type]
+    ((windows, values),) = parts
+    assert values is not None
     before = table[table["split"] == EXPLAIN]
     assert windows["start"].tolist() == before["start"].tolist()
     assert values.tolist() == np.concatenate(before["activations"].tolist()).tolist()
+
+
+def test_parts_of_a_latent_give_the_same_table(
+    table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step, "BLOCK", 1)
+    pd.testing.assert_frame_equal(collected(tmp_path), table)
+    written = pq.ParquetFile(tmp_path / "examples.parquet")
+    assert written.num_row_groups == 4  # two latents in two splits
+    groups = [written.read_row_group(i)["latent"].unique().to_pylist() for i in range(4)]
+    assert groups == [[0], [1], [0], [1]]
 
 
 def test_others_are_a_sample_that_stands_for_all() -> None:
@@ -251,10 +268,4 @@ def test_a_split_without_tokens_is_named() -> None:
     store, crosscoder, context = planted()
     store.x = store.x[:0]
     with pytest.raises(cli.UserError, match="explain split holds no usable token"):
-        find_peaks(
-            store,  # type: ignore[arg-type]
-            crosscoder,
-            context,
-            np.array([0]),
-            EXPLAIN,
-        )
+        find_peaks(store, crosscoder, context, EXPLAIN)  # type: ignore[arg-type]

@@ -123,7 +123,7 @@ def test_windows_are_written_with_the_peak_on_its_character(tmp_path: Path) -> N
     values = np.zeros(sum(lengths), dtype=np.float32)
     values[6], values[lengths[0] + lengths[1] - 1] = 5.0, 4.0
     path = tmp_path / "examples.parquet"
-    write_windows(path, windows, values, context, tokenizer)
+    write_windows(path, [(windows, values)], context, tokenizer)
     table = pd.read_parquet(path)
     assert table["latent"].tolist() == [7, 8]
     assert ["".join(pieces) for pieces in table["pieces"]] == ["气很好", " 公园"]

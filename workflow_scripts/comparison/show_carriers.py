@@ -51,20 +51,23 @@ def contexts(
     settings: Examples,
     device: torch.device = CPU,
 ) -> tuple[pd.DataFrame, Float32[np.ndarray, " n"]]:
-    """Return the windows in which each latent fires, and its activations there, end to end."""
-    peaks = peaks_of(find_peaks(store, crosscoder.to(device), context, latents, EXPLAIN), latents)
-    shown = [
+    """Return the windows in which each latent fires, and its activations there, end to end.
+
+    The crosscoder has these ``latents`` alone.
+    """
+    peaks = peaks_of(find_peaks(store, crosscoder.to(device), context, EXPLAIN), len(latents))
+    windows = [
         positive_windows(own, context, settings.window, settings.explain, [latent])
         for latent, own in zip(latents.tolist(), peaks, strict=True)
     ]
-    owner = np.repeat(np.arange(len(latents)), [len(windows.row) for windows in shown])
+    owner = np.repeat(np.arange(len(latents)), [len(own.row) for own in windows])
     largest = np.array([own.value.max(initial=0) for own in peaks])
-    table = frame_of(joined([NONE, *shown]))
+    table = frame_of(joined([NONE, *windows]))
     table = table.assign(latent=latents[owner], split=EXPLAIN, latent_max=largest[owner])
     reader = SplitReader(store, EXPLAIN)
     parts = [
-        window_activations(reader, crosscoder, latent, spread(windows.start, windows.end)[0])[0]
-        for latent, windows in zip(latents.tolist(), shown, strict=True)
+        window_activations(reader, crosscoder, place, spread(own.start, own.end)[0])[0]
+        for place, own in enumerate(windows)
     ]
     return table, np.concatenate([np.zeros(0, dtype=np.float32), *parts])
 
@@ -97,10 +100,9 @@ def show_carriers(
     """
     device, context = compute.start(), read_context(tokens)
     latents = chosen_latents(files.read_parquet(carriers))
-    windows, values = contexts(
-        inputs.open(), Crosscoder.load(crosscoder), context, latents, settings, device
-    )
-    write_windows(output, windows, values, context, load_tokenizer(tokenizer))
+    shown = Crosscoder.load(crosscoder, latents.tolist())
+    windows, values = contexts(inputs.open(), shown, context, latents, settings, device)
+    write_windows(output, [(windows, values)], context, load_tokenizer(tokenizer))
 
 
 main = cli.command(show_carriers)

@@ -81,7 +81,7 @@ def encode(crosscoder: Crosscoder, x: Float[Tensor, "B M D"]) -> Codes:
 
     The entries are those of :meth:`Crosscoder.encode` that are not zero.
     """
-    parts = x.split(max(1, HELD // crosscoder.latents))
+    parts = x.split(max(1, HELD // max(1, crosscoder.latents)))
     return stacked([codes_of(crosscoder, crosscoder.pre_activations(part)) for part in parts])
 
 

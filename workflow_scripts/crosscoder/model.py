@@ -12,7 +12,8 @@ Activations are in normalised space: x^m = (h^m − mean^m) / scale^m.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -32,6 +33,8 @@ FORMAT = "diffscope-crosscoder"
 FORMAT_VERSION = 2  # with costs; 1 without
 BLOCK = 512  # latents whose directions are held in float64 at once
 WEIGHTS = "crosscoder.safetensors"
+OF_LATENTS = {"encoder", "encoder_bias", "decoder", "costs"}
+"""Tensors with a row per latent."""
 SETTINGS = "crosscoder.json"
 
 
@@ -220,8 +223,10 @@ class Crosscoder:
         )
 
     @classmethod
-    def load(cls, folder: Path | str) -> Crosscoder:
-        """Read a crosscoder that :meth:`save` wrote.
+    def load(cls, folder: Path | str, latents: Sequence[int] | None = None) -> Crosscoder:
+        """Read a crosscoder that :meth:`save` wrote, or some of its ``latents`` in their order.
+
+        In threshold mode a latent depends on no other one.
 
         Raises
         ------
@@ -234,7 +239,8 @@ class Crosscoder:
             raise UserError(f"{folder / SETTINGS} describes no crosscoder: give a fit's folder")
         if settings["format_version"] > FORMAT_VERSION:
             raise UserError(f"{folder} was written by a newer diffscope: update this one")
-        tensors = load_file(folder / WEIGHTS)
+        path = folder / WEIGHTS
+        tensors = load_file(path) if latents is None else _read_latents(path, latents)
         return cls(
             models=list(settings["models"]),
             weights=Weights(
@@ -251,6 +257,25 @@ class Crosscoder:
             settings=settings,
             costs=tensors.get("costs"),
         )
+
+
+def _read_latents(path: Path, latents: Sequence[int]) -> dict[str, Tensor]:
+    """Read the tensors of some latents, row by row: a mapped file would be in memory as a whole."""
+    with safe_open(path, framework="pt") as mapped:
+        tensors = {n: mapped.get_tensor(n) for n in set(mapped.keys()) - OF_LATENTS}
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        start = file.tell()
+        for name in header.keys() & OF_LATENTS:
+            first, last = header[name]["data_offsets"]
+            rows, *shape = header[name]["shape"]
+            size = (last - first) // rows
+            held = np.empty((len(latents), size), dtype=np.uint8)
+            for own, latent in zip(held, latents, strict=True):
+                file.seek(start + first + latent * size)
+                file.readinto(own)
+            tensors[name] = torch.from_numpy(held.view(np.float32)).view(len(latents), *shape)
+    return tensors
 
 
 def load_decoder(folder: Path) -> Float[Tensor, "F MD"]:

@@ -7,6 +7,9 @@ fires: half random, half near in wording.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +28,20 @@ from workflow_scripts.latents.activity import CPU
 from workflow_scripts.latents.example_contexts import (
     EXPLAIN,
     VERIFY,
+    ShownWindows,
     SplitReader,
     find_peaks,
     frame_of,
     peaks_of,
     strongest_places,
+    usable_rows,
     window_activations,
     write_windows,
 )
 from workflow_scripts.latents.example_windows import (
+    Peaks,
     Pool,
+    Windows,
     joined,
     negative_windows,
     positive_windows,
@@ -42,6 +49,11 @@ from workflow_scripts.latents.example_windows import (
 )
 from workflow_scripts.latents.settings import Examples
 from workflow_scripts.latents.token_context import TokenContext, read_context
+
+BLOCK = 200
+"""Latents whose windows are in memory at once."""
+CODES = {EXPLAIN: 0, VERIFY: 1}
+"""Splits that windows are taken from, in the order of the table, and their part of the seeds."""
 
 
 def choose_latents(selection: pd.DataFrame, shared: int, seed: int) -> pd.DataFrame:
@@ -65,6 +77,14 @@ def choose_latents(selection: pd.DataFrame, shared: int, seed: int) -> pd.DataFr
     return chosen.sort_values("latent").reset_index(drop=True)
 
 
+def draw_pool(
+    store: ActivationStore, context: TokenContext, settings: Examples, seed: int, split: str
+) -> Pool:
+    """Return a split's random windows."""
+    rng = np.random.default_rng([seed, 2, CODES[split]])
+    return Pool(usable_rows(store, split), context, settings.window, settings.pool, rng)
+
+
 def collect_split(
     store: ActivationStore,
     crosscoder: Crosscoder,
@@ -74,42 +94,65 @@ def collect_split(
     seed: int,
     split: str,
     device: torch.device = CPU,
-) -> tuple[pd.DataFrame, Float32[np.ndarray, " n"], Pool]:
-    """Return the windows of every chosen latent, their activations end to end, and the pool."""
-    counts = settings.explain if split == EXPLAIN else settings.verify
-    code = 0 if split == EXPLAIN else 1
+) -> Iterator[ShownWindows]:
+    """Yield the windows of the chosen latents, those of :data:`BLOCK` at a time.
+
+    ``crosscoder`` has the chosen latents alone.
+    """
+    pool = draw_pool(store, context, settings, seed, split)
+    peaks = peaks_of(find_peaks(store, crosscoder.to(device), context, split), len(chosen))
     reader = SplitReader(store, split)
-    rng = np.random.default_rng([seed, 2, code])
-    pool = Pool(reader.kept, context, settings.window, settings.pool, rng)
-    latents = chosen["latent"].to_numpy()
-    strongest_tokens = find_peaks(store, crosscoder.to(device), context, latents, split)
-    peaks = peaks_of(strongest_tokens, latents)
-    seeds = [[seed, 3, code, latent] for latent in latents.tolist()]
-    positives = [
-        positive_windows(own, context, settings.window, counts, own_seed)
-        for own, own_seed in zip(peaks, seeds, strict=True)
-    ]
-    parts, values, strongest, at_peak = [], [], [], []
-    each = zip(latents.tolist(), peaks, positives, seeds, strict=True)
-    near = pool.similarity(positives, context)
-    for latent, own, positive, own_seed in track(each, "latents", len(latents)):
-        negative = negative_windows(own, next(near), pool, context, counts, own_seed)
-        both = joined([positive, negative])
-        index, _ = spread(both.start, both.end)
-        active, by_model = window_activations(reader, crosscoder, latent, index)
-        offsets = np.concatenate([[0], np.cumsum(both.end - both.start)])
-        at_peak.append(by_model[offsets[:-1] + strongest_places(active, offsets)])
-        values.append(active)
-        parts.append(both)
-        strongest.append(float(own.value.max()) if len(own.value) else 0.0)
-    place = np.repeat(np.arange(len(parts)), [len(part.row) for part in parts])
-    windows = frame_of(joined(parts)).join(
-        chosen.iloc[place].reset_index(drop=True).assign(split=split)
-    )
-    windows["latent_max"] = np.array(strongest)[place]
-    for model, part in zip(crosscoder.models, np.concatenate(at_peak).T, strict=True):
-        windows[f"part_{model}"] = part.astype(np.float64)
-    return windows, np.concatenate(values), pool
+    windows = SplitWindows(reader, crosscoder, context, settings, seed, split, pool)
+    firsts = range(0, len(chosen), BLOCK)
+    for first in track(firsts, "latents", len(chosen), size=lambda _: BLOCK):
+        block = slice(first, first + BLOCK)
+        yield windows.of(first, chosen.iloc[block], peaks[block])
+
+
+@dataclass(frozen=True)
+class SplitWindows:
+    """Chooses windows of a split in which latents are shown."""
+
+    reader: SplitReader
+    crosscoder: Crosscoder
+    context: TokenContext
+    settings: Examples
+    seed: int
+    split: str
+    pool: Pool
+
+    def of(self, first: int, chosen: pd.DataFrame, peaks: Sequence[Peaks]) -> ShownWindows:
+        """Return the windows of latents that stand from place ``first`` on in the crosscoder."""
+        length, context = self.settings.window, self.context
+        counts = self.settings.explain if self.split == EXPLAIN else self.settings.verify
+        seeds = [[self.seed, 3, CODES[self.split], latent] for latent in chosen["latent"].tolist()]
+        positives = [
+            positive_windows(own, context, length, counts, seed)
+            for own, seed in zip(peaks, seeds, strict=True)
+        ]
+        near = self.pool.similarity(positives, context)
+        shown = [
+            joined([own, negative_windows(peak, like, self.pool, context, counts, seed)])
+            for own, peak, like, seed in zip(positives, peaks, near, seeds, strict=True)
+        ]
+        place = np.repeat(np.arange(len(shown)), [len(windows.row) for windows in shown])
+        table = frame_of(joined(shown)).join(
+            chosen.iloc[place].reset_index(drop=True).assign(split=self.split)
+        )
+        table["latent_max"] = np.array([own.value.max(initial=0) for own in peaks], float)[place]
+        values, parts = zip(*map(self._activations, count(first), shown), strict=True)
+        for model, part in zip(self.crosscoder.models, np.concatenate(parts).T, strict=True):
+            table[f"part_{model}"] = part.astype(np.float64)
+        return table, np.concatenate(values)
+
+    def _activations(
+        self, place: int, windows: Windows
+    ) -> tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, "windows M"]]:
+        """Return a latent's activations in its windows, end to end, and its parts at the peaks."""
+        index, _ = spread(windows.start, windows.end)
+        active, by_model = window_activations(self.reader, self.crosscoder, place, index)
+        offsets = np.concatenate([[0], np.cumsum(windows.end - windows.start)])
+        return active, by_model[offsets[:-1] + strongest_places(active, offsets)]
 
 
 @torch.no_grad()
@@ -153,20 +196,21 @@ def collect_examples(
         If no latent is live.
     """
     device = compute.start()
-    store, fitted, context = inputs.open(), Crosscoder.load(crosscoder), read_context(tokens)
+    store, context = inputs.open(), read_context(tokens)
     chosen = choose_latents(files.read_parquet(selection), settings.shared_latents, seed)
     if chosen.empty:
         raise cli.UserError("no latent is live: fit on more tokens or lower fits.*.k")
+    shown = Crosscoder.load(crosscoder, chosen["latent"].tolist())
     reader = load_tokenizer(tokenizer)
-    (windows, values, pool), (verify, verify_values, _) = (
-        collect_split(store, fitted, context, chosen, settings, seed, split, device)
-        for split in (EXPLAIN, VERIFY)
+    parts = (
+        part
+        for split in CODES
+        for part in collect_split(store, shown, context, chosen, settings, seed, split, device)
     )
-    windows = pd.concat([windows, verify], ignore_index=True)
-    values = np.concatenate([values, verify_values])
-    write_windows(examples, windows, values, context, reader)
+    write_windows(examples, parts, context, reader)
+    pool = draw_pool(store, context, settings, seed, EXPLAIN)
     windows = pd.DataFrame({"row": pool.row, "start": pool.start, "end": pool.end})
-    write_windows(background, windows, None, context, reader)
+    write_windows(background, [(windows, None)], context, reader)
     weights = chosen[["latent", "sample_weight"]].rename(columns={"sample_weight": "weight"})
     files.write_parquet(sampled, weights)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 EXPLAIN, VERIFY = "explain", "verify"
+ShownWindows = tuple[pd.DataFrame, Float32[np.ndarray, " n"] | None]
+"""Windows, and the activations of all their tokens end to end where they show a latent."""
 IN_MEMORY = 1 << 30  # bytes of a split's activations that are kept while windows are read
 
 
@@ -32,41 +36,46 @@ def find_peaks(
     store: ActivationStore,
     crosscoder: Crosscoder,
     context: TokenContext,
-    latents: Int[np.ndarray, " latents"],
     split: str,
     batch: int = 4096,
 ) -> pd.DataFrame:
-    """Return, for each chosen latent and document in which it fires, its strongest token.
+    """Return, for each latent and document in which it fires, its strongest token.
 
-    Columns ``latent``, ``row``, ``token`` (global index), ``value``.
+    The crosscoder holds the latents that are shown alone. Columns ``place`` (of the latent in it),
+    ``row``, ``token`` (global index), ``value``.
     """
-    wanted = torch.zeros(crosscoder.latents, dtype=torch.bool)
-    wanted[torch.tensor(latents)] = True
+    usable_rows(store, split)
     parts = []
     for rows, x in store.contiguous(split, batch):
-        f = encode(crosscoder, torch.from_numpy(x).to(crosscoder.mean.device)).to("cpu").of(wanted)
+        f = encode(crosscoder, torch.from_numpy(x).to(crosscoder.mean.device)).to("cpu")
         tokens = rows[f.active.rows.numpy()]
         columns = {
-            "latent": f.active.columns.numpy(),
-            "row": context.row_of(tokens),
+            "place": f.active.columns.numpy().astype(np.int32),
+            "row": context.row_of(tokens).astype(np.int32),
             "token": tokens,
             "value": f.values.numpy(),
         }
         parts.append(strongest(pd.DataFrame(columns)))
-    if not parts:
-        raise cli.UserError(f"the {split} split holds no usable token: raise text.tokens")
     return strongest(pd.concat(parts))
 
 
 def strongest(peaks: pd.DataFrame) -> pd.DataFrame:
     """Return the last of the strongest rows of every latent and document, in their order."""
-    keys = [peaks[name].to_numpy() for name in ("value", "row", "latent")]
+    keys = [peaks[name].to_numpy() for name in ("value", "row", "place")]
     order = np.lexsort(keys)
-    _, row, latent = (key[order] for key in keys)
+    _, row, place = (key[order] for key in keys)
     end = np.ones(min(len(order), 1), dtype=bool)
-    last = np.append((np.diff(latent) != 0) | (np.diff(row) != 0), end)
+    last = np.append((np.diff(place) != 0) | (np.diff(row) != 0), end)
     kept: pd.DataFrame = peaks.iloc[order[last]].reset_index(drop=True)
     return kept
+
+
+def usable_rows(store: ActivationStore, split: str) -> Int[np.ndarray, " N"]:
+    """Return the usable tokens of a split, or refuse one without any."""
+    rows = store.rows(split)
+    if not len(rows):
+        raise cli.UserError(f"the {split} split holds no usable token: raise text.tokens")
+    return rows
 
 
 class SplitReader:
@@ -74,9 +83,7 @@ class SplitReader:
 
     def __init__(self, store: ActivationStore, split: str) -> None:
         self.store = store
-        self.kept = store.rows(split)
-        if not len(self.kept):
-            raise cli.UserError(f"the {split} split holds no usable token: raise text.tokens")
+        self.kept = usable_rows(store, split)
         size = 4 * len(self.kept) * len(store.models) * store.width
         self._x = store.read(self.kept) if size <= IN_MEMORY else None
 
@@ -93,9 +100,9 @@ class SplitReader:
 
 
 def window_activations(
-    reader: SplitReader, crosscoder: Crosscoder, latent: int, tokens: Int[np.ndarray, " n"]
+    reader: SplitReader, crosscoder: Crosscoder, place: int, tokens: Int[np.ndarray, " n"]
 ) -> tuple[Float32[np.ndarray, " n"], Float32[np.ndarray, "n M"]]:
-    """Return one latent's activation at ``tokens``, and its parts by model.
+    """Return the activation of the latent at ``place`` at ``tokens``, and its parts by model.
 
     A model's part is what its activations add before bias and sparsity rule. Both are 0 where
     tokens are dropped.
@@ -106,23 +113,21 @@ def window_activations(
     parts = np.zeros((len(tokens), models), dtype=np.float32)
     if len(read):
         weights = crosscoder.weights
-        encoder = weights.encoder[latent].unflatten(0, (models, -1))
+        encoder = weights.encoder[place].unflatten(0, (models, -1))
         own = torch.einsum("nmd,md->nm", torch.from_numpy(read), encoder)
         parts[present] = own.numpy()
-        pre = (own.sum(1) + weights.encoder_bias[latent]).relu_()
-        norm = weights.decoder[latent].unflatten(0, (models, -1)).norm(dim=1).sum()
-        scale = norm if crosscoder.costs is None else norm / crosscoder.costs[latent]
+        pre = (own.sum(1) + weights.encoder_bias[place]).relu_()
+        norm = weights.decoder[place].unflatten(0, (models, -1)).norm(dim=1).sum()
+        scale = norm if crosscoder.costs is None else norm / crosscoder.costs[place]
         values[present] = (pre * (pre * scale > crosscoder.threshold)).numpy()
     return values, parts
 
 
-def peaks_of(peaks: pd.DataFrame, latents: Int[np.ndarray, " latents"]) -> list[Peaks]:
-    """Return the rows of :func:`find_peaks` of each latent."""
-    bounds = zip(
-        *(np.searchsorted(peaks["latent"], latents + side) for side in (0, 1)), strict=True
-    )
+def peaks_of(peaks: pd.DataFrame, latents: int) -> list[Peaks]:
+    """Return the rows of :func:`find_peaks` of each of so many latents."""
+    bounds = np.searchsorted(peaks["place"], np.arange(latents + 1, dtype=np.int32))
     columns = [peaks[name].to_numpy() for name in ("row", "token", "value")]
-    return [Peaks(*(column[first:last] for column in columns)) for first, last in bounds]
+    return [Peaks(*(column[a:b] for column in columns)) for a, b in pairwise(bounds)]
 
 
 def frame_of(windows: Windows) -> pd.DataFrame:
@@ -141,15 +146,33 @@ def frame_of(windows: Windows) -> pd.DataFrame:
 
 def write_windows(
     path: Path,
-    windows: pd.DataFrame,
-    values: Float32[np.ndarray, " n"] | None,
+    parts: Iterable[ShownWindows],
     context: TokenContext,
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     """Write windows as Parquet, one row each, with a list column per property of their pieces.
 
-    ``values`` are those of all tokens, end to end. Windows without a whole character are left out.
+    Each part becomes row groups of its own, so that no more than one is in memory. Windows without
+    a whole character are left out.
     """
+    with ExitStack() as stack:
+        temporary = stack.enter_context(files.atomic_path(path))
+        writer: pq.ParquetWriter | None = None
+        for windows, values in parts:
+            table = _table(windows, values, context, tokenizer)
+            if writer is None:
+                out = pq.ParquetWriter(temporary, table.schema, compression="zstd")
+                writer = stack.enter_context(out)
+            writer.write_table(table)
+
+
+def _table(
+    windows: pd.DataFrame,
+    values: Float32[np.ndarray, " n"] | None,
+    context: TokenContext,
+    tokenizer: PreTrainedTokenizerBase,
+) -> pa.Table:
+    """Return windows as :func:`write_windows` writes them."""
     start, end = windows["start"].to_numpy(np.int64), windows["end"].to_numpy(np.int64)
     index, window = spread(start, end)
     template, role = context.template[index], context.role[index]
@@ -164,7 +187,9 @@ def write_windows(
     table["document"] = pa.array(context.document[start[counts > 0]])
     lists = {
         # Numbers of distinct texts: the texts of all pieces may be more than an array can hold.
-        "pieces": pa.DictionaryArray.from_arrays(pieces.text.astype(np.int32), pieces.texts),
+        "pieces": pa.DictionaryArray.from_arrays(
+            pieces.text.astype(np.int32), pa.array(pieces.texts, pa.string())
+        ),
         "template": pa.array(pieces.first(template)),
         "role": pa.array(pieces.first(role)),
     }
@@ -176,8 +201,7 @@ def write_windows(
         table["peak"] = pa.array(peak)
     for name, flat in lists.items():
         table[name] = pa.ListArray.from_arrays(pa.array(offsets, type=pa.int32()), flat)
-    with files.atomic_path(path) as temporary:
-        pq.write_table(pa.table(table), temporary, compression="zstd")
+    return pa.table(table)
 
 
 def strongest_places(

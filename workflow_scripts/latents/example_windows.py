@@ -79,6 +79,9 @@ class Pool:
         By tf-idf of token ids; 0 for a group without windows.
         """
         every = joined(given)
+        if not len(every.row):  # which the transformer refuses
+            yield from (np.zeros(len(self.row)) for _ in given)
+            return
         counts = count_tokens(every.start, every.end, context, self.tfidf.shape[1])
         sizes = np.array([len(windows.row) for windows in given])
         ends = np.concatenate([[0], np.cumsum(sizes)])

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, Int16, Int32, UInt8
+from numpy.typing import NDArray
 
 from workflow_scripts.dataset.shards import TokenShard
+
+OVER_TOKENS = ("ids", "document", "position", "role", "template", "category")
 
 
 @dataclass(frozen=True)
@@ -32,18 +36,20 @@ class TokenContext:
 
 def read_context(paths: Sequence[Path]) -> TokenContext:
     """Read the token shards of a run, in order."""
-    shards = [TokenShard.read(path) for path in paths]
-    offsets = np.cumsum([0] + [len(shard.ids) for shard in shards])
-    starts = [
-        shard.row_starts[:-1] + offset for shard, offset in zip(shards, offsets[:-1], strict=True)
-    ]
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in OVER_TOKENS}
+    starts, tokens, categories = [], 0, list[str]()
+    for path in paths:
+        shard = TokenShard.read(path)
+        for name, parts in columns.items():
+            own = name == "document"
+            parts.append(shard.over_tokens(shard.row_document) if own else getattr(shard, name))
+        starts.append(shard.row_starts[:-1] + tokens)
+        tokens += shard.tokens
+        categories = categories or list(shard.categories)
+    # One after another, so that no more than one of them is held twice.
+    whole = {name: np.concatenate(columns.pop(name)) for name in OVER_TOKENS}
     return TokenContext(
-        ids=np.concatenate([shard.ids for shard in shards]),
-        document=np.concatenate([shard.over_tokens(shard.row_document) for shard in shards]),
-        position=np.concatenate([shard.position for shard in shards]),
-        role=np.concatenate([shard.role for shard in shards]),
-        template=np.concatenate([shard.template for shard in shards]),
-        category=np.concatenate([shard.category for shard in shards]),
-        row_starts=np.concatenate([*starts, offsets[-1:]]).astype(np.int64),
-        categories=list(shards[0].categories),
+        **whole,
+        row_starts=np.concatenate([*starts, [tokens]]).astype(np.int64),
+        categories=categories,
     )
