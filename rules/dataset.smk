@@ -37,16 +37,16 @@ rule sample_documents:
             ]
         ),
         sampling=flags(SETTINGS.text, Sampling),
-        tokens=lambda wildcards: min(
-            (shard_number(wildcards) + 1) * SETTINGS.text.shard_tokens, SETTINGS.text.tokens
-        ),
+        tokens=lambda wildcards: store_keys.budget(SETTINGS, shard_number(wildcards)),
         seed=SETTINGS.seed,
         earlier=lambda wildcards, input: [f"--earlier={path}" for path in input.earlier],
         state=lambda wildcards, input: [f"--state={path}" for path in input.state],
+        # By ``threads`` untracked: a larger budget redoes no shard.
+        later=lambda wildcards, threads: FLAGS.later_shards(shard_number(wildcards)),
     shell:
         "logged {log:q} python -m {params.step}"
         " --sources {params.sources:q} {params.sampling:q} --tokens {params.tokens}"
-        " --seed {params.seed} {params.earlier:q} {params.state:q}"
+        " --seed {params.seed} {params.earlier:q} {params.state:q} {params.later:q}"
         " --output {output.documents:q} --manifest {output.manifest:q}"
 
 

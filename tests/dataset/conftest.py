@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -95,10 +95,12 @@ def sample(
     seed: int = 0,
     earlier: Sequence[Path] = (),
     reserve: float = 0.1,
+    later: Mapping[Path, int] | None = None,
 ) -> Path:
     """Sample documents into ``folder`` and return the path of the table.
 
-    Where ``earlier`` tables are given, the sample goes on behind the last of them.
+    Where ``earlier`` tables are given, the sample goes on behind the last of them. The tables of
+    ``later`` parts are drawn ahead, up to their budgets.
     """
     output = folder / "documents.parquet"
     sample_documents(
@@ -110,6 +112,8 @@ def sample(
         folder / "manifest.json",
         tuple(earlier),
         earlier[-1].with_name("manifest.json") if earlier else None,
+        tuple(later or ()),
+        tuple((later or {}).values()),
     )
     return output
 

@@ -17,7 +17,7 @@ import pytest
 
 from tests.dataset.conftest import chat
 from workflow_scripts.common.cli import UserError
-from workflow_scripts.dataset.sample_documents import Place, SourceCount, draw_documents
+from workflow_scripts.dataset.drawing import Drawing, Place, SourceCount
 from workflow_scripts.dataset.settings import FileSource, Sampling
 from workflow_scripts.dataset.sources import NamedSource
 
@@ -133,7 +133,7 @@ def read(path: Path, kind: str, rng: random.Random) -> str:
     try:
         source = NamedSource("own", settings, 0)
         rows = list(
-            draw_documents([source], Sampling(), 9999, {"own": SourceCount(kind)}, Place(), set())
+            Drawing([source], Sampling(), Place(), set()).part(9999, {"own": SourceCount(kind)})
         )
     except UserError as error:
         return "a sentence" if len(str(error).splitlines()) == 1 else "lines"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from workflow_scripts.common.provenance import code_digest
 from workflow_scripts.dataset import records
 from workflow_scripts.dataset import sample_documents as module
 from workflow_scripts.dataset.chats import ChatTurn
+from workflow_scripts.dataset.drawing import Drawing, content_hash, split_of
 from workflow_scripts.dataset.record_forms import DrawnDocument
-from workflow_scripts.dataset.sample_documents import content_hash, split_of
 from workflow_scripts.dataset.settings import GeneratorSource
 from workflow_scripts.dataset.sources import NamedSource
 
@@ -48,14 +49,14 @@ def test_sampling_is_reproducible_and_seeded(tmp_path: Path) -> None:
 def test_the_code_is_recorded_as_it_was_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw = module.draw_documents
+    part = Drawing.part
 
     def edit_and_draw(*arguments: Any) -> Any:
         monkeypatch.setattr(provenance, "code_digest", lambda module: "edited since")
-        return draw(*arguments)
+        return part(*arguments)
 
     before = code_digest(module.__name__)
-    monkeypatch.setattr(module, "draw_documents", edit_and_draw)
+    monkeypatch.setattr(Drawing, "part", edit_and_draw)
     recorded = manifest(sample(tmp_path, GENERATOR))["provenance"]
     assert recorded["code"] == before
 
@@ -68,6 +69,9 @@ def test_a_larger_budget_extends_a_smaller_one(tmp_path: Path) -> None:
     assert len(large) > 2 * len(small)
     pd.testing.assert_frame_equal(large.head(len(small)), small)
     assert list(large["document"]) == list(range(len(large)))
+
+
+BUDGETS = (9_000, 20_000, 80_000, 90_000)  # the third exhausts the files
 
 
 def kinds_of_sources(folder: Path) -> dict[str, object]:
@@ -95,12 +99,11 @@ def test_parts_are_the_sample_cut_in_pieces(
 ) -> None:
     monkeypatch.setattr(records, "BLOCK", block)
     sources = kinds_of_sources(tmp_path)
-    budgets = (9_000, 20_000, 80_000, 90_000)  # the third exhausts the files
     parts: list[Path] = []
-    for index, tokens in enumerate(budgets):
+    for index, tokens in enumerate(BUDGETS):
         parts.append(sample(tmp_path / f"part{index}", sources, tokens, earlier=parts))
     joined = pd.concat([read(path) for path in parts], ignore_index=True)
-    pd.testing.assert_frame_equal(joined, read(sample(tmp_path / "whole", sources, budgets[-1])))
+    pd.testing.assert_frame_equal(joined, read(sample(tmp_path / "whole", sources, BUDGETS[-1])))
     facts = [manifest(path) for path in parts]
     whole = manifest(tmp_path / "whole" / "documents.parquet")
     assert facts[-1]["place"] == whole["place"]
@@ -108,6 +111,77 @@ def test_parts_are_the_sample_cut_in_pieces(
     for name in sources:
         counted = sum(part["sources"][name]["duplicates"] for part in facts)
         assert counted == whole["sources"][name]["duplicates"]
+
+
+def refuse_to_read(source: NamedSource, *_: object) -> None:
+    raise AssertionError(f"{source.name} is read again")
+
+
+def test_one_job_reads_the_sources_for_all_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = kinds_of_sources(tmp_path)
+    alone: list[Path] = []
+    for index, tokens in enumerate(BUDGETS):
+        alone.append(sample(tmp_path / f"alone{index}", sources, tokens, earlier=alone))
+    paths = [tmp_path / f"part{index}/documents.parquet" for index in range(len(BUDGETS))]
+    later = dict(zip(paths[1:], BUDGETS[1:], strict=True))
+    parts = [sample(tmp_path / "part0", sources, BUDGETS[0], later=later)]
+    monkeypatch.setattr(NamedSource, "documents", refuse_to_read)
+    for index, tokens in enumerate(BUDGETS[1:], 1):
+        parts.append(sample(tmp_path / f"part{index}", sources, tokens, earlier=parts))
+    for one, other in zip(parts, alone, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+        assert manifest(one) == manifest(other)
+    assert list(tmp_path.rglob("ahead")) == []
+
+
+def test_a_part_drawn_ahead_for_something_else_is_drawn_again(tmp_path: Path) -> None:
+    later = {tmp_path / "part1/documents.parquet": 20_000}
+    first = sample(tmp_path / "part0", GENERATOR, 9_000, later=later)
+    stale = tmp_path / "part1/ahead/documents.parquet"
+    assert stale.exists()
+    second = sample(tmp_path / "part1", GENERATOR, 30_000, earlier=[first])
+    assert manifest(second)["tokens_wanted"] == 30_000
+    assert not stale.exists()
+    alone = sample(tmp_path / "alone", GENERATOR, 30_000, earlier=[first])
+    assert second.read_bytes() == alone.read_bytes()
+
+
+def test_only_missing_parts_are_drawn_ahead(tmp_path: Path) -> None:
+    there = tmp_path / "part1/documents.parquet"
+    there.parent.mkdir()
+    there.touch()
+    later = {there: 20_000, tmp_path / "part2/documents.parquet": 30_000}
+    sample(tmp_path / "part0", GENERATOR, 9_000, later=later)
+    assert not list(tmp_path.rglob("ahead/*"))
+
+
+def test_what_is_wrong_further_on_stops_the_part_that_needs_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f'{{"text": "line {i} of a file with some words"}}' for i in range(400)]
+    sources = {"own": {"kind": "jsonl", "path": str(tmp_path / "own.jsonl"), "bad_rows": "stop"}}
+    (tmp_path / "own.jsonl").write_text("\n".join([*rows, "{oops"]) + "\n")
+    later = {tmp_path / "part2/documents.parquet": 100_000}
+    first = sample(tmp_path / "part1", sources, 100, later=later)
+    assert "no part is drawn ahead from documents on: source own:" in capsys.readouterr().err
+    with pytest.raises(UserError, match="is not valid JSON"):
+        sample(tmp_path / "part2", sources, 100_000, earlier=[first])
+
+
+def test_more_files_than_a_process_may_open(tmp_path: Path) -> None:
+    for i in range(1100):
+        write_jsonl(tmp_path / f"{i:04}.jsonl", [{"text": f"line {i} of many files, each its own"}])
+    sources = {"own": {"kind": "jsonl", "path": str(tmp_path / "*.jsonl")}}
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        table = read(sample(tmp_path / "a", sources, 100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(table) == 1100
+    assert table["text"].is_unique
 
 
 def test_a_part_behind_the_end_of_the_text_is_empty(tmp_path: Path) -> None:

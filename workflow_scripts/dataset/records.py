@@ -12,11 +12,13 @@ import json
 import random
 import sys
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import IO, TypeVar, cast
 
 from workflow_scripts.common.cli import UserError, shortened
 from workflow_scripts.dataset.chats import RowError
@@ -33,6 +35,7 @@ from workflow_scripts.dataset.text_files import (
 BLOCK = 10_000  # rows that are shuffled together
 LARGEST_ARRAY = 1 << 30  # bytes of a JSON array, which is held as a whole
 SNIFFED = 1 << 16
+MOST_OPEN = 128  # files of a source at a time
 DELIMITERS = ",\t;"
 Row = tuple[str, Record | RowError]
 """Where a row stands, and its record or what is wrong with it."""
@@ -92,27 +95,38 @@ def _is_array(start: bytes) -> bool:
 
 
 def _indexed_rows(files: Files, start: int) -> Iterator[Row]:
-    index: list[tuple[Path, array[int], array[int]]] = []
-    for path in files.paths:
-        index.append((path, *_line_starts(path)))
-    order = array("q", range(sum(len(starts) for _, starts, _ in index)))
+    index = [_line_starts(path) for path in files.paths]
+    ends = list(accumulate(len(starts) for starts, _ in index))
+    order = array("q", range(ends[-1]))
     if not order:
         raise files.empty()
     random.Random(files.seed).shuffle(order)
-    handles = [path.open("rb") for path, _, _ in index]
-    try:
+    with OpenFiles() as opened:
         for item in order[start:]:
-            which = 0
-            while item >= len(index[which][1]):
-                item -= len(index[which][1])
-                which += 1
-            path, starts, numbers = index[which]
-            handles[which].seek(starts[item])
-            line = handles[which].readline().strip().removeprefix(codecs.BOM_UTF8)
-            yield f"{path} line {numbers[item]}", _json_record(line)
-    finally:
-        for handle in handles:
-            handle.close()
+            which = bisect_right(ends, item)
+            starts, numbers = index[which]
+            line, path = item - ends[which] + len(starts), files.paths[which]
+            file = opened.get(path)
+            file.seek(starts[line])
+            text = file.readline().strip().removeprefix(codecs.BOM_UTF8)
+            yield f"{path} line {numbers[line]}", _json_record(text)
+
+
+class OpenFiles(ExitStack):
+    """Keeps some files open, since a process may have no more than 256 on some systems."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._open: dict[Path, IO[bytes]] = {}
+        self.callback(lambda: [file.close() for file in self._open.values()])
+
+    def get(self, path: Path) -> IO[bytes]:
+        """Return an open file; where there are too many, the one opened first is closed."""
+        if path not in self._open:
+            if len(self._open) >= MOST_OPEN:
+                self._open.pop(next(iter(self._open))).close()
+            self._open[path] = path.open("rb")
+        return self._open[path]
 
 
 def _line_starts(path: Path) -> tuple[array[int], array[int]]:

@@ -84,6 +84,14 @@ class Flags:
         columns = {name: s.label_columns for name, s in records.items() if s.label_columns}
         return [f"--constants={as_json(constants)}", f"--columns={as_json(columns)}"]
 
+    def later_shards(self, shard: int) -> list[str]:
+        """Return the flags with the documents of the shards behind one, and their budgets."""
+        later = range(shard + 1, store_keys.shards(self.config))
+        return [
+            *(f"--later={self.paths.documents[n]}" for n in later),
+            *(f"--later-tokens={store_keys.budget(self.config, n)}" for n in later),
+        ]
+
     def rendering(self) -> list[str]:
         """Return the flags that say how documents become tokens."""
         chosen = store_keys.control_model(self.config)

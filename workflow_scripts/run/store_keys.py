@@ -63,6 +63,11 @@ def shard_tokens(config: Config, shard: int) -> int:
     return min(config.text.shard_tokens, config.text.tokens - shard * config.text.shard_tokens)
 
 
+def budget(config: Config, shard: int) -> int:
+    """Return the tokens of the shards up to this one."""
+    return min((shard + 1) * config.text.shard_tokens, config.text.tokens)
+
+
 def _shard_key(config: Config, key: str, shard: int) -> str:
     """Return the key of a shard: ``key``, whatever the budget, or one of its own if it is smaller.
 
