@@ -64,6 +64,30 @@ rule plan:
         "logged {log:q} python -m workflow_scripts.run.plan_run --settings {params.settings:q}"
 
 
+rule store_report:
+    """List what in the store no config at hand refers to, and checkpoints of no fit."""
+    log:
+        "<results>/logs/store_report.log",
+    localrule: True
+    conda:
+        "envs/tables.yaml"
+    params:
+        settings=as_json(SETTINGS.model_dump(mode="json")),
+        removal="",
+    shell:
+        "logged {log:q} python -m workflow_scripts.tools.inspect_store"
+        " --settings {params.settings:q} {params.removal}"
+
+
+use rule store_report as clean_store with:
+    """List the same, and remove the entries of the store where DELETE=yes is set."""
+    log:
+        "<results>/logs/clean_store.log",
+    localrule: True
+    params:
+        removal="--remove" if os.environ.get("DELETE") == "yes" else "",
+
+
 rule reproduce_paper:
     """The published study, set beside its publication; needs config/paper.yaml."""
     default_target: ASKED_FOR_PAPER

@@ -105,7 +105,7 @@ def refuse_at_start() -> None:
     from workflow_scripts.run.preflight import refuse_early
 
     jobs = list(workflow.dag.needrun_jobs())
-    if all(job.rule.name == "plan" for job in jobs):
+    if all(job.rule.name in ("plan", "store_report", "clean_store") for job in jobs):
         return
     dumps = {Path(f) for job in jobs if job.rule.name == "dump_activations" for f in job.output}
     try:

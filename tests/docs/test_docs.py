@@ -22,6 +22,9 @@ ELSEWHERE = {
     ".venv/bin/python -m tests.workflow.check_run results/quickstart": "test_check_run.py",
     "python -m tests.paper.substitutes": "tests/paper/test_reproduce_paper.py",
     "snakemake --cores 2 --configfile config/paper_smoke.yaml reproduce_paper": "there too",
+    "DELETE=yes snakemake --cores 1 --quiet all --configfile my_models.yaml -- clean_store": (
+        "tests/tools/test_inspect_store.py"
+    ),
     "snakemake --cores all --configfile my_models.yaml -n": "as in the tutorial",
     "snakemake --cores all --configfile my_models.yaml": "as in the tutorial",
     'python -m workflow_scripts.tools.fire results/quickstart it_simpo "Dear diary, what a day."': (

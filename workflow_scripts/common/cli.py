@@ -10,7 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -173,6 +174,11 @@ def _whole(_: type[int], tokens: Sequence[Any]) -> int:
         raise UserError(f"{flag} is {quoted(text)}: give a whole number") from None
 
 
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """Return the types of a union."""
+    return get_args(hint) if get_origin(hint) is UnionType else ()
+
+
 def _flattened(step: Callable[..., None]) -> Callable[..., None]:
     """Return ``step`` with a signature in which groups of settings give their own flags."""
     from cyclopts import Parameter
@@ -185,7 +191,7 @@ def _flattened(step: Callable[..., None]) -> Callable[..., None]:
             required = any(field.is_required() for field in hint.model_fields.values())
             default = inspect.Parameter.empty if required else hint()
             hint = Annotated[hint, Parameter(name="*")]
-        elif get_origin(hint) is dict:
+        elif dict in (get_origin(hint), *map(get_origin, _alternatives(hint))):
             hint = Annotated[hint, Parameter(converter=_json, n_tokens=1, accepts_keys=False)]
         elif hint in (int, int | None):
             hint = Annotated[hint, Parameter(converter=_whole)]

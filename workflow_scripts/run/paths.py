@@ -150,6 +150,18 @@ class Paths:
         """Return the file of a model's normaliser at a layer."""
         return f"{self.results}/activations/{model}/layer{layer}/normalizer.h5"
 
+    def store_entries(self) -> set[str]:
+        """Return the folders of the store that hold something of this run's, by name."""
+        models = self.config.models
+        dumps = (
+            self.dump(model, group, shard)
+            for model in models
+            for group in self.config.layers
+            for shard in self._shards
+        )
+        files = [*self.documents, *self.tokens, *map(self.manifest, models), *dumps]
+        return {Path(file).relative_to(STORE).parts[0] for file in files}
+
     # Crosscoders, their latents and annotations
 
     def crosscoder(self, fit: str, seed: int | str) -> str:
