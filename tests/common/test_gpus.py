@@ -24,7 +24,7 @@ sys.stdin.read()
 
 def start(count: int, visible: str, folder: Path, **extra: str) -> subprocess.Popen[str]:
     """Start a job that takes GPUs, says which, and holds them until its input is closed."""
-    own = (gpus.ASSIGNED, gpus.ALLOCATION)
+    own = (gpus.RANK, gpus.PROCESSES, gpus.RUN, gpus.ALLOCATION)
     free = {name: value for name, value in os.environ.items() if name not in own}
     return subprocess.Popen(
         [sys.executable, "-c", TAKE, str(count)],
@@ -52,10 +52,35 @@ def test_jobs_hold_different_gpus_and_wait_for_free_ones(tmp_path: Path) -> None
     both.communicate()
 
 
-def test_the_gpu_of_a_process_of_torchrun_stands(tmp_path: Path) -> None:
-    job = start(1, "4,7", tmp_path, **{gpus.ASSIGNED: "3"})
-    assert line(job) == "4,7"
-    job.communicate()
+def fit(name: str, folder: Path, visible: str = "0,1,2,3,4") -> list[subprocess.Popen[str]]:
+    """Start the two processes of a fit, the second one first."""
+    shared = {gpus.PROCESSES: "2", gpus.RUN: name}
+    return [start(1, visible, folder, **{gpus.RANK: rank}, **shared) for rank in "10"]
+
+
+def test_the_processes_of_a_fit_take_gpus_together(tmp_path: Path) -> None:
+    first, second = (fit(name, tmp_path) for name in "ab")
+    seen = [line(job) for job in (*first, *second)]
+    third = fit("c", tmp_path)
+    assert seen[0] == seen[1]
+    assert seen[2] == seen[3]
+    assert not set(seen[0].split(",")) & set(seen[2].split(","))
+    assert all(len(gpus.split(",")) == 2 for gpus in seen)
+    for job in first:
+        job.communicate()
+    later = [line(job) for job in third]  # one GPU alone was free before
+    assert later[0] == later[1]
+    assert not set(later[0].split(",")) & set(seen[2].split(","))
+    for job in (*second, *third):
+        job.communicate()
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_fit_on_all_gpus_chooses_none(tmp_path: Path) -> None:
+    jobs = fit("a", tmp_path, "4,7")
+    assert [line(job) for job in jobs] == ["4,7", "4,7"]
+    for job in jobs:
+        job.communicate()
 
 
 def test_allocations_have_gpus_of_their_own(tmp_path: Path) -> None:

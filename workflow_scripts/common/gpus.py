@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import tempfile
@@ -13,10 +14,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from workflow_scripts.common import cli
+from workflow_scripts.common.files import read_json, write_json
 
 DEVICES = Path("/dev")
-ASSIGNED = "LOCAL_RANK"
-"""Set by ``torchrun``, which gives its processes their GPUs itself."""
+RANK, PROCESSES = "LOCAL_RANK", "LOCAL_WORLD_SIZE"
+"""Of the processes that ``torchrun`` starts: process n uses the n-th GPU that it sees."""
+RUN, RESTART = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"
+"""What such processes share."""
 ALLOCATION = "SLURM_JOB_ID"
 """Allocations of a cluster count their GPUs each from 0."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -28,12 +32,14 @@ def take_gpus(count: int) -> None:
     """Let this process use ``count`` of the machine's GPUs that no other job of ours uses.
 
     It waits for them where all are taken. CUDA sees these alone, so this comes before it starts.
-    Where there are no more than ``count``, as in a job of a cluster, nothing is to be chosen.
+    Where there are no more than ``count``, as in a job of a cluster, nothing is to be chosen. The
+    processes of ``torchrun`` take theirs together, and all see the same.
     """
     gpus = visible_gpus()
-    if len(gpus) <= count or ASSIGNED in os.environ:
+    count *= int(os.environ.get(PROCESSES, "1"))
+    if len(gpus) <= count:
         return
-    chosen = _lock(gpus, count)
+    chosen = _lock_together(gpus, count) if RANK in os.environ else _lock(gpus, count)
     os.environ[VISIBLE] = ",".join(chosen)
     cli.log(f"GPU {' and '.join(chosen)} of {len(gpus)}")
 
@@ -47,12 +53,34 @@ def visible_gpus() -> list[str]:
     return sorted((match[1] for match in numbers if match), key=int)
 
 
-def _lock(gpus: Sequence[str], count: int) -> list[str]:
-    """Lock so many GPUs at once, or none: two jobs that hold one each would wait for ever."""
+def _folder() -> Path:
+    """Return the folder of locks, one per user and allocation."""
     allocation = re.sub(r"\W", "_", os.environ.get(ALLOCATION, ""))
     name = "-".join(filter(None, ("diffscope-gpus", str(os.getuid()), allocation)))
     folder = Path(tempfile.gettempdir()) / name
     folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _lock_together(gpus: Sequence[str], count: int) -> list[str]:
+    """Return the GPUs that the first of several processes locks for all of them."""
+    # Their parent is one too, for runs without a name of their own.
+    shared = [os.environ.get(name, "") for name in (RUN, RESTART)]
+    name = re.sub(r"\W", "_", "-".join([*shared, str(os.getppid())]))
+    choice = _folder() / f"{name}.json"
+    if os.environ[RANK] == "0":
+        chosen = _lock(gpus, count)
+        write_json(choice, chosen)
+        atexit.register(choice.unlink, missing_ok=True)
+        return chosen
+    while not choice.exists():
+        time.sleep(PAUSE)
+    return [str(gpu) for gpu in read_json(choice)]
+
+
+def _lock(gpus: Sequence[str], count: int) -> list[str]:
+    """Lock so many GPUs at once, or none: two jobs that hold one each would wait for ever."""
+    folder = _folder()
     told = False
     while True:
         with ExitStack() as locks:
