@@ -13,9 +13,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.crosscoder.memory_store import MemoryStore, store_of
+from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.common.cli import UserError
-from workflow_scripts.crosscoder.import_crosscoder import imported, main, read_published
+from workflow_scripts.common.device import Compute
+from workflow_scripts.crosscoder import evaluate_crosscoder as evaluation
+from workflow_scripts.crosscoder.import_crosscoder import (
+    import_crosscoder,
+    imported,
+    main,
+    read_published,
+    recorded_fve,
+)
 from workflow_scripts.crosscoder.model import Crosscoder
+from workflow_scripts.crosscoder.settings import Imported
 
 M, D, F, TOKENS = 2, 6, 40, 500
 
@@ -30,6 +40,7 @@ class RawStore(MemoryStore):
         self.h = 3 * torch.randn(TOKENS, M, D, generator=generator).double() + 1
         self.x = ((self.h - self.mean) / self.scales[:, None]).float().numpy()
         self.models, self.width = ("a", "b"), D
+        self.document = np.zeros(TOKENS, dtype=np.int32)
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return self.x[rows]
@@ -116,6 +127,18 @@ def test_codes_and_reconstructions_are_those_of_the_published_one(
     assert crosscoder.variant == ("l1" if threshold is None else "batch_topk")
 
 
+def test_some_latents_are_read_alone(tmp_path: Path) -> None:
+    store = RawStore()
+    published = read_published(write(tmp_path / "theirs", tensors(3, 1.5, True)))
+    imported(published, store_of(store)).save(tmp_path)
+    whole, some = Crosscoder.load(tmp_path), Crosscoder.load(tmp_path, [31, 4, 30])
+    x = torch.from_numpy(store.x)
+    torch.testing.assert_close(some.encode(x), whole.encode(x)[:, [31, 4, 30]])
+    assert some.encode(x).count_nonzero() > 0
+    assert torch.equal(some.w_dec, whole.w_dec[[31, 4, 30]])
+    assert Crosscoder.load(tmp_path, []).encode(x).shape == (TOKENS, 0)
+
+
 def test_older_folders_without_statistics(tmp_path: Path) -> None:
     found = {k: v for k, v in tensors(1, 2.0, False).items() if "activation" not in k}
     del found["code_normalization_id"]
@@ -153,3 +176,36 @@ def test_a_branch_of_the_hub_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
     flags = ["--activations={}", "--normalizers={}", "--layer=1", "--hub=org/name"]
     assert main([*flags, "--revision=main", f"--output-dir={tmp_path}"]) == 2
     assert "40 hex digits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [0.9, None])
+def test_far_less_explained_than_published_names_the_layer(
+    given: float | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store = store_of(RawStore())
+    monkeypatch.setattr(StoreInputs, "open", lambda self: store)
+    monkeypatch.setattr(evaluation, "read_sources", lambda paths: dict.fromkeys(range(TOKENS), "x"))
+    inputs, cpu = StoreInputs(activations={}, normalizers={}, layer=1), Compute(device="cpu")
+    source = Imported(path=str(write(tmp_path / "theirs", tensors(1, 2.0, False))), fve=given)
+    import_crosscoder(inputs, source, cpu, tmp_path)
+    evaluation.evaluate_crosscoder(inputs, tmp_path, [], cpu, tmp_path / "evaluation.json")
+    result = json.loads((tmp_path / "evaluation.json").read_text())
+    assert result["fve_published"] == given
+    log = capsys.readouterr().err
+    assert ("of the variance at layer 1, where 90.0% is published" in log) == (given is not None)
+
+
+def test_a_doubt_needs_five_points() -> None:
+    near, far = {"a": 0.84, "b": 0.87}, {"a": 0.84, "b": 0.85}
+    assert evaluation.doubt({"fve": near, "fve_published": 0.9}, 3) == ""
+    assert evaluation.doubt({"fve": far, "fve_published": 0.9}, 3)
+
+
+def test_a_published_config_may_tell_its_fve(tmp_path: Path) -> None:
+    assert recorded_fve(tmp_path) is None
+    for value, fve in ((0.8, 0.8), ({"a": 0.75, "b": 0.85}, 0.8), ("high", None), ([], None)):
+        (tmp_path / "config.json").write_text(json.dumps({"frac_variance_explained": value}))
+        assert recorded_fve(tmp_path) == fve

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from workflow_scripts.dataset.documents import read_sources
 
 SPLIT = "score"
 BATCH = 4096  # tokens at a time
+LOSS = 0.05
+"""How far an imported crosscoder may explain less than published before the layer is doubted."""
 
 
 @dataclass
@@ -125,12 +128,28 @@ def evaluate_crosscoder(
     fitted = Crosscoder.load(crosscoder).to(compute.start())
     with torch.no_grad():
         result = evaluate(inputs.open(), fitted, SPLIT, read_sources(documents))
+    result["fve_published"] = fitted.settings.get("published_fve")
+    if warning := doubt(result, fitted.settings.get("layer")):
+        cli.log(f"warning: {warning}")
     files.write_json(output, result)
+
+
+def doubt(result: Mapping[str, Any], layer: object) -> str:
+    """Return why an imported crosscoder may stand at the wrong layer, or an empty text."""
+    published, measured = result["fve_published"], result["fve"].values()
+    mean = sum(measured) / len(measured)
+    if published is None or mean >= published - LOSS:
+        return ""
+    return (
+        f"the imported crosscoder explains {mean:.1%} of the variance at layer {layer}, where "
+        f"{published:.1%} is published: check the fit's layer (blocks count from 1 here, elsewhere "
+        "often from 0), and models and their order"
+    )
 
 
 def evaluate(
     store: ActivationStore, crosscoder: Crosscoder, split: str, sources: Mapping[int, str]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Return the evaluation of ``crosscoder`` on ``split``, in threshold and in training mode.
 
     ``sources`` names the source of each document.

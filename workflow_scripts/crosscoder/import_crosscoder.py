@@ -45,6 +45,7 @@ CONFIG, TENSORS = "config.json", "model.safetensors"
 COUNTED_ROWS = 20_000  # on which the L0 of an L1 crosscoder is measured
 ENCODER, DECODER = "encoder.weight", "decoder.weight"
 WANTED = (ENCODER, DECODER, "encoder.bias", "decoder.bias")
+FVE_NAMES = ("fve", "frac_variance_explained", "fraction_variance_explained")
 BLOCK = 2048  # latents that are converted at once
 SUM_OF_NORMS, JOINT_NORM, MIXED, NOTHING = 1, 2, 3, 4
 
@@ -256,8 +257,18 @@ def import_crosscoder(
     folder = open_published(source)
     with torch.no_grad():
         crosscoder = imported(read_published(folder), inputs.open())
+    crosscoder.settings["published_fve"] = source.fve or recorded_fve(folder)
     crosscoder.settings["provenance"] = provenance(__file__)
     crosscoder.save(output_dir)
+
+
+def recorded_fve(folder: Path) -> float | None:
+    """Return the fraction of variance explained that a published config tells, mean of models."""
+    config = files.read_json(folder / CONFIG) if (folder / CONFIG).exists() else {}
+    told = next((config[name] for name in FVE_NAMES if name in config), None)
+    values = list(told.values()) if isinstance(told, dict) else [told]
+    known = [float(value) for value in values if isinstance(value, int | float)]
+    return sum(known) / len(known) if len(known) == len(values) > 0 else None
 
 
 def imported(published: Published, store: ActivationStore) -> Crosscoder:

@@ -120,6 +120,9 @@ class Imported(Settings):
     """id on the Hugging Face hub"""
     revision: str | None = None
     """the hub's commit, 40 hex digits"""
+    fve: Share | None = None
+    """its published fraction of variance explained, mean of the models; none: that in its
+    config.json, if any. A warning names the layer where the run's own is more than 0.05 lower"""
 
 
 class Fit(CrosscoderSettings):

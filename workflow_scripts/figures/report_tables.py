@@ -65,14 +65,15 @@ def fit_table(fits: Mapping[str, FitFiles]) -> Table:
             selection = files.read_parquet(source.selection)
             unique = {m: int(owned_by(selection["unique_to"], m).sum()) for m in fit.models}
             facts = files.read_json(source.evaluation) if source.evaluation else {}
-            fve = facts.get("fve", {})
+            fve, published = facts.get("fve", {}), facts.get("fve_published")
             recovered = _recovered(source.loss)
             rows.append(
                 [
                     name,
                     str(seed),
                     str(fit.layer),
-                    ", ".join(f"{m} {number(fve.get(m, math.nan), 4)}" for m in fit.models),
+                    ", ".join(f"{m} {number(fve.get(m, math.nan), 4)}" for m in fit.models)
+                    + (f" (published: {number(published, 4)})" if published else ""),
                     ", ".join(f"{m} {number(v, 3)}" for m, v in recovered.items()) or "n/a",
                     f"{number(facts.get('l0_threshold', math.nan), 1)} (k = {facts.get('k', '?')})",
                     f"{number(100 * facts.get('dead_share', math.nan), 1)} %",
