@@ -49,7 +49,7 @@ NO_CHANGES: list[tuple[str, object]] = [
     ("layers.high", [2]),
     ("models.simpo.organism.seed", 9),
     ("activations.batch_tokens", 100),
-    ("activations.device", "cpu"),
+    ("activations.device", "cuda"),
     ("activations.norm_bound", 5.0),
     ("crosscoder.k", 5),
     ("latents.nu_r", 0.4),

@@ -76,5 +76,5 @@ def test_another_run_shares_the_store(tree: Path) -> None:
 
 
 def test_how_dumps_are_computed_redoes_none(tree: Path) -> None:
-    raw = put(put(smoke(), "activations.batch_tokens", 512), "activations.device", "cpu")
+    raw = put(put(smoke(), "activations.batch_tokens", 512), "activations.device", "auto")
     assert set(jobs(tree, raw).values()) == {0}
