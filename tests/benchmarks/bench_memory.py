@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -21,22 +21,28 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from tests.benchmarks.report import Figure, at_most, record
+from workflow_scripts.activations.difference import DifferenceStore
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import files
 from workflow_scripts.comparison.document_weights import compared_latents
 from workflow_scripts.comparison.weigh_documents import weigh
+from workflow_scripts.crosscoder.evaluate_crosscoder import evaluate
 from workflow_scripts.crosscoder.import_crosscoder import imported, read_published
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
 from workflow_scripts.latents.activity import CPU, activity, sample_rows
+from workflow_scripts.latents.collect_examples import collect_split
+from workflow_scripts.latents.explain_difference import explained_shares
 from workflow_scripts.latents.match_latents import match_seeds
 from workflow_scripts.latents.pair_mirrors import mirrors
 from workflow_scripts.latents.score_latents import latent_scores
-from workflow_scripts.latents.settings import Matching, Scoring
+from workflow_scripts.latents.settings import Examples, Matching, Scoring
 from workflow_scripts.latents.token_context import TokenContext
 
 M, D, K, TOKENS, LENGTH = 2, 1792, 32, 128, 32
+SHOWN = 300  # latents of which contexts are collected
 SIZES = (12_288, 24_576)  # latents; smaller ones hide behind the libraries
 MODELS = ("a", "b")
+FITTED: dict[str, object] = {"training": {"variant": "batch_topk"}}
 PAPER = 4 * 2 * 114_688 * 2 * 3584  # bytes of W there
 
 
@@ -48,9 +54,15 @@ class RandomStore:
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
         self.x = rng.standard_normal((TOKENS, M, D), dtype=np.float32)
+        self.document = (np.arange(TOKENS) // LENGTH).astype(np.int32)
 
     def rows(self, split: str) -> NDArray[np.int64]:
         return np.arange(TOKENS)
+
+    def contiguous(
+        self, split: str, batch: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        yield self.rows(split), self.x
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return self.x[rows]
@@ -62,13 +74,26 @@ class RandomStore:
         return {}
 
 
+class RandomDifference(RandomStore):
+    """What ``explain_difference`` asks of a store of differences."""
+
+    pair = (0, 1)
+
+    def differences(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        difference: NDArray[np.float32] = self.x[rows, 1] - self.x[rows, 0]
+        return difference
+
+
 def prepare(folder: Path, latents: int) -> None:
     """Write a crosscoder as ours, another seed of it, the published layout, and its tables."""
     for seed in (0, 1):
         weights = initial_weights(latents, M, D, seed, 1.0)
         mean = torch.zeros(M, D)
-        fitted = Crosscoder(list(MODELS), weights, 4.0, mean, torch.ones(M), K, {})
+        fitted = Crosscoder(list(MODELS), weights, 4.0, mean, torch.ones(M), K, FITTED)
         fitted.save(folder / f"seed{seed}")
+    sae = initial_weights(latents, 1, D, 2, 1.0)
+    difference = Crosscoder(["b-a"], sae, 4.0, torch.zeros(1, D), torch.ones(1), K, {})
+    difference.save(folder / "difference")
     encoder = weights.encoder.view(latents, M, D).permute(1, 2, 0).contiguous()
     decoder = weights.decoder.view(latents, M, D).permute(1, 0, 2).contiguous()
     bias = {"encoder.bias": torch.zeros(latents), "decoder.bias": torch.zeros(M, D)}
@@ -146,6 +171,41 @@ def weigh_documents(folder: Path) -> None:
     weigh(store, fitted, context(), latents, MODELS, labels)
 
 
+def evaluate_crosscoder(folder: Path) -> None:
+    """Measure a crosscoder."""
+    store = cast(ActivationStore, RandomStore())
+    sources = dict.fromkeys(range(TOKENS // LENGTH), "web")
+    evaluate(store, Crosscoder.load(folder / "seed0"), "score", sources)
+
+
+def explain(folder: Path) -> None:
+    """Explain a difference by a crosscoder and an autoencoder of as many latents."""
+    explained_shares(
+        cast(ActivationStore, RandomStore()),
+        cast(DifferenceStore, RandomDifference()),
+        Crosscoder.load(folder / "difference"),
+        Crosscoder.load(folder / "seed0"),
+        np.arange(20),
+        context(),
+        "score",
+        TOKENS,
+        MODELS,
+    )
+
+
+def collect(folder: Path) -> None:
+    """Collect contexts of a few latents, as many whatever the size."""
+    latents = len(files.read_parquet(folder / "latents.parquet"))
+    chosen = pd.DataFrame({"latent": np.arange(0, latents, latents // SHOWN)})
+    store = cast(ActivationStore, RandomStore())
+    shown = Crosscoder.load(folder / "seed0", chosen["latent"].tolist())
+    for windows, values in collect_split(
+        store, shown, context(), chosen, Examples(window=8, pool=3), 0, "explain"
+    ):
+        assert len(windows)
+        assert values is not None
+
+
 STEPS: dict[str, tuple[Callable[[Path], None], float]] = {
     "load and encode": (load, 1.2),
     "score_latents": (score, 1.5),
@@ -153,6 +213,9 @@ STEPS: dict[str, tuple[Callable[[Path], None], float]] = {
     "import_crosscoder": (import_published, 1.5),
     "pair_mirrors": (pair, 1.3),
     "weigh_documents": (weigh_documents, 1.2),
+    "evaluate_crosscoder": (evaluate_crosscoder, 1.2),
+    "explain_difference": (explain, 1.8),
+    "collect_examples": (collect, 0.3),
 }
 """Each step, and how many W it may take."""
 

@@ -28,6 +28,16 @@ HELD = 1 << 26
 """Pre-activations that are held at once (``crosscoder/codes.py``)."""
 ENCODED = 9
 """Bytes of each: scores twice in float32, and a mask."""
+EVALUATED = 4096
+"""Tokens among which ``evaluate_crosscoder`` chooses the active latents, as a fit does."""
+KNOWN = 24
+"""Bytes of what is known of a token of the text, while it is read."""
+SHOWN = 0.05
+"""Share of the latents of which contexts are collected, with their entries, at most: a guess."""
+PEAK = 80
+"""Bytes of a latent's strongest token in a document, while they are sorted."""
+WINDOWS = 1_500
+"""MB of a split's activations that are kept, and of contexts that are written together."""
 WHOLE = 1.8
 """What the largest of the steps that encode holds, by the size of encoder and decoder in float32;
 ``tests/benchmarks/bench_memory.py`` measures it."""
@@ -178,16 +188,36 @@ def fit_crosscoder(config: Config) -> JobRequest:
     )
 
 
-def encode(config: Config, share: float) -> JobRequest:
-    """Return the request of encoding a share of the text once."""
-    parameters = crosscoder_parameters(config)
-    latents = max(fit.dictionary_size for fit in config.fits.values())
+def largest_dictionary(config: Config) -> int:
+    """Return the latents of the largest crosscoder."""
+    return max(fit.dictionary_size for fit in config.fits.values())
+
+
+def encode(config: Config, share: float, tokens: int | None = None) -> JobRequest:
+    """Return the request of encoding a share of the text once.
+
+    ``tokens`` are those whose pre-activations are held at once, where they are not bounded.
+    """
+    parameters, latents = crosscoder_parameters(config), largest_dictionary(config)
     sums = 16 * latents * (config.latents.groups + 8)
-    batch = ENCODED * min(4096 * latents, HELD)
+    held = tokens * latents if tokens else min(4096 * latents, HELD)
+    used = WHOLE * 4 * parameters + 8 * sums + ENCODED * held + KNOWN * config.text.tokens
     return JobRequest(
-        LIBRARIES + READER + round((WHOLE * 4 * parameters + 8 * sums + batch) / 1e6),
+        LIBRARIES + READER + round(used / 1e6),
         minutes(config, 2 * parameters * share * config.text.tokens),
     )
+
+
+def show(config: Config, *shares: float) -> JobRequest:
+    """Return the request of showing some latents on shares of the text, one after another.
+
+    Of the crosscoder the latents that are shown alone are held.
+    """
+    k = max(fit.k for fit in config.fits.values())
+    active = SHOWN * k * max(shares) * config.text.tokens
+    whole = encode(config, sum(shares))
+    used = SHOWN * 4 * crosscoder_parameters(config) + PEAK * active + KNOWN * config.text.tokens
+    return JobRequest(LIBRARIES + READER + WINDOWS + round(used / 1e6), whole.runtime)
 
 
 def read_text(config: Config) -> JobRequest:
@@ -207,14 +237,14 @@ def label_documents(config: Config) -> JobRequest:
 
 def table(config: Config) -> JobRequest:
     """Tables of latents and contexts."""
-    latents = max(fit.dictionary_size for fit in config.fits.values())
+    latents = largest_dictionary(config)
     return JobRequest(LIBRARIES + READER + latents // 50, LEAST_MINUTES + latents // 2000)
 
 
 def ask_annotators(config: Config) -> JobRequest:
     """The contexts of a few latents; for all latents, each annotator's requests and scores."""
     llm = config.autointerp.llm
-    latents = max(fit.dictionary_size for fit in config.fits.values())
+    latents = largest_dictionary(config)
     requests = latents * len(llm.annotators) * llm.replicates if llm else latents
     items = llm.held_out + llm.null + llm.fuzz if llm else 0
     held = requests * (ASKED + ITEM * items)
@@ -248,18 +278,28 @@ def score_latents(config: Config) -> JobRequest:
     return encode(config, 2 * config.text.splits.score)
 
 
+def evaluate_crosscoder(config: Config) -> JobRequest:
+    """Encode the score split once; pre-activations of a batch are held whole, as in a fit."""
+    return encode(config, config.text.splits.score, EVALUATED)
+
+
 def collect_examples(config: Config) -> JobRequest:
-    """Encode the splits explain and verify once."""
-    return encode(config, config.text.splits.explain + config.text.splits.verify)
+    """Encode the splits explain and verify by the latents that are shown; few contexts at once."""
+    return show(config, config.text.splits.explain, config.text.splits.verify)
 
 
 def show_carriers(config: Config) -> JobRequest:
-    """Encode the explain split once."""
-    return encode(config, config.text.splits.explain)
+    """Encode the explain split by the latents that are shown."""
+    return show(config, config.text.splits.explain)
+
+
+def sample_documents(config: Config) -> JobRequest:
+    """A few documents at a time, and hashes of all; one job draws those of all shards."""
+    return JobRequest(read_text(config).mem_mb, LEAST_MINUTES + round(config.text.tokens / 1e6))
 
 
 REQUESTS: dict[str, Callable[[Config], JobRequest]] = {
-    "sample_documents": read_text,
+    "sample_documents": sample_documents,
     "tokenize_documents": read_text,
     "label_documents": label_documents,
     "train_organism": train_organism,
@@ -269,7 +309,7 @@ REQUESTS: dict[str, Callable[[Config], JobRequest]] = {
     "fit_crosscoder": fit_crosscoder,
     "fit_difference": fit_crosscoder,
     "import_crosscoder": encode_score,
-    "evaluate_crosscoder": encode_score,
+    "evaluate_crosscoder": evaluate_crosscoder,
     "recover_loss": recover_loss,
     "score_latents": score_latents,
     "match_latents": encode_score,
