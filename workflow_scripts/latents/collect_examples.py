@@ -104,7 +104,9 @@ def collect_split(
     reader = SplitReader(store, split)
     windows = SplitWindows(reader, crosscoder, context, settings, seed, split, pool)
     firsts = range(0, len(chosen), BLOCK)
-    for first in track(firsts, "latents", len(chosen), size=lambda at: min(BLOCK, len(chosen) - at)):
+    for first in track(
+        firsts, "latents", len(chosen), size=lambda at: min(BLOCK, len(chosen) - at)
+    ):
         block = slice(first, first + BLOCK)
         yield windows.of(first, chosen.iloc[block], peaks[block])
 
