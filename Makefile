@@ -2,6 +2,7 @@
 # make test         lint, unit tests and the smoke workflow
 # make bench        speed on the CPU (results/benchmarks.csv); bench-gpu: the same on a GPU
 # make validate     the long scientific checks (config/recovery.yaml)
+# make docs         the documentation as a site (build/site); needs the package index
 # make reproduce-paper   the published study (config/paper.yaml)
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ READY := $(VENV)/.ready
 CORES ?= all
 RUN := $(BIN)/python -m snakemake --cores $(CORES) --quiet host reason rules
 
-.PHONY: quickstart explain-quickstart test bench bench-gpu validate reproduce-paper lock
+.PHONY: docs quickstart explain-quickstart test bench bench-gpu validate reproduce-paper lock
 
 quickstart: explain-quickstart $(READY)
 	@$(RUN)
@@ -48,6 +49,9 @@ validate: $(READY)
 
 reproduce-paper: $(READY)
 	@$(RUN) --configfile config/paper.yaml -- reproduce_paper
+
+docs: $(READY)
+	@$(BIN)/python -m workflow_scripts.tools.build_site
 
 $(READY): requirements.lock
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diffscope needs Python 3.11 or newer; name one with make PYTHON=...")'

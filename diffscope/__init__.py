@@ -12,7 +12,7 @@
     fit.fire("Dear diary, today …")  # which latents fire on it, token by token
 
 These names are stable from one version to the next; nothing else of diffscope is. What is wrong
-with an argument is told by :class:`UserError`, in one sentence.
+with an argument is told by ``UserError``, in one sentence.
 """
 
 from diffscope.firing import Firing

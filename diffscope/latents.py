@@ -90,7 +90,7 @@ def annotators(source: SeedFiles) -> list[str]:
 
 
 def names_of(source: SeedFiles, annotator: str) -> pd.DataFrame:
-    """Return the answers of one annotator: ``latent`` and :data:`NAMES`."""
+    """Return the answers of one annotator: ``latent`` and ``NAMES``."""
     table = first_answers(source.explanations)[annotator][["explanation"]]
     for paths, columns in ((source.labels, ["category"]), (source.scores, ["auroc"])):
         answers = first_answers(paths).get(annotator)

@@ -23,7 +23,7 @@ from workflow_scripts.run.settings import Config
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, as :func:`open_run` returns it."""
+    """A finished run, as ``open_run`` returns it."""
 
     folder: Path
     """where it lies"""
