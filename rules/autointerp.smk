@@ -85,7 +85,7 @@ rule explain_lexical:
 if LLM:
 
     ANNOTATORS = {name: settings.model_dump() for name, settings in LLM.annotators.items()}
-    PROMPTS = Path(workflow.basedir, "workflow_scripts", "autointerp", "prompting", "prompts")
+    PROMPTS = Path(HOME, "workflow_scripts", "autointerp", "prompting", "prompts")
 
     rule build_requests:
         """Write the requests of one purpose and what they will cost; opens no socket."""

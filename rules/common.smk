@@ -8,7 +8,9 @@ import shutil
 import sys
 from pathlib import Path
 
-sys.path.insert(0, workflow.basedir)
+# Where this workflow lies; `workflow.basedir` is another's where that imports it by `module:`.
+HOME = Path(str(workflow.current_basedir)).parent
+sys.path.insert(0, str(HOME))
 
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.run import comparisons, report_plan, store_keys
@@ -36,7 +38,7 @@ ANNOTATED = PATHS.annotated
 TRUE_CATEGORIES = comparisons.has_true_categories(SETTINGS)
 # Compared pairs of models that the workflow trains itself, so that the truth is known.
 PLANTED_PAIRS = comparisons.planted_pairs(SETTINGS)
-TAXONOMY = SETTINGS.taxonomy or os.path.relpath(Path(workflow.basedir, "config", "taxonomy.yaml"))
+TAXONOMY = SETTINGS.taxonomy or os.path.relpath(HOME / "config" / "taxonomy.yaml")
 # The file `reproduce_paper` says why it may stand among the config files.
 ASKED_FOR_PAPER = any(path.name == "reproduce_paper" for path in workflow.overwrite_configfiles)
 # The steps that others wait for go first, so that the rest fills idle cores at the end.
@@ -62,9 +64,7 @@ wildcard_constraints:
 # Steps run with this interpreter, from any working directory.
 os.environ |= {
     "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-    "PYTHONPATH": os.pathsep.join(
-        filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")])
-    ),
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(HOME), os.environ.get("PYTHONPATH")])),
 }
 
 # Steps free and take large buffers all the time: letting glibc keep up to 1 GiB saves a fifth of

@@ -14,7 +14,7 @@ LAYER_SWEEPS = comparisons.layer_sweeps(SETTINGS)
 GAPS = [f"{RESULTS}/comparison/gaps.csv"] if comparisons.has_scores(SETTINGS) else []
 WEIGHED = report_plan.weighed(PATHS)
 REPORT_FITS = report_plan.report_fits(PATHS)
-PAGE = Path(os.path.relpath(workflow.basedir), "workflow_scripts", "figures")
+PAGE = Path(os.path.relpath(HOME), "workflow_scripts", "figures")
 PUBLISHED = [f"{RESULTS}/paper/published.{e}" for e in ("csv", "json")] if SETTINGS.paper else []
 
 
