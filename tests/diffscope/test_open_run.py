@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +144,15 @@ def test_the_page_on_sharing_is_right(
     code = blocks(ROOT / "docs/share.md", "python")[0]
     exec(code.replace("results/quickstart", str(opened.folder)), {})
     assert opened.answer[0] in capsys.readouterr().out
+
+
+def test_importing_leaves_the_backend_of_a_notebook_alone() -> None:
+    """The workflow's figures choose one that draws to files."""
+    code = "import sys, diffscope; print({'matplotlib', 'torch'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, text=True
+    )
+    assert done.stdout == "set()\n"
 
 
 def test_fire_prints_tokens_with_their_latents(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from workflow_scripts.comparison.axes import Effect
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workflow_scripts.comparison.axes import Effect
 
 GAINED, LOST = "gained", "lost"
 USED = "used differently"

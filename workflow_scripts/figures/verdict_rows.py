@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from workflow_scripts.common.tables import read_csv
-from workflow_scripts.figures import style
+from workflow_scripts.comparison.verdicts import CANNOT_TELL, UNCHANGED, VERDICTS
 
 COLUMNS = (
     *("comparison", "baseline", "candidate", "seed", "labeller", "label", "documents", "verdict"),
@@ -16,8 +16,8 @@ COLUMNS = (
     "representation_least",
 )
 """Columns that the page and its first figure read."""
-ORDER = {verdict: place for place, verdict in enumerate(style.LOOKS)}
-QUIET = ("unchanged", "cannot tell")
+ORDER = {verdict: place for place, verdict in enumerate(VERDICTS)}
+QUIET = (UNCHANGED, CANNOT_TELL)
 """Verdicts that call no change."""
 
 
