@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 import diffscope
@@ -35,11 +35,11 @@ def test_a_folder_holds_weights_and_a_card(smoke_run: Run, tmp_path: Path, layou
     folder = exported(smoke_run, tmp_path / "out", "--layout", layout)
     found = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
     assert found == FILES[layout] | {"README.md"}
-    _, front, body = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
-    told = yaml.safe_load(front)
-    assert told["license"] == "other"
-    assert told["library_name"] == layout
-    assert "crosscoder" in told["tags"]
+    card = ModelCard.load(folder / "README.md")
+    body, told = card.text, card.data
+    assert (told.license, told.license_name) == ("other", "to-be-filled-in")
+    assert told.library_name == layout
+    assert "crosscoder" in told.tags
     opened = diffscope.open_run(smoke_run.folder / "results/smoke")
     fit = opened.fit("it_simpo")
     assert opened.answer[0].split(";")[0] in body
