@@ -94,7 +94,10 @@ class Run:
         if chosen not in seeds:
             listed = ", ".join(map(str, seeds))
             raise UserError(f"the fit {name} has no seed {chosen}: choose one of {listed}")
-        return Fit(name, chosen, self.paths, seeds[chosen])
+        source = seeds[chosen]
+        if not self.paths.annotated:  # nobody named latents, so that there are no such tables
+            source = source.model_copy(update={"labels": (), "explanations": (), "scores": ()})
+        return Fit(name, chosen, self.paths, source)
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,15 @@ def test_a_latent_has_contexts(fit: diffscope.Fit) -> None:
     np.testing.assert_allclose(strongest, expected, rtol=1e-6)
     assert latent.names["named_by"].tolist() == ["lexical"]
     assert "«" in str(latent)
+
+
+def test_latents_that_nobody_named_are_shown_without_names(opened: diffscope.Run) -> None:
+    config = opened.paths.config
+    nobody = config.autointerp.model_copy(update={"annotator": "none"})
+    paths = replace(opened.paths, config=config.model_copy(update={"autointerp": nobody}))
+    fit = replace(opened, paths=paths).fit("it_simpo")
+    assert set(fit.latents()["named_by"]) == {""}
+    assert fit.latent(int(fit.latents()["latent"].iloc[0])).names.empty
 
 
 def test_a_document_fires_as_in_the_run(opened: diffscope.Run, fit: diffscope.Fit) -> None:

@@ -104,6 +104,18 @@ def test_the_layouts_own_definitions_give_the_same_latents(
     torch.testing.assert_close(raw[rows], decoded[rows], rtol=1e-4, atol=1e-3)
 
 
+def test_a_crosscoder_of_l1_has_no_threshold() -> None:
+    store = RawStore()
+    crosscoder = fitted(store)
+    crosscoder.threshold, crosscoder.settings = 0.0, {"training": {"variant": "l1"}}
+    tensors, config = layouts.dictionary_learning(crosscoder, (store.mean, store.scales))
+    assert set(LOADED) - set(tensors) == {"k", "threshold"}
+    assert "k" not in config
+    codes, f = codes_of(crosscoder, store.h), expected(tensors, store.h)[0].float()
+    codes[:, 7] = f[:, 7] = 0  # it writes nothing: whether it fires does not matter
+    assert same(codes, f)
+
+
 def test_folded_weights_read_raw_activations() -> None:
     store = RawStore()
     crosscoder = fitted(store, costs=True)
