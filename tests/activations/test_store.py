@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.activations.synthetic import read_rows, token_shard, write_dump, write_normalizer
+from tests.emulator import pretended_gpu
 from workflow_scripts.activations import layout
 from workflow_scripts.activations.layout import Stored
 from workflow_scripts.activations.store import ActivationStore
@@ -147,6 +151,11 @@ def test_contiguous_covers_a_split_in_order(store: ActivationStore) -> None:
 
 
 # 1 MiB holds the whole split; 12 KiB hold 512 tokens.
+def shuffled(store: ActivationStore, *which: Any, **more: Any) -> Iterator[NDArray[np.float32]]:
+    """Yield a store's batches as arrays."""
+    return (x.numpy() for x in store.shuffled(*which, **more))
+
+
 @pytest.mark.parametrize("memory", [1 << 20, 512 * 4 * 2 * D])
 def test_each_row_once_per_epoch(memory: int, tmp_path: Path) -> None:
     store = write_store(tmp_path, memory)
@@ -154,7 +163,7 @@ def test_each_row_once_per_epoch(memory: int, tmp_path: Path) -> None:
     per_epoch = len(rows) // BATCH
     assert len(rows) > 512
     assert len(rows) % BATCH
-    batches = list(islice(store.shuffled("fit", BATCH, seed=1), 3 * per_epoch))
+    batches = list(islice(shuffled(store, "fit", BATCH, seed=1), 3 * per_epoch))
     epochs = [batches[i : i + per_epoch] for i in range(0, len(batches), per_epoch)]
     orders = []
     for epoch in epochs:
@@ -180,13 +189,39 @@ def expected_in_order(rows: NDArray[np.int64]) -> NDArray[np.float32]:
 def test_resumed_and_repeated_batches_are_the_same(memory: int, tmp_path: Path) -> None:
     store = write_store(tmp_path, memory)
     per_epoch = len(store.rows("fit")) // BATCH
-    whole = list(islice(store.shuffled("fit", BATCH, seed=7), 2 * per_epoch + 2))
+    whole = list(islice(shuffled(store, "fit", BATCH, seed=7), 2 * per_epoch + 2))
     for start in (0, 1, per_epoch - 1, per_epoch, per_epoch + 3, 2 * per_epoch + 1):
-        again = reopened_with(store, memory).shuffled("fit", BATCH, seed=7, start_batch=start)
+        again = shuffled(reopened_with(store, memory), "fit", BATCH, seed=7, start_batch=start)
         for x, y in zip(whole[start:], again, strict=False):
             np.testing.assert_array_equal(x, y)
-    other = next(iter(store.shuffled("fit", BATCH, seed=8)))
+    other = next(iter(shuffled(store, "fit", BATCH, seed=8)))
     assert not np.array_equal(whole[0], other)
+
+
+@pytest.mark.parametrize("memory", [1 << 20, 512 * 4 * 2 * D])
+def test_a_gpu_gets_the_same_batches_as_they_are_stored(memory: int, tmp_path: Path) -> None:
+    """It gets half the bytes, from pinned memory, and does not wait for them."""
+    store = write_store(tmp_path, memory)
+    count = len(store.rows("fit")) // BATCH + 2
+    on_cpu = list(islice(store.shuffled("fit", BATCH, 7), count))
+    with pretended_gpu() as gpu:
+        batches = store.shuffled("fit", BATCH, 7, device=torch.device("cuda"))
+        on_gpu = [next(batches)]
+        gpu.waits.clear()
+        on_gpu += islice(batches, count - 1)
+        assert all(x.device.type == "cuda" for x in on_gpu)
+        assert not gpu.waits
+        for x, y in zip(on_cpu, on_gpu, strict=True):
+            assert torch.equal(x, y.cpu())
+
+
+@pytest.mark.parametrize("memory", [1 << 20, 512 * 4 * 2 * D])
+def test_each_process_reads_its_part_of_every_batch(memory: int, tmp_path: Path) -> None:
+    store = write_store(tmp_path, memory)
+    parts = [slice(place, place + BATCH // 4) for place in range(0, BATCH, BATCH // 4)]
+    shared = [store.shuffled("fit", BATCH, 7, 3, part=part) for part in parts]
+    for whole, *own in islice(zip(store.shuffled("fit", BATCH, 7, 3), *shared, strict=False), 9):
+        assert torch.equal(whole, torch.cat(own))
 
 
 def reopened_with(store: ActivationStore, memory: int) -> ActivationStore:
@@ -199,7 +234,7 @@ def reopened_with(store: ActivationStore, memory: int) -> ActivationStore:
 def test_batches_span_many_documents_in_no_order(memory: int, tmp_path: Path) -> None:
     store = write_store(tmp_path, memory)
     _, _, document = index()
-    for x in islice(store.shuffled("fit", BATCH, seed=0), 10):
+    for x in islice(shuffled(store, "fit", BATCH, seed=0), 10):
         rows = numbers(x)
         assert len(set(document[rows].tolist())) >= BATCH // 4
         rising = float((np.diff(rows) > 0).mean())
@@ -246,7 +281,7 @@ def test_batches_of_a_large_store_span_documents(
     document = store.document
     for epoch in (0, 1):
         start = epoch * (total // batch)
-        batches = islice(store.shuffled("fit", batch, 3, start), total // batch)
+        batches = islice(shuffled(store, "fit", batch, 3, start), total // batch)
         seen = []
         for x in batches:
             rows = np.rint(x[:, 0, 0]).astype(np.int64)
@@ -269,7 +304,7 @@ def test_memory_bounds_what_is_read_at_once(
         return held(rows, room)
 
     monkeypatch.setattr(store, "held", counted)
-    batches = islice(store.shuffled("fit", BATCH, seed=0), 2 * (len(store.rows("fit")) // BATCH))
+    batches = islice(shuffled(store, "fit", BATCH, seed=0), 2 * (len(store.rows("fit")) // BATCH))
     assert len(list(batches)) > 10
     assert 0 < max(sizes) <= 512 + BATCH
 
@@ -280,7 +315,7 @@ def test_buffer_smaller_than_a_batch(tmp_path: Path) -> None:
     seen = np.concatenate(
         [
             numbers(x)
-            for x in islice(store.shuffled("fit", batch, 0), len(store.rows("fit")) // batch)
+            for x in islice(shuffled(store, "fit", batch, 0), len(store.rows("fit")) // batch)
         ]
     )
     assert len(set(seen.tolist())) == len(seen)
@@ -288,7 +323,7 @@ def test_buffer_smaller_than_a_batch(tmp_path: Path) -> None:
 
 def test_too_few_rows_for_a_batch(store: ActivationStore) -> None:
     with pytest.raises(UserError, match="the verify split has 0 usable tokens"):
-        next(iter(store.shuffled("verify", 8, 0)))
+        next(iter(shuffled(store, "verify", 8, 0)))
     with pytest.raises(UserError, match="there is no split test"):
         store.rows("test")
 

@@ -35,7 +35,7 @@ def seconds(action: Callable[[], object], repeats: int) -> float:
 
 def dense_by_sparse(latents: int = 4096) -> float:
     """Return the time of a step's dense products over that of its sparse ones at DENSE_FROM."""
-    active = Active(*torch.nonzero(torch.rand(B, latents) < DENSE_FROM, as_tuple=True))
+    active = Active(*torch.nonzero(torch.rand(B, latents) < DENSE_FROM["cpu"], as_tuple=True))
     values, bias = torch.rand(len(active.rows)), torch.zeros(M * D)
     x, right = torch.randn(B, M * D), torch.randn(latents, M * D)
 

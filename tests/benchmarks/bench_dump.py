@@ -1,12 +1,11 @@
 """Throughput of a dump against the forward passes alone: same model, batches and depth.
 
-``python -m tests.benchmarks.bench_dump`` (part of ``make bench``). With ``BENCH_DEVICE=cuda`` the
-model has the shape of Gemma-2-9B in bfloat16 and the layer is 20 of 42.
+``python -m tests.benchmarks.bench_dump`` (part of ``make bench``). For ``make bench-gpu`` the model
+has the shape of Gemma-2-9B in bfloat16 and the layer is 20 of 42.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from workflow_scripts.activations.dump_activations import (
 )
 from workflow_scripts.dataset.shards import TokenShard
 
-DEVICE = torch.device(os.environ.get("BENCH_DEVICE", "cpu"))
+CPU = torch.device("cpu")
 REPEATS = 3
 
 
@@ -52,8 +51,8 @@ SMALL = Case(512, 2048, 8, 8, 64, 4096, 5, rows=64, batch_tokens=8192, bound=0.8
 LARGE = Case(3584, 14336, 42, 16, 256, 256_000, 20, rows=512, batch_tokens=16384, bound=0.7)
 
 
-def build(case: Case) -> PreTrainedModel:
-    """Return a Gemma-2 model with random weights on the device."""
+def build(case: Case, device: torch.device) -> PreTrainedModel:
+    """Return a Gemma-2 model with random weights on a device."""
     config = AutoConfig.for_model(
         "gemma2",
         hidden_size=case.width,
@@ -64,8 +63,8 @@ def build(case: Case) -> PreTrainedModel:
         head_dim=case.head_dim,
         vocab_size=case.vocabulary,
     )
-    dtype = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
-    with DEVICE:
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    with device:
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.eval()
     return model
@@ -78,38 +77,38 @@ def forward(model: PreTrainedModel, shard: TokenShard, case: Case) -> None:
         for rows in stretches(shard.row_starts, held_tokens([case.layer], case.width)):
             for batch in length_batches(lengths[rows], case.batch_tokens):
                 ids, mask = pad(shard, rows[batch])
-                forward_to(model, ids.to(DEVICE), mask.to(DEVICE))
-    _finish()
+                forward_to(model, ids.to(model.device), mask.to(model.device))
+    _finish(model.device)
 
 
 def dump(model: PreTrainedModel, shard: TokenShard, case: Case, folder: Path) -> None:
     """Dump the layer in bfloat16."""
     path = folder / "shard000.h5"
     write_dump(model, "model", shard, [case.layer], path, "bfloat16", case.batch_tokens, {})
-    _finish()
+    _finish(model.device)
 
 
-def _finish() -> None:
-    if DEVICE.type == "cuda":
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
         torch.cuda.synchronize()
 
 
-def matmul_rate(size: int = 8192, repeats: int = 20) -> float:
+def matmul_rate(device: torch.device, size: int = 8192, repeats: int = 20) -> float:
     """Return the FLOP/s of a large matrix product in the model's type: the roof."""
-    a = torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16)
+    a = torch.randn(size, size, device=device, dtype=torch.bfloat16)
     for _ in range(3):
         a @ a
-    _finish()
+    _finish(device)
     started = time.perf_counter()
     for _ in range(repeats):
         a @ a
-    _finish()
+    _finish(device)
     return 2 * size**3 * repeats / (time.perf_counter() - started)
 
 
-def measure(case: Case, folder: Path) -> list[Figure]:
+def measure(case: Case, folder: Path, device: torch.device = CPU) -> list[Figure]:
     """Return the ratio of both, alternating, and the rates."""
-    model = build(case)
+    model = build(case, device)
     lengths = np.random.default_rng(0).integers(64, 512, case.rows)
     shard = token_shard(lengths.tolist())
     times: dict[str, list[float]] = {"forward": [], "dump": []}
@@ -123,15 +122,15 @@ def measure(case: Case, folder: Path) -> list[Figure]:
         times["dump"].append(time.perf_counter() - started)
     ratio = min(times["forward"]) / min(times["dump"])
     rate = shard.tokens / min(times["dump"])
-    name = f"dump on {DEVICE.type}"
+    name = f"dump on {device.type}"
     figures = [
         at_least(name, "throughput, of the forward passes alone", ratio, "x", case.bound),
         Figure(name, "tokens", rate, "tokens/s"),
     ]
-    if DEVICE.type == "cuda":
+    if device.type == "cuda":
         deep = decoder_blocks(model)[: case.layer + 1]
         used = sum(parameter.numel() for block in deep for parameter in block.parameters())
-        share = 2 * used * rate / matmul_rate()
+        share = 2 * used * rate / matmul_rate(device)
         figures.append(Figure(name, "model FLOPs, of a large matmul's rate", share, "x"))
     return figures
 
@@ -139,7 +138,7 @@ def measure(case: Case, folder: Path) -> list[Figure]:
 def main() -> None:
     """Measure and record."""
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
-        record(measure(LARGE if DEVICE.type == "cuda" else SMALL, Path(folder)))
+        record(measure(SMALL, Path(folder)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ same size; memory is the growth of a process that holds the trainer and has step
 from __future__ import annotations
 
 import multiprocessing
-import os
 import resource
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -109,7 +108,6 @@ def figures(found: dict[tuple[str, int], Cost]) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    if os.environ.get("BENCH_DEVICE", "cpu") == "cpu":
-        costs = measured()
-        plot(costs)
-        record(figures(costs))
+    costs = measured()
+    plot(costs)
+    record(figures(costs))

@@ -1,12 +1,11 @@
 """Cost of scoring latents and of weighing documents against the encode pass, and their memory.
 
-``python -m tests.benchmarks.bench_latents`` (part of ``make bench``; with BENCH_DEVICE=cuda part
-of ``make bench-gpu``, at the size of a crosscoder on Gemma-2-2B: 73,728 latents, width 2,304).
+``python -m tests.benchmarks.bench_latents`` (part of ``make bench``; also of ``make bench-gpu``, at
+the size of a crosscoder on Gemma-2-2B: 73,728 latents, width 2,304).
 """
 
 from __future__ import annotations
 
-import os
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -173,11 +172,8 @@ def peak(action: Callable[[], object]) -> int:
 
 def main() -> None:
     """Measure and record."""
-    on_gpu = os.environ.get("BENCH_DEVICE") == "cuda"
-    if on_gpu and not torch.cuda.is_available():
-        raise SystemExit("error: BENCH_DEVICE is cuda, but there is no CUDA GPU")
     with torch.no_grad():
-        record(measure(ON_GPU, torch.device("cuda")) if on_gpu else measure())
+        record(measure())
 
 
 if __name__ == "__main__":

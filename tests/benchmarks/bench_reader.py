@@ -18,7 +18,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tests.activations.synthetic import encode, token_shard, write_normalizer
 from tests.benchmarks.report import Figure, at_least, at_most, record
@@ -38,14 +37,14 @@ RANDOM_ROWS = 2000
 F, K = 16_384, 32
 
 
-def write_shard(path: Path, seed: int) -> Path:
+def write_shard(path: Path, seed: int, tokens: int = SHARD, width: int = D) -> Path:
     """Write a shard of random bfloat16 activations."""
     rng = np.random.default_rng(seed)
     with hdf5.atomic(path, FORMAT, VERSION, {}) as file:
-        write_index(file, token_shard([LENGTH] * (SHARD // LENGTH)))
-        writer = LayerWriter(file, LAYER, SHARD, D, "bfloat16")
+        write_index(file, token_shard([LENGTH] * (tokens // LENGTH)))
+        writer = LayerWriter(file, LAYER, tokens, width, "bfloat16")
         for _ in range(8):
-            h = rng.standard_normal((SHARD // 8, D), dtype=np.float32)
+            h = rng.standard_normal((tokens // 8, width), dtype=np.float32)
             writer.write(encode(h, "bfloat16"), np.linalg.norm(h, axis=1).astype(np.float32))
         writer.close()
     with path.open("rb") as written:
@@ -95,7 +94,7 @@ def epoch(store: ActivationStore) -> None:
     take(store.shuffled("fit", BATCH, 0), store.count("fit") // BATCH)
 
 
-def take(batches: Iterator[NDArray[np.float32]], count: int) -> None:
+def take(batches: Iterator[torch.Tensor], count: int) -> None:
     """Read so many batches."""
     for _ in islice(batches, count):
         pass
@@ -116,7 +115,7 @@ def fit_rate(store: ActivationStore, steps: int = 3) -> float:
     """Return the tokens that a fit consumes per second, the first step apart."""
     settings = Training(k=K, tokens=10 * BATCH, batch=BATCH, dead_tokens=10**9, auxk_weight=0.0)
     trainer = Trainer(initial_weights(F, len(MODELS), D, 0, 0.1), settings)
-    batches = [torch.from_numpy(x).flatten(1) for x in islice(store.shuffled("fit", BATCH, 0), 2)]
+    batches = [x.flatten(1) for x in islice(store.shuffled("fit", BATCH, 0), 2)]
     times = []
     for step in range(steps):
         started = time.perf_counter()

@@ -7,7 +7,6 @@ Debian to install it.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -68,8 +67,7 @@ def measure(page: Path) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    if os.environ.get("BENCH_DEVICE", "cpu") == "cpu":
-        if chromium() is None and not can_install():
-            raise SystemExit("error: there is no Chromium, and only root can install it")
-        with tempfile.TemporaryDirectory() as folder:
-            record(measure(big_page(Path(folder))))
+    if chromium() is None and not can_install():
+        raise SystemExit("error: there is no Chromium, and only root can install it")
+    with tempfile.TemporaryDirectory() as folder:
+        record(measure(big_page(Path(folder))))

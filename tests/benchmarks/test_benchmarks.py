@@ -5,19 +5,31 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
-from tests.benchmarks import bench_crosscoder_gpu, bench_fve, bench_grid, bench_latents
+from tests.benchmarks import bench_fve, bench_grid, bench_latents, gpu
 from tests.benchmarks.report import Figure, at_least, record
 from tests.benchmarks.sizes import Size
 
 
-def test_gpu_benchmark_on_the_cpu() -> None:
-    size = Size(F=256, D=16, k=4, B=32)
-    figures = bench_crosscoder_gpu.measure(size, torch.device("cpu"), compiled=False, side=64)
-    assert all(math.isfinite(figure.value) for figure in figures)
-    assert figures[0].met in {"yes", "no"}
+def test_gpu_benchmark_on_the_cpu(tmp_path: Path) -> None:
+    """All parts but the runs of the workflow, in tiny form; none fails or is left out."""
+    table = tmp_path / "table.csv"
+    names = [name for name in gpu.PARTS if name != "workflow"]
+    assert gpu.run(names, torch.device("cpu"), gpu.LIMIT, table) == 0
+    rows = pd.read_csv(table)
+    assert set(rows["benchmark"]) >= {"crosscoder_step_cpu_D16", "fit_feed_cpu", "dump on cpu"}
+    assert rows["value"].map(math.isfinite).all()
+
+
+def test_a_part_without_time_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gpu.run(["step"], torch.device("cpu"), 0.0, tmp_path / "table.csv") == 0
+    assert "step: left out" in capsys.readouterr().out
+    assert not (tmp_path / "table.csv").exists()
 
 
 def test_scoring() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from workflow_scripts.activations.settings import Precision
 from workflow_scripts.common.precision import multiplies_bfloat16, rounded_products
 
 CPU = torch.device("cpu")
@@ -41,5 +42,19 @@ def test_an_error_ends_the_rounding() -> None:
     assert torch.get_float32_matmul_precision() == before
 
 
-def test_gpus_multiply_bfloat16() -> None:
-    assert multiplies_bfloat16(torch.device("cuda"))
+@pytest.mark.parametrize("has_units", [True, False])
+def test_models_run_in_bfloat16_where_a_gpu_has_it(
+    has_units: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older GPUs only emulate it."""
+    gpu, auto = torch.device("cuda"), Precision(compute_dtype="auto")
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation: has_units or including_emulation,
+    )
+    assert multiplies_bfloat16(gpu) == has_units
+    assert auto.on(gpu) == (torch.bfloat16 if has_units else torch.float32)
+    assert auto.on(CPU) == torch.float32
+    assert Precision(compute_dtype="bfloat16").on(CPU) == torch.bfloat16
+    assert Precision().on(gpu) == torch.float32

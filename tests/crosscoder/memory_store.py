@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
+from unittest import mock
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from tests.crosscoder.test_training import settings
-from workflow_scripts.activations.store import ActivationStore
+from workflow_scripts.activations.store import CPU, EVERY, ActivationStore
+from workflow_scripts.crosscoder import fit_crosscoder
 from workflow_scripts.crosscoder.fit_crosscoder import fit_store
 from workflow_scripts.crosscoder.parallel import joined
 from workflow_scripts.crosscoder.settings import Training
+from workflow_scripts.crosscoder.training import StepOutcome, Trainer
 
 M, D, F = 2, 16, 96
 
@@ -40,12 +44,19 @@ class MemoryStore:
         return len(self.x)
 
     def shuffled(
-        self, split: str, batch: int, seed: int, start_batch: int = 0
-    ) -> Iterator[NDArray[np.float32]]:
+        self,
+        split: str,
+        batch: int,
+        seed: int,
+        start_batch: int = 0,
+        device: torch.device = CPU,
+        part: slice = EVERY,
+    ) -> Iterator[torch.Tensor]:
         position = start_batch
         while True:
             rng = np.random.default_rng([seed, position])
-            yield self.x[rng.permutation(len(self.x))[:batch]]
+            x = self.x[rng.permutation(len(self.x))[:batch]][part]
+            yield torch.from_numpy(x).to(device)
             position += 1
 
     def contiguous(
@@ -73,14 +84,39 @@ def fit_settings(variant: str = "batch_topk", **changes: Any) -> Training:
     return settings(60, **own)
 
 
-def main(folder: Path, variant: str) -> None:
-    """Fit with as many processes as ``torchrun`` started."""
+def main(folder: Path, variant: str, latents: int = F, stop: int | None = None) -> None:
+    """Fit with as many processes as were started; stop with a checkpoint before step ``stop``."""
     torch.set_num_threads(1)
-    with joined("cpu") as (processes, device), torch.no_grad():
-        store, chosen = store_of(MemoryStore()), fit_settings(variant)
-        if variant == "batch_topk":
-            chosen = chosen.model_copy(update={"shared_share": 10 / F})
+    chosen = fit_settings(variant, dictionary_size=latents)
+    if variant == "l1":
+        chosen = chosen.model_copy(update={"l1_price": 0.1})
+    if variant != "topk":
+        chosen = chosen.model_copy(update={"shared_share": 10 / F})
+    with joined("cpu") as (processes, device), torch.no_grad(), stopping(stop):
+        store = store_of(MemoryStore())
         fit_store(store, chosen, 0, folder, folder / "checkpoint", device, processes)
+
+
+@contextmanager
+def stopping(stop: int | None) -> Iterator[None]:
+    """Stop a fit where the context is told to, with a checkpoint of the step before."""
+    if stop is None:
+        yield
+        return
+    step = Trainer.step
+
+    def stopped(self: Trainer, x: torch.Tensor) -> StepOutcome:
+        if self.done == stop:
+            raise KeyboardInterrupt
+        return step(self, x)
+
+    always: dict[str, Any] = {"CHECKPOINT_SECONDS": 0.0, "CHECKPOINT_SHARE": float("inf")}
+    with (
+        mock.patch.object(Trainer, "step", stopped),
+        mock.patch.multiple(fit_crosscoder, **always),
+        suppress(KeyboardInterrupt),
+    ):
+        yield
 
 
 def threads() -> list[str]:

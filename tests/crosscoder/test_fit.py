@@ -16,7 +16,7 @@ from workflow_scripts.crosscoder.fit_crosscoder import fit_store
 from workflow_scripts.crosscoder.model import WEIGHTS, Crosscoder, initial_weights
 from workflow_scripts.crosscoder.parallel import Processes
 from workflow_scripts.crosscoder.settings import Training
-from workflow_scripts.crosscoder.training import LogRow, Trainer
+from workflow_scripts.crosscoder.training import StepOutcome, Trainer
 
 
 def run(folder: Path, settings: Training | None = None, gain: float = 1.0, seed: int = 0) -> None:
@@ -59,7 +59,7 @@ def test_a_checkpoint_of_another_fit_is_not_taken_up(
     """Another seed under the checkpoint's name: start anew."""
     step = Trainer.step
 
-    def killed(self: Trainer, x: torch.Tensor) -> LogRow:
+    def killed(self: Trainer, x: torch.Tensor) -> StepOutcome:
         if self.done == 3:
             raise KeyboardInterrupt
         return step(self, x)

@@ -54,17 +54,17 @@ def new_trainer(steps: int = 40) -> Trainer:
 
 def test_resumed_fit_is_bit_equal(tmp_path: Path) -> None:
     whole = new_trainer()
-    losses = [row.loss for row in fit(whole, batches(1))]
+    losses = [outcome.row().loss for outcome in fit(whole, batches(1))]
     broken = new_trainer()
-    for row in fit(broken, batches(1)):
-        if row.step == 17:
+    for outcome in fit(broken, batches(1)):
+        if outcome.step == 17:
             broken.save(tmp_path / "c.safetensors", {"seed": 1})
             break
     resumed = new_trainer()
     assert not resumed.restore(tmp_path / "c.safetensors", {"seed": 2})
     assert resumed.done == 0
     assert resumed.restore(tmp_path / "c.safetensors", {"seed": 1})
-    tail = [row.loss for row in fit(resumed, batches(1, start=17))]
+    tail = [outcome.row().loss for outcome in fit(resumed, batches(1, start=17))]
     assert tail == losses[17:]
     for name, tensor in whole.weights.tensors().items():
         assert torch.equal(tensor, resumed.weights.tensors()[name])
@@ -73,7 +73,7 @@ def test_resumed_fit_is_bit_equal(tmp_path: Path) -> None:
 
 def test_planted_dictionary_is_recovered() -> None:
     trainer = Trainer(initial_weights(F, M, D, 0, 0.3), settings(1500, dead_tokens=5000))
-    last = list(fit(trainer, batches(2)))[-1]
+    last = list(fit(trainer, batches(2)))[-1].row()
     assert min(last.fve_per_model) > 0.9
     dictionary = torch.randn(32, M, D, generator=torch.Generator().manual_seed(99)).flatten(1)
     found = torch.nn.functional.normalize(trainer.weights.decoder, dim=1)
@@ -116,7 +116,7 @@ def test_folder_without_crosscoder_is_refused(tmp_path: Path) -> None:
 def test_divergence_stops_with_a_sentence() -> None:
     trainer = new_trainer()
     with pytest.raises(UserError, match="lower learning_rate"):
-        trainer.step(torch.full((64, M * D), float("nan")))
+        trainer.step(torch.full((64, M * D), float("nan"))).row()
 
 
 def test_schedules() -> None:

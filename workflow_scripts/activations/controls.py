@@ -11,14 +11,16 @@ may be more unique latents than without.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from workflow_scripts.activations.difference import DifferenceStore
-from workflow_scripts.activations.layout import Stored
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common.settings import Count, Natural, Settings
 
@@ -41,19 +43,20 @@ class ControlStore(ActivationStore):
         super().__init__(files, layer, normalizers)
         self.control, self.seed = control, seed
 
-    def normalized(
-        self, held: Stored, place: NDArray[np.int64] | slice, rows: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def normalized(self, values: Tensor, rows: NDArray[np.int64]) -> Tensor:
         """Return the control's activations of some tokens, [n, M, D]."""
-        x = super().normalized(held, place, rows)
+        x = super().normalized(values, rows)
         if self.control == "swap":
-            swapped = self._swapped(rows)
-            x[swapped] = x[swapped][:, ::-1]
-        else:
-            rng = np.random.default_rng([self.seed, 8])
-            noise = rng.uniform(-ROUNDING, ROUNDING, (TABLE, self.width)).astype(np.float32)
-            x[:, 1:] = (x[:, 0] * (1 + noise[rows % TABLE]))[:, None]
+            swapped = torch.from_numpy(self._swapped(rows)).to(x.device)
+            return torch.where(swapped[:, None, None], x.flip(1), x)
+        noise = torch.from_numpy(self._noise[rows % TABLE]).to(x.device)
+        x[:, 1:] = (x[:, 0] * (1 + noise))[:, None]
         return x
+
+    @cached_property
+    def _noise(self) -> NDArray[np.float32]:
+        rng = np.random.default_rng([self.seed, 8])
+        return rng.uniform(-ROUNDING, ROUNDING, (TABLE, self.width)).astype(np.float32)
 
     def _swapped(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         documents = self.document

@@ -7,9 +7,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from workflow_scripts.activations.layout import Stored
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common.cli import UserError
 
@@ -42,17 +43,29 @@ class DifferenceStore(ActivationStore):
 
     def differences(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return x^b − x^a of sorted global tokens, [n, D]."""
-        every = super().normalized(self.held(rows), slice(None), rows)
-        return subtract(every, self.pair)
+        values = self.gathered(self.held(rows), slice(None))
+        differences: NDArray[np.float32] = self._differences(values, rows).numpy()
+        return differences
 
-    def normalized(
-        self, held: Stored, place: NDArray[np.int64] | slice, rows: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
+    def _differences(self, values: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        x = super().normalized(values, rows)
+        return x[:, self.pair[1]] - x[:, self.pair[0]]
+
+    def normalized(self, values: Tensor, rows: NDArray[np.int64]) -> Tensor:
         """Return the normalised differences of some tokens, [n, 1, D]."""
-        mean, scale = self._statistics
-        x = subtract(super().normalized(held, place, rows), self.pair)
-        np.subtract(x, mean.astype(np.float32), out=x)
-        return np.divide(x, np.float32(scale), out=x)[:, None]
+        mean, scale = self._statistics_on(values.device)
+        return self._differences(values, rows).sub_(mean).div_(scale)[:, None]
+
+    def _statistics_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        if device not in self._own:
+            mean, scale = self._statistics
+            own = (torch.from_numpy(mean).float(), torch.tensor(scale).float())
+            self._own[device] = (own[0].to(device), own[1].to(device))
+        return self._own[device]
+
+    @cached_property
+    def _own(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
+        return {}
 
     @cached_property
     def _statistics(self) -> tuple[NDArray[np.float64], float]:
@@ -64,11 +77,6 @@ class DifferenceStore(ActivationStore):
         """Return the mean [1, D] and the scale [1] of the difference of normalised activations."""
         mean, scale = self._statistics
         return mean[None], np.array([scale])
-
-
-def subtract(x: NDArray[np.float32], pair: tuple[int, int]) -> NDArray[np.float32]:
-    """Return x^b − x^a [n, D] of activations [n, M, D]."""
-    return x[:, pair[1]] - x[:, pair[0]]
 
 
 def moments(store: DifferenceStore) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

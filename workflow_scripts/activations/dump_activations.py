@@ -131,8 +131,10 @@ def dump_activations(
     shard = TokenShard.read(tokens)
     check_positions(described, int(np.diff(shard.row_starts).max(initial=0)))
     device = compute.start(speed.gpus)
-    loaded = load_model(model, getattr(torch, numbers.compute_dtype), device, speed.gpus)
-    origin = provenance(__file__, model=described.name, device=str(device))
+    loaded = load_model(model, numbers.on(device), device, speed.gpus)
+    origin = provenance(
+        __file__, model=described.name, device=str(device), compute_dtype=str(loaded.dtype)
+    )
     write_dump(
         loaded, described.name, shard, layers, output, numbers.dtype, speed.batch_tokens, origin
     )

@@ -64,7 +64,7 @@ class Pools:
         while True:
             for places, rows in self.of_epoch([seed, epoch]):
                 if first < len(places):
-                    yield _from_batch(places, rows, first)
+                    yield restricted(places[first:], rows)
                 first = max(0, first - len(places))
             epoch += 1
 
@@ -96,10 +96,20 @@ class Pools:
                 yield rng.permuted(np.ascontiguousarray(strata.T), axis=1), rows[kept]
 
 
-def _from_batch(places: NDArray[np.int64], rows: NDArray[np.int64], first: int) -> Pool:
-    """Return a pool without its batches before ``first``, and without the tokens of these."""
-    if not first:
+def restricted(places: NDArray[np.int64], rows: NDArray[np.int64]) -> Pool:
+    """Return some of a pool's batches without the tokens that only others use."""
+    if places.size == len(rows):
         return places, rows
-    left = np.zeros(len(rows), dtype=np.bool_)
-    left[places[first:]] = True
-    return (np.cumsum(left) - 1)[places[first:]], rows[left]
+    used = np.zeros(len(rows), dtype=np.bool_)
+    used[places] = True
+    return (np.cumsum(used) - 1)[places], rows[used]
+
+
+def epochs(
+    tokens: int, batch: int, seed: int, epoch: int, first: int
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the places of each epoch's batches, [batches, batch], of tokens shuffled as a whole."""
+    while True:
+        order = np.random.default_rng([seed, epoch]).permutation(tokens)
+        yield order[: tokens // batch * batch].reshape(-1, batch)[first:]
+        epoch, first = epoch + 1, 0

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from workflow_scripts.common.device import Device
 from workflow_scripts.common.settings import Count, Positive, Settings
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Precision(Settings):
     """The arithmetic of the models, on which results depend."""
 
-    compute_dtype: Literal["bfloat16", "float32"] = "float32"
-    """type in which the models run"""
+    compute_dtype: Literal["auto", "bfloat16", "float32"] = "float32"
+    """type in which the models run; auto: bfloat16 on GPUs that have it, else float32, so all jobs
+    of a run need the same kind of device"""
+
+    def on(self, device: torch.device) -> torch.dtype:
+        """Return the type on a device."""
+        import torch
+
+        from workflow_scripts.common.precision import multiplies_bfloat16
+
+        if self.compute_dtype == "auto":
+            fast = device.type == "cuda" and multiplies_bfloat16(device)
+            return torch.bfloat16 if fast else torch.float32
+        return torch.bfloat16 if self.compute_dtype == "bfloat16" else torch.float32
 
 
 class Batches(Settings):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from workflow_scripts.activations import FORMAT, VERSION
 from workflow_scripts.activations.layout import (
@@ -28,7 +29,7 @@ from workflow_scripts.activations.layout import (
     as_tensor,
     read_column,
 )
-from workflow_scripts.activations.pools import Pools
+from workflow_scripts.activations.pools import Pools, epochs, restricted
 from workflow_scripts.common import hdf5
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.prefetch import prefetch
@@ -39,6 +40,8 @@ NORMALIZER_VERSION = 1
 MEMORY = 1 << 30  # bytes of tokens, as float32 of all models, that are shuffled together
 WORKERS = min(4, os.cpu_count() or 1)  # threads that read
 DROPPED = 255  # in place of a split
+CPU = torch.device("cpu")
+EVERY = slice(None)
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class ActivationStore:
         self.width = next(iter(widths.values()))
         # Tokens that are shuffled together; two such pools exist where the split is larger.
         self.buffer = max(1, memory // (4 * len(self.stored) * self.width))
-        self._cache: dict[str, NDArray[np.float32]] = {}
+        self._cache: dict[str, Tensor] = {}
 
     @cached_property
     def _layers(self) -> dict[str, list[Layer]]:
@@ -253,32 +256,71 @@ class ActivationStore:
             pass
         return result
 
-    def normalized(
-        self, held: Stored, place: NDArray[np.int64] | slice, rows: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        """Return the normalised activations of some tokens, [n, M, D].
+    def gathered(
+        self, held: Stored, place: NDArray[np.int64] | slice, room: Tensor | None = None
+    ) -> Tensor:
+        """Return the raw activations of some tokens as they are held, [M, n, D].
 
-        ``place`` is where in ``held`` [M, ·, D] they are, ``rows`` [n] which tokens they are.
+        ``place`` is where in ``held`` [M, ·, D] they are; they are put into ``room``, if given.
         """
-        mean, scale = (torch.from_numpy(v).float() for v in self._normalization)
-        chosen = None if isinstance(place, slice) else torch.from_numpy(place)
-        result = torch.empty(len(rows), len(self.stored), self.width)
         values = as_tensor(held, self._encoding)
+        if isinstance(place, slice):
+            return values[:, place]
+        result = self._gathering_room(len(place)) if room is None else room
+        chosen = torch.from_numpy(place)
+        self._for_models(lambda m: torch.index_select(values[m], 0, chosen, out=result[m]))
+        return result
 
-        def fill(model: int) -> None:
-            x, own = result[:, model], values[model]
-            x.copy_(own[place] if chosen is None else own.index_select(0, chosen))
-            x.sub_(mean[model]).div_(scale[model])  # by steps: of one type they are faster
+    def _gathering_room(self, tokens: int, pinned: bool = False) -> Tensor:
+        """Return memory for raw activations [M, tokens, D]; of pinned memory GPUs copy."""
+        kind = getattr(torch, self._encoding)
+        return torch.empty(len(self.stored), tokens, self.width, dtype=kind, pin_memory=pinned)
 
-        others = [self._helpers.submit(fill, model) for model in range(1, len(values))]
-        fill(0)
+    def _for_models(self, action: Callable[[int], object]) -> None:
+        """Act on each model, each in a thread of its own."""
+        others = [self._helpers.submit(action, model) for model in range(1, len(self.stored))]
+        action(0)
         for other in others:
             other.result()
-        return result.numpy()
+
+    def normalized(self, values: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        """Return the normalised activations of tokens ``rows``, [n, M, D] float32, on their device.
+
+        ``values`` [M, n, D] are raw, as they are held.
+        """
+        mean, scale = self._on(values.device)
+        result = torch.empty(len(rows), len(self.stored), self.width, device=values.device)
+
+        def fill(model: int) -> None:
+            x = result[:, model]
+            x.copy_(values[model])
+            x.sub_(mean[model]).div_(scale[model])  # by steps: of one type they are faster
+
+        if values.device.type == "cpu":
+            self._for_models(fill)
+        else:
+            for model in range(len(self.stored)):
+                fill(model)
+        return result
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the means [M, D] and the scales [M] on a device."""
+        if device not in self._placed:
+            mean, scale = (torch.from_numpy(v).float().to(device) for v in self._normalization)
+            self._placed[device] = (mean, scale)
+        return self._placed[device]
+
+    @cached_property
+    def _placed(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
+        return {}
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the normalised activations of sorted global tokens, [n, M, D] float32."""
-        return self.normalized(self.held(rows), slice(None), rows)
+        x: NDArray[np.float32] = self._read(rows).numpy()
+        return x
+
+    def _read(self, rows: NDArray[np.int64]) -> Tensor:
+        return self.normalized(self.gathered(self.held(rows), slice(None)), rows)
 
     def contiguous(
         self, split: str, batch: int
@@ -292,7 +334,7 @@ class ActivationStore:
             for start in range(0, len(part), batch):
                 chosen = part[start : start + batch]
                 place = slice(start, start + len(chosen))
-                yield chosen, self.normalized(held, place, chosen)
+                yield chosen, self.normalized(self.gathered(held, place), chosen).numpy()
                 progress.reach(progress.done + len(chosen))
 
     def _held_ahead(
@@ -318,13 +360,22 @@ class ActivationStore:
         yield from prefetch(read, enumerate(parts))
 
     def shuffled(
-        self, split: str, batch: int, seed: int, start_batch: int = 0
-    ) -> Iterator[NDArray[np.float32]]:
+        self,
+        split: str,
+        batch: int,
+        seed: int,
+        start_batch: int = 0,
+        device: torch.device = CPU,
+        part: slice = EVERY,
+    ) -> Iterator[Tensor]:
         """Yield batches x [batch, M, D] without end, each usable token once per epoch.
 
         A split that fits the buffer is read once and shuffled as a whole. A larger one is dealt to
         :class:`Pools`, the next of which is read while one is used. The last part of an epoch that
         fills no batch is left out. ``start_batch`` starts at that batch of the same sequence.
+
+        To a GPU they go as they are held, while the one before is used, and are normalised there.
+        Of each batch only a ``part`` is read and yielded.
         """
         count = self.count(split)
         per_epoch = count // batch
@@ -333,25 +384,41 @@ class ActivationStore:
                 f"the {split} split has {count} usable tokens, fewer than one batch of {batch}"
             )
         epoch, first = divmod(start_batch, per_epoch)
-        if count <= self.buffer:
-            yield from self._whole(split, batch, seed, epoch, first)
-        else:
+        if count > self.buffer:
             pools = self._pools(split, batch).endless(seed, epoch, first)
-            for places, rows, held in self._held_ahead(pools):
-                for place in places:
-                    yield self.normalized(held, place, rows[place])
+            for places, rows, held in self._held_ahead(restricted(p[:, part], r) for p, r in pools):
+                yield from self._sent(places, rows, held, device)
+        elif device.type == "cpu":
+            if split not in self._cache:
+                self._cache[split] = self._read(self.rows(split))
+            for places in epochs(count, batch, seed, epoch, first):
+                yield from (self._cache[split][place[part]] for place in places)
+        else:
+            rows = self.rows(split)
+            held = self.held(rows)
+            for places in epochs(count, batch, seed, epoch, first):
+                yield from self._sent(places[:, part], rows, held, device)
 
-    def _whole(
-        self, split: str, batch: int, seed: int, epoch: int, first: int
-    ) -> Iterator[NDArray[np.float32]]:
-        if split not in self._cache:
-            self._cache[split] = self.read(self.rows(split))
-        x = self._cache[split]
-        while True:
-            order = np.random.default_rng([seed, epoch]).permutation(len(x))
-            for start in range(first * batch, len(x) - batch + 1, batch):
-                yield x[order[start : start + batch]]
-            epoch, first = epoch + 1, 0
+    def _sent(
+        self,
+        places: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        held: Stored,
+        device: torch.device,
+    ) -> Iterator[Tensor]:
+        """Yield the normalised batches at some places [batches, n] of what is held."""
+        if device.type == "cpu":
+            for place in places:
+                yield self.normalized(self.gathered(held, place), rows[place])
+            return
+
+        def gather(room: tuple[NDArray[np.int64], Tensor]) -> Tensor:
+            return self.gathered(held, *room)
+
+        # The allocator of pinned memory reuses it once the GPU has read it.
+        rooms = ((place, self._gathering_room(len(place), pinned=True)) for place in places)
+        for place, values in zip(places, prefetch(gather, rooms), strict=True):
+            yield self.normalized(values.to(device, non_blocking=True), rows[place])
 
     def _pools(self, split: str, batch: int) -> Pools:
         offsets = self.usable.offsets.tolist()

@@ -15,7 +15,7 @@ import torch
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Return whether the device has units for products of bfloat16."""
     if device.type == "cuda":
-        return True
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Older versions of torch cannot say.
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(units, False) for units in ("amx_bf16", "avx512_bf16"))

@@ -130,7 +130,7 @@ def evaluate_behaviour(
     answered = answered_documents(tokens, SPLIT)
     sampled = sample_labels(read_labels(labels), answered, sample.documents_per_label, seed)
     documents = read_numbered(tokens, SPLIT, np.unique(sampled["document"].to_numpy(np.int64)))
-    dtype, held = getattr(torch, precision.compute_dtype), dict[str, nn.Module]()
+    dtype, held = precision.on(device), dict[str, nn.Module]()
     of_model, of_pair = dict[str, pd.DataFrame](), list[pd.DataFrame]()
     for pair in zip(pairs[::2], pairs[1::2], strict=True) if documents else ():
         held = {name: model for name, model in held.items() if name in pair}

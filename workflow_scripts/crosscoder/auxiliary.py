@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workflow_scripts.crosscoder import step
@@ -27,22 +27,23 @@ class DeadLatents:
         self,
         latents: int,
         patience: int,
-        processes: Processes | None = None,
         device: torch.device | None = None,
     ) -> None:
         self.silent_tokens = torch.zeros(latents, dtype=torch.int64, device=device)
         self.patience = patience
-        self.processes = processes or Processes()
 
-    def update(self, active: Active, tokens: int) -> None:
-        """Count one optimiser step over ``tokens`` tokens in which ``active`` fired."""
+    def update(self, active: Active, tokens: int, counts: Bool[Tensor, ""] | bool = True) -> None:
+        """Count one optimiser step over ``tokens`` tokens in which ``active`` fired, if it counts.
+
+        Whether it does may be known to the device alone.
+        """
         fired = torch.zeros_like(self.silent_tokens, dtype=torch.bool)
-        fired[active.columns] = True
-        self.silent_tokens += tokens
-        self.silent_tokens[self.processes.any(fired)] = 0
+        fired.index_fill_(0, active.columns, True)
+        self.silent_tokens += tokens * counts
+        self.silent_tokens.masked_fill_(fired & counts, 0)
 
     def dead(self) -> Int[Tensor, " dead"]:
-        """Return the indices of the dead latents."""
+        """Return the indices of the dead latents; on a GPU this waits for the device."""
         return torch.nonzero(self.silent_tokens >= self.patience).squeeze(1)
 
 
@@ -69,7 +70,7 @@ class AuxK:
         Pre-activations enter without the rectifier: a latent whose pre-activation is negative
         everywhere would otherwise stay dead for ever.
         """
-        if not dead.numel():
+        if not sum(self.processes.numbers(dead.numel())):
             return residual.new_zeros(())
         decoder = weights.decoder[dead]
         part = Weights(
@@ -80,10 +81,9 @@ class AuxK:
             models=weights.models,
         )
         candidates = pre.index_select(1, dead)
-        active = TopK(positive=False).select(candidates, self.k)
-        forward = step.decode(-residual, candidates, active, part)
-        mean = self.processes.mean(residual.mean(0))
-        variance = self.processes.mean((residual - mean).square().mean())
+        active = TopK(positive=False, processes=self.processes).select(candidates, self.k)
+        forward = step.decode(-residual, candidates, active, part, processes=self.processes)
+        variance = (residual - residual.mean(0)).square().mean()
         scale = self.weight / variance
         loss = scale * step.reconstruction_loss(forward)
         forward.residual *= scale

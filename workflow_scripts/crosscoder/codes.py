@@ -47,15 +47,17 @@ class Codes:
 
     def of(self, latents: Bool[Tensor, " F"]) -> Codes:
         """Return the entries of the latents that a mask marks."""
-        kept = latents[self.active.columns]
-        active = Active(self.active.rows[kept], self.active.columns[kept])
-        return replace(self, active=active, values=self.values[kept])
+        return self.where(latents[self.active.columns])
 
     def on(self, tokens: Bool[Tensor, " B"]) -> Codes:
         """Return the entries of the tokens that a mask marks."""
-        kept = tokens[self.active.rows]
-        active = Active(self.active.rows[kept], self.active.columns[kept])
-        return replace(self, active=active, values=self.values[kept])
+        return self.where(tokens[self.active.rows])
+
+    def where(self, kept: Bool[Tensor, " K"]) -> Codes:
+        """Return the entries that a mask marks; a GPU is waited for once, not for each part."""
+        places = kept.nonzero().squeeze(1)
+        active = Active(self.active.rows[places], self.active.columns[places])
+        return replace(self, active=active, values=self.values[places])
 
     def times(
         self, right: Float[Tensor, "F C"], bias: Float[Tensor, " C"] | None = None
@@ -105,9 +107,8 @@ def codes_of(crosscoder: Crosscoder, pre: Float[Tensor, "B F"]) -> Codes:
     positions = positions_above(pre, torch.nan_to_num(bound, nan=torch.inf))
     latent = positions % columns
     values = pre.flatten()[positions]
-    kept = values * scales[latent] > crosscoder.threshold
-    active = Active((positions // columns)[kept], latent[kept])
-    return Codes(active, values[kept], shape)
+    codes = Codes(Active(positions // columns, latent), values, shape)
+    return codes.where(values * scales[latent] > crosscoder.threshold)
 
 
 def decode(crosscoder: Crosscoder, codes: Codes) -> Float[Tensor, "B M D"]:

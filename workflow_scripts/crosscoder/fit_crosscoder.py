@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TextIO
 
@@ -20,17 +21,19 @@ from workflow_scripts.common.precision import multiplies_bfloat16
 from workflow_scripts.common.progress import track
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
-from workflow_scripts.crosscoder.parallel import Processes, joined
+from workflow_scripts.crosscoder.parallel import ALONE, Processes, joined
 from workflow_scripts.crosscoder.settings import Training
 from workflow_scripts.crosscoder.threshold import solve_threshold
 from workflow_scripts.crosscoder.training import DivergedError, LogRow, Trainer, fit
+from workflow_scripts.crosscoder.tying import SharedLatents
 
 CHECKPOINT_SECONDS = 60.0
 CHECKPOINT_SHARE = 0.05
 """Most of the time that goes into checkpoints: a large one takes minutes."""
+LINES = 200
+"""Lines of the training log: to read a step's figures is to wait for the device."""
 INITIAL_NORM = 0.1
 CPU = torch.device("cpu")
-ALONE = Processes()
 
 
 def fit_crosscoder(
@@ -72,7 +75,7 @@ def fit_store(
 
     ``checkpoint`` is written every minute, a large one less often, and removed at the end; when
     there is one of this very fit, it goes on from there and, on a CPU, ends with the same bytes as
-    an undisturbed one. Of several ``processes`` the first writes.
+    an undisturbed one. Of several ``processes`` each fits its latents, and the first writes.
 
     Raises
     ------
@@ -82,8 +85,9 @@ def fit_store(
     """
     _check_batch(store, settings.batch, processes)
     origin = provenance(__file__)  # the code may change while the fit runs
+    latents = settings.dictionary_size
     weights = initial_weights(
-        settings.dictionary_size, len(store.models), store.width, seed, INITIAL_NORM
+        latents, len(store.models), store.width, seed, INITIAL_NORM, processes.latents(latents)
     )
     # Codes are exact either way; where most are positive they cost as much as the product.
     rounded = multiplies_bfloat16(device) and settings.variant != "l1"
@@ -99,22 +103,25 @@ def fit_store(
     try:
         _train(trainer, store, seed, log_path, checkpoint, course)
     except DivergedError as error:
-        if processes.rank == 0 and not checkpoint.exists() and trainer.done:
+        if trainer.done and not processes.first_says(checkpoint.exists()):
             trainer.save(checkpoint, course)
         kept = f"; the last good checkpoint is {checkpoint}" if checkpoint.exists() else ""
         raise cli.UserError(f"{error}{kept}") from None
-    if processes.rank:
-        return
     threshold = 0.0
     if trainer.rule.solved:
         calibration = _calibration(store, settings.batch, settings.calibration_rows)
-        threshold = solve_threshold(trainer.weights, calibration, settings.k, trainer.costs)
+        threshold = solve_threshold(
+            trainer.weights, calibration, settings.k, trainer.costs, processes
+        )
+    fitted = trainer.whole_weights()
+    if fitted is None:
+        return
     mean, scale = store.normalization()
     Crosscoder(
         models=list(store.models),
-        weights=trainer.weights,
+        weights=fitted,
         threshold=threshold,
-        costs=trainer.costs,
+        costs=SharedLatents(settings.shared, settings.shared_cost).costs(latents),
         mean=torch.from_numpy(mean).float(),
         scale=torch.from_numpy(scale).float(),
         k=settings.k,
@@ -122,7 +129,7 @@ def fit_store(
             "training": trainer.recorded(),
             "seed": seed,
             "layer": store.layer,
-            "latents": settings.dictionary_size,
+            "latents": latents,
             "width": store.width,
             "dropped": store.dropped("fit"),
             "provenance": origin,
@@ -164,24 +171,33 @@ def _train(
 ) -> None:
     """Run the remaining steps, appending to the log and leaving a checkpoint now and then."""
     settings = trainer.settings
-    batches = (
-        torch.from_numpy(x)
-        for x in store.shuffled("fit", settings.batch, seed=seed, start_batch=trainer.done)
+    every = max(1, settings.steps // LINES)
+    batches = store.shuffled(
+        "fit",
+        settings.batch,
+        seed=seed,
+        start_batch=trainer.done,
+        device=trainer.weights.device,
+        part=trainer.processes.tokens(settings.batch),
     )
-    rows = fit(trainer, batches)
-    if trainer.processes.rank:
-        for _ in rows:
-            pass
-        return
-    every = max(1, settings.steps // 200)
+    first = trainer.processes.rank == 0
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    with _open_log(log_path, store.models, trainer.done) as file:
+    opened = _open_log(log_path, store.models, trainer.done) if first else nullcontext()
+    with opened as file:
         saved, pause = time.monotonic(), CHECKPOINT_SECONDS
-        for row in track(rows, "steps", settings.steps, trainer.done, note=noted):
-            if row.step % every == 0 or row.step == settings.steps:
-                file.write(_line(row))
-            if time.monotonic() - saved > pause:
-                file.flush()
+        outcomes = fit(trainer, batches)
+        row: LogRow | None = None
+        # What is noted is the last line of the log: to read another would be to wait.
+        shown = track(outcomes, "steps", settings.steps, trainer.done, note=lambda _: noted(row))
+        for outcome in shown if first else outcomes:
+            if outcome.step % every == 0 or outcome.step == settings.steps:
+                row = outcome.row()
+                if file is not None:
+                    file.write(_line(row))
+            if trainer.processes.first_says(time.monotonic() - saved > pause):
+                trainer.check()
+                if file is not None:
+                    file.flush()
                 started = time.monotonic()
                 trainer.save(checkpoint, course)
                 saved = time.monotonic()
@@ -204,8 +220,10 @@ def _open_log(path: Path, models: Sequence[str], done: int) -> TextIO:
     return path.open("a", encoding="utf-8")
 
 
-def noted(row: LogRow) -> str:
+def noted(row: LogRow | None) -> str:
     """Return how a fit goes, in words."""
+    if row is None:
+        return ""
     fve = " ".join(f"{value:.3f}" for value in row.fve_per_model)
     return f"loss {row.loss:.4g}, FVE {fve}, L0 {row.l0:.1f}, dead {100 * row.dead_share:.1f} %"
 

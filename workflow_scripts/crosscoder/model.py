@@ -31,6 +31,7 @@ from workflow_scripts.common.precision import multiplies_bfloat16, rounded_produ
 
 FORMAT = "diffscope-crosscoder"
 FORMAT_VERSION = 2  # with costs; 1 without
+EVERY = slice(None)
 BLOCK = 512  # latents whose directions are held in float64 at once
 WEIGHTS = "crosscoder.safetensors"
 OF_LATENTS = {"encoder", "encoder_bias", "decoder", "costs"}
@@ -285,19 +286,21 @@ def load_decoder(folder: Path) -> Float[Tensor, "F MD"]:
     return decoder
 
 
-def initial_weights(latents: int, models: int, width: int, seed: int, norm: float) -> Weights:
+def initial_weights(
+    latents: int, models: int, width: int, seed: int, norm: float, part: slice = EVERY
+) -> Weights:
     """Draw initial weights: one direction per latent, the same in every model, encoder = decoderᵀ.
 
     The decoder bias starts at zero, which is the mean in normalised space. Each model's decoder
-    direction has length ``norm``.
+    direction has length ``norm``. Only those of a ``part`` of the latents are returned.
     """
     generator = torch.Generator().manual_seed(seed)
-    direction = torch.randn(latents, width, generator=generator)
+    direction = torch.randn(latents, width, generator=generator)[part]
     direction = direction / direction.norm(dim=1, keepdim=True) * norm
     decoder = direction.repeat(1, models)
     return Weights(
         encoder=decoder.clone(),
-        encoder_bias=torch.zeros(latents),
+        encoder_bias=torch.zeros(len(decoder)),
         decoder=decoder,
         decoder_bias=torch.zeros(models * width),
         models=models,

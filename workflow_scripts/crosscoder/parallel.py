@@ -1,7 +1,9 @@
-"""The processes that fit one crosscoder together, each with its part of every batch.
+"""The processes that fit one crosscoder together, each with its part of the latents.
 
-Started by ``torchrun``, which gives each its rank. Every process reads the same batches, keeps its
-own rows of them, and applies the same summed gradients, so that all hold the same weights.
+Started by ``torchrun``, which gives each its rank. Every process reads its part of a batch and gets
+the others'; it holds encoder, decoder and moments of its latents, selects among the scores of
+all, and adds its part of the reconstruction to theirs. What goes between them is O(B·M·D) a step
+for B tokens of M models of width D, whatever the number of latents.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import torch
 # The optimiser imports this late; its default arguments would then hold the group of processes,
 # whose threads outlive `destroy_process_group` and now and then abort the process at its exit.
 import torch.distributed.nn
+from jaxtyping import Float
 from torch import Tensor, distributed
 
 from workflow_scripts.common.cli import UserError
@@ -29,9 +32,15 @@ class Processes:
     count: int = 1
     rank: int = 0
 
-    def part(self, x: Tensor) -> Tensor:
-        """Return this process's rows of a batch, whose size is a multiple of ``count``."""
-        return x if self.count == 1 else x.chunk(self.count)[self.rank]
+    def tokens(self, batch: int) -> slice:
+        """Return the tokens that this process reads of a batch, a multiple of ``count``."""
+        own = batch // self.count
+        return slice(self.rank * own, (self.rank + 1) * own)
+
+    def latents(self, total: int, rank: int | None = None) -> slice:
+        """Return the latents that a process holds, by default this one."""
+        place = self.rank if rank is None else rank
+        return slice(total * place // self.count, total * (place + 1) // self.count)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Add up ``tensor`` over all processes, in place."""
@@ -39,27 +48,71 @@ class Processes:
             distributed.all_reduce(tensor)
         return tensor
 
-    def mean(self, tensor: Tensor) -> Tensor:
-        """Average ``tensor`` over all processes, in place."""
-        return self.sum(tensor).div_(self.count) if self.count > 1 else tensor
+    def numbers(self, number: int) -> list[int]:
+        """Return every process's number; no device is waited for."""
+        if self.count == 1:
+            return [number]
+        every = torch.zeros(self.count, dtype=torch.int64)
+        every[self.rank] = number
+        counted: list[int] = self.sum(every).tolist()
+        return counted
 
-    def any(self, mask: Tensor) -> Tensor:
-        """Return where any process's ``mask`` is true."""
-        return mask if self.count == 1 else self.sum(mask.to(torch.int32)) > 0
+    def first_says(self, answer: bool) -> bool:
+        """Return the first process's answer."""
+        return bool(self.numbers(answer)[0])
 
-    def gather(self, values: Tensor) -> tuple[Tensor, int]:
-        """Return the values [n] of all processes in order, and where this one's begin."""
+    def whole(self, x: Tensor) -> Tensor:
+        """Return the rows [n, …] of all processes in order, as many of each."""
+        if self.count == 1:
+            return x
+        parts = [torch.empty_like(x) for _ in range(self.count)]
+        distributed.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    def gather(self, values: Float[Tensor, " n"]) -> tuple[Float[Tensor, " all"], int]:
+        """Return the values of all processes in order, and where this one's begin."""
         if self.count == 1:
             return values, 0
-        sizes = torch.zeros(self.count, dtype=torch.int64, device=values.device)
-        sizes[self.rank] = values.numel()
-        lengths: list[int] = self.sum(sizes).tolist()
-        padded = values.new_zeros(max(lengths))
+        lengths = self.numbers(values.numel())
+        most = max(1, *lengths)
+        padded = values.new_zeros(most)
         padded[: values.numel()] = values
-        parts = [torch.empty_like(padded) for _ in lengths]
-        distributed.all_gather(parts, padded)
+        parts = self.whole(padded).split(most)
         cut = [part[:length] for part, length in zip(parts, lengths, strict=True)]
         return torch.cat(cut), sum(lengths[: self.rank])
+
+    def beside(
+        self, values: Float[Tensor, "B n"], width: int, fill: float
+    ) -> tuple[Float[Tensor, "B all"], slice]:
+        """Return the columns of all processes, ``width`` of each, and which are this one's.
+
+        ``fill`` stands where a process has fewer.
+        """
+        if self.count == 1:
+            return values, slice(0, values.shape[1])
+        padded = values.new_full((len(values), width), fill)
+        padded[:, : values.shape[1]] = values
+        begin = self.rank * width
+        every = torch.cat(self.whole(padded).split(len(values)), dim=1)
+        return every, slice(begin, begin + values.shape[1])
+
+    def pieces(self, own: Tensor) -> Iterator[Tensor]:
+        """Yield, in the first process, every process's tensor in order, on the CPU; else nothing.
+
+        One of the others' is held at a time.
+        """
+        lengths = self.numbers(len(own))
+        if self.rank:
+            distributed.send(own.contiguous(), 0)
+            return
+        yield own.cpu()
+        for rank, length in enumerate(lengths[1:], 1):
+            received = own.new_empty((length, *own.shape[1:]))
+            distributed.recv(received, rank)
+            yield received.cpu()
+
+
+ALONE = Processes()
 
 
 @contextmanager
@@ -89,9 +142,11 @@ def joined(device: str) -> Iterator[tuple[Processes, torch.device]]:
         here = torch.device("cuda", local)
         torch.cuda.set_device(here)
     if count == 1:
-        yield Processes(), here
+        yield ALONE, here
         return
-    distributed.init_process_group("nccl" if here.type == "cuda" else "gloo")
+    # Numbers that Python knows go by way of the CPU, so that no device is waited for.
+    backend = "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo"
+    distributed.init_process_group(backend)
     try:
         yield Processes(count, rank), here
     finally:

@@ -107,7 +107,7 @@ class CrosscoderSettings(Training):
     seeds: list[Natural] = Field(default=[0], min_length=1)
     """one crosscoder is fitted per seed"""
     processes: Count = 1
-    """processes that share each batch of a fit, each with a GPU of its own where there are
+    """processes that share the latents of a fit, each with a GPU of its own where there are
     GPUs"""
 
 

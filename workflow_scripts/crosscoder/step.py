@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workflow_scripts.crosscoder.model import Weights
+from workflow_scripts.crosscoder.parallel import ALONE, Processes
 from workflow_scripts.crosscoder.products import Products, products
 from workflow_scripts.crosscoder.sparsity import Active
 
@@ -69,10 +70,12 @@ def decode(
     active: Active,
     weights: Weights,
     rounded: bool = False,
+    processes: Processes = ALONE,
 ) -> Forward:
     """Decode the active entries of the pre-activations ``pre`` and compare with x.
 
-    Where ``pre`` is ``rounded``, the active codes are computed again: it only chose them.
+    Where ``pre`` is ``rounded``, the active codes are computed again: it only chose them. Each of
+    several processes decodes its own latents.
     """
     by_entry = products(active, (pre.shape[0], pre.shape[1]))
     if rounded:
@@ -80,7 +83,8 @@ def decode(
         codes = exact.clamp_min_(0.0)
     else:
         codes = pre[active.rows, active.columns]
-    reconstruction = by_entry.matmul(codes, weights.decoder, weights.decoder_bias)
+    bias = torch.zeros_like(weights.decoder_bias) if processes.rank else weights.decoder_bias
+    reconstruction = processes.sum(by_entry.matmul(codes, weights.decoder, bias))
     return Forward(active, codes, reconstruction - x, by_entry)
 
 

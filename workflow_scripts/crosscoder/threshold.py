@@ -10,6 +10,7 @@ from torch import Tensor
 
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.crosscoder.model import Weights, score_scales
+from workflow_scripts.crosscoder.parallel import ALONE, Processes
 
 
 def solve_threshold(
@@ -17,6 +18,7 @@ def solve_threshold(
     batches: Iterator[Float[Tensor, "_ M D"]],
     k: int,
     costs: Float[Tensor, " F"] | None = None,
+    processes: Processes = ALONE,
 ) -> float:
     """Return θ such that on average k scores per token exceed it.
 
@@ -25,20 +27,25 @@ def solve_threshold(
 
     Exact, as long as no batch has more than 4·k scores per token above θ (with costs: nor spends
     more than 2·k): each batch contributes that many of its largest scores, and θ is the (k·N)-th
-    largest of all. Falls back to 0 when fewer than k scores per token are positive.
+    largest of all. Falls back to 0 when fewer than k scores per token are positive. Each of several
+    processes has its own latents, and the same batches.
     """
     scale = score_scales(weights.norms(), costs)
-    most = 4 * k if costs is None else max(4 * k, round(2 * k / float(costs.min())))
+    most = 4 * k
+    if costs is not None:
+        most = max(most, round(2 * k / float(processes.gather(costs)[0].min())))
     kept: list[Tensor] = []
     spent: list[Tensor] = []
     tokens = 0
     for x in batches:
         pre = weights.pre_activations(x.flatten(1).to(weights.device))
         scores = (pre * scale).flatten()
-        top = scores.topk(min(most * x.shape[0], scores.numel()))
+        own = scores.topk(min(most * x.shape[0], scores.numel()))
+        every, _ = processes.gather(own.values)
+        top = every.topk(min(most * x.shape[0], every.numel()))
         kept.append(top.values)
         if costs is not None:
-            spent.append(costs[top.indices % len(costs)])
+            spent.append(processes.gather(costs[own.indices % len(costs)])[0][top.indices])
         tokens += x.shape[0]
     if not tokens:
         raise UserError(

@@ -18,17 +18,26 @@ from workflow_scripts.crosscoder.model import Weights
 
 @dataclass(frozen=True)
 class SharedLatents:
-    """The first ``count`` latents are shared and cost ``cost`` each, where others cost 1."""
+    """The first ``count`` latents are shared and cost ``cost`` each, where others cost 1.
+
+    Of the latents at hand the first one is number ``first``.
+    """
 
     count: int
     cost: float
+    first: int = 0
+
+    @property
+    def at_hand(self) -> int:
+        """How many of the latents at hand are shared, unless these are fewer."""
+        return max(0, self.count - self.first)
 
     def costs(self, latents: int, device: torch.device | None = None) -> Float[Tensor, " F"] | None:
-        """Return the cost of every latent, or None where all cost the same."""
+        """Return the cost of so many latents at hand, or None where all cost the same."""
         if not self.count:
             return None
         costs = torch.ones(latents, device=device)
-        costs[: self.count] = self.cost
+        costs[: self.at_hand] = self.cost
         return costs
 
     def tie(self, gradients: Weights) -> None:
@@ -36,6 +45,6 @@ class SharedLatents:
 
         Directions that start equal then stay equal to the last bit.
         """
-        if self.count:
-            own = gradients.directions[: self.count]
+        if self.at_hand:
+            own = gradients.directions[: self.at_hand]
             own.copy_(own.sum(1, keepdim=True).expand_as(own))

@@ -77,8 +77,7 @@ def load_models(
     manifests: Mapping[str, Path], names: Sequence[str], precision: Precision, device: torch.device
 ) -> list[PreTrainedModel]:
     """Return the models of some names."""
-    dtype = getattr(torch, precision.compute_dtype)
-    return [load_model(manifests[name], dtype, device) for name in names]
+    return [load_model(manifests[name], precision.on(device), device) for name in names]
 
 
 def read_documents_in_batches(

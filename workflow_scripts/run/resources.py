@@ -46,7 +46,7 @@ GPU_RATE, CPU_RATE = 6e13, 3e10
 ASKED, ITEM = 2_000, 80
 """Bytes held per request about a latent, and per judged context."""
 LEAST_MINUTES = 15
-BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+BYTES = {"bfloat16": 2, "float16": 2, "float32": 4, "auto": 4}
 UNKNOWN = 8e9
 """Parameters of a hub model whose name does not tell them, as «9b» and «135M» do."""
 WIDTH = 4096
@@ -182,8 +182,9 @@ def fit_crosscoder(config: Config) -> JobRequest:
     parameters = crosscoder_parameters(config)
     tokens = max(fit.tokens for fit in config.fits.values())
     processes = max(fit.processes for fit in config.fits.values())
+    gathered = 4 * parameters if processes > 1 else 0  # by the first process, at the end
     return JobRequest(
-        processes * (LIBRARIES + READER + round(16 * parameters / 1e6)),
+        processes * (LIBRARIES + READER) + round((16 * parameters + gathered) / 1e6),
         minutes(config, 3 * parameters * tokens),
     )
 

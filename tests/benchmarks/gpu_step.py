@@ -1,25 +1,23 @@
 """Speed of the crosscoder step on a GPU, against a compiled dense step and the encoder's roofline.
 
-``make bench-gpu`` runs it where there is a GPU; it needs torch, triton and numpy alone. Products in
-bfloat16, weights in float32.
+Part of ``make bench-gpu``. Products in bfloat16, weights in float32.
 """
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from tests.benchmarks.report import Figure, at_least, record
-from tests.benchmarks.sizes import M, Size, new_trainer
+from tests.benchmarks.report import Figure, at_least
+from tests.benchmarks.sizes import NEVER, M, Size, new_trainer
 from tests.crosscoder.dense import as_leaves, dense_loss
 from workflow_scripts.crosscoder.model import initial_weights
 
-SIZES = tuple(Size(F=73_728, D=width, k=100, B=4096) for width in (2304, 3584))
 SIDE = 8192  # of the square product
 
 
@@ -71,11 +69,14 @@ def dense_step(size: Size, device: torch.device, x: Tensor, compiled: bool) -> C
 
 
 @torch.no_grad()
-def our_step(size: Size, device: torch.device, x: Tensor) -> tuple[float, float]:
-    """Return the seconds of a step of ours and of the encoder's product in it."""
-    trainer = new_trainer(size, dtype=torch.bfloat16, device=device)
-    whole = seconds(lambda: trainer.step(x), device)
-    return whole, seconds(lambda: trainer.weights.pre_activations(x, torch.bfloat16), device)
+def our_step(size: Size, device: torch.device, x: Tensor) -> tuple[float, float, float]:
+    """Return the seconds of a step of ours, of one with AuxK, and of the encoder's product."""
+    times = []
+    for dead_tokens in (NEVER, 1):  # one after the other, for memory
+        trainer = new_trainer(size, dead_tokens, torch.bfloat16, device)
+        times.append(seconds(partial(trainer.step, x), device))
+    product = partial(trainer.weights.pre_activations, x, torch.bfloat16)
+    return times[0], times[1], seconds(product, device)
 
 
 def measure(
@@ -84,7 +85,7 @@ def measure(
     """Return the figures of one size."""
     torch.manual_seed(0)
     x = torch.randn(size.B, M * size.D, device=device)
-    whole, encoder = our_step(size, device, x)
+    whole, with_aux, encoder = our_step(size, device, x)
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     dense = seconds(dense_step(size, device, x, compiled), device, 5)
     rate = peak_rate(device, side)
@@ -93,14 +94,10 @@ def measure(
     return [
         at_least(name, "dense compiled step / our step", dense / whole, "ratio", 3.0),
         Figure(name, "our step", whole, "s"),
+        Figure(name, "our step / encoder product", whole / encoder, "ratio"),
+        Figure(name, "our step with AuxK / without", with_aux / whole, "ratio"),
         Figure(name, "dense compiled step", dense, "s"),
         Figure(name, "tokens per second", size.B / whole, "1/s"),
         Figure(name, "memory at the peak", memory / 1e9, "GB"),
         Figure(name, "encoder product / square product, rates", flop / encoder / rate, "ratio"),
     ]
-
-
-if __name__ == "__main__":
-    if os.environ.get("BENCH_DEVICE") == "cuda":
-        for chosen in SIZES:
-            record(measure(chosen, torch.device("cuda")))
