@@ -33,7 +33,7 @@ from workflow_scripts.dataset.topics import fit_topics
 CHOSEN = {
     "gemma_generated": Family("gemma2", 64, 4, 1500, "generated", 12, 150, True, 2e-3, 0.4, 1.0),
     "llama_invented": Family("llama", 64, 3, 1024, "invented", 9, 300, True, 1e-3, 0.3, 1.0),
-    "qwen_real": Family("qwen2", 96, 4, 2000, "real", 8, 220, False, 1e-3, 1.0, 0.25),
+    "qwen_real": Family("qwen2", 96, 4, 2000, "real", 8, 220, False, 1e-3, 0.5, 0.25),
     "llama_forty": Family("llama", 64, 2, 1500, "invented", 40, 60, True, 2e-3, 0.5, 0.5),
     "gemma_lora": Family("gemma2", 96, 3, 2000, "real", 6, 400, True, 1e-2, 1.0, 0.3, 512, True),
 }
