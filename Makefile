@@ -1,4 +1,5 @@
 # make quickstart   finds what was planted in small models; prints the answer and the report's path
+# make real         what a few hundred documents changed in SmolLM2 (needs the package index)
 # make test         lint, unit tests and the smoke workflow
 # make bench        speed on the CPU (results/benchmarks.csv); bench-gpu: on a GPU, within 8 minutes
 # make validate     the long scientific checks (config/recovery.yaml)
@@ -11,7 +12,7 @@ READY := $(VENV)/.ready
 CORES ?= all
 RUN := $(BIN)/python -m snakemake --cores $(CORES) --quiet host reason rules
 
-.PHONY: docs quickstart explain-quickstart test bench bench-gpu validate reproduce-paper lock
+.PHONY: docs quickstart real explain-quickstart test bench bench-gpu validate reproduce-paper lock
 
 quickstart: explain-quickstart $(READY)
 	@$(RUN)
@@ -21,6 +22,12 @@ explain-quickstart:
 	@echo "Trains three small models on text made here, and finds what two of them were taught"
 	@echo "differently by comparing what happens inside: about ten minutes on two cores, 4 GB of"
 	@echo "memory, no download but Python packages. After an interrupt, the same command goes on."
+
+real: $(READY)
+	@$(BIN)/python -m workflow_scripts.tools.prepare_real results/real/inputs
+	@$(RUN) --configfile config/real.yaml
+	@$(BIN)/python -m workflow_scripts.tools.print_answer results/real
+	@$(BIN)/python -m tests.workflow.check_real results/real
 
 test: $(READY)
 	@$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 \

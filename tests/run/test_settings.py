@@ -339,7 +339,8 @@ def test_every_package_that_is_imported_is_declared() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             imported |= {name.split(".")[0] for name in names}
-    own = {PACKAGE, "pydantic_core", *sys.stdlib_module_names}  # pydantic demands its very version
+    # pydantic demands its very version of pydantic_core.
+    own = {PACKAGE, "diffscope", "pydantic_core", *sys.stdlib_module_names}
     for name in imported - own:
         found = {d.lower().replace("-", "_") for d in distributions[name]}
         assert found & declared, f"pyproject.toml does not declare {name}"
