@@ -194,6 +194,7 @@ def test_far_less_explained_than_published_names_the_layer(
     evaluation.evaluate_crosscoder(inputs, tmp_path, [], cpu, tmp_path / "evaluation.json")
     result = json.loads((tmp_path / "evaluation.json").read_text())
     assert result["fve_published"] == given
+    assert bool(result["warning"]) == (given is not None)
     log = capsys.readouterr().err
     assert ("of the variance at layer 1, where 90.0% is published" in log) == (given is not None)
 

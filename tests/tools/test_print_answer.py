@@ -38,3 +38,16 @@ def test_a_line_per_kind_of_labels_then_the_report(
     assert print_answer.main([str(tmp_path)]) == 0
     report = f"report: {tmp_path / 'report/index.html'}"
     assert capsys.readouterr().out.splitlines() == [*expected, report]
+
+
+def test_an_imported_crosscoder_in_doubt_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files.write_json(tmp_path / "comparison/answer.json", {**TRUE, "by_labeller": {"true": TRUE}})
+    for fit, warning in (("good", ""), ("theirs", "it explains little at layer 3")):
+        path = tmp_path / "crosscoder" / fit / "seed0/evaluation.json"
+        files.write_json(path, {"fve": {}, "warning": warning})
+    files.write_json(tmp_path / "crosscoder/older/seed0/evaluation.json", {"fve": {}})
+    assert print_answer.main([str(tmp_path)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "warning: fit theirs: it explains little at layer 3"

@@ -19,7 +19,7 @@ from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute
 from workflow_scripts.crosscoder.codes import Codes, codes_of, decode
 from workflow_scripts.crosscoder.model import Crosscoder, score_scales
-from workflow_scripts.crosscoder.sparsity import sparsity_rule
+from workflow_scripts.crosscoder.sparsity import BatchTopK, sparsity_rule
 from workflow_scripts.dataset.documents import read_sources
 
 SPLIT = "score"
@@ -129,8 +129,9 @@ def evaluate_crosscoder(
     with torch.no_grad():
         result = evaluate(inputs.open(), fitted, SPLIT, read_sources(documents))
     result["fve_published"] = fitted.settings.get("published_fve")
-    if warning := doubt(result, fitted.settings.get("layer")):
-        cli.log(f"warning: {warning}")
+    result["warning"] = doubt(result, fitted.settings.get("layer"))
+    if result["warning"]:
+        cli.log(f"warning: {result['warning']}")
     files.write_json(output, result)
 
 
@@ -167,6 +168,8 @@ def evaluate(
     training_active = 0
     device = crosscoder.mean.device
     rule = sparsity_rule(crosscoder.variant, 0.0, crosscoder.costs)
+    if isinstance(rule, BatchTopK):  # else all positive scores of the first batch are candidates
+        rule.last_threshold = crosscoder.threshold
     scales = score_scales(crosscoder.decoder_norms())
     by_source = SourceSums(models, sources)
     for rows, array in store.contiguous(split, BATCH):

@@ -12,6 +12,7 @@ def print_answer(results: Path, /) -> None:
     """Print the run's answer, a line per kind of labels, and the path of its report.
 
     The first line is by the labels that answer the run, the second by topics found in the text.
+    Warnings about imported crosscoders come between.
 
     Raises
     ------
@@ -25,6 +26,9 @@ def print_answer(results: Path, /) -> None:
     """
     for sentence in sentences(files.read_json(results / "comparison" / "answer.json")):
         print(sentence)
+    for evaluation in sorted(results.glob("crosscoder/*/*/evaluation.json")):
+        if warning := files.read_json(evaluation).get("warning"):
+            print(f"warning: fit {evaluation.parts[-3]}: {warning}")
     report = results / "report" / "index.html"
     if report.exists():
         print(f"report: {report}", flush=True)
