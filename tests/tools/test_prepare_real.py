@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ from safetensors.torch import load_file
 from tests.models.gguf_files import tiny_llama, write_gguf
 from tests.workflow.check_real import check_real, judged, topic_truths, truths
 from workflow_scripts.common.cli import UserError
-from workflow_scripts.common.files import write_json
+from workflow_scripts.common.files import read_json, write_json
 from workflow_scripts.models import adapters
 from workflow_scripts.models.convert_gguf import load_gguf
 from workflow_scripts.tools import prepare_real, real_text
@@ -112,6 +114,47 @@ def test_a_fine_tune_learns_its_text_and_fits_its_base(tmp_path: Path) -> None:
     moved = [n for n, w in merged.state_dict().items() if not torch.equal(w, before[n])]
     assert len(moved) == 14  # every matrix of both blocks, and nothing else
     assert str(tmp_path) not in (tmp_path / "one/adapter_config.json").read_text()
+
+
+def test_what_is_finished_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = write_gguf(tmp_path / "packages.gguf", tiny_llama())
+    monkeypatch.setattr(prepare_real, "install", lambda packages: packed)
+    texts = {kind: [f"{kind}, document {n}" for n in range(9)] for kind in prepare_real.ALL}
+    monkeypatch.setattr(prepare_real, "read_kind", lambda kind, packages: texts[kind])
+    monkeypatch.setattr(prepare_real, "TAUGHT", 60)
+    monkeypatch.setattr(prepare_real, "HELD_OUT", 60)
+    learn, made = prepare_real.fine_tune, list[str]()
+
+    def interrupted(name: str, *rest: Any) -> None:
+        if name == "again" and name not in made:
+            made.append(name)
+            raise KeyboardInterrupt
+        made.append(name)
+        learn(name, *rest)
+
+    monkeypatch.setattr(prepare_real, "fine_tune", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_real.prepare_real(tmp_path)
+    prepare_real.prepare_real(tmp_path)
+    assert made == ["first", "second", "again", "again"]
+    prepare_real.prepare_real(tmp_path)
+    assert len(made) == 4
+    taught = read_json(tmp_path / "taught.json")
+    assert taught["french"]["second"] == taught["mathematics"]["first"] == 0
+    assert taught["french"]["first"] == taught["french"]["again"] > 0
+    held_out = (tmp_path / "text/french.jsonl").read_text().splitlines()
+    first = taught["french"]["first"]
+    expected = texts["french"][first : first + len(held_out)]
+    assert [json.loads(line)["text"] for line in held_out] == expected
+
+
+def test_an_index_that_does_not_answer_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare_real, "WHEELS", ("no-such-package-at-all==0",))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(UserError, match="pip cannot install no-such-package-at-all==0: check"):
+        prepare_real.install(tmp_path / "packages")
 
 
 TAUGHT = {

