@@ -216,6 +216,20 @@ use rule plot_nu_plane as plot_difference with:
         flags=[],
 
 
+use rule plot_nu_plane as plot_weights with:
+    """Plot where two models' weights differ."""
+    input:
+        weights="<results>/models/weights/{comparison}.csv",
+    output:
+        **figure("weights_{comparison}", "Cause", "weights"),
+    log:
+        "<results>/logs/plot_weights/{comparison}.log",
+    localrule: True
+    params:
+        **step("figures.plot_weights"),
+        flags=[],
+
+
 use rule plot_nu_plane as plot_recovery with:
     """Plot what every statistic measures beside what was planted."""
     input:

@@ -1,10 +1,11 @@
 """Latents: their scores, the rule that makes one unique to a model, and their contexts.
 
 Reads crosscoders, activations and tokens; leaves latents.parquet, selection.parquet,
-examples.parquet, background.parquet and sampled.parquet.
+examples.parquet, background.parquet, sampled.parquet and promoted.parquet.
 """
 
-from workflow_scripts.latents.settings import Matching, Scoring, Selection
+from workflow_scripts.activations.settings import Precision
+from workflow_scripts.latents.settings import Matching, Promotion, Scoring, Selection
 
 LATENTS = "<results>/latents/{fit}/seed{seed}"
 
@@ -158,6 +159,39 @@ rule pair_mirrors:
         "logged {log:q} python -m {params.step}"
         " {params.inputs:q} --crosscoder {params.folder:q} --selection {input.selection:q}"
         " {params.rule_:q} --seed {params.seed}"
+        " --threads {threads} {params.speed:q} --output {output:q}"
+
+
+rule promote_tokens:
+    """Read which tokens latents promote and suppress, through either model's unembedding."""
+    input:
+        models=lambda wildcards: [PATHS.manifest(m) for m in SETTINGS.fits[wildcards.fit].models],
+        crosscoder=f"{CROSSCODER}/crosscoder.safetensors",
+        selection=f"{LATENTS}/selection.parquet",
+        tokenizer=PATHS.manifest(store_keys.tokenizer_models(SETTINGS)[0]),
+    output:
+        f"{LATENTS}/promoted.parquet",
+    log:
+        "<results>/logs/promote_tokens/{fit}_seed{seed}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        **ON_GPU,
+    params:
+        **FOLDER,
+        **step("latents.promote_tokens"),
+        models=for_fit(FLAGS.models_of_fit),
+        settings=[
+            *flags(SETTINGS.activations, Precision),
+            *flags(SETTINGS.latents, Promotion),
+        ],
+        seed=SETTINGS.seed,
+        speed=speed("device"),
+    shell:
+        "HF_HUB_OFFLINE=1 logged {log:q} python -m {params.step}"
+        " {params.models:q} --crosscoder {params.folder:q} --selection {input.selection:q}"
+        " --tokenizer {input.tokenizer:q} {params.settings:q} --seed {params.seed}"
         " --threads {threads} {params.speed:q} --output {output:q}"
 
 

@@ -1,8 +1,10 @@
 """Models: those that the workflow trains itself, and those from folders or the hub.
 
-Leaves a manifest per model, model.json, and for trained ones the weights and the planted table.
-They are in the store, under a digest of all that they depend on.
+Leaves a manifest per model, model.json, for trained ones the weights and the planted table, and
+how far the weights of compared models are apart. Models are in the store, under a digest of all that they depend on.
 """
+
+from workflow_scripts.models.settings import WeightComparison
 
 ORGANISMS = [name for name, model in SETTINGS.models.items() if model.organism]
 OTHERS = [name for name, model in SETTINGS.models.items() if not model.organism]
@@ -71,6 +73,34 @@ if PLANTED_PAIRS:
             " --tokenizer {input.tokenizer:q} --taught {params.taught:q}"
             " --baselines {params.baselines} --candidates {params.candidates}"
             " --document-seed {params.seed} --taxonomy {input.taxonomy:q} --output {output:q}"
+
+
+rule compare_weights:
+    """Compare the weights of a direct comparison's models, by module and layer."""
+    input:
+        baseline=lambda wildcards: PATHS.manifest(
+            comparisons.models_of(SETTINGS, wildcards.comparison)[0]
+        ),
+        candidate=lambda wildcards: PATHS.manifest(
+            comparisons.models_of(SETTINGS, wildcards.comparison)[1]
+        ),
+    output:
+        "<results>/models/weights/{comparison}.csv",
+    log:
+        "<results>/logs/compare_weights/{comparison}.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        **ON_GPU,
+    params:
+        **step("models.compare_weights"),
+        settings=flags(SETTINGS.comparison, WeightComparison),
+        speed=speed("device"),
+    shell:
+        "HF_HUB_OFFLINE=1 logged {log:q} python -m {params.step}"
+        " --baseline {input.baseline:q} --candidate {input.candidate:q} {params.settings:q}"
+        " --threads {threads} {params.speed:q} --output {output:q}"
 
 
 rule download_models:

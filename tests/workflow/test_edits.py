@@ -26,6 +26,7 @@ PLOTS = {
     "plot_seed_stability",
     "plot_training_curves",
     "plot_two_axes",
+    "plot_weights",
 }
 FITS = {"fit_crosscoder", "fit_difference"}
 SEVERAL = {"fit_crosscoder": FITS}  # step → its rules, where they are not its one namesake
@@ -53,6 +54,7 @@ IMPORTERS = {
         "evaluate_crosscoder",
         "explain_difference",
         *FITS,
+        "promote_tokens",
         "score_latents",
         "show_carriers",
         "weigh_documents",

@@ -33,6 +33,8 @@ class SeedFiles(Settings):
     """contexts of the latents that carry what changed"""
     mirrors: Path | None = None
     """pairs of latents that fire for the same text"""
+    promoted: Path | None = None
+    """tokens that latents promote and suppress"""
     crosscoder: Path | None = None
     """how the crosscoder was fitted"""
     evaluation: Path | None = None

@@ -12,6 +12,7 @@ from workflow_scripts.common.settings import (
     Settings,
     Share,
 )
+from workflow_scripts.models.settings import WeightComparison
 
 
 class ComparedSide(Settings):
@@ -126,7 +127,7 @@ class LabelSample(Settings):
     and their activations"""
 
 
-class ComparisonSettings(LabelSample, CategoryTest, Judgement, Answering):
+class ComparisonSettings(WeightComparison, LabelSample, CategoryTest, Judgement, Answering):
     """How comparisons are tested, and which one gives the answer."""
 
     cause_documents: Natural = 6

@@ -21,6 +21,9 @@ from workflow_scripts.common.artifacts import FitFiles
 from workflow_scripts.common.characters import hidden
 from workflow_scripts.common.labellers import ANSWERED
 
+CHANCE = 0.05
+"""Share of random directions up to which a latent's first token stands out."""
+
 
 class Column(TypedDict):
     """One column of the browser's table; ``digits`` is None for text."""
@@ -81,6 +84,9 @@ def browser(fit: str, files_of: FitFiles, contexts: int, most: int) -> Browser:
     ):
         for name, values in reader(paths).items():
             live[name] = live["latent"].map(values)
+    with_contexts = live["latent"].astype(str).isin(list(examples))
+    for name, words in promoted_columns(source.promoted).items():
+        live[name] = live["latent"].where(with_contexts).map(words)
     return {
         "fit": fit,
         "seed": seed,
@@ -185,6 +191,11 @@ def _columns(live: pd.DataFrame, models: Sequence[str]) -> list[Column]:
         for name in live.columns
         if str(name).startswith("AUROC ")
     ]
+    columns += [
+        _column(live, str(name), str(name), None)
+        for name in live.columns
+        if str(name).startswith(("promoted by ", "suppressed by "))
+    ]
     for a, b in combinations(models, 2):
         columns.append(_column(live, f"delta_norm_{a}_{b}", f"Δnorm {a}→{b}", 3))
         columns.append(_column(live, f"cosine_{a}_{b}", f"cosine {a}·{b}", 3))
@@ -248,6 +259,20 @@ def _score_columns(paths: Sequence[Path]) -> dict[str, pd.Series[float]]:
         columns[f"AUROC by {name}, low"] = rows["auroc_low"]
         columns[f"AUROC by {name}, high"] = rows["auroc_high"]
     return columns
+
+
+def promoted_columns(path: Path | None) -> dict[str, pd.Series[str]]:
+    """Return in words, by latent, the tokens that its direction in each model acts on."""
+    if path is None:
+        return {}
+    table = files.read_parquet(path)
+    chance = (" (no more than by chance)" if p > CHANCE else "" for p in table["p"])
+    words = (" ".join(f"«{token}»" for token in tokens) for tokens in table["tokens"])
+    table["words"] = [text + note for text, note in zip(words, chance, strict=True)]
+    return {
+        f"{side} by {model}": rows.set_index("latent")["words"]
+        for (model, side), rows in table.groupby(["model", "side"], sort=True)
+    }
 
 
 def llm_annotators(fits: Mapping[str, FitFiles]) -> list[str]:

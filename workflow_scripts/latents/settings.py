@@ -80,7 +80,14 @@ class Matching(Settings):
     """least similarity of latents that match over seeds, or form a mirror pair"""
 
 
-class Latents(Matching, Selection, Scoring):
+class Promotion(Settings):
+    """What latents write, read through each model's unembedding."""
+
+    promoted_tokens: Natural = 8
+    """tokens that each latent promotes most, and suppresses most, beside its contexts; 0: none"""
+
+
+class Latents(Promotion, Matching, Selection, Scoring):
     """The rule by which a latent is unique to a model, and what is stored of latents."""
 
     examples: Examples = Examples()

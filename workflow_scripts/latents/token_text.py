@@ -71,6 +71,15 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase, ids: Int[np.ndarray, " ids"]
     return parts
 
 
+def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Int[np.ndarray, "N n"]) -> list[list[str]]:
+    """Return the text of each token by itself; what is no whole character as escaped bytes."""
+    distinct, number = np.unique(ids, return_inverse=True)
+    raw = token_bytes(tokenizer, distinct)
+    words = np.array([part.decode(errors="backslashreplace") for part in raw], dtype=object)
+    texts: list[list[str]] = words[number].reshape(ids.shape).tolist()
+    return texts
+
+
 def _partial_bytes(token: str | bytes, text: str) -> bytes:
     """Return the bytes of a token that is no text by itself, from its name in the vocabulary."""
     if isinstance(token, bytes):

@@ -25,6 +25,14 @@ class Simpo(Settings):
     """peak learning rate"""
 
 
+class WeightComparison(Settings):
+    """How the weights of two models are compared, without any text."""
+
+    weight_changes: Literal["spectrum", "norms", "none"] = "spectrum"
+    """how far the weights of the compared models are apart by module and layer: norms and effective
+    ranks, norms alone, or nothing; ranks of models of billions of parameters take a CPU hours"""
+
+
 class Architecture(Settings):
     """Size of the trained models."""
 

@@ -98,6 +98,11 @@ def difference_comparisons(config: Config) -> list[str]:
     return [] if config.comparison.difference_tokens == 0 else list(uncontrolled(config))
 
 
+def weighed_weights(config: Config) -> list[str]:
+    """Return the comparisons whose models' weights are compared."""
+    return [] if config.comparison.weight_changes == "none" else list(uncontrolled(config))
+
+
 def patched_comparisons(config: Config) -> list[str]:
     """Return the comparisons whose latents are patched from one model into the other."""
     return list(uncontrolled(config)) if config.comparison.cause_documents else []

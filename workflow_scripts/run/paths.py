@@ -106,6 +106,10 @@ class Paths:
         """Return the manifest of a model."""
         return f"{STORE}/{store_keys.model_key(self.config, model)}/{model}/model.json"
 
+    def weights(self, comparison: str) -> str:
+        """Return how far the weights of a comparison's models are apart."""
+        return f"{self.results}/models/weights/{comparison}.csv"
+
     def base_manifest(self, organism: str) -> list[str]:
         """Return the manifest of the model from which an organism starts, if any."""
         lessons = self.config.models[organism].organism

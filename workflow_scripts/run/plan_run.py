@@ -303,6 +303,8 @@ def duration(config: Config, flop: float) -> str:
 
 def describe(config: Config) -> str:
     """Return the plan as text."""
+    from workflow_scripts.run.plan_weights import weight_lines  # reads tables, a run's start none
+
     lines = [f"plan of the run {config.run}"]
     made = parts(config)
     for part in made:
@@ -313,6 +315,8 @@ def describe(config: Config) -> str:
     rate = f"{resources.flop_rate(config):.2g} FLOP/s"
     for name, flop in (("forward", forward_flop(config)), ("fits", fit_flop(config))):
         lines.append(f"  {name:<12} {flop:.2g} FLOP: {duration(config, flop)}, at {rate}")
+    flop = resources.spectrum_flop(config)
+    lines += weight_lines(config, f"{flop:.2g} FLOP, {duration(config, flop)}")
     calls = llm_calls(config)
     for purpose, count in calls.items():
         lines.append(

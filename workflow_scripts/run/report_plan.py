@@ -76,6 +76,9 @@ def _of_comparison(config: Config, name: str) -> Iterator[Figure]:
     if name in comparisons.difference_comparisons(config):
         caption = "How much of the difference of activations baselines and crosscoder explain"
         yield Figure(f"difference_{name}", "carries", f"{caption}: {pair} ({name}).")
+    if name in comparisons.weighed_weights(config):
+        caption = "Where the weights differ, without any text, and in how many directions"
+        yield Figure(f"weights_{name}", "carries", f"{caption}: {pair} ({name}).")
 
 
 def _of_fit(config: Config, name: str) -> Iterator[Figure]:
@@ -152,6 +155,7 @@ def report_fits(paths: Paths) -> dict[str, FitFiles]:
         tables = {table: (annotations / f"{table}.parquet",) for table in PURPOSES}
         named = {part: annotations / f"{file}.json" for part, file in naming(config).items()}
         loss = fit.loss_documents and fit.control is None
+        promotes = config.latents.promoted_tokens and fit.control is None
         return paths.labelled_latents(name, seed).model_copy(
             update={
                 **tables,
@@ -161,6 +165,7 @@ def report_fits(paths: Paths) -> dict[str, FitFiles]:
                 **({"loss": crosscoder / "loss.csv"} if loss else {}),
                 **({"carriers": path} if (path := carriers.get((name, seed))) else {}),
                 **({"mirrors": latents / "mirrors.parquet"} if name in mirrored else {}),
+                **({"promoted": latents / "promoted.parquet"} if promotes else {}),
             }
         )
 

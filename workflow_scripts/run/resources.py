@@ -264,6 +264,19 @@ def train_organism(config: Config) -> JobRequest:
     return JobRequest(LIBRARIES + READER + round(16 * parameters / 1e6), 60)
 
 
+def spectrum_flop(config: Config) -> float:
+    """Return the operations of the spectra of a model's changes: about 2 per weight and width."""
+    model = largest(config)
+    return 2 * model.parameters * model.width
+
+
+def compare_weights(config: Config) -> JobRequest:
+    """A tensor of each model at a time; an adapter's model as a whole."""
+    adapted = any(model.adapter for model in config.models.values())
+    weights = 2 * 4 * largest(config).parameters / (1 if adapted else 8)
+    return JobRequest(LIBRARIES + round(weights / 1e6), minutes(config, spectrum_flop(config)))
+
+
 def fit_normalizer(config: Config) -> JobRequest:
     """Activations of one model, read once."""
     return JobRequest(LIBRARIES + READER, LEAST_MINUTES + round(config.text.tokens / 1e7))
@@ -282,6 +295,14 @@ def score_latents(config: Config) -> JobRequest:
 def evaluate_crosscoder(config: Config) -> JobRequest:
     """Encode the score split once; pre-activations of a batch are held whole, as in a fit."""
     return encode(config, config.text.splits.score, EVALUATED)
+
+
+def promote_tokens(config: Config) -> JobRequest:
+    """A model and a crosscoder; all latents times the vocabulary, 128,000 tokens where unknown."""
+    latents = max(fit.dictionary_size for fit in config.fits.values())
+    one, crosscoder = forward(config, 0), 4 * crosscoder_parameters(config) / 1e6
+    flop = 8 * latents * largest(config).width * 128_000
+    return JobRequest(one.mem_mb + round(crosscoder), minutes(config, flop))
 
 
 def collect_examples(config: Config) -> JobRequest:
@@ -305,6 +326,7 @@ REQUESTS: dict[str, Callable[[Config], JobRequest]] = {
     "label_documents": label_documents,
     "train_organism": train_organism,
     "convert_gguf": convert_gguf,
+    "compare_weights": compare_weights,
     "dump_activations": dump_activations,
     "fit_normalizer": fit_normalizer,
     "fit_crosscoder": fit_crosscoder,
@@ -316,6 +338,7 @@ REQUESTS: dict[str, Callable[[Config], JobRequest]] = {
     "match_latents": encode_score,
     "pair_mirrors": encode_score,
     "explain_difference": encode_score,
+    "promote_tokens": promote_tokens,
     "collect_examples": collect_examples,
     "evaluate_behaviour": evaluate_behaviour,
     "weigh_documents": encode_score,
