@@ -1,13 +1,14 @@
 """Comparison: what fine-tuning changed, beyond chance, and whether the planted truth was found.
 
 Reads scored and labelled latents, and the models' likelihoods; leaves
-losses.parquet, tables of weighed documents, changes.csv, categories.csv, sensitivity.csv,
-weighted.csv, gaps.csv, recovery.csv and answer.json.
+losses.parquet, tables of weighed documents, of predictions and of answers, changes.csv,
+categories.csv, witnesses.csv, sensitivity.csv, weighted.csv, gaps.csv, recovery.csv and answer.json.
 """
 
 from workflow_scripts.activations.settings import Batches, Precision
 from workflow_scripts.common.device import Device
-from workflow_scripts.comparison.settings import Intervals, Judgement, LabelSample
+from workflow_scripts.comparison.settings import AnswerSample, Intervals, Judgement, LabelSample
+from workflow_scripts.comparison.settings import PredictionSample
 
 COMPARED_MODELS = comparisons.compared_models(SETTINGS)
 
@@ -45,6 +46,96 @@ rule evaluate_behaviour:
         " --models {params.models:q} --pairs {params.pairs} --tokens {input.tokens:q} --labels {input.labels:q}"
         " {params.settings:q} --seed {params.seed} {params.speed:q} --threads {threads}"
         " --losses {output.losses:q} --divergences {output.divergences:q}"
+
+
+rule compare_predictions:
+    """Compare two models' predictions token by token, and read what their difference promotes."""
+    input:
+        unpack(for_comparison(PATHS.compared_manifests)),
+        tokenizer=PATHS.manifest(store_keys.tokenizer_models(SETTINGS)[0]),
+        tokens=PATHS.tokens,
+        labels=PATHS.label_files,
+    output:
+        **PATHS.predictions("{comparison}"),
+    log:
+        "<results>/logs/compare_predictions/{comparison}.log",
+    benchmark:
+        "<results>/logs/compare_predictions/{comparison}.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        **ON_GPU,
+    params:
+        **step("comparison.compare_predictions"),
+        layer=lambda wildcards: SETTINGS.fits[fit_name(wildcards)].layer,
+        settings=[
+            *flags(SETTINGS.activations, Precision),
+            *flags(SETTINGS.comparison, PredictionSample, Intervals),
+        ],
+        seed=SETTINGS.seed,
+        speed=speed(Batches, Device),
+    shell:
+        "HF_HUB_OFFLINE=1 logged {log:q} python -m {params.step}"
+        " --baseline {input.baseline:q} --candidate {input.candidate:q} --layer {params.layer}"
+        " --tokens {input.tokens:q} --labels {input.labels:q} --tokenizer {input.tokenizer:q}"
+        " {params.settings:q} --seed {params.seed} {params.speed:q} --threads {threads}"
+        " --by-label {output.labels:q} --by-token {output.tokens:q} --rows {output.rows:q}"
+
+
+rule generate_answers:
+    """Let both models answer held-out prompts."""
+    input:
+        unpack(for_comparison(PATHS.compared_manifests)),
+        tokenizer=PATHS.manifest(store_keys.tokenizer_models(SETTINGS)[0]),
+        tokens=PATHS.tokens,
+        labels=PATHS.label_files,
+    output:
+        PATHS.answers("{comparison}"),
+    log:
+        "<results>/logs/generate_answers/{comparison}.log",
+    benchmark:
+        "<results>/logs/generate_answers/{comparison}.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        **ON_GPU,
+    params:
+        **step("comparison.generate_answers"),
+        settings=[
+            *flags(SETTINGS.activations, Precision),
+            *flags(SETTINGS.comparison, AnswerSample),
+        ],
+        seed=SETTINGS.seed,
+        speed=speed(Batches, Device),
+    shell:
+        "HF_HUB_OFFLINE=1 logged {log:q} python -m {params.step}"
+        " --baseline {input.baseline:q} --candidate {input.candidate:q}"
+        " --tokens {input.tokens:q} --labels {input.labels:q} --tokenizer {input.tokenizer:q}"
+        " {params.settings:q} --seed {params.seed} {params.speed:q} --threads {threads}"
+        " --output {output:q}"
+
+
+rule compare_answers:
+    """Compare two models' answers, by label: lengths, distances, what built-in tests recognise."""
+    input:
+        answers=PATHS.answers("{comparison}"),
+        labels=PATHS.label_files,
+    output:
+        PATHS.answers("{comparison}", "csv"),
+    log:
+        "<results>/logs/compare_answers/{comparison}.log",
+    localrule: True
+    conda:
+        "../envs/tables.yaml"
+    params:
+        **step("comparison.compare_answers"),
+        rule_=flags(SETTINGS.comparison, AnswerSample, Intervals),
+        seed=SETTINGS.seed,
+    shell:
+        "logged {log:q} python -m {params.step} --answers {input.answers:q}"
+        " --labels {input.labels:q} {params.rule_:q} --seed {params.seed} --output {output:q}"
 
 
 rule weigh_documents:
@@ -191,6 +282,34 @@ rule judge_changes:
         "logged {log:q} python -m {params.step} {params.pairs:q} --labels {input.labels:q}"
         " --losses {input.losses:q} --divergences {input.divergences:q} {params.sample:q} --seed {params.seed} {params.rule_:q}"
         " --output {output:q}"
+
+
+rule compare_witnesses:
+    """Set side by side what every method says of each label's text."""
+    input:
+        changes="<results>/comparison/changes.csv",
+        categories="<results>/comparison/categories.csv",
+        further=[
+            str(own[name])
+            for own in PATHS.witnesses().values()
+            for name in ("predictions", "answers")
+            if own[name]
+        ],
+    output:
+        "<results>/comparison/witnesses.csv",
+    log:
+        "<results>/logs/compare_witnesses.log",
+    localrule: True
+    conda:
+        "../envs/tables.yaml"
+    params:
+        **step("comparison.compare_witnesses"),
+        comparisons=in_order(PATHS.witnesses()),
+        rule_=flags(SETTINGS.comparison, "fdr"),
+    shell:
+        "logged {log:q} python -m {params.step} --changes {input.changes:q}"
+        " --categories {input.categories:q} --comparisons {params.comparisons:q}"
+        " {params.rule_:q} --output {output:q}"
 
 
 rule explain_gaps:

@@ -15,6 +15,7 @@ GAPS = [f"{RESULTS}/comparison/gaps.csv"] if comparisons.has_scores(SETTINGS) el
 WEIGHED = report_plan.weighed(PATHS)
 REPORT_FITS = report_plan.report_fits(PATHS)
 PAGE = Path(os.path.relpath(HOME), "workflow_scripts", "figures")
+SAID = report_plan.said(PATHS)
 PUBLISHED = [f"{RESULTS}/paper/published.{e}" for e in ("csv", "json")] if SETTINGS.paper else []
 
 
@@ -117,6 +118,22 @@ use rule plot_nu_plane as plot_two_axes with:
     localrule: True
     params:
         **step("figures.plot_two_axes"),
+        flags=lambda wildcards: [f"--comparison={wildcards.comparison}"],
+
+
+use rule plot_nu_plane as plot_witnesses with:
+    """Plot what every witness says of each label's text."""
+    input:
+        witnesses="<results>/comparison/witnesses.csv",
+        answer="<results>/comparison/answer.json",
+        planted="<results>/models/planted.csv" if PLANTED_PAIRS else [],
+    output:
+        **figure("witnesses_{comparison}", "Answer", "witnesses"),
+    log:
+        "<results>/logs/plot_witnesses/{comparison}.log",
+    localrule: True
+    params:
+        **step("figures.plot_witnesses"),
         flags=lambda wildcards: [f"--comparison={wildcards.comparison}"],
 
 
@@ -284,6 +301,7 @@ rule build_report:
         figures=[picture["png"] for picture in PICTURES.values()],
         fits=files_of(REPORT_FITS),
         ledgers=report_plan.ledgers(PATHS),
+        said=list(SAID.values()),
         llm_labels=report_plan.llm_labels(PATHS),
         published=PUBLISHED,
         page=[PAGE / name for name in ("report.html.j2", "report.css", "report.js", "card.md.j2")],
@@ -308,6 +326,7 @@ rule build_report:
         figures=in_order(PICTURES),
         weighed=in_order(WEIGHED),
         gaps=[f"--gaps={file}" for file in GAPS],
+        said=[f"--{name}={file}" for name, file in SAID.items()],
         published=["--published", *PUBLISHED] if SETTINGS.paper else [],
         fits=in_order(REPORT_FITS),
         ledgers=lambda wildcards, input: [f"--ledgers={file}" for file in input.ledgers],
@@ -318,7 +337,7 @@ rule build_report:
         " --losses {input.losses:q} --documents {input.documents:q} --weighed {params.weighed:q}"
         " --recovery {input.recovery:q} {params.gaps:q}"
         " --sensitivity {input.sensitivity:q} --provenance {input.provenance:q}"
-        " {params.published:q} {params.ledgers:q} {params.llm_labels:q}"
+        " {params.published:q} {params.said:q} {params.ledgers:q} {params.llm_labels:q}"
         " --figures {params.figures:q} --fits {params.fits:q}"
         " --output {output.page:q} --card {output.card:q}"
         " --verdicts {output.verdicts:q} --latex {output.latex:q}"

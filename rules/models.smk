@@ -78,12 +78,7 @@ if PLANTED_PAIRS:
 rule compare_weights:
     """Compare the weights of a direct comparison's models, by module and layer."""
     input:
-        baseline=lambda wildcards: PATHS.manifest(
-            comparisons.models_of(SETTINGS, wildcards.comparison)[0]
-        ),
-        candidate=lambda wildcards: PATHS.manifest(
-            comparisons.models_of(SETTINGS, wildcards.comparison)[1]
-        ),
+        unpack(for_comparison(PATHS.compared_manifests)),
     output:
         "<results>/models/weights/{comparison}.csv",
     log:

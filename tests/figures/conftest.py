@@ -27,7 +27,24 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     compared(made)
     write_causes(made)
     write_sweep(made)
+    write_witnesses(made)
     return made
+
+
+def write_witnesses(made: Run) -> None:
+    """Write made-up tables of what witnesses say, and of how far weights are apart."""
+    rows = [
+        (name, witness, 0.2 + 0.3 * n, "yes" if n > 1 else "no")
+        for n, name in enumerate(("news", "poems", "advice"))
+        for witness in ("likelihood", "distance", "answers")
+    ]
+    table = pd.DataFrame(rows, columns=["label", "witness", "effect", "stands_out"])
+    table = table.assign(comparison="direct", labeller="true", null=0.5)
+    table.to_csv(made.root / "witnesses.csv", index=False)
+    tensors = pd.DataFrame({"layer": [1, 1, 2, 2, 3, 3], "module": ["mlp.up_proj", "q_proj"] * 3})
+    tensors["change"], tensors["relative"] = 0.1 * tensors["layer"], 0.05 * tensors["layer"]
+    tensors["effective_rank"], tensors["full_rank"] = 3.0 * tensors["layer"], 64
+    tensors.to_csv(made.root / "weights.csv", index=False)
 
 
 def write_causes(made: Run) -> None:

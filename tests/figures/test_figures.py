@@ -38,6 +38,8 @@ FIGURES = {
     "plot_layer_sweep": '--categories {sweep} --layers {{"direct":2,"deep":5}}',
     "plot_difference": "--difference {difference}",
     "plot_seed_stability": "--stability {stability} --models it simpo",
+    "plot_weights": "--weights {weights}",
+    "plot_witnesses": "--witnesses {witnesses} --answer {answer} --comparison direct",
 }
 FDR = {"plot_category_changes": ["--fdr", "0.1"]}
 
@@ -61,6 +63,8 @@ def flags_of(run: Run, name: str) -> list[str]:
         "sweep": run.root / "sweep.csv",
         "difference": run.root / "difference.csv",
         "stability": run.root / "stability.parquet",
+        "weights": run.root / "weights.csv",
+        "witnesses": run.root / "witnesses.csv",
     }
     return [flag.format(**paths) for flag in FIGURES[name].split()]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html.parser import HTMLParser
 from itertools import cycle
 from pathlib import Path
@@ -13,6 +13,7 @@ import pytest
 
 from tests.comparison.run_folder import LATENTS, Run, make_run
 from tests.debian import can_install
+from tests.figures import made_words
 from tests.figures.browser import Page, browse, chromium
 from tests.figures.conftest import compared
 from tests.figures.made_changes import VERDICTS, write_changes
@@ -101,7 +102,7 @@ def report_flags(run: Run, figure: Path, output: Path) -> list[str]:
     ]
 
 
-def made_report(run: Run, folder: Path) -> Path:
+def made_report(run: Run, folder: Path, texts: Sequence[str] = made_words.TEXTS) -> Path:
     """Build the report of a run and return its path."""
     assert plot("plot_two_axes", flags_of(run, "plot_two_axes"), folder) == 0
     facts: dict[str, object] = {"config": "digest", "models": {"it": {"revision": "a" * 40}}}
@@ -109,7 +110,8 @@ def made_report(run: Run, folder: Path) -> Path:
     facts["links"] = {dump: "results/store/0123456789abcdef/instructed/middle/shard000.h5"}
     files.write_json(run.root / "provenance.json", facts)
     page = folder / "report/index.html"
-    assert build_report.main(report_flags(run, folder / "plot_two_axes.png", page)) == 0
+    flags = report_flags(run, folder / "plot_two_axes.png", page)
+    assert build_report.main([*flags, *made_words.write_words(run, texts)]) == 0
     return page
 
 
@@ -124,7 +126,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = make_run(folder / "run", pieces=HOSTILE, explanation=" ".join(HOSTILE))
     compared(run)
     write_changes(run, dict(zip(HOSTILE, cycle(LOOKS), strict=False)), HOSTILE)
-    return made_report(run, folder)
+    return made_report(run, folder, HOSTILE)
 
 
 @pytest.fixture(scope="module")
@@ -523,3 +525,13 @@ def test_few_labels_or_none(
     assert lines == count
     assert browser.evaluate("document.querySelector('#answer img').naturalWidth") > 0
     assert browser.complaints == []
+
+
+def test_what_models_predict_and_say_stands_on_the_page(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    section = text[text.index('id="said"') :].split("</details>")[0]
+    assert "«Paris» « is» « a city» «Paris»" in section
+    assert re.search(r'rgba\(var\(--shade\), 1\.00\)"> a city<', section)
+    assert re.search(r'rgba\(var\(--shade\), 0\.20\)"> is<', section)
+    assert "tokens: 4.00 → 5.00" in section
+    assert "How the answers differ" in section

@@ -27,6 +27,7 @@ PLOTS = {
     "plot_training_curves",
     "plot_two_axes",
     "plot_weights",
+    "plot_witnesses",
 }
 FITS = {"fit_crosscoder", "fit_difference"}
 SEVERAL = {"fit_crosscoder": FITS}  # step → its rules, where they are not its one namesake
@@ -36,7 +37,7 @@ PATCHING = ("ablate_categories", "patch_latents", "recover_loss")
 IMPORTERS = {
     "dataset/rendering.py": {"tokenize_documents"},
     "models/simpo.py": {"train_organism"},
-    "activations/blocks.py": {*PATCHING, "dump_activations"},
+    "activations/blocks.py": {*PATCHING, "compare_predictions", "dump_activations"},
     "activations/store.py": {
         "collect_examples",
         "evaluate_crosscoder",

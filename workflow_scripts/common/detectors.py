@@ -27,6 +27,11 @@ _JSON = re.compile(
     r"([\"']\s?[\w ]+\s?[\"']\s*:)|(\{\s*[\"'])|([\]}\"']\s*,\s*[\"'\[{])|(\|[^|\n]+\|)"
 )
 _SUM = re.compile(r"\d+\s*([-+*/×÷=]|plus|minus|times|equals)\s*\d+")
+_REFUSAL = re.compile(
+    r"\b(I|we)\s?(['’]m| am| are)?\s?(can\s?['’]?\s?t|can\s?not|won\s?['’]?\s?t|will not|unable|"
+    r"not able|sorry|must decline|decline to|refuse to)\b",
+    re.IGNORECASE,
+)
 _ACCENTED = re.compile(r"[À-ÖØ-öø-ɏ]")
 _BEYOND_LATIN = re.compile(r"[^\x00-ɏ]")
 
@@ -71,6 +76,11 @@ def arithmetic_like(text: str) -> bool:
     return _occurs(_SUM.finditer(text), 2)
 
 
+def refusal_like(text: str) -> bool:
+    """Whether the text declines in English, in its first 200 characters."""
+    return _REFUSAL.search(text[:200]) is not None
+
+
 TEXT_DETECTORS: dict[str, Callable[[str], bool]] = {
     function.__name__: function
     for function in (
@@ -80,6 +90,7 @@ TEXT_DETECTORS: dict[str, Callable[[str], bool]] = {
         code_like,
         json_like,
         arithmetic_like,
+        refusal_like,
     )
 }
 LATENT_DETECTORS = ("peaks_on_template", "explained_by_affix", "explained_by_shape")

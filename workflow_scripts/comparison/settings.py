@@ -127,7 +127,34 @@ class LabelSample(Settings):
     and their activations"""
 
 
-class ComparisonSettings(WeightComparison, LabelSample, CategoryTest, Judgement, Answering):
+class AnswerSample(Settings):
+    """Prompts that both models answer."""
+
+    answer_documents: Natural = 8
+    """documents of each label that both models answer or go on with, greedily; 0: none"""
+    answer_tokens: Count = 48
+    """tokens of an answer at most"""
+
+
+class PredictionSample(Settings):
+    """Text on which two models' predictions are compared token by token."""
+
+    prediction_documents: Natural = 20
+    """documents of each label on which predictions and activations are compared token by token:
+    which tokens the candidate predicts more and less, what the difference promotes; 0: none"""
+    prediction_tokens: Count = 8
+    """tokens that are named of each label, on either side"""
+
+
+class ComparisonSettings(
+    AnswerSample,
+    PredictionSample,
+    WeightComparison,
+    LabelSample,
+    CategoryTest,
+    Judgement,
+    Answering,
+):
     """How comparisons are tested, and which one gives the answer."""
 
     cause_documents: Natural = 6

@@ -33,6 +33,7 @@ from workflow_scripts.figures import (
 )
 from workflow_scripts.figures.report_data import Browser
 from workflow_scripts.figures.report_tables import Table
+from workflow_scripts.figures.said_differently import Said, read_differences
 from workflow_scripts.figures.style import readable
 from workflow_scripts.figures.verdict_table import FirstTable
 
@@ -127,6 +128,7 @@ def build_report(
     verdicts: Path,
     latex: Path,
     weighed: dict[str, Weighed],
+    differences: Said,
     gaps: Path | None = None,
     ledgers: list[Path] | None = None,
     llm_labels: Path | None = None,
@@ -214,6 +216,7 @@ def build_report(
             canaries=annotator_tables.canary_sentence(fits),
             agreement=annotator_tables.agreement_table(fits),
             no_agreement=annotator_tables.no_agreement(fits),
+            said=read_differences(differences, labels, labeller),
             labelling=annotator_tables.labelling_tables(labelling),
             ledger=ledger_table(ledgers or []),
             provenance=[

@@ -34,9 +34,9 @@ def draw(axes: Axes, table: pd.DataFrame, column: str) -> None:
     axes.set_yticks(range(len(modules)), modules)
     axes.tick_params(length=0)
     axes.set_xlabel("decoder block")
-    bar = axes.get_figure(root=True).colorbar(shown, ax=axes, shrink=0.9)
-    bar.set_label(label)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.colorbar(shown, ax=axes, shrink=0.9).set_label(label)
 
 
 def plot_weights(weights: Path, output: style.Output) -> None:

@@ -68,7 +68,7 @@ def promote_tokens(
     live = files.read_parquet(selection, ["latent"])["latent"].to_numpy(dtype=np.int64)
     parts = []
     for place, name in enumerate(fitted.models):
-        model = load_model(models[name], getattr(torch, precision.compute_dtype), device)
+        model = load_model(models[name], precision.on(device), device)
         directions = fitted.w_dec[torch.tensor(live), place]
         found = tokens_of(
             Unembedding(model), directions, len(reader), promotion.promoted_tokens, seed

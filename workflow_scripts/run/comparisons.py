@@ -98,6 +98,16 @@ def difference_comparisons(config: Config) -> list[str]:
     return [] if config.comparison.difference_tokens == 0 else list(uncontrolled(config))
 
 
+def predicted_comparisons(config: Config) -> list[str]:
+    """Return the comparisons whose models' predictions are compared token by token."""
+    return list(uncontrolled(config)) if config.comparison.prediction_documents else []
+
+
+def answered_comparisons(config: Config) -> list[str]:
+    """Return the comparisons whose models answer prompts."""
+    return list(uncontrolled(config)) if config.comparison.answer_documents else []
+
+
 def weighed_weights(config: Config) -> list[str]:
     """Return the comparisons whose models' weights are compared."""
     return [] if config.comparison.weight_changes == "none" else list(uncontrolled(config))

@@ -106,6 +106,14 @@ class Paths:
         """Return the manifest of a model."""
         return f"{STORE}/{store_keys.model_key(self.config, model)}/{model}/model.json"
 
+    def compared_manifests(self, comparison: str) -> dict[str, str]:
+        """Return the manifests of the models of a comparison, by side."""
+        models = comparisons.models_of(self.config, comparison)
+        return {
+            side: self.manifest(model)
+            for side, model in zip(("baseline", "candidate"), models, strict=True)
+        }
+
     def weights(self, comparison: str) -> str:
         """Return how far the weights of a comparison's models are apart."""
         return f"{self.results}/models/weights/{comparison}.csv"
@@ -322,6 +330,36 @@ class Paths:
     def weighed_documents(self) -> list[str]:
         """Return the tables of weighed documents of all comparisons."""
         return [path for name in self.config.comparisons for path in self.weighed(name).values()]
+
+    def predictions(self, comparison: str) -> dict[str, str]:
+        """Return what two models predict differently: by label, by token, by row of a document."""
+        stem = f"{self.results}/comparison/predictions/{comparison}"
+        return {
+            "labels": f"{stem}.csv",
+            "tokens": f"{stem}_tokens.parquet",
+            "rows": f"{stem}_rows.parquet",
+        }
+
+    def answers(self, comparison: str, ending: str = "parquet") -> str:
+        """Return both models' answers to held-out prompts, or (``csv``) how they differ."""
+        return f"{self.results}/comparison/answers/{comparison}.{ending}"
+
+    def witnesses(self) -> dict[str, dict[str, object]]:
+        """Return what is known of each direct comparison beside the tables of all."""
+        config = self.config
+        predicted, answered = (
+            comparisons.predicted_comparisons(config),
+            comparisons.answered_comparisons(config),
+        )
+        return {
+            name: {
+                "seed": comparisons.first_seed(config, name),
+                "placebo": comparison.placebo,
+                "predictions": self.predictions(name)["labels"] if name in predicted else None,
+                "answers": self.answers(name, "csv") if name in answered else None,
+            }
+            for name, comparison in comparisons.uncontrolled(config).items()
+        }
 
     def links(self) -> dict[str, str]:
         """Return the links in the run's folder to what lies in the store."""

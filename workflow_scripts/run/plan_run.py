@@ -303,7 +303,7 @@ def duration(config: Config, flop: float) -> str:
 
 def describe(config: Config) -> str:
     """Return the plan as text."""
-    from workflow_scripts.run.plan_weights import weight_lines  # reads tables, a run's start none
+    from workflow_scripts.run import plan_witnesses as witnesses  # reads tables, a run's start none
 
     lines = [f"plan of the run {config.run}"]
     made = parts(config)
@@ -315,8 +315,12 @@ def describe(config: Config) -> str:
     rate = f"{resources.flop_rate(config):.2g} FLOP/s"
     for name, flop in (("forward", forward_flop(config)), ("fits", fit_flop(config))):
         lines.append(f"  {name:<12} {flop:.2g} FLOP: {duration(config, flop)}, at {rate}")
-    flop = resources.spectrum_flop(config)
-    lines += weight_lines(config, f"{flop:.2g} FLOP, {duration(config, flop)}")
+    labels, spectra = (f(config) for f in (witnesses.label_flop, witnesses.spectrum_flop))
+    lines.append(
+        f"  witnesses    predictions and answers: {labels:.2g} FLOP per label, "
+        f"{duration(config, labels)}; weights: {spectra:.2g} FLOP, {duration(config, spectra)}"
+    )
+    lines += witnesses.weight_lines(config)
     calls = llm_calls(config)
     for purpose, count in calls.items():
         lines.append(

@@ -58,6 +58,9 @@ def _of_comparison(config: Config, name: str) -> Iterator[Figure]:
         caption = "How much better each category's text is predicted, against how far activations"
         caption += f" moved: {pair} ({name})."
         yield Figure(f"two_axes_{name}", "answer" if name in answering(config) else "sure", caption)
+        if name in answering(config):
+            caption = "What every method says, each against its own null; dots stand out"
+            yield Figure(f"witnesses_{name}", "sure", f"{caption}: {pair} ({name}).")
         caption = "Share of each category's live latents that the two models do not share"
         caption += f": {pair} in one crosscoder ({name})."
         yield Figure(f"direct_shares_{name}", "carries", caption)
@@ -123,6 +126,19 @@ def naming(config: Config) -> dict[str, str]:
     return {"annotators": "summary", "agreement": "agreement"} | truth
 
 
+def said(paths: Paths) -> dict[str, str]:
+    """Return what the answering comparison's models predict and say differently, by flag."""
+    found: dict[str, str] = {}
+    for name in answering(paths.config):
+        if name in comparisons.predicted_comparisons(paths.config):
+            files = paths.predictions(name)
+            found |= {"predictions": files["labels"], "predicted-tokens": files["tokens"]}
+            found |= {"predicted-rows": files["rows"]}
+        if name in comparisons.answered_comparisons(paths.config):
+            found |= {"answers": paths.answers(name), "answer-rates": paths.answers(name, "csv")}
+    return found
+
+
 def llm_labels(paths: Paths) -> list[str]:
     """Return the file that tells how far an LLM's labels of documents can be trusted, if any."""
     has_any = comparisons.llm_labels_documents(paths.config)
@@ -155,7 +171,7 @@ def report_fits(paths: Paths) -> dict[str, FitFiles]:
         tables = {table: (annotations / f"{table}.parquet",) for table in PURPOSES}
         named = {part: annotations / f"{file}.json" for part, file in naming(config).items()}
         loss = fit.loss_documents and fit.control is None
-        promotes = config.latents.promoted_tokens and fit.control is None
+        promotes = config.latents.promoted_tokens and name in mirrored
         return paths.labelled_latents(name, seed).model_copy(
             update={
                 **tables,

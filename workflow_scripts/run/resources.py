@@ -161,6 +161,19 @@ def evaluate_behaviour(config: Config) -> JobRequest:
     return JobRequest(2 * one.mem_mb, one.runtime)
 
 
+def compare_predictions(config: Config) -> JobRequest:
+    """Two models held at once; a few documents of each label through them."""
+    documents = 100 * config.comparison.prediction_documents
+    one = forward(config, 2 * documents * config.text.longest)
+    return JobRequest(2 * one.mem_mb, one.runtime)
+
+
+def generate_answers(config: Config) -> JobRequest:
+    """A model at a time; a token of an answer costs as much as 20 that are read together."""
+    documents = 100 * config.comparison.answer_documents
+    return forward(config, 2 * 20 * documents * config.comparison.answer_tokens)
+
+
 def patch_models(config: Config) -> JobRequest:
     """Two models and a crosscoder held at once; some documents through them for every set."""
     documents = 40 * config.comparison.cause_documents * config.text.longest
@@ -341,6 +354,8 @@ REQUESTS: dict[str, Callable[[Config], JobRequest]] = {
     "promote_tokens": promote_tokens,
     "collect_examples": collect_examples,
     "evaluate_behaviour": evaluate_behaviour,
+    "compare_predictions": compare_predictions,
+    "generate_answers": generate_answers,
     "weigh_documents": encode_score,
     "show_carriers": show_carriers,
     "patch_latents": patch_models,
