@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,16 @@ def _interleaved(weight: Tensor, heads: int) -> Tensor:
 
 
 def write_gguf(
-    path: Path, model: LlamaForCausalLM, kind: Kind = Kind.F32, architecture: str = "llama"
+    path: Path,
+    model: LlamaForCausalLM,
+    kind: Kind = Kind.F32,
+    architecture: str = "llama",
+    more: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
-    """Write a model, its matrices of a kind, with a byte-level tokenizer and a chat template."""
+    """Write a model, its matrices of a kind, with a byte-level tokenizer and a chat template.
+
+    ``more`` are further tensors.
+    """
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(SIZES["num_hidden_layers"])
     writer.add_context_length(SIZES["max_position_embeddings"])
@@ -89,6 +97,8 @@ def write_gguf(
         array = values.numpy().astype(np.float32)
         stored = kind if array.ndim > 1 else Kind.F32
         writer.add_tensor(name, gguf.quantize(array, stored), raw_dtype=stored)
+    for name, array in (more or {}).items():
+        writer.add_tensor(name, array)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
@@ -154,6 +155,16 @@ def test_an_architecture_that_transformers_does_not_read_is_one_sentence(tmp_pat
     path = write_gguf(tmp_path / "odd.gguf", tiny_llama(), architecture="rwkv6")
     with pytest.raises(UserError, match=r"of the architecture rwkv6 \(.*\): give the model as a"):
         convert_gguf.check_gguf("config: models.m", path)
+
+
+def test_scaled_positions_that_are_not_read_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    factors = {convert_gguf.ROTARY: np.ones(8, np.float32)}
+    path = write_gguf(tmp_path / "scaled.gguf", tiny_llama(), more=factors)
+    convert_gguf.check_gguf("config: models.m", path)
+    told = capsys.readouterr().err
+    assert "warning: config: models.m: transformers does not read rope_freqs.weight" in told
 
 
 def test_damaged_headers_are_read_or_refused_in_one_sentence(file: Path, tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ from workflow_scripts.models.gguf_header import GgufFile, read_gguf
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+ROTARY = "rope_freqs.weight"
+"""A tensor that transformers passes over."""
+
 
 def check_gguf(where: str, path: Path) -> None:
     """Check that transformers reads a GGUF file's architecture, without reading its weights.
@@ -34,6 +37,12 @@ def check_gguf(where: str, path: Path) -> None:
     found = read_gguf(where, path)
     with _explained(where, path, found):
         AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+    if ROTARY in found.tensors:
+        cli.log(
+            f"warning: {where}: transformers does not read {ROTARY} in {path}, by which "
+            "rotary positions are scaled (Llama 3.1 and later): the model computes a little else "
+            "than the original, more so over long distances"
+        )
 
 
 def _explained(where: str, path: Path, found: GgufFile) -> Any:
