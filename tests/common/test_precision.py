@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from workflow_scripts.activations.settings import Precision
-from workflow_scripts.common.precision import multiplies_bfloat16, rounded_products
+from workflow_scripts.common.precision import (
+    hasten_products,
+    multiplies_bfloat16,
+    rounded_products,
+    rounds_factors,
+)
 
 CPU = torch.device("cpu")
 
@@ -14,7 +19,7 @@ CPU = torch.device("cpu")
 def product() -> tuple[torch.Tensor, torch.Tensor]:
     """Return a product as the context makes it, and the exact one."""
     generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn((64, 64), generator=generator) for _ in "ab")
+    a, b = (torch.randn((256, 256), generator=generator) for _ in "ab")
     return a @ b, (a.double() @ b.double()).float()
 
 
@@ -24,8 +29,7 @@ def test_factors_are_rounded_inside_alone() -> None:
         rounded, exact = product()
     error = float((rounded - exact).norm() / exact.norm())
     assert error < 2.0**-7
-    if multiplies_bfloat16(CPU):
-        assert error > 2.0**-12
+    assert (error > 2.0**-12) == rounds_factors()
     assert torch.get_float32_matmul_precision() == before
     torch.testing.assert_close(*product(), rtol=1e-5, atol=1e-5)
 
@@ -40,6 +44,17 @@ def test_an_error_ends_the_rounding() -> None:
     with pytest.raises(ValueError, match="stop"), rounded_products():
         raise ValueError("stop")
     assert torch.get_float32_matmul_precision() == before
+
+
+def test_fast_products_are_exact_and_not_for_gpus() -> None:
+    before = torch.get_float32_matmul_precision()
+    hasten_products(torch.device("cuda"))
+    assert torch.get_float32_matmul_precision() == before
+    try:
+        hasten_products(CPU)
+        torch.testing.assert_close(*product(), rtol=1e-4, atol=1e-4)
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize("has_units", [True, False])

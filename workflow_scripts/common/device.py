@@ -45,6 +45,9 @@ class Compute(Device):
         if self.device != "cpu":
             take_gpus(gpus)
         device = choose_device(self.device)
+        from workflow_scripts.common.precision import hasten_products
+
+        hasten_products(device)
         unused = self.device == "auto" and device.type == "cpu" and shutil.which("nvidia-smi")
         cli.log(f"device: {device}" + (f"; {UNUSED}" if unused else ""))
         return device

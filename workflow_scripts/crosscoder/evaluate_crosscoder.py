@@ -169,7 +169,7 @@ def evaluate(
     device = crosscoder.mean.device
     rule = sparsity_rule(crosscoder.variant, 0.0, crosscoder.costs)
     if isinstance(rule, BatchTopK):  # else all positive scores of the first batch are candidates
-        rule.last_threshold = crosscoder.threshold
+        rule.last_threshold = torch.tensor(crosscoder.threshold, device=device)
     scales = score_scales(crosscoder.decoder_norms())
     by_source = SourceSums(models, sources)
     for rows, array in store.contiguous(split, BATCH):

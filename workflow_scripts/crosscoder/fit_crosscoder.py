@@ -17,7 +17,7 @@ from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute, set_threads
-from workflow_scripts.common.precision import multiplies_bfloat16
+from workflow_scripts.common.precision import hasten_products, multiplies_bfloat16
 from workflow_scripts.common.progress import track
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
@@ -59,6 +59,7 @@ def fit_crosscoder(
     with joined(compute.device) as (processes, device), torch.no_grad():
         cli.log(f"device: {device}")
         set_threads(compute.threads and max(1, compute.threads // processes.count))
+        hasten_products(device)
         fit_store(store, training, seed, output_dir, checkpoint, device, processes)
 
 

@@ -33,7 +33,7 @@ from transformers import (
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import set_threads
 from workflow_scripts.common.manifest import Manifest, model_folder
-from workflow_scripts.common.precision import multiplies_bfloat16, rounded_products
+from workflow_scripts.common.precision import rounded_products, rounds_factors
 from workflow_scripts.common.progress import track
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.common.settings import Count, Name
@@ -163,7 +163,7 @@ class Course:
 
 def arithmetic() -> dict[str, object]:
     """Return what of the arithmetic decides the weights' last bits."""
-    rounded = torch.get_float32_matmul_precision() == "medium"
+    rounded = rounds_factors()
     return {
         "matmul": "bfloat16" if rounded else "float32",
         "threads": torch.get_num_threads(),
@@ -312,7 +312,7 @@ def train_organism(
     """
     set_threads(threads)
     origin = provenance(__file__)  # the code may change while the model is trained
-    with rounded_products(multiplies_bfloat16(torch.device("cpu"))):
+    with rounded_products():
         if base is None:
             tokenizer = organism_text.train_tokenizer(training.vocabulary, tokenizer_seed)
             model = new_model(training.architecture, len(tokenizer), seed)
