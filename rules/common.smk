@@ -72,9 +72,9 @@ os.environ |= {
 for name, value in (("MMAP_MAX", 0), ("TRIM_THRESHOLD", 1 << 30), ("TOP_PAD", 1 << 26)):
     os.environ.setdefault(f"MALLOC_{name}_", str(value))
 
-# Threads that wait for each other sleep: where they spin, a step on a busy machine may take six
-# times as long.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Threads that wait for each other spin only briefly: on a busy machine a step may else take six
+# times as long. Sleeping at once makes small steps slower on an idle one.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
 # `logged FILE COMMAND…` sends a step's messages to its log, and the last ones of a failed step

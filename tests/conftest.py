@@ -12,7 +12,7 @@ from tests.workflow import running
 from tests.workflow.running import Run
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in the workflow
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as in the workflow
 if WORKER:
     # Processes side by side have a core each.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
