@@ -190,7 +190,7 @@ def test_far_less_explained_than_published_names_the_layer(
     monkeypatch.setattr(evaluation, "read_sources", lambda paths: dict.fromkeys(range(TOKENS), "x"))
     inputs, cpu = StoreInputs(activations={}, normalizers={}, layer=1), Compute(device="cpu")
     source = Imported(path=str(write(tmp_path / "theirs", tensors(1, 2.0, False))), fve=given)
-    import_crosscoder(inputs, source, cpu, tmp_path)
+    import_crosscoder(inputs, source, tmp_path)
     evaluation.evaluate_crosscoder(inputs, tmp_path, [], cpu, tmp_path / "evaluation.json")
     result = json.loads((tmp_path / "evaluation.json").read_text())
     assert result["fve_published"] == given

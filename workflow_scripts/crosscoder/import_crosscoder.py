@@ -34,7 +34,8 @@ from torch import Tensor
 from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
-from workflow_scripts.common.device import Compute
+from workflow_scripts.common.device import set_threads
+from workflow_scripts.common.precision import hasten_products
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.crosscoder.codes import encode
 from workflow_scripts.crosscoder.model import Crosscoder, Weights
@@ -244,7 +245,7 @@ def mean_active(crosscoder: Crosscoder, store: ActivationStore) -> float:
 
 
 def import_crosscoder(
-    inputs: StoreInputs, source: Imported, compute: Compute, output_dir: Path
+    inputs: StoreInputs, source: Imported, output_dir: Path, threads: int | None = None
 ) -> None:
     """Write a published crosscoder as one of ours, in the normalised space of a store.
 
@@ -252,8 +253,11 @@ def import_crosscoder(
     ----------
     output_dir
         folder to write crosscoder.safetensors and crosscoder.json to
+    threads
+        threads of torch; none: as many as the process may use
     """
-    compute.start()
+    set_threads(threads)
+    hasten_products(torch.device("cpu"))
     folder = open_published(source)
     with torch.no_grad():
         crosscoder = imported(read_published(folder), inputs.open())
