@@ -48,7 +48,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let fits be the same on processors that multiply bfloat16 and on others."""
-    monkeypatch.setattr(fit_crosscoder, "multiplies_bfloat16", lambda device: False)
+    monkeypatch.setattr(fit_crosscoder, "rounds_factors", lambda: False)
 
 
 def opened(files: Path, control: Control | None, seed: int = 0) -> ActivationStore:

@@ -17,7 +17,7 @@ from workflow_scripts.activations.controls import StoreInputs
 from workflow_scripts.activations.store import ActivationStore
 from workflow_scripts.common import cli, files
 from workflow_scripts.common.device import Compute, set_threads
-from workflow_scripts.common.precision import hasten_products, multiplies_bfloat16
+from workflow_scripts.common.precision import hasten_products, multiplies_bfloat16, rounds_factors
 from workflow_scripts.common.progress import track
 from workflow_scripts.common.provenance import provenance
 from workflow_scripts.crosscoder.model import Crosscoder, initial_weights
@@ -91,7 +91,8 @@ def fit_store(
         latents, len(store.models), store.width, seed, INITIAL_NORM, processes.latents(latents)
     )
     # Codes are exact either way; where most are positive they cost as much as the product.
-    rounded = multiplies_bfloat16(device) and settings.variant != "l1"
+    fast = multiplies_bfloat16(device) if device.type == "cuda" else rounds_factors()
+    rounded = fast and settings.variant != "l1"
     weights = weights.map(lambda tensor: tensor.to(device))
     trainer = Trainer(weights, settings, processes, torch.bfloat16 if rounded else torch.float32)
     log_path = checkpoint.with_suffix(".csv")
