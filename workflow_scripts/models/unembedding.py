@@ -49,7 +49,7 @@ def _odd(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def final_norm(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
     """Return what gives the decoder's last states, the identity where there is no such norm.
 
-    Architectures name it differently, so it is found by running one token: the module outside of
+    Architectures name it differently, so it is found by running some tokens: the module outside of
     all blocks whose output is the decoder's.
     """
     outputs: list[tuple[nn.Module, Any]] = []
@@ -60,7 +60,7 @@ def final_norm(model: PreTrainedModel) -> Callable[[Tensor], Tensor]:
         if name and not IN_A_LIST.search(name)
     ]
     try:
-        ids = torch.zeros((1, 1), dtype=torch.int64, device=model.device)
+        ids = torch.arange(4, device=model.device)[None]  # that of padding gives zeros throughout
         states = base(input_ids=ids, use_cache=False).last_hidden_state
     finally:
         for handle in handles:
