@@ -20,7 +20,7 @@ quickstart: explain-quickstart $(READY)
 
 explain-quickstart:
 	@echo "Trains three small models on text made here, and finds what two of them were taught"
-	@echo "differently by comparing what happens inside: about ten minutes on two cores, 4 GB of"
+	@echo "differently by comparing what happens inside: about seven minutes on two cores, 4 GB of"
 	@echo "memory, no download but Python packages. After an interrupt, the same command goes on."
 
 real: $(READY)
