@@ -61,7 +61,9 @@ def test_a_fit_has_its_latents(opened: diffscope.Run, fit: diffscope.Fit) -> Non
 def test_a_latent_has_contexts(fit: diffscope.Fit) -> None:
     examples = pd.read_parquet(str(fit.files.examples))
     own = examples[(examples["kind"] == "positive")]
-    number = int(own["latent"].iloc[0])
+    table = fit.latents()
+    named = table.loc[table["named_by"] == "lexical", "latent"]
+    number = int(own.loc[own["latent"].isin(named), "latent"].iloc[0])
     latent = fit.latent(number)
     strongest = [max(context.activations) for context in latent.contexts]
     expected = own.loc[own["latent"] == number, "max_activation"].sort_values(ascending=False)
