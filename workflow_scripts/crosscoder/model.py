@@ -27,7 +27,7 @@ from torch import Tensor
 
 from workflow_scripts.common.cli import UserError
 from workflow_scripts.common.files import atomic_path, read_json, write_json
-from workflow_scripts.common.precision import rounded_products
+from workflow_scripts.common.precision import rounded_products, rounds_factors
 
 FORMAT = "diffscope-crosscoder"
 FORMAT_VERSION = 2  # with costs; 1 without
@@ -93,7 +93,7 @@ class Weights:
     ) -> Float[Tensor, "B F"]:
         """Return the encoder's output before the sparsity rule; in bfloat16 it is rounded."""
         if dtype == torch.bfloat16:
-            if x.device.type == "cpu":
+            if x.device.type == "cpu" and rounds_factors():
                 # Rounded inside the product, which spares passes over [B, F].
                 with rounded_products():
                     return torch.mm(x, self.encoder.T).add_(self.encoder_bias)
