@@ -11,8 +11,8 @@
     print(fit.latent(12))            # its names and contexts
     fit.fire("Dear diary, today …")  # which latents fire on it, token by token
 
-These names are stable from one version to the next; nothing else of diffscope is. What is wrong
-with an argument is told by ``UserError``, in one sentence.
+These names are stable from one version to the next; nothing else of diffscope is. A wrong
+argument raises ``UserError``, with one sentence that names it.
 """
 
 from diffscope.firing import Firing

@@ -99,7 +99,7 @@ def main(folder: Path, variant: str, latents: int = F, stop: int | None = None) 
 
 @contextmanager
 def stopping(stop: int | None) -> Iterator[None]:
-    """Stop a fit where the context is told to, with a checkpoint of the step before."""
+    """Stop a fit at a step of choice, with a checkpoint of the one before."""
     if stop is None:
         yield
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
+from functools import partial
 from typing import TypeVar
 
 from workflow_scripts.common.cli import log
@@ -61,7 +62,7 @@ def track(
     progress = Progress(total, unit, done)
     for item in items:
         yield item
-        progress.reach(progress.done + size(item), lambda item=item: note(item))  # type: ignore[misc]
+        progress.reach(progress.done + size(item), partial(note, item))
 
 
 def duration(seconds: float) -> str:

@@ -274,7 +274,10 @@ def fill_shard(
     )
     count = TokenCount(next_document=read_json(previous)["next_document"] if previous else 0)
     batches = read_documents(documents, count.next_document)
-    noted = lambda _: f"{count.tokens:,} of {tokens:,} tokens"  # noqa: E731
+
+    def noted(_: object) -> str:
+        return f"{count.tokens:,} of {tokens:,} tokens"
+
     held = fill(encoder, track(batches, "documents", size=len, note=noted), tokens, count)
     if not held and not previous:
         raise UserError(f"{documents[0]} gives no usable row: {_reasons(count)}")
